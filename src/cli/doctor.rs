@@ -1,0 +1,206 @@
+//! F5. `agentpipe doctor`: which backend runs here, what the kernel offers, which limits matter
+//! and what each of them costs.
+
+use std::fs;
+use std::process::ExitCode;
+
+use agentpipe::{AgentCommand, Engine};
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use super::say_out;
+
+/// Tells whether agentpipe can work on this host, and what limits it.
+///
+/// Exit code: 0 usable, 1 not.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: u32,
+    usable: bool,
+    backend: Option<&'static str>,
+    problem: Option<String>,
+    kernel: String,
+    features: Vec<Feature>,
+    limits: Vec<Limit>,
+}
+
+#[derive(Debug, Serialize)]
+struct Feature {
+    name: &'static str,
+    present: bool,
+    without_it: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Limit {
+    name: &'static str,
+    value: Option<u64>,
+    means: String,
+}
+
+pub(crate) fn main(args: &Args) -> ExitCode {
+    let report = examine();
+    if args.json {
+        say_out(format_args!("{}", serde_json::to_string(&report).unwrap_or_default()));
+    } else {
+        print(&report);
+    }
+    if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn examine() -> Report {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let (backend, features, problem) = match Engine::new() {
+        Ok(engine) => (Some(engine.backend().name()), features(&engine), try_agent(&engine)),
+        Err(error) => (None, Vec::new(), Some(error.to_string())),
+    };
+    let usable = backend.is_some() && problem.is_none();
+    Report { schema: 1, usable, backend, problem, kernel, features, limits: limits() }
+}
+
+/// A real agent, a real close: the only proof that counts.
+fn try_agent(engine: &Engine) -> Option<String> {
+    let run = || -> Result<(), String> {
+        let mut agent = engine
+            .spawn_blocking(AgentCommand::new("cat"))
+            .map_err(|error| format!("cannot spawn a test agent: {error}"))?;
+        agent.send_blocking(r#"{"doctor":1}"#).map_err(|error| error.to_string())?;
+        let answer = agent.next_record_blocking();
+        let report = agent.close_blocking();
+        match answer {
+            Some(record) if record.as_bytes() == br#"{"doctor":1}"# && report.exit().success() => {
+                Ok(())
+            }
+            _ => Err(format!("the test agent did not answer: {report}")),
+        }
+    };
+    run().err()
+}
+
+fn features(engine: &Engine) -> Vec<Feature> {
+    let found = engine.features();
+    vec![
+        Feature {
+            name: "deferred task work (Linux 6.1)",
+            present: found.setup_flags.contains("DEFER_TASKRUN"),
+            without_it: "completions interrupt the engine thread; more CPU per record",
+        },
+        Feature {
+            name: "minimum wait (Linux 6.12)",
+            present: found.min_wait,
+            without_it: "no coalescing window: more wake-ups at many slow agents",
+        },
+        Feature {
+            name: "wait that is not counted as iowait (Linux 6.15)",
+            present: found.no_iowait,
+            without_it: "an idle engine shows as one core in iowait in monitoring; it costs nothing",
+        },
+        Feature {
+            name: "writes without SIGPIPE (Linux 6.18)",
+            present: found.nosignal,
+            without_it: "SIGPIPE is blocked on the engine threads instead",
+        },
+    ]
+}
+
+fn limits() -> Vec<Limit> {
+    let soft = |resource| getrlimit(resource).current;
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let nofile = soft(Resource::Nofile);
+    let memlock = soft(Resource::Memlock);
+    let soft_pages = number("/proc/sys/fs/pipe-user-pages-soft");
+    let disabled = number("/proc/sys/kernel/io_uring_disabled");
+    let pids = own_cgroup().and_then(|dir| number(&format!("{dir}/pids.max")));
+    vec![
+        Limit {
+            name: "RLIMIT_NOFILE",
+            value: nofile,
+            means: match nofile {
+                Some(limit) => format!(
+                    "4 descriptors an agent: at most about {} agents in this process",
+                    limit.saturating_sub(16) / 4
+                ),
+                None => "no limit on agents from here".to_owned(),
+            },
+        },
+        Limit {
+            name: "RLIMIT_NPROC",
+            value: soft(Resource::Nproc),
+            means: "processes and threads of this user; an agent may be many".to_owned(),
+        },
+        Limit {
+            name: "pids.max of the own cgroup",
+            value: pids,
+            means: "the same for the whole container".to_owned(),
+        },
+        Limit {
+            name: "RLIMIT_MEMLOCK",
+            value: memlock,
+            means: "the rings of unprivileged users are charged here, all of a user together"
+                .to_owned(),
+        },
+        Limit {
+            name: "fs.pipe-user-pages-soft",
+            value: soft_pages,
+            means: match soft_pages {
+                Some(pages) => format!(
+                    "beyond about {} agents of an unprivileged user new pipes hold 8 KiB, not 64",
+                    pages / (3 * 16)
+                ),
+                None => "unknown".to_owned(),
+            },
+        },
+        Limit {
+            name: "fs.pipe-max-size",
+            value: number("/proc/sys/fs/pipe-max-size"),
+            means: "the largest pipe that AgentCommand::pipe_size is granted".to_owned(),
+        },
+        Limit {
+            name: "kernel.io_uring_disabled",
+            value: disabled,
+            means: match disabled {
+                Some(0) | None => "io_uring is not disabled by this switch".to_owned(),
+                Some(1) => "io_uring only for its group and for privileged processes".to_owned(),
+                Some(_) => "io_uring is off for everybody".to_owned(),
+            },
+        },
+    ]
+}
+
+/// The folder of this process's cgroup, version 2.
+fn own_cgroup() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(format!("/sys/fs/cgroup{path}"))
+}
+
+fn print(report: &Report) {
+    let verdict = if report.usable { "usable" } else { "NOT usable" };
+    say_out(format_args!(
+        "agentpipe: {verdict}; backend {}; Linux {}",
+        report.backend.unwrap_or("none"),
+        report.kernel
+    ));
+    if let Some(problem) = &report.problem {
+        say_out(format_args!("problem: {problem}"));
+    }
+    for feature in &report.features {
+        let (mark, note) = match feature.present {
+            true => ("yes", String::new()),
+            false => ("no ", format!(": {}", feature.without_it)),
+        };
+        say_out(format_args!("  {mark} {}{note}", feature.name));
+    }
+    for limit in &report.limits {
+        let value =
+            limit.value.map_or_else(|| "unlimited or unknown".to_owned(), |n| n.to_string());
+        say_out(format_args!("  {} = {value}: {}", limit.name, limit.means));
+    }
+}

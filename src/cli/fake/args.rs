@@ -1,0 +1,336 @@
+//! F5, fake: the flags. Each is one hazard; docs/fake.md says which real program shows it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::cli::units::{parse_duration, parse_size};
+
+/// Without flags: every input line is written back as it came, and the end of input ends it with 0.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
+    #[command(flatten)]
+    pub(super) generate: GenerateArgs,
+    #[command(flatten)]
+    pub(super) spoil: SpoilArgs,
+    #[command(flatten)]
+    pub(super) deaf: DeafArgs,
+    #[command(flatten)]
+    pub(super) ends: EndArgs,
+    #[command(flatten)]
+    pub(super) claude: ClaudeArgs,
+    #[command(flatten)]
+    pub(super) replay: ReplayArgs,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Framing {
+    /// One JSON object a line.
+    Ndjson,
+    /// `Content-Length` headers, a blank line, the body.
+    ContentLength,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Conversation")]
+pub(super) struct TalkArgs {
+    /// Write every input line back as it came (the default).
+    #[arg(long, group = "mode")]
+    pub(super) echo: bool,
+    /// Answer like a control agent: `initialize` and other control requests with a success,
+    /// a user message with an assistant and a result record.
+    #[arg(long, group = "mode")]
+    pub(super) answer_initialize: bool,
+    /// How records are framed, in both directions.
+    #[arg(long, value_enum, default_value = "ndjson")]
+    pub(super) framing: Framing,
+    /// Write this line to stderr at the start; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) stderr: Vec<String>,
+    /// Write this many bytes to stderr before anything else, blocking; without SIZE for
+    /// ever, beside the rest.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(super) flood_stderr: Option<Option<u64>>,
+    /// Write own pid and that of the grandchild to FILE as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(super) print_pids: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output nobody asked for")]
+pub(super) struct GenerateArgs {
+    /// Write records with blocking writes, SIZE bytes of them (rounded up to a whole
+    /// record) or for ever, then converse.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_size,
+        conflicts_with_all = ["like", "replay", "replay_builtin"],
+    )]
+    pub(super) flood: Option<Option<u64>>,
+    /// Flood this many records.
+    #[arg(long, value_name = "N", conflicts_with_all = ["like", "replay", "replay_builtin"])]
+    pub(super) records: Option<u64>,
+    /// The exact size of a generated record, newline included (the body with content-length
+    /// framing), at least 64 [default: 1k, with --like 1021].
+    #[arg(long, value_name = "SIZE", value_parser = parse_record_size)]
+    pub(super) record_size: Option<u64>,
+    /// Flood at most this many records a second, by deadlines that do not drift.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) rate: Option<u32>,
+    /// Generate only after the first input line has been answered.
+    #[arg(long, conflicts_with_all = ["like", "never_read_stdin"])]
+    pub(super) flood_after_input: bool,
+    /// While flooding look at stdin between two records, answer what is there and act on its end.
+    #[arg(long)]
+    pub(super) read_eof_between: bool,
+    /// Write one record of this size with a single write(2), so that a signal cuts it short.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        default_missing_value = "1m",
+        value_parser = parse_record_size,
+        conflicts_with_all = ["like", "replay", "replay_builtin"],
+    )]
+    pub(super) one_write: Option<u64>,
+    /// Write one record of this size.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_record_size,
+        conflicts_with_all = ["like", "replay", "replay_builtin"],
+    )]
+    pub(super) huge: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Bad output")]
+pub(super) struct SpoilArgs {
+    /// Write every byte with a write(2) of its own.
+    #[arg(long)]
+    pub(super) split_writes: bool,
+    /// End with one more record, valid but without a newline.
+    #[arg(long, conflicts_with = "truncated_tail")]
+    pub(super) no_final_newline: bool,
+    /// End with the first half of one more record.
+    #[arg(long)]
+    pub(super) truncated_tail: bool,
+    /// After each record write one that holds bytes which are not UTF-8.
+    #[arg(long)]
+    pub(super) invalid_utf8: bool,
+    /// Start with a byte order mark.
+    #[arg(long)]
+    pub(super) bom: bool,
+    /// End lines with CR LF.
+    #[arg(long)]
+    pub(super) crlf: bool,
+    /// After each record write a line of log noise.
+    #[arg(long)]
+    pub(super) noise: bool,
+    /// After each record write one that starts with a brace and is not JSON.
+    #[arg(long)]
+    pub(super) malformed: bool,
+    /// After each record write a blank line.
+    #[arg(long)]
+    pub(super) blank_lines: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Deafness")]
+pub(super) struct DeafArgs {
+    /// Never read stdin, and so never see its end.
+    #[arg(long, conflicts_with_all = ["like", "replay", "replay_builtin", "read_eof_between"])]
+    pub(super) never_read_stdin: bool,
+    /// Stay when stdin ends.
+    #[arg(long)]
+    pub(super) ignore_eof: bool,
+    /// A SIGTERM handler (SA_RESTART) that does nothing: a blocked write just goes on.
+    #[arg(long, conflicts_with = "sigterm_restart")]
+    pub(super) ignore_sigterm: bool,
+    /// A SIGTERM handler (SA_RESTART) that sets a flag, looked at only between records: a
+    /// blocked write that has moved nothing is restarted.
+    #[arg(long)]
+    pub(super) sigterm_restart: bool,
+    /// Go on when a write gets EPIPE, and write nothing any more.
+    #[arg(long)]
+    pub(super) ignore_epipe: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Ends")]
+pub(super) struct EndArgs {
+    /// Leave once N records have been written, as a crash would: no flush delay, no marker.
+    #[arg(long, value_name = "N", conflicts_with = "like")]
+    pub(super) exit_after: Option<u64>,
+    /// The exit status, in place of the one the mode would give.
+    #[arg(long, value_name = "N")]
+    pub(super) exit_code: Option<u8>,
+    /// Leave at once, before anything is read.
+    #[arg(long)]
+    pub(super) exit_now: bool,
+    /// End by this signal (a name or a number) wherever an exit status would have been returned.
+    #[arg(long, value_name = "SIG", value_parser = parse_signal)]
+    pub(super) die_by_signal: Option<i32>,
+    /// Close stdout once the generated output is written, and live on.
+    #[arg(long, conflicts_with_all = ["like", "replay", "replay_builtin"])]
+    pub(super) close_stdout: bool,
+    /// Spawn a process that holds stdout and stderr open for DURATION, whatever becomes of
+    /// this one.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) grandchild_holds_stdout: Option<Duration>,
+    /// Put the grandchild into a session and process group of its own.
+    #[arg(long, requires = "grandchild_holds_stdout")]
+    pub(super) setsid: bool,
+    /// At the end of input (or at a noticed SIGTERM) wait this long before leaving, as if a
+    /// transcript were written.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) flush_delay: Option<Duration>,
+    /// Write FILE after the flush delay: it is missing if the agent was killed too early or
+    /// lost its output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) marker: Option<PathBuf>,
+    /// Write FILE when a write gets EPIPE.
+    #[arg(long, value_name = "FILE")]
+    pub(super) epipe_marker: Option<PathBuf>,
+    /// The grandchild's own mode.
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) hold: Option<Duration>,
+    /// The grandchild moves itself into a new session.
+    #[arg(long, hide = true)]
+    pub(super) setsid_self: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Build {
+    /// The current CLI, 2.1.330.
+    ClaudeNative,
+    /// The last JavaScript release, 2.1.112.
+    ClaudeNode,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Like a real CLI")]
+pub(super) struct ClaudeArgs {
+    /// Behave as this build of Claude Code was measured to: never blocked in write(2), a
+    /// queue in memory, its own limits at the end.
+    #[arg(long, value_enum, group = "mode")]
+    pub(super) like: Option<Build>,
+    /// Queue this much assistant text at the first user message.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_size,
+        default_value = "0",
+        requires = "like",
+    )]
+    pub(super) backlog: u64,
+    /// Queue the backlog at once, before any input.
+    #[arg(long, requires = "like")]
+    pub(super) backlog_at_start: bool,
+    /// Stream a record each 10 ms after a user message until an `interrupt` request comes;
+    /// the end of input waits for it.
+    #[arg(long, requires = "like")]
+    pub(super) mid_turn: bool,
+    /// Write one more record 3 ms after each result.
+    #[arg(long, requires = "like")]
+    pub(super) session_state: bool,
+    /// How long the native build goes on writing after the end of input (default 30s, or 2s
+    /// with less than 1 MiB queued).
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "like")]
+    pub(super) flush_limit: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Replay")]
+pub(super) struct ReplayArgs {
+    /// Play a recorded trace: its `out` records in order, each `in` record waits for an
+    /// input line; `builtin:NAME` names a built-in one.
+    #[arg(long, value_name = "FILE", group = "mode")]
+    pub(super) replay: Option<PathBuf>,
+    /// Play a trace that is built in: `text_turn` or `tool_use_turn`.
+    #[arg(long, value_name = "NAME", group = "mode")]
+    pub(super) replay_builtin: Option<String>,
+    /// Keep the recorded pauses, divided by X (without it there are none).
+    #[arg(long, value_name = "X", value_parser = parse_speed)]
+    pub(super) speed: Option<f64>,
+    /// Fail with 1 if stdin ends before all lines the trace expects have come.
+    #[arg(long)]
+    pub(super) replay_strict: bool,
+    /// Answer control requests with the ids the host sent in place of the recorded ones.
+    #[arg(long)]
+    pub(super) replay_map_ids: bool,
+}
+
+impl Args {
+    /// What clap cannot express: flags that contradict the value of another.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let framed = self.talk.framing == Framing::ContentLength;
+        if framed && (self.spoil.crlf || self.spoil.no_final_newline || self.spoil.blank_lines) {
+            return Err("--crlf, --no-final-newline and --blank-lines need --framing ndjson".into());
+        }
+        if self.generate.rate.is_some() && !self.floods() {
+            return Err("--rate needs --flood or --records".into());
+        }
+        Ok(())
+    }
+
+    /// A prime for the like-modes, so that a full pipe does not end where a record does.
+    pub(super) fn record_size(&self) -> u64 {
+        let default = if self.claude.like.is_some() { 1021 } else { 1024 };
+        self.generate.record_size.unwrap_or(default)
+    }
+
+    pub(super) fn floods(&self) -> bool {
+        self.generate.flood.is_some() || self.generate.records.is_some()
+    }
+}
+
+/// The smallest size that holds every generated record with the longest sequence number.
+const MIN_RECORD: u64 = 64;
+/// What one record may be: the fake builds it in memory.
+const MAX_RECORD: u64 = 1 << 30;
+
+fn parse_record_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size @ MIN_RECORD..=MAX_RECORD => Ok(size),
+        _ => Err(format!("a record is {MIN_RECORD} to {MAX_RECORD} bytes")),
+    }
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+/// Takes `TERM`, `SIGTERM` and `15`.
+fn parse_signal(text: &str) -> Result<i32, String> {
+    let wanted = text.to_ascii_uppercase();
+    (1..=31)
+        .find(|number| {
+            let name = signal_hook::low_level::signal_name(*number).unwrap_or_default();
+            !name.is_empty()
+                && (wanted == name || wanted == name[3..] || wanted == number.to_string())
+        })
+        .ok_or_else(|| format!("unknown signal `{text}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_known_by_name_short_name_and_number() {
+        for text in ["TERM", "SIGTERM", "term", "15"] {
+            assert_eq!(parse_signal(text), Ok(15), "{text}");
+        }
+        for text in ["", "SIG", "0", "TERMINATE", "64"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! F5, fake: how it starts and how it ends: stderr, the grandchild, markers, exit status and signals.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::args::Args;
+use super::{Agent, Signals};
+
+/// Why the agent stops.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Stdin ended.
+    Eof,
+    /// The number of records, or the moment, given by a flag.
+    Enough,
+    /// A SIGTERM was noticed.
+    Terminated,
+    BrokenPipe,
+    /// A mode that decides for itself; `clean` if nothing was lost.
+    Exit {
+        code: u8,
+        clean: bool,
+    },
+    /// The trace ended by a signal.
+    Signal(i32),
+    Failed(String),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What comes before the mode: the grandchild, the pid file, stderr.
+pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
+    let grandchild = match args.ends.grandchild_holds_stdout {
+        Some(duration) => Some(spawn_holder(args, duration)?),
+        None => None,
+    };
+    if let Some(path) = &args.talk.print_pids {
+        let grandchild = grandchild.map_or_else(|| "null".to_owned(), |pid| pid.to_string());
+        let pids = format!("{{\"pid\":{},\"grandchild\":{grandchild}}}\n", std::process::id());
+        write_whole(path, pids.as_bytes())?;
+    }
+    for line in &args.talk.stderr {
+        // A host may have closed stderr; the fake goes on.
+        let _ = write_stderr(format!("{line}\n").as_bytes());
+    }
+    match args.talk.flood_stderr {
+        Some(Some(size)) => flood_stderr(Some(size)),
+        Some(None) => {
+            std::thread::Builder::new().spawn(|| flood_stderr(None))?;
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// The exit: the tail, the flush, the marker, the status.
+pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
+    let args = &agent.args.ends;
+    let stop = match stop {
+        Stop::Eof if agent.args.deaf.ignore_eof => park(&agent.signals),
+        stop => stop,
+    };
+    let (code, flushes) = match &stop {
+        Stop::Eof => (0, true),
+        Stop::Enough => (0, false),
+        Stop::Terminated => (143, true),
+        Stop::BrokenPipe => (1, false),
+        Stop::Exit { code, clean } => (*code, *clean),
+        Stop::Signal(_) => (1, false),
+        Stop::Failed(message) => {
+            complain(message);
+            (1, false)
+        }
+    };
+    if matches!(stop, Stop::Eof | Stop::Enough | Stop::Exit { clean: true, .. }) {
+        // A pipe that breaks under the tail changes nothing any more.
+        let _ = agent.output.tail();
+    }
+    if flushes && let Err(error) = flush(args.flush_delay, args.marker.as_deref()) {
+        complain(&format!("marker: {error}"));
+        return ExitCode::FAILURE;
+    }
+    let signal = if let Stop::Signal(signal) = stop { Some(signal) } else { args.die_by_signal };
+    if let Some(signal) = signal {
+        die(signal);
+    }
+    ExitCode::from(args.exit_code.unwrap_or(code))
+}
+
+/// One line on stderr.
+pub(super) fn complain(message: &str) {
+    // There is nobody else to tell.
+    let _ = write_stderr(format!("agentpipe fake: {message}\n").as_bytes());
+}
+
+/// Writes a file so that a test that sees it sees all of it.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(&part, path)
+}
+
+/// The grandchild: holds the descriptors it inherited, then leaves.
+pub(super) fn hold(args: &Args, duration: Duration) -> ExitCode {
+    let Ok(signals) = Signals::install(args) else { return ExitCode::FAILURE };
+    if args.ends.setsid_self && rustix::process::setsid().is_err() {
+        return ExitCode::FAILURE;
+    }
+    // The parent waits for this descriptor to close before it goes on.
+    let ready = OpenOptions::new().read(true).open("/dev/null");
+    if ready.is_err() || ready.is_ok_and(|null| rustix::stdio::dup2_stdin(null).is_err()) {
+        return ExitCode::FAILURE;
+    }
+    let until = Instant::now() + duration;
+    while Instant::now() < until && signals.wait(false, false, Some(until)).is_ok() {}
+    ExitCode::SUCCESS
+}
+
+fn spawn_holder(args: &Args, duration: Duration) -> Result<u32, Stop> {
+    // The child's stdin is the writing end: its closing says that the child is set up.
+    let (mut ready, writer) = io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg0("agentpipe").args(["fake", "--hold", &format!("{}us", duration.as_micros())]);
+    if args.ends.setsid {
+        command.arg("--setsid-self");
+    }
+    if args.deaf.ignore_sigterm {
+        command.arg("--ignore-sigterm");
+    }
+    command.stdin(Stdio::from(writer));
+    let child = command.spawn()?;
+    // The command keeps a copy of the writing end.
+    drop(command);
+    ready.read_to_end(&mut Vec::new())?;
+    Ok(child.id())
+}
+
+fn flood_stderr(size: Option<u64>) {
+    const LINE: &[u8] = b"[stderr] a line of noise\n";
+    let mut left = size.unwrap_or(u64::MAX);
+    while left > 0 {
+        let length = LINE.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if write_stderr(&LINE[..length]).is_err() {
+            return;
+        }
+        left -= length as u64;
+    }
+}
+
+/// Past the lock of `io::stderr`, which a blocked flood would hold.
+fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(rustix::stdio::stderr(), bytes) {
+            Ok(moved) => bytes = &bytes[moved..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn flush(delay: Option<Duration>, marker: Option<&Path>) -> io::Result<()> {
+    if let Some(delay) = delay {
+        // The time a transcript takes: nothing could wake it earlier.
+        std::thread::sleep(delay);
+    }
+    marker.map_or(Ok(()), |path| write_whole(path, b"flushed\n"))
+}
+
+/// Stays until a SIGTERM is noticed, for ever if none can be.
+fn park(signals: &Signals) -> Stop {
+    loop {
+        match signals.wait(false, false, None) {
+            Ok(ready) if ready.term => return Stop::Terminated,
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
+    }
+}
+
+fn die(signal: i32) {
+    // A test is no reason to leave a core file.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+}

@@ -1,0 +1,152 @@
+//! F5, fake: stdin, cut into records.
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::args::Framing;
+use super::ends::Stop;
+use super::signals::Signals;
+
+/// What one read asks for.
+const CHUNK: usize = 64 * 1024;
+/// More than this in one record is taken for a host gone wrong.
+const LIMIT: usize = 256 << 20;
+
+/// Stdin. Holds what has been read and not yet been cut off.
+#[derive(Debug)]
+pub(super) struct Input {
+    framing: Framing,
+    signals: Rc<Signals>,
+    buffer: Vec<u8>,
+    start: usize,
+    /// The newline search goes on here, so that a long record is scanned once.
+    scanned: usize,
+    ended: bool,
+}
+
+/// The next thing on stdin.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Item<'a> {
+    /// A record without its newline or header.
+    Record(&'a [u8]),
+    /// What stood behind the last newline when stdin ended.
+    Tail(&'a [u8]),
+    End,
+}
+
+impl Input {
+    pub(super) fn new(framing: Framing, signals: Rc<Signals>) -> Self {
+        Self { framing, signals, buffer: Vec::new(), start: 0, scanned: 0, ended: false }
+    }
+
+    /// Waits for the next item.
+    pub(super) fn next(&mut self) -> Result<Item<'_>, Stop> {
+        loop {
+            if let Some(range) = self.cut()? {
+                return Ok(Item::Record(&self.buffer[range]));
+            }
+            if self.ended {
+                return Ok(self.last());
+            }
+            if self.signals.watched() && self.signals.wait(true, false, None)?.term {
+                return Err(Stop::Terminated);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// The next item if it can be had without blocking.
+    pub(super) fn try_next(&mut self) -> Result<Option<Item<'_>>, Stop> {
+        loop {
+            if let Some(range) = self.cut()? {
+                return Ok(Some(Item::Record(&self.buffer[range])));
+            }
+            if self.ended {
+                return Ok(Some(self.last()));
+            }
+            let now = std::time::Instant::now();
+            if !self.signals.wait(true, false, Some(now))?.input {
+                return Ok(None);
+            }
+            self.fill()?;
+        }
+    }
+
+    fn last(&mut self) -> Item<'_> {
+        let start = std::mem::replace(&mut self.start, self.buffer.len());
+        match &self.buffer[start..] {
+            [] => Item::End,
+            tail => Item::Tail(tail),
+        }
+    }
+
+    /// Reads once.
+    fn fill(&mut self) -> Result<(), Stop> {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.scanned -= self.start;
+            self.start = 0;
+        }
+        if self.buffer.len() > LIMIT {
+            return Err(Stop::Failed("a record on stdin is too long".to_owned()));
+        }
+        self.buffer.reserve(CHUNK);
+        match rustix::io::read(rustix::stdio::stdin(), spare_capacity(&mut self.buffer)) {
+            Ok(0) => self.ended = true,
+            Ok(_) | Err(Errno::INTR) => {}
+            // A host may hand over a descriptor in non-blocking mode.
+            Err(Errno::AGAIN) => {
+                self.signals.wait(true, false, None)?;
+            }
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        Ok(())
+    }
+
+    /// Cuts the next whole record off the buffer.
+    fn cut(&mut self) -> Result<Option<Range<usize>>, Stop> {
+        match self.framing {
+            Framing::Ndjson => Ok(self.cut_line()),
+            Framing::ContentLength => self.cut_frame(),
+        }
+    }
+
+    fn cut_line(&mut self) -> Option<Range<usize>> {
+        let Some(found) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) else {
+            self.scanned = self.buffer.len();
+            return None;
+        };
+        let line = self.start..self.scanned + found;
+        self.start = line.end + 1;
+        self.scanned = self.start;
+        Some(line)
+    }
+
+    fn cut_frame(&mut self) -> Result<Option<Range<usize>>, Stop> {
+        self.scanned = self.start;
+        let Some(head) = memchr::memmem::find(&self.buffer[self.start..], b"\r\n\r\n") else {
+            return Ok(None);
+        };
+        let body = self.start + head + 4;
+        let length = content_length(&self.buffer[self.start..body])
+            .filter(|length| *length <= LIMIT)
+            .ok_or_else(|| Stop::Failed("a frame on stdin has no Content-Length".to_owned()))?;
+        if self.buffer.len() - body < length {
+            return Ok(None);
+        }
+        self.start = body + length;
+        self.scanned = self.start;
+        Ok(Some(body..self.start))
+    }
+}
+
+fn content_length(head: &[u8]) -> Option<usize> {
+    std::str::from_utf8(head).ok()?.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.trim().eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    })
+}

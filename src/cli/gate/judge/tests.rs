@@ -1,0 +1,125 @@
+//! The verdict, case by case.
+
+use serde_json::json;
+
+use super::*;
+
+const LIMITS: &str = "schema = 1\n[scenario.close_idle]\np50_us = 100\np99_us = 500\nratio = 2\n\
+    counts = { enters_per_record = 3 }\n";
+
+fn limits(text: &str) -> Limits {
+    Limits::parse(text).expect("a limits file")
+}
+
+/// A report with a median of `p50`, half of that as its in-run limit.
+fn report(p50: f64) -> Report {
+    let figures = |p50: f64| {
+        json!({"n": 9, "p50_us": p50, "p90_us": p50 * 2.0, "p99_us": p50 * 3.0,
+            "max_us": p50 * 4.0})
+    };
+    let report = json!({
+        "schema": 1, "version": "0.1.0", "profile": "release", "kernel": "6.18.5-x",
+        "arch": "x86_64", "cpu": "a cpu", "cores": 2, "backend": "io_uring",
+        "scenarios": [{"name": "close_idle", "figures": figures(p50), "ratio": 2.0,
+            "limit": {"what": "waitpid", "figures": figures(p50 / 2.0)},
+            "counts": {"enters_per_record": 3.0}}],
+    });
+    Report::parse(&report.to_string()).expect("a report")
+}
+
+fn breaches(verdict: &Verdict) -> Vec<(&str, f64, f64)> {
+    verdict.breaches().map(|line| (line.metric.as_str(), line.found, line.ceiling)).collect()
+}
+
+#[test]
+fn a_figure_at_its_ceiling_passes_and_every_one_above_is_named() {
+    let at = judge(&limits(LIMITS), &report(100.0), None).expect("judged");
+    assert_eq!(at.outcome(), Outcome::Pass);
+    assert_eq!(at.lines.len(), 4);
+    let above = judge(&limits(LIMITS), &report(200.0), None).expect("judged");
+    assert_eq!(above.outcome(), Outcome::Regression);
+    assert_eq!(breaches(&above), [("p50_us", 200.0, 100.0), ("p99_us", 600.0, 500.0)]);
+}
+
+#[test]
+fn one_more_enter_per_record_is_a_breach() {
+    let mut more = report(100.0);
+    more.scenarios[0].counts.insert("enters_per_record".to_owned(), 4.0);
+    let verdict = judge(&limits(LIMITS), &more, None).expect("judged");
+    assert_eq!(breaches(&verdict), [("enters_per_record", 4.0, 3.0)]);
+}
+
+// A host that denies io_uring falls back, is slower or (being idle) faster, and must not pass.
+#[test]
+fn a_fallback_run_never_passes_as_io_uring() {
+    let mut fallback = report(1.0);
+    fallback.backend = "epoll".to_owned();
+    let verdict = judge(&limits(LIMITS), &fallback, None).expect("judged");
+    assert_eq!(verdict.outcome(), Outcome::NotComparable);
+    assert_eq!(verdict.lines, []);
+    let for_epoll = limits(&LIMITS.replace("schema = 1", "schema = 1\nbackend = 'epoll'"));
+    let verdict = judge(&for_epoll, &fallback, None).expect("judged");
+    assert_eq!(verdict.outcome(), Outcome::Pass);
+    let verdict = judge(&for_epoll, &report(1.0), None).expect("judged");
+    assert_eq!(verdict.outcome(), Outcome::NotComparable);
+}
+
+#[test]
+fn a_baseline_of_another_kernel_or_machine_is_not_compared() {
+    type Change = fn(&mut Report);
+    let changes: [(Change, &str); 7] = [
+        (|report| report.kernel = "6.17.5-x".to_owned(), "kernel 6.18; the baseline has 6.17"),
+        (|report| report.backend = "epoll".to_owned(), "backend"),
+        (|report| report.arch = "aarch64".to_owned(), "architecture"),
+        (|report| report.cpu = "other".to_owned(), "CPU"),
+        (|report| report.cores = 64, "cores 2; the baseline has 64"),
+        (|report| report.profile = "debug".to_owned(), "build"),
+        (|report| report.command = Some(vec!["claude".to_owned()]), "agent"),
+    ];
+    for (change, says) in changes {
+        let mut baseline = report(1.0);
+        change(&mut baseline);
+        let verdict = judge(&limits(LIMITS), &report(100.0), Some(&baseline)).expect("judged");
+        assert_eq!(verdict.outcome(), Outcome::NotComparable, "{says}");
+        assert_eq!(verdict.not_comparable.len(), 1, "{says}");
+        assert!(verdict.not_comparable[0].starts_with(says), "{:?}", verdict.not_comparable);
+        // The own ceilings stand whatever the baseline is.
+        let verdict = judge(&limits(LIMITS), &report(200.0), Some(&baseline)).expect("judged");
+        assert_eq!(verdict.outcome(), Outcome::Regression, "{says}");
+    }
+}
+
+#[test]
+fn a_patch_release_of_the_kernel_is_comparable() {
+    let mut baseline = report(100.0);
+    baseline.kernel = "6.18.99".to_owned();
+    let verdict = judge(&limits(LIMITS), &report(100.0), Some(&baseline)).expect("judged");
+    assert_eq!(verdict.outcome(), Outcome::Pass);
+}
+
+#[test]
+fn slower_than_the_baseline_allows_is_a_breach_and_less_than_the_floor_is_not() {
+    let generous = "schema = 1\n[scenario.close_idle]\nmax_us = 1e9\n[baseline]\np50 = 1.5\n\
+        floor_us = 10\n";
+    let slow = judge(&limits(generous), &report(151.0), Some(&report(100.0))).expect("judged");
+    assert_eq!(breaches(&slow), [("p50_us", 151.0, 150.0)]);
+    assert_eq!(slow.breaches().next().map(|line| line.from), Some(From::Baseline(100.0)));
+    let noise = judge(&limits(generous), &report(11.0), Some(&report(2.0))).expect("judged");
+    assert_eq!(breaches(&noise)[..0], []);
+    assert!(noise.breaches().all(|line| line.metric != "p50_us"), "{noise:?}");
+}
+
+#[test]
+fn a_limit_without_a_figure_is_an_error_and_not_a_pass() {
+    for (limits_text, says) in [
+        ("schema = 1\n[scenario.close_idel]\np50_us = 1\n", "no such scenario"),
+        ("schema = 1\n[scenario.close_idle]\ncounts = { enters = 1 }\n", "the count enters"),
+    ] {
+        let error = judge(&limits(limits_text), &report(1.0), None).expect_err("nothing to judge");
+        assert!(error.contains(says), "{error}");
+    }
+    let mut alone = report(1.0);
+    (alone.scenarios[0].ratio, alone.scenarios[0].limit) = (None, None);
+    let error = judge(&limits(LIMITS), &alone, None).expect_err("no ratio");
+    assert!(error.contains("no in-run limit"), "{error}");
+}

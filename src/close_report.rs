@@ -1,0 +1,370 @@
+//! Close, floor 0: what a close did. Filled in by the transport, given to every closer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::close_policy::CloseMode;
+use crate::exit_status::ExitStatus;
+use crate::metrics::{Backend, Stats};
+
+/// The stages of a close, in order. A close may pass one over; it never goes back, and never
+/// passes over `Release`. docs/close.md has a row for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CloseStage {
+    /// New writes are refused.
+    Refuse,
+    /// Queued writes go out.
+    Flush,
+    /// A turn in flight is interrupted.
+    Interrupt,
+    /// The output falls silent, then stdin is closed.
+    EndInput,
+    /// The outputs are read on.
+    Drain,
+    /// SIGTERM was sent; the outputs are read on.
+    Terminate,
+    /// The pending operations are cancelled and the pipes closed.
+    Cut,
+    /// SIGKILL was sent.
+    Kill,
+    /// The rest of the group is killed and the exit status collected.
+    Reap,
+    /// Every operation is seen final, every descriptor closed.
+    Release,
+    /// Nothing is left.
+    Done,
+}
+
+impl CloseStage {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Refuse,
+        Self::Flush,
+        Self::Interrupt,
+        Self::EndInput,
+        Self::Drain,
+        Self::Terminate,
+        Self::Cut,
+        Self::Kill,
+        Self::Reap,
+        Self::Release,
+        Self::Done,
+    ];
+
+    /// The name in reports, traces and docs/close.md: `end_input` and so on.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Flush => "flush",
+            Self::Interrupt => "interrupt",
+            Self::EndInput => "end_input",
+            Self::Drain => "drain",
+            Self::Terminate => "terminate",
+            Self::Cut => "cut",
+            Self::Kill => "kill",
+            Self::Reap => "reap",
+            Self::Release => "release",
+            Self::Done => "done",
+        }
+    }
+}
+
+impl fmt::Display for CloseStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a close began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// `close()` was called.
+    Requested,
+    /// The agent exited by itself.
+    Exited,
+    /// The agent closed its stdout and lived on: nobody could hear it any more.
+    OutputEnded,
+    /// Every handle was dropped without a close.
+    Dropped,
+    /// The engine was shut down.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// `requested`, `exited`, `output_ended`, `dropped` or `shutdown`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Exited => "exited",
+            Self::OutputEnded => "output_ended",
+            Self::Dropped => "dropped",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What a close did. Cheap to clone; every closer of an agent gets the same one.
+#[derive(Clone, PartialEq)]
+pub struct CloseReport(pub(crate) Arc<Closing>);
+
+/// The report's content while it is being written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Closing {
+    pub(crate) backend: Backend,
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+    pub(crate) mode: CloseMode,
+    pub(crate) reason: CloseReason,
+    pub(crate) ended_by: CloseStage,
+    pub(crate) stages: Vec<(CloseStage, Duration)>,
+    pub(crate) exit: ExitStatus,
+    pub(crate) stats: Stats,
+    pub(crate) unsent_bytes: u64,
+    pub(crate) unsent_records: u64,
+    pub(crate) killed_extra: u64,
+    pub(crate) outputs_held: bool,
+    pub(crate) stderr_tail: String,
+}
+
+impl CloseReport {
+    /// The agent's process id. It may belong to somebody else by now: never signal it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// The program that ran.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.0.command
+    }
+
+    /// Which kernel interface carried the pipes.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.0.backend
+    }
+
+    /// Graceful or abort; abort where a graceful close was cut short by one.
+    #[must_use]
+    pub fn mode(&self) -> CloseMode {
+        self.0.mode
+    }
+
+    /// Why the close began.
+    #[must_use]
+    pub fn reason(&self) -> CloseReason {
+        self.0.reason
+    }
+
+    /// The stage in which the agent's exit was seen; `Refuse` if it was gone before.
+    #[must_use]
+    pub fn stage(&self) -> CloseStage {
+        self.0.ended_by
+    }
+
+    /// The stages passed through, in order, with the time spent in each.
+    #[must_use]
+    pub fn stages(&self) -> &[(CloseStage, Duration)] {
+        &self.0.stages
+    }
+
+    /// From the first stage to the last.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.0.stages.iter().map(|(_, spent)| *spent).sum()
+    }
+
+    /// How the agent ended.
+    #[must_use]
+    pub fn exit(&self) -> ExitStatus {
+        self.0.exit
+    }
+
+    /// Everything counted over the agent's life.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// Bytes of accepted writes that never reached the pipe.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> u64 {
+        self.0.unsent_bytes
+    }
+
+    /// Records not sent in full.
+    #[must_use]
+    pub fn unsent_records(&self) -> u64 {
+        self.0.unsent_records
+    }
+
+    /// Processes of the agent's group killed beside the agent itself. Counted from /proc as
+    /// they die, so it is a lower bound; 0 means that the group was empty.
+    #[must_use]
+    pub fn killed_extra(&self) -> u64 {
+        self.0.killed_extra
+    }
+
+    /// Somebody else still held stdout or stderr open when they were cut: a grandchild.
+    #[must_use]
+    pub fn outputs_held(&self) -> bool {
+        self.0.outputs_held
+    }
+
+    /// The end of what the agent said on stderr; invalid UTF-8 is replaced.
+    #[must_use]
+    pub fn stderr_tail(&self) -> &str {
+        &self.0.stderr_tail
+    }
+
+    /// The report as JSON, schema 1, on one line. Times are microseconds.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let inner = &*self.0;
+        let stats = &inner.stats;
+        let wire = Wire {
+            schema: 1,
+            backend: inner.backend.name(),
+            pid: inner.pid,
+            command: &inner.command,
+            close: WireClose {
+                mode: inner.mode.name(),
+                reason: inner.reason.name(),
+                stage: inner.ended_by.name(),
+                total_us: micros(self.total()),
+                stages: inner
+                    .stages
+                    .iter()
+                    .map(|(stage, spent)| WireStage { stage: stage.name(), us: micros(*spent) })
+                    .collect(),
+            },
+            exit: WireExit {
+                code: inner.exit.code(),
+                signal: inner.exit.signal(),
+                unknown: matches!(inner.exit, ExitStatus::Unknown).then_some(true),
+                still_running: matches!(inner.exit, ExitStatus::StillRunning).then_some(true),
+            },
+            records_in: stats.records_in,
+            bytes_in: stats.bytes_in,
+            records_out: stats.records_out,
+            bytes_out: stats.bytes_out,
+            records_discarded: stats.records_discarded,
+            bytes_discarded: stats.bytes_discarded,
+            noise: stats.noise,
+            malformed: stats.malformed,
+            oversized: stats.oversized,
+            truncated: stats.truncated,
+            truncated_tail_bytes: stats.truncated_tail_bytes,
+            unsent_bytes: inner.unsent_bytes,
+            unsent_records: inner.unsent_records,
+            killed_extra: inner.killed_extra,
+            outputs_held: inner.outputs_held,
+            stderr_bytes: stats.stderr_bytes,
+            stderr_tail: &inner.stderr_tail,
+        };
+        // A struct of numbers and text always serialises.
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// One line for a person.
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let stats = &inner.stats;
+        write!(
+            f,
+            "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}; \
+             {} records in ({} bytes), {} discarded, {} bytes unsent",
+            inner.pid,
+            inner.mode.name(),
+            inner.backend.name(),
+            self.total().as_secs_f64() * 1e3,
+            inner.ended_by,
+            inner.exit,
+            stats.records_in,
+            stats.bytes_in,
+            stats.records_discarded,
+            inner.unsent_bytes,
+        )?;
+        if inner.killed_extra > 0 {
+            write!(f, "; {} more of its group killed", inner.killed_extra)?;
+        }
+        if inner.outputs_held {
+            f.write_str("; its output was still held by another process")?;
+        }
+        Ok(())
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    schema: u32,
+    backend: &'a str,
+    pid: u32,
+    command: &'a str,
+    close: WireClose<'a>,
+    exit: WireExit,
+    records_in: u64,
+    bytes_in: u64,
+    records_out: u64,
+    bytes_out: u64,
+    records_discarded: u64,
+    bytes_discarded: u64,
+    noise: u64,
+    malformed: u64,
+    oversized: u64,
+    truncated: u64,
+    truncated_tail_bytes: u64,
+    unsent_bytes: u64,
+    unsent_records: u64,
+    killed_extra: u64,
+    outputs_held: bool,
+    stderr_bytes: u64,
+    stderr_tail: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireClose<'a> {
+    mode: &'a str,
+    reason: &'a str,
+    stage: &'a str,
+    total_us: u64,
+    stages: Vec<WireStage<'a>>,
+}
+
+#[derive(Serialize)]
+struct WireStage<'a> {
+    stage: &'a str,
+    us: u64,
+}
+
+#[derive(Serialize)]
+struct WireExit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    still_running: Option<bool>,
+}

@@ -1,0 +1,49 @@
+//! Floor 3. How an engine is set up.
+
+use crate::error::Result;
+use crate::ring::RingConfig;
+
+use super::handle::Engine;
+
+/// Settings of an engine; [`Engine::builder`] makes one.
+#[derive(Clone, Debug)]
+pub struct EngineBuilder {
+    pub(super) threads: usize,
+    pub(super) ring: RingConfig,
+}
+
+/// More engine threads than this are a mistake, not a setting.
+const THREADS_MAX: usize = 256;
+
+impl EngineBuilder {
+    pub(super) fn new() -> Self {
+        Self { threads: 1, ring: RingConfig::default() }
+    }
+
+    /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
+    /// 1, which carries about 100 000 records a second; 1 to 256.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.clamp(1, THREADS_MAX);
+        self
+    }
+
+    /// Pool buffers of 4 KiB for each engine thread, shared by its agents. Default 128; rounded
+    /// up to a power of two, 8 to 4096.
+    #[must_use]
+    pub fn buffers(mut self, buffers: u16) -> Self {
+        self.ring.buffers = buffers.clamp(8, 4096).next_power_of_two();
+        self
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`BackendDenied`](crate::ErrorKind::BackendDenied) or
+    /// [`BackendUnsupported`](crate::ErrorKind::BackendUnsupported) where io_uring is not to be
+    /// had, [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where memory, descriptors or
+    /// threads ran out. The message names the likely cause and the remedy.
+    pub fn build(self) -> Result<Engine> {
+        Engine::start(&self)
+    }
+}

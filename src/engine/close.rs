@@ -1,0 +1,129 @@
+//! Close, floor 3: asks the engine thread and waits for the report; `transport/close.rs` does it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::close_policy::ClosePolicy;
+use crate::close_report::{CloseReason, CloseReport};
+use crate::transport::Request;
+
+use super::agent::Agent;
+use super::control::Control;
+use super::handle::Engine;
+use super::reader::AgentReader;
+use super::writer::AgentWriter;
+
+impl Control {
+    /// The engine carries the close out from here on, whatever becomes of the caller.
+    async fn close(self: &Arc<Self>, policy: ClosePolicy) -> CloseReport {
+        self.request(Request::Close(policy, CloseReason::Requested));
+        self.shared.outcome.wait().await
+    }
+}
+
+macro_rules! closing {
+    ($handle:ty, $($control:tt)+) => {
+        impl $handle {
+            /// Closes the agent gracefully with [`ClosePolicy::graceful`]: flush, end the input,
+            /// keep reading, and only then use force. Bounded by
+            /// [`worst_case`](ClosePolicy::worst_case), whatever the agent does.
+            ///
+            /// What the agent still said can be read afterwards, up to
+            /// [`Limits::drain_max`](crate::Limits::drain_max). Not promised: that the agent
+            /// acted on what was written to it.
+            ///
+            /// Cancel-safe: the close runs in the engine; dropping the future or the handle does
+            /// not stop it. Everybody who closes an agent gets the same report, also later.
+            pub async fn close(&self) -> CloseReport {
+                self.close_with(ClosePolicy::graceful()).await
+            }
+
+            /// Cuts the pipes at once, kills after a short grace. Hurries a graceful close that
+            /// is under way. Cancel-safe as [`close`](Self::close).
+            pub async fn abort(&self) -> CloseReport {
+                self.close_with(ClosePolicy::abort()).await
+            }
+
+            /// Closes with deadlines of one's own. Cancel-safe as [`close`](Self::close).
+            pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
+                self.$($control)+.close(policy).await
+            }
+
+            /// [`close`](Self::close) for callers without a runtime. Blocks the thread.
+            pub fn close_blocking(&self) -> CloseReport {
+                pollster::block_on(self.close())
+            }
+
+            /// [`abort`](Self::abort) for callers without a runtime. Blocks the thread.
+            pub fn abort_blocking(&self) -> CloseReport {
+                pollster::block_on(self.abort())
+            }
+
+            /// [`close_with`](Self::close_with) for callers without a runtime. Blocks the thread.
+            pub fn close_with_blocking(&self, policy: ClosePolicy) -> CloseReport {
+                pollster::block_on(self.close_with(policy))
+            }
+
+            /// Waits until the agent is closed or has ended by itself, without asking for it.
+            /// Cancel-safe.
+            pub async fn closed(&self) -> CloseReport {
+                self.$($control)+.shared.outcome.wait().await
+            }
+
+            /// [`closed`](Self::closed) for callers without a runtime. Blocks the thread.
+            pub fn closed_blocking(&self) -> CloseReport {
+                pollster::block_on(self.closed())
+            }
+
+            /// The report, once the agent is closed or has ended by itself.
+            #[must_use]
+            pub fn close_report(&self) -> Option<CloseReport> {
+                self.$($control)+.shared.outcome.get()
+            }
+        }
+    };
+}
+
+closing!(Agent, writer.control);
+closing!(AgentReader, control);
+closing!(AgentWriter, control);
+
+/// What a shutdown did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Agents alive when it began.
+    pub agents: usize,
+    /// Those that were not closed when the deadline passed and were aborted.
+    pub aborted: usize,
+    /// From the call to the last agent gone.
+    pub total: Duration,
+}
+
+impl Engine {
+    /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`.
+    /// Spawns are refused from now on. Returns when no agent is left: at most `limit` and an
+    /// abort's worst case.
+    ///
+    /// Cancel-safe: the shutdown runs in the engine. A second one may only shorten the limit.
+    pub async fn shutdown(&self, limit: Duration) -> ShutdownReport {
+        let begun = Instant::now();
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        let ends: Vec<_> =
+            self.inner.threads.iter().map(|(thread, _)| thread.shutdown(limit)).collect();
+        let mut report = ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };
+        for end in ends {
+            let end = end.wait().await;
+            report.agents += end.agents;
+            report.aborted += end.aborted;
+        }
+        report.total = begun.elapsed();
+        report
+    }
+
+    /// [`shutdown`](Self::shutdown) for callers without a runtime. Blocks the thread.
+    pub fn shutdown_blocking(&self, limit: Duration) -> ShutdownReport {
+        pollster::block_on(self.shutdown(limit))
+    }
+}

@@ -1,0 +1,170 @@
+//! Floor 3. The engine as its users hold it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::command::AgentCommand;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use crate::latch::Latch;
+use crate::metrics::{Backend, IoCounters};
+use crate::process::Spawned;
+use crate::transport::{Shared, label};
+
+use super::agent::Agent;
+use super::builder::EngineBuilder;
+use super::control::Control;
+use super::mailbox::{Adoption, Command, Reply};
+use super::spawner::{Spawner, open_parcel};
+use super::thread::Thread;
+
+/// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
+/// and from none.
+///
+/// The threads live until the last `Engine` and the last [`Agent`] are gone. That last drop
+/// aborts what is left and waits for it (an abort's worst case); call
+/// [`shutdown`](Self::shutdown) first to choose otherwise.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    /// Goes first: after it no child can be on its way to a thread.
+    spawner: Spawner<Agent>,
+    pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
+    pub(super) stopped: AtomicBool,
+    /// Agents whose handles were all dropped without a close.
+    pub(super) abandoned: Arc<AtomicU64>,
+}
+
+impl Engine {
+    /// An engine with one thread and the default settings.
+    ///
+    /// # Errors
+    /// See [`EngineBuilder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Settings first.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    pub(super) fn start(settings: &EngineBuilder) -> Result<Self> {
+        let mut threads = Vec::with_capacity(settings.threads);
+        for index in 0..settings.threads {
+            let thread = Thread::start(index, settings.ring)?;
+            threads.push((thread, Arc::new(AtomicUsize::new(0))));
+        }
+        let inner = Inner {
+            spawner: Spawner::start()?,
+            threads,
+            stopped: AtomicBool::new(false),
+            abandoned: Arc::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Which kernel interface carries the pipes.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        Backend::IoUring
+    }
+
+    /// What the kernel was found to offer when the engine started.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.inner.threads.first().map(|(thread, _)| thread.features).unwrap_or_default()
+    }
+
+    /// Spawns an agent.
+    ///
+    /// Cancel-safe: if the future is dropped, the agent is killed and reaped in the background.
+    ///
+    /// # Errors
+    /// By cause: [`InvalidCommand`](ErrorKind::InvalidCommand),
+    /// [`ProgramNotFound`](ErrorKind::ProgramNotFound),
+    /// [`ProgramNotExecutable`](ErrorKind::ProgramNotExecutable),
+    /// [`BadWorkingDirectory`](ErrorKind::BadWorkingDirectory),
+    /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
+    /// Nothing is left of an agent that could not be spawned.
+    pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
+        let parcel = self.order(command)?.wait().await;
+        open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
+    }
+
+    /// [`spawn`](Self::spawn) for callers without a runtime. Blocks the thread.
+    ///
+    /// # Errors
+    /// As `spawn`.
+    pub fn spawn_blocking(&self, command: AgentCommand) -> Result<Agent> {
+        pollster::block_on(self.spawn(command))
+    }
+
+    fn order(
+        &self,
+        command: AgentCommand,
+    ) -> Result<Arc<Latch<super::spawner::Parcel<Result<Agent>>>>> {
+        if self.inner.stopped.load(Ordering::SeqCst) {
+            return Err(stopped());
+        }
+        let inner = Arc::clone(&self.inner);
+        Ok(self.inner.spawner.spawn(command, move |child, command| inner.hand_over(child, command)))
+    }
+
+    /// Agents whose last handle is still there.
+    #[must_use]
+    pub fn agents(&self) -> usize {
+        self.inner.threads.iter().map(|(_, load)| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Agents whose handles were dropped without a close, since the start. Each was aborted.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        self.inner.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// The counters of each ring.
+    pub async fn counters(&self) -> Vec<IoCounters> {
+        let mut all = Vec::with_capacity(self.inner.threads.len());
+        for (thread, _) in &self.inner.threads {
+            let reply = Arc::new(Latch::new());
+            if thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply)))) {
+                all.push(reply.wait().await);
+            }
+        }
+        all
+    }
+
+    /// [`counters`](Self::counters) for callers without a runtime.
+    #[must_use]
+    pub fn counters_blocking(&self) -> Vec<IoCounters> {
+        pollster::block_on(self.counters())
+    }
+}
+
+impl Inner {
+    /// Runs on the spawning thread: picks the engine thread with the fewest agents.
+    fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
+        let label = label(&child);
+        let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
+        let (thread, load) = self
+            .threads
+            .iter()
+            .min_by_key(|(_, load)| load.load(Ordering::Relaxed))
+            .expect("an engine has at least one thread");
+        load.fetch_add(1, Ordering::Relaxed);
+        let mailbox = thread.mailbox.clone();
+        mailbox.send(Command::Adopt(Adoption::new(child, command.clone(), Arc::clone(&shared))));
+        let load = Arc::clone(load);
+        Agent::new(Control::new(shared, mailbox, load, self))
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
+}

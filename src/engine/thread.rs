@@ -1,0 +1,217 @@
+//! Floor 3. One engine thread: one ring, parked in `io_uring_enter` while nothing happens.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::close_policy::{CloseMode, ClosePolicy};
+use crate::close_report::CloseReason;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use crate::latch::Latch;
+
+use crate::ring::{Ring, RingConfig, block_sigpipe};
+use crate::transport::{Core, Request};
+
+use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
+
+/// Cancelled pipe operations end within microseconds; a second says that something is broken.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// A running engine thread.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) mailbox: Mailbox,
+    pub(super) features: Features,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Starts one and waits until its ring stands, so a refusal is the caller's error.
+    pub(super) fn start(index: usize, config: RingConfig) -> Result<Self> {
+        let failed = |what: &str, error: std::io::Error| {
+            Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
+                .cause(error)
+                .remedy("raise RLIMIT_NOFILE or the thread limit of this process")
+        };
+        let (mailbox, inbox) =
+            mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
+        let started = Arc::new(Latch::new());
+        let tell = Arc::clone(&started);
+        let handle = std::thread::Builder::new()
+            .name(format!("agentpipe-{index}"))
+            .spawn(move || run(&inbox, &config, &tell))
+            .map_err(|error| failed("cannot start an engine thread", error))?;
+        let mut thread = Self { mailbox, features: Features::default(), handle: Some(handle) };
+        thread.features = pollster::block_on(started.wait())?;
+        Ok(thread)
+    }
+
+    /// Closes its agents within `limit`, aborts the rest, and ends it. The latch is set when no
+    /// agent is left.
+    pub(super) fn shutdown(&self, limit: Duration) -> Arc<Latch<ThreadEnd>> {
+        let done = Arc::new(Latch::new());
+        self.mailbox.send(Command::Shutdown { limit, done: Reply(Arc::clone(&done)) });
+        done
+    }
+
+    /// Waits for the thread to end, unless it is the one that asks: the last handle may be
+    /// dropped by a waker that the engine itself calls.
+    pub(super) fn join(&mut self) {
+        let Some(handle) = self.handle.take() else { return };
+        if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
+            tracing::error!("an engine thread panicked");
+        }
+    }
+}
+
+/// Aborts what is left and waits for the thread: no child, descriptor or thread outlives it.
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+        self.join();
+    }
+}
+
+fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<Features>>) {
+    if let Err(error) = block_sigpipe() {
+        tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
+    }
+    let opened = Ring::new(config).and_then(|ring| {
+        let bell = inbox.bell().map_err(|error| {
+            Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
+        })?;
+        let features = ring.features();
+        let mut core = Core::new(Box::new(ring));
+        core.listen(bell);
+        Ok((core, features))
+    });
+    match opened {
+        Ok((core, features)) => {
+            started.set(Ok(features));
+            Loop { core, inbox, ending: None }.run();
+        }
+        Err(error) => {
+            started.set(Err(error));
+        }
+    }
+}
+
+struct Loop<'a> {
+    core: Core,
+    inbox: &'a Inbox,
+    ending: Option<Ending>,
+}
+
+/// A shutdown under way.
+struct Ending {
+    /// When what is left is aborted; `None` once it was.
+    abort_at: Option<Instant>,
+    end: ThreadEnd,
+    done: Vec<Reply<ThreadEnd>>,
+}
+
+impl Loop<'_> {
+    fn run(mut self) {
+        let mut now = Instant::now();
+        loop {
+            while let Some(command) = self.inbox.next() {
+                self.command(command, now);
+            }
+            self.abort_if_due(now);
+            self.core.settle(now);
+            if self.ending.is_some() && self.core.open() == 0 {
+                break;
+            }
+            if let Some(command) = self.inbox.fall_asleep() {
+                self.command(command, now);
+                continue;
+            }
+            if let Err(error) = self.core.wait(self.timeout(now)) {
+                // Nothing can be carried any more. Dropping the core kills and reports.
+                tracing::error!(%error, "io_uring_enter failed; the engine thread ends");
+                return;
+            }
+            self.inbox.wake_up();
+            now = Instant::now();
+            self.core.dispatch(now);
+            if self.core.take_woken() {
+                self.inbox.silence();
+                self.core.rewatch();
+            }
+        }
+        if !self.core.drain(DRAIN_MAX) {
+            tracing::error!("the kernel still holds operations of a finished engine");
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let abort = self.ending.as_ref().and_then(|ending| ending.abort_at);
+        let abort = abort.map(|at| at.saturating_duration_since(now));
+        match (self.core.until_deadline(now), abort) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn abort_if_due(&mut self, now: Instant) {
+        if let Some(ending) = &mut self.ending
+            && ending.abort_at.is_some_and(|at| now >= at)
+        {
+            ending.abort_at = None;
+            ending.end.aborted = self.core.open();
+            self.core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Adopt(mut adoption) => {
+                let Some(child) = adoption.take() else { return };
+                let (spawned, command) = *child;
+                let shared = &adoption.shared;
+                self.core.adopt(spawned, &command, shared, now);
+                if self.ending.is_some() {
+                    // It was on its way when the engine was stopped.
+                    let request = Request::Close(ClosePolicy::abort(), CloseReason::Shutdown);
+                    self.core.request(shared, request, now);
+                }
+            }
+            Command::Agent(shared, request) => self.core.request(&shared, request, now),
+            Command::Shutdown { limit, done } => self.shutdown(limit, done, now),
+            Command::Counters(reply) => {
+                reply.0.set(self.core.counters());
+            }
+        }
+    }
+
+    /// The first shutdown closes; a later one may only hurry it.
+    fn shutdown(&mut self, limit: Duration, done: Reply<ThreadEnd>, now: Instant) {
+        let at = now + limit;
+        match &mut self.ending {
+            Some(ending) => {
+                ending.abort_at = ending.abort_at.map(|before| before.min(at));
+                ending.done.push(done);
+            }
+            None => {
+                let end = ThreadEnd { agents: self.core.open(), aborted: 0 };
+                self.ending = Some(Ending { abort_at: Some(at), end, done: vec![done] });
+                if !limit.is_zero() {
+                    self.core.close_all(None, CloseReason::Shutdown, now);
+                }
+            }
+        }
+    }
+}
+
+/// However the thread ends, nobody waits for it in vain: here for a shutdown, in the drop of each
+/// command left in the mailbox for the rest.
+impl Drop for Loop<'_> {
+    fn drop(&mut self) {
+        if let Some(ending) = &self.ending {
+            for done in &ending.done {
+                done.0.set(ending.end);
+            }
+        }
+    }
+}

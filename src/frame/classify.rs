@@ -1,0 +1,97 @@
+//! Floor 1. Is it a record? Looks at each byte a fixed number of times and never recurses.
+
+use serde::de::IgnoredAny;
+
+use crate::config::JsonCheck;
+use crate::event::Malformation;
+
+/// What a complete line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Blank,
+    Record,
+    Noise,
+    Malformed(Malformation),
+    /// Only for the last line, the one without a newline.
+    Truncated,
+}
+
+/// JSON's own whitespace. Others (NBSP, form feed) are content here, as they are in JSON.
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// The text without the JSON whitespace around it.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    let Some(first) = bytes.iter().position(|&byte| !is_space(byte)) else { return &[] };
+    let last = bytes.iter().rposition(|&byte| !is_space(byte)).unwrap_or(first);
+    &bytes[first..=last]
+}
+
+/// A line that ended with a newline.
+///
+/// `{` promises a record, so what follows it is a record or a malformed one. `[` may as well
+/// begin a log line (`[debug] ...`), so what is no record there is noise.
+pub(super) fn line(bytes: &[u8], check: JsonCheck) -> Verdict {
+    let text = trimmed(bytes);
+    match text.first() {
+        None => Verdict::Blank,
+        Some(b'{') => match json(text, check) {
+            Ok(()) => Verdict::Record,
+            Err(reason) => Verdict::Malformed(reason),
+        },
+        Some(b'[') => match json(text, check) {
+            Ok(()) => Verdict::Record,
+            Err(_) => Verdict::Noise,
+        },
+        Some(_) => Verdict::Noise,
+    }
+}
+
+/// The last line, cut off by the end of the output. Always checked in full: a cut can leave a
+/// `}` at the end by chance, and then its shape is right and the record is not.
+pub(super) fn tail(bytes: &[u8]) -> Verdict {
+    match line(bytes, JsonCheck::Syntax) {
+        Verdict::Malformed(_) => Verdict::Truncated,
+        Verdict::Noise if may_be_array(trimmed(bytes)) => Verdict::Truncated,
+        verdict => verdict,
+    }
+}
+
+/// A body whose length was given. There any JSON value is a record: the header says so.
+pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<(), Malformation> {
+    let text = trimmed(bytes);
+    match text.first() {
+        Some(b'{' | b'[') => json(text, check),
+        _ => json(text, JsonCheck::Syntax),
+    }
+}
+
+/// UTF-8 first: the JSON pass does not look into strings.
+fn json(text: &[u8], check: JsonCheck) -> Result<(), Malformation> {
+    let utf8 = std::str::from_utf8(text).map_err(|_| Malformation::Utf8)?;
+    let good = match check {
+        JsonCheck::Syntax => syntax(utf8).is_ok(),
+        JsonCheck::Shape => match text.first() {
+            Some(b'{') => text.last() == Some(&b'}'),
+            _ => text.last() == Some(&b']') && may_be_array(text),
+        },
+    };
+    if good { Ok(()) } else { Err(Malformation::Json) }
+}
+
+/// One JSON value and nothing after it. The pass keeps its nesting in a byte per level on the
+/// heap, not on the stack, so depth is no danger and no error.
+pub(super) fn syntax(text: &str) -> serde_json::Result<()> {
+    serde_json::from_str::<IgnoredAny>(text).map(|_| ())
+}
+
+/// `[`, and then nothing yet or what an array can begin with. `[debug]` is not.
+fn may_be_array(text: &[u8]) -> bool {
+    let Some((b'[', rest)) = text.split_first() else { return false };
+    match rest.iter().find(|&&byte| !is_space(byte)) {
+        None => true,
+        Some(b'{' | b'[' | b']' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => true,
+        Some(_) => false,
+    }
+}

@@ -1,0 +1,96 @@
+//! Outgoing records: refused before a byte is sent, or sent as they are.
+
+use proptest::prelude::*;
+
+use super::super::encode;
+use super::*;
+use crate::error::ErrorKind;
+
+const BOTH: [Framing; 2] = [Framing::Ndjson, Framing::ContentLength];
+
+fn refusal(framing: Framing, record: &[u8], limits: &Limits) -> (ErrorKind, String) {
+    let mut out = b"before".to_vec();
+    let error = encode(framing, record, limits, &mut out).expect_err("a refusal");
+    assert_eq!(out, b"before", "nothing is appended on a refusal");
+    assert_eq!(error.stage(), "write");
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn one_frame_in_one_piece_appended() {
+    let mut out = b"x".to_vec();
+    encode(Framing::Ndjson, b"{\"a\":1}", &Limits::new(), &mut out).unwrap();
+    assert_eq!(out, b"x{\"a\":1}\n");
+    out.clear();
+    encode(Framing::ContentLength, b"{\"a\":\n1}", &Limits::new(), &mut out).unwrap();
+    assert_eq!(out, b"Content-Length: 8\r\n\r\n{\"a\":\n1}");
+}
+
+#[test]
+fn a_raw_line_end_is_refused_where_lines_are_records() {
+    for record in [&b"{\"a\":\n1}"[..], b"{}\n", b"{}\n{}", b"{\"a\":\r1}", b"{}\r"] {
+        let (kind, text) = refusal(Framing::Ndjson, record, &Limits::new());
+        assert_eq!(kind, ErrorKind::InvalidRecord);
+        assert!(text.contains("raw line end at byte"), "{text}");
+    }
+    // An escaped one is text, not framing.
+    let mut out = Vec::new();
+    encode(Framing::Ndjson, br#"{"a":"\n\r"}"#, &Limits::new(), &mut out).unwrap();
+}
+
+#[test]
+fn what_is_no_json_is_refused_even_with_the_shape_check() {
+    for framing in BOTH {
+        for record in
+            [&b""[..], b" ", b"{", b"{}x", b"word", b"{oops}", b"{\"a\":\"\xFF\"}", b"{}{}"]
+        {
+            for limits in [Limits::new(), shape()] {
+                assert_eq!(refusal(framing, record, &limits).0, ErrorKind::InvalidRecord);
+            }
+        }
+    }
+    let (_, text) = refusal(Framing::Ndjson, b"", &Limits::new());
+    assert_eq!(text, "write: record is empty");
+    let (_, text) = refusal(Framing::Ndjson, b"\xFF", &Limits::new());
+    assert!(text.contains("not UTF-8"), "{text}");
+}
+
+#[test]
+fn a_record_above_the_limit_is_refused_and_the_limit_named() {
+    let limits = Limits::new().record_max(64);
+    let fits = format!("\"{}\"", "x".repeat(62));
+    let above = format!("\"{}\"", "x".repeat(63));
+    for framing in BOTH {
+        encode(framing, fits.as_bytes(), &limits, &mut Vec::new()).unwrap();
+        let (kind, text) = refusal(framing, above.as_bytes(), &limits);
+        assert_eq!(kind, ErrorKind::RecordTooLarge);
+        assert!(text.contains("65 bytes") && text.contains("limit of 64"), "{text}");
+    }
+}
+
+#[test]
+fn a_nest_of_100_000_brackets_is_sent_without_recursion() {
+    let nest = "[".repeat(100_000) + &"]".repeat(100_000);
+    for framing in BOTH {
+        encode(framing, nest.as_bytes(), &Limits::new(), &mut Vec::new()).unwrap();
+        let open = &nest.as_bytes()[..100_000];
+        assert_eq!(refusal(framing, open, &Limits::new()).0, ErrorKind::InvalidRecord);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_goes_out_comes_in_byte_for_byte(
+        records in prop::collection::vec(laws::any_record(), 1..8),
+        cut in 1_usize..50,
+    ) {
+        for framing in BOTH {
+            let mut wire = Vec::new();
+            for record in &records {
+                encode(framing, record, &Limits::new(), &mut wire).unwrap();
+            }
+            let expected: Vec<Event> = records.iter().map(record).collect();
+            prop_assert_eq!(feed_all(framing, &Limits::new(), wire.chunks(cut)), expected);
+        }
+    }
+}

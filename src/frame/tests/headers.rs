@@ -1,0 +1,133 @@
+//! Content-Length: header blocks, good and bad, and the way back after a bad one.
+
+use super::*;
+
+#[test]
+fn spellings_of_a_header_that_are_all_right() {
+    for header in [
+        "Content-Length: 2\r\n\r\n",
+        "content-length:2\n\n",
+        "CONTENT-LENGTH:\t 2 \t\r\n\n",
+        "Content-Length: 0002\r\n\r\n",
+        "Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf-8\r\n\r\n",
+        "Content-Type: x\r\nContent-Length: 2\r\n\r\n",
+        "Content-Length: 2\r\n \t\r\n\r\n",
+        "Content-Length: 2\r\nX-Other: Content-Length: 9\r\n\r\n",
+        "Content-Length: 2\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let input = format!("{header}{{}}{header}[]");
+        assert_eq!(lsp(input), [record("{}"), record("[]")], "{header:?}");
+    }
+}
+
+#[test]
+fn a_bad_length_is_malformed_once_and_the_next_message_comes() {
+    for value in
+        ["", "-1", "+2", "2x", "0x2", "2 3", "2,2", "1e3", "\u{662}", "18446744073709551616"]
+    {
+        let header = format!("Content-Length: {value}\r\n");
+        let input = format!("{header}\r\n{{\"a\":1}}Content-Length: 2\r\n\r\n{{}}");
+        let expected = [bad_header(&header), noise("{\"a\":1}"), record("{}")];
+        assert_eq!(lsp(input), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn a_block_without_a_length_is_malformed() {
+    let input = "Content-Type: x\r\n\r\n{}\r\nContent-Length: 2\r\n\r\n[]";
+    assert_eq!(lsp(input), [bad_header("Content-Type: x\r\n"), noise("{}"), record("[]")]);
+}
+
+#[test]
+fn two_lengths_are_no_length() {
+    let block = "Content-Length: 2\r\nContent-Length: 3\r\nContent-Length: 2\r\n";
+    let input = format!("{block}\r\n{{}}\nContent-Length: 2\n\n[]");
+    assert_eq!(lsp(input), [bad_header(block), noise("{}"), record("[]")]);
+}
+
+#[test]
+fn while_lost_only_a_good_length_begins_a_block() {
+    // Otherwise a broken body that talks about headers would be reported over and over.
+    let input = "Content-Length: x\r\n\r\n\
+        Content-Type: y\r\nContent-Length: z\r\n{}\n\ncontent-length: 2\r\n\r\n[]";
+    let expected = [
+        bad_header("Content-Length: x\r\n"),
+        noise("Content-Type: y"),
+        noise("Content-Length: z"),
+        noise("{}"),
+        record("[]"),
+    ];
+    assert_eq!(lsp(input), expected);
+    let input = "Content-Length: x\r\n\r\nContent-Le";
+    assert_eq!(lsp(input), [bad_header("Content-Length: x\r\n"), noise("Content-Le")]);
+}
+
+#[test]
+fn a_huge_length_allocates_nothing_and_does_not_end_the_stream() {
+    // Above 1 TiB it is called a broken header; below, it is skipped without being kept.
+    for value in ["18446744073709551615", "1099511627777", "1000000000000000000000000000000"] {
+        let header = format!("Content-Length: {value}\r\n");
+        let input = format!("{header}\r\n{{}}\nContent-Length: 2\r\n\r\n[]");
+        assert_eq!(lsp(input), [bad_header(&header), noise("{}"), record("[]")], "{value}");
+    }
+    for (value, held) in [(1_u64 << 40, 160), ((16 << 20) + 1, 160), (16 << 20, 1000)] {
+        let mut framer = Framer::new(Framing::ContentLength, &Limits::new());
+        let header = format!("Content-Length: {value}\r\n\r\n");
+        framer.feed(header.as_bytes(), &mut |frame| panic!("{frame:?}"));
+        assert_eq!((framer.held(), framer.capacity()), (0, 0), "a claim alone costs nothing");
+        framer.feed(&[b'['; 1000], &mut |frame| panic!("{frame:?}"));
+        assert_eq!(framer.held(), held);
+        assert!(framer.capacity() <= 1000, "{}", framer.capacity());
+        let mut seen = Vec::new();
+        framer.finish(&mut |frame| seen.push(frame.into_event()));
+        assert_eq!(seen, [truncated([b'['; 1000])]);
+    }
+}
+
+#[test]
+fn a_header_block_above_its_limit_is_malformed_once() {
+    let mut limits = Limits::new();
+    limits.header_max = 100;
+    let look = |input: &str| frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    // Exactly the limit, line ends included, the blank line not.
+    let fits = format!("Content-Length: 2\r\nContent-Type: {}\r\n", "x".repeat(65));
+    assert_eq!(fits.len(), 100);
+    assert_eq!(look(&format!("{fits}\r\n{{}}")), [record("{}")]);
+    let above = format!("Content-Length: 2\r\nContent-Type: {}\r\n", "x".repeat(66));
+    let input = format!("{above}Content-Type: y\r\n\r\n{{}}{fits}\r\n[]");
+    // The glued header is found, so what came before is noise, not a second malformed one.
+    let expected = [bad_header(&above), noise("Content-Type: y"), noise("{}"), record("[]")];
+    assert_eq!(look(&input), expected);
+    // One line alone is above it.
+    let line = format!("Content-Type: {}\r\n", "x".repeat(400));
+    let input = format!("{line}{line}\r\nContent-Length: 2\r\n\r\n[]");
+    assert_eq!(look(&input), [bad_header(&line), noise(line.trim_end()), record("[]")]);
+}
+
+#[test]
+fn a_line_without_end_is_not_kept() {
+    // 1 MiB of noise before the header, in one line, then a header glued to it.
+    let limits = Limits::new();
+    let mut framer = Framer::new(Framing::ContentLength, &limits);
+    let mut seen = Vec::new();
+    for _ in 0..1024 {
+        framer.feed(&[b'z'; 1024], &mut |frame| panic!("{frame:?}"));
+        assert!(framer.held() <= limits.header_max + 160);
+        assert!(framer.capacity() <= 2 * limits.header_max + 1024, "{}", framer.capacity());
+    }
+    framer.feed(&framed("{}"), &mut |frame| seen.push(frame.into_event()));
+    assert_eq!(seen, [Event::Noise(Sample::new(1 << 20, &[b'z'; 160], 160)), record("{}")]);
+}
+
+#[test]
+fn a_long_line_means_the_same_in_every_cut() {
+    let mut limits = Limits::new();
+    limits.header_max = 80;
+    let look = |input: &str| frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    for len in [79, 80, 81, 150, 159, 160, 161, 400] {
+        let word = "w".repeat(len);
+        let input = format!("{word}\r\n{word}\n{word}Content-Length: 2\r\n\r\n{{}}{word}");
+        let noise = || noise(&word);
+        assert_eq!(look(&input), [noise(), noise(), noise(), record("{}"), noise()], "{len}");
+    }
+}

@@ -1,0 +1,116 @@
+//! agentpipe: the io_uring transport engine for stdio agents on Linux.
+//!
+//! An *agent* is a child process that speaks records on stdin and stdout: Claude Code, an MCP
+//! server, a language server. An [`Engine`] spawns agents and carries their pipes on threads of
+//! its own. `close()` is bounded, keeps what the agent still has to say, and reports what it did.
+//!
+//! ```
+//! use agentpipe::{AgentCommand, Engine};
+//!
+//! let engine = Engine::new()?;
+//! let mut agent = engine.spawn_blocking(AgentCommand::new("cat"))?;
+//! agent.send_blocking(r#"{"question":1}"#)?;
+//! let answer = agent.next_record_blocking().expect("cat answers");
+//! assert_eq!(answer.as_bytes(), br#"{"question":1}"#);
+//!
+//! let report = agent.close_blocking();
+//! assert!(report.exit().success());
+//! # Ok::<(), agentpipe::Error>(())
+//! ```
+//!
+//! # Where to begin
+//!
+//! - [`AgentCommand`] is what to spawn: program, environment, [`Framing`], [`Limits`].
+//! - [`Engine::spawn`] gives an [`Agent`]; [`Agent::split`] gives its two halves, for two tasks.
+//! - [`AgentReader::next`] gives [`Event`]s, in order; [`AgentReader::next_record`] only the
+//!   [`Record`]s. A record is the bytes of one message; its JSON is parsed when you ask for it.
+//! - [`AgentWriter::send`] queues a record whole or refuses it before a byte is sent.
+//! - [`Agent::close`] follows a [`ClosePolicy`] and gives a [`CloseReport`].
+//! - [`Engine::shutdown`] closes all agents at once.
+//!
+//! # Promises
+//!
+//! Every async call has a blocking twin and needs no runtime of any kind. All futures are
+//! cancel-safe. A close runs in the engine: dropping its future or the handle does not stop it,
+//! and an agent whose handles are all dropped is aborted. One bad record is one event, never the
+//! end of the stream. Every buffer has a limit ([`Limits`]); every [`Error`] says what failed, on
+//! which agent, and where it can, what to do about it.
+//!
+//! Not promised: that an agent acted on what was written to it.
+//!
+//! # What it needs
+//!
+//! Linux 6.7 or later with io_uring allowed: the default seccomp profiles of containers deny it,
+//! and then [`Engine::new`] fails with [`ErrorKind::BackendDenied`]. There is no fallback yet.
+//!
+//! # Floors
+//!
+//! The crate root only re-exports. Floors, lowest first; a file names lower floors only:
+//! F0 config, errors, records, the close policy and report | F1 `ring`, `process`, `frame` |
+//! F2 `transport` | F3 `engine` | F4 `session` | F5 the command line.
+
+mod close_policy;
+mod close_report;
+mod command;
+mod config;
+mod error;
+mod event;
+mod exit_status;
+mod features;
+mod latch;
+mod metrics;
+mod pipe_io;
+mod record;
+
+mod frame;
+mod process;
+mod ring;
+mod transport;
+
+mod engine;
+
+pub use close_policy::{CloseMode, ClosePolicy};
+pub use close_report::{CloseReason, CloseReport, CloseStage};
+pub use command::AgentCommand;
+pub use config::{Framing, JsonCheck, Limits};
+pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder, ShutdownReport};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Malformation, Sample};
+pub use exit_status::ExitStatus;
+pub use features::Features;
+pub use metrics::{Backend, IoCounters, Stats};
+pub use record::{Envelope, Record};
+
+/// The long documents: as pages beside the reference, and so that their samples are tested.
+///
+/// Each begins with the targets that its links have here; in the repository they lead to files.
+#[cfg(any(doc, doctest))]
+pub mod _docs {
+    #[doc = "[records.md]: crate::_docs::records\n[operating.md]: crate::_docs::operating\n\n"]
+    #[doc = include_str!("../docs/architecture.md")]
+    pub mod architecture {}
+
+    #[doc = include_str!("../docs/records.md")]
+    pub mod records {}
+
+    #[doc = include_str!("../docs/close.md")]
+    pub mod close {}
+
+    #[doc = "[operating.md]: crate::_docs::operating\n\n"]
+    #[doc = include_str!("../docs/kernel.md")]
+    pub mod kernel {}
+
+    #[doc = "[kernel.md]: crate::_docs::kernel\n\n"]
+    #[doc = include_str!("../docs/operating.md")]
+    pub mod operating {}
+
+    #[doc = include_str!("../docs/fake.md")]
+    pub mod fake {}
+
+    #[doc = include_str!("../docs/unsafe.md")]
+    pub mod unsafe_code {}
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,0 +1,86 @@
+//! Floor 0. Plain counters and their snapshots.
+
+/// Which kernel interface carries the pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// io_uring: multishot reads into a shared buffer ring, exact cancellation.
+    IoUring,
+    /// epoll, for hosts that deny io_uring. Not in this version; see docs/kernel.md.
+    Epoll,
+}
+
+impl Backend {
+    /// `io_uring` or `epoll`, as in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// What one ring has done since it was set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoCounters {
+    /// Submissions pushed but not yet given to the kernel.
+    pub queued: u64,
+    /// Operations whose final completion has not come.
+    pub in_kernel: u64,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Submission entries given to the kernel.
+    pub submitted: u64,
+    /// Completion entries taken from the kernel.
+    pub completions: u64,
+    /// Completions whose token was stale. Any but 0 is a defect: please report it.
+    pub stale: u64,
+    /// Pool buffers there are.
+    pub buffers: u64,
+    /// Pool buffers free now.
+    pub buffers_free: u64,
+    /// The fewest there were free.
+    pub buffers_free_min: u64,
+    /// Times a read ended because the pool was empty. It is re-armed; no byte is lost.
+    pub starved: u64,
+}
+
+/// What one agent has done since it was spawned. Sizes are bytes on the pipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records that came from the agent, discarded ones included.
+    pub records_in: u64,
+    /// Bytes read from its stdout, framing included.
+    pub bytes_in: u64,
+    /// Records written to its stdin in full.
+    pub records_out: u64,
+    /// Bytes written to its stdin.
+    pub bytes_out: u64,
+    /// Records that nobody took: the reader was dropped, or the drain budget was full.
+    pub records_discarded: u64,
+    /// The bytes of those records.
+    pub bytes_discarded: u64,
+    /// Lines that are not records.
+    pub noise: u64,
+    /// Records that are not valid JSON or UTF-8, or have a broken header.
+    pub malformed: u64,
+    /// Records above the limit.
+    pub oversized: u64,
+    /// Records cut off by the end of the output: 0 or 1.
+    pub truncated: u64,
+    /// Bytes of that record that came.
+    pub truncated_tail_bytes: u64,
+    /// Bytes read from stderr.
+    pub stderr_bytes: u64,
+    /// Stderr lines for which the inbox had no room.
+    pub stderr_lines_dropped: u64,
+    /// Times reading stdout was paused because the reader was slow.
+    pub pauses: u64,
+    /// Size of the stdin pipe, as granted.
+    pub stdin_pipe_size: u64,
+    /// Size of the stdout pipe, as granted.
+    pub stdout_pipe_size: u64,
+}

@@ -1,0 +1,131 @@
+//! Floor 0. The seam between a transport and the kernel interface that carries its pipes.
+//!
+//! The transport speaks only to [`PipeIo`]. `ring::Ring` is the io_uring tier; a second tier
+//! (epoll) is a second implementation of this trait, chosen once at start, not a `cfg`.
+//!
+//! The descriptors belong to the implementation from [`adopt`](PipeIo::adopt) until
+//! [`Completion::Closed`]: nobody else can close one, read one or reuse its number.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::metrics::{Backend, IoCounters};
+
+/// A descriptor that a [`PipeIo`] owns. Carries a generation: a stale one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EndId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// What a descriptor is to its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Stdin,
+    Stdout,
+    Stderr,
+    /// The pidfd.
+    Exit,
+    /// The eventfd by which other threads wake the engine. Belongs to no agent.
+    Wake,
+}
+
+/// Whose descriptor it is; given back with every completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tag {
+    pub(crate) agent: u32,
+    pub(crate) role: Role,
+}
+
+/// Bytes in a pool buffer. Must go back through [`PipeIo::take_bytes`] in the same turn, so a
+/// slow reader can never starve the pool.
+#[derive(Debug)]
+#[must_use = "a lease that is not taken is a buffer lost to the pool"]
+pub(crate) struct Lease {
+    pub(crate) buffer: u16,
+    pub(crate) len: u32,
+}
+
+/// Why a read will bring no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    /// Every writer closed its end.
+    Eof,
+    /// An errno.
+    Failed(i32),
+}
+
+/// Something that happened to a descriptor.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// Bytes arrived. The read stays wanted until it is paused.
+    Data { tag: Tag, lease: Lease },
+    /// The read is over for good.
+    ReadEnd { tag: Tag, why: ReadEnd },
+    /// A write ended. `result` may be short; -ECANCELED means that no byte moved.
+    Wrote { tag: Tag, buf: Vec<u8>, result: io::Result<usize> },
+    /// A watched descriptor became readable (a pidfd: the process exited). One shot.
+    Ready { tag: Tag, result: io::Result<()> },
+    /// The descriptor is closed and its last operation is final: nothing of it is in the kernel.
+    Closed { tag: Tag, result: io::Result<()> },
+}
+
+/// A write that was not accepted: the payload comes back.
+#[derive(Debug)]
+pub(crate) struct WriteRefused {
+    pub(crate) error: io::Error,
+    pub(crate) buf: Vec<u8>,
+}
+
+/// Reads, writes, watches and closes descriptors it owns, and tells what became of them.
+///
+/// All calls are made on one thread. Nothing here blocks but [`wait`](Self::wait) and
+/// [`drain`](Self::drain).
+pub(crate) trait PipeIo {
+    /// Which tier this is.
+    fn backend(&self) -> Backend;
+
+    /// Takes a descriptor over. It is closed by [`close`](Self::close) or with `self`.
+    fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId;
+
+    /// Wants bytes from this end from now on; nothing to do if it already does. The
+    /// implementation re-arms after a burst, after an empty pool and after a pause by itself.
+    fn read(&mut self, end: EndId);
+
+    /// Wants no bytes for now. Data already on its way may still complete.
+    fn pause(&mut self, end: EndId);
+
+    /// Writes `buf[from..]`. At most one write per end may be pending.
+    fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused>;
+
+    /// Reports once, as [`Completion::Ready`], when the descriptor is readable.
+    fn watch(&mut self, end: EndId);
+
+    /// Cancels what is pending on each end and closes it, all in one submission, in the order
+    /// given. Each ends in one [`Completion::Closed`], after that of its pending operation. An
+    /// end already closing or closed is passed over.
+    fn close(&mut self, ends: &[EndId]);
+
+    /// Shows the leased bytes and gives the buffer back.
+    fn take_bytes(&mut self, lease: Lease, see: &mut dyn FnMut(&[u8]));
+
+    /// Submits what is queued, waits for at least one completion or for `timeout` (`None`: no
+    /// limit), and collects completions for [`next`](Self::next). Returns at once where some
+    /// are collected already. An interrupted wait is `Ok`.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next completion collected, oldest first. They are acted on only after all were
+    /// collected: no recursion, no surprise in the order.
+    fn next(&mut self) -> Option<Completion>;
+
+    /// Operations whose final completion has not been collected.
+    fn in_kernel(&self) -> usize;
+
+    /// Counters since the start.
+    fn counters(&self) -> IoCounters;
+
+    /// Closes every end and waits until nothing is in the kernel. False if `limit` passed
+    /// first: memory the kernel may still write to is then leaked on purpose, and said so.
+    fn drain(&mut self, limit: Duration) -> bool;
+}

@@ -1,0 +1,32 @@
+//! Floor 1. Child processes: spawn at vfork cost, signal the group, reap once. It never waits
+//! for an agent, and knows nothing of rings and frames.
+//!
+//! - [`spawn()`]: checks the command, makes the pipes, clones, execs. Every failure has a cause,
+//!   and leaves no descriptor and no zombie behind.
+//! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are
+//!   done by number; the number is ours as long as the leader is not reaped.
+//! - [`group_is_empty`], [`count_members`]: what is left of a group.
+//!
+//! Order of a spawn: `environment`, `resolve` (all that can be refused without a process),
+//! `pipes`, `clone`, and `failure`, which turns what the kernel said into an [`Error`](crate::Error).
+//!
+//! To add a step that the child does before its exec: `Plan` and `Step` in `clone`, the text in
+//! `failure`. The child shares our memory: no allocation, no lock, nothing that may panic.
+
+mod child;
+mod clone;
+mod environment;
+mod exit;
+mod failure;
+mod group;
+mod pipes;
+mod resolve;
+mod signal;
+mod spawn;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use child::Child;
+pub(crate) use group::{count_members, group_is_empty};
+pub(crate) use spawn::{Spawned, spawn};

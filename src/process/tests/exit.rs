@@ -1,0 +1,215 @@
+//! Signals, statuses, groups, and what a drop leaves behind.
+
+use std::io::Write;
+use std::time::Instant;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::{
+    PATIENCE, await_readable, exists, read_line, read_to_end, read_until, reap, run, shell, start,
+};
+use crate::command::AgentCommand;
+use crate::exit_status::ExitStatus;
+use crate::process::group::living_group;
+use crate::process::{count_members, group_is_empty, spawn};
+
+#[test]
+fn exit_code_and_signal_are_told_apart() {
+    assert_eq!(run(&shell("exit 0")).1, ExitStatus::Code(0));
+    assert_eq!(run(&shell("exit 255")).1, ExitStatus::Code(255));
+    assert_eq!(run(&shell("kill -9 $$")).1, ExitStatus::Signal(9));
+    assert_eq!(run(&shell("exit 137")).1, ExitStatus::Code(137));
+    // A core dump is still the signal.
+    assert_eq!(run(&shell("kill -ABRT $$")).1, ExitStatus::Signal(6));
+}
+
+/// Looking must not reap, and a reap must not lose the status to the next caller.
+#[test]
+fn status_is_reaped_once_and_kept() {
+    let mut parts = start(&shell("read line; exit 7"));
+    assert!(!parts.child.has_exited());
+    assert_eq!(parts.child.try_reap(), None);
+    assert_eq!(parts.child.status(), None);
+    drop(parts.stdin);
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    assert!(parts.child.has_exited());
+    assert!(parts.child.has_exited(), "looking takes nothing");
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(7)));
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(7)));
+    assert_eq!(parts.child.status(), Some(ExitStatus::Code(7)));
+    assert!(parts.child.has_exited());
+}
+
+/// The number of a reaped child may be a stranger's: signals must reach nobody.
+#[test]
+fn reaped_child_is_signalled_no_more() {
+    // A second process keeps the group, and so the number, alive after the leader.
+    let mut parts = start(&shell("sleep 1000 & echo; exit 0"));
+    assert_eq!(read_line(&parts.stdout), "");
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    let group = parts.child.pid();
+    assert_eq!(count_members(&[group]), [1], "the zombie leader does not count");
+    assert_eq!(reap(&mut parts), ExitStatus::Code(0));
+    assert!(!parts.child.kill());
+    assert!(!parts.child.terminate());
+    assert!(!group_is_empty(group), "it must have survived");
+    assert_eq!(count_members(&[group]), [1]);
+    // Safe: the number is the group's as long as it has a member.
+    let pid = Pid::from_raw(i32::try_from(group).expect("a pid")).expect("a pid");
+    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).expect("kill");
+    assert_eq!(read_to_end(parts.stdout), "");
+}
+
+/// A library of the host calls `waitpid(-1)`. The status is lost; nothing else may be.
+#[test]
+fn status_stolen_by_somebody_else() {
+    let mut parts = start(&shell("exit 7"));
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    let pid = Pid::from_raw(i32::try_from(parts.child.pid()).expect("a pid")).expect("a pid");
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("waitid").expect("a status");
+    assert!(!parts.child.kill(), "the number is no longer ours");
+    assert!(parts.child.has_exited());
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Unknown));
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Unknown));
+}
+
+/// The grandchild holds our pipe: a kill of the leader alone leaves it open for 1000 s.
+#[test]
+fn kill_reaches_the_grandchild() {
+    for kill in [true, false] {
+        let mut parts = start(&shell("sleep 1000 & sleep 1000 & echo ready; wait"));
+        assert_eq!(read_line(&parts.stdout), "ready");
+        let group = parts.child.pid();
+        assert_eq!(count_members(&[group]), [3]);
+        assert!(if kill { parts.child.kill() } else { parts.child.terminate() });
+        assert_eq!(read_to_end(parts.stdout), "", "ends when the last of them is dead");
+        await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+        let signal = if kill { libc::SIGKILL } else { libc::SIGTERM };
+        assert_eq!(parts.child.try_reap(), Some(ExitStatus::Signal(signal)));
+        assert_eq!(count_members(&[group]), [0]);
+    }
+}
+
+/// What is left when the leader goes first is still reached: the zombie keeps the number.
+#[test]
+fn kill_after_the_leaders_exit_reaches_the_rest() {
+    let mut parts = start(&shell("sleep 1000 & echo ready"));
+    assert_eq!(read_line(&parts.stdout), "ready");
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    assert!(parts.child.kill());
+    assert_eq!(read_to_end(parts.stdout), "");
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(0)));
+}
+
+/// A leader may join another group of the session. A kill of the group it left would find nobody
+/// (or only what stayed there), and the agent would live on. The agent here is this test itself.
+#[test]
+fn leader_that_left_its_group_is_still_reached() {
+    const HOST_GROUP: &str = "AGENTPIPE_TEST_JOIN_GROUP";
+    if let Ok(group) = std::env::var(HOST_GROUP) {
+        let group = Pid::from_raw(group.parse().expect("a number"));
+        rustix::process::setpgid(None, group).expect("a group of this session");
+        println!("moved");
+        await_readable(rustix::stdio::stdin(), Instant::now() + PATIENCE);
+    } else {
+        check_a_leader_elsewhere(HOST_GROUP);
+    }
+}
+
+fn check_a_leader_elsewhere(host_group: &str) {
+    let mut parts = start(
+        &AgentCommand::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "--nocapture"])
+            .arg("process::tests::exit::leader_that_left_its_group_is_still_reached")
+            .env(host_group, rustix::process::getpgrp().to_string()),
+    );
+    let mut said = Vec::new();
+    let mut stdout = std::fs::File::from(parts.stdout.try_clone().expect("dup"));
+    read_until(&mut stdout, &mut said, |said| said.ends_with(b"moved\n"));
+    let group = parts.child.pid();
+    assert!(group_is_empty(group));
+    assert!(parts.child.kill());
+    assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
+}
+
+#[test]
+fn members_of_several_groups_in_one_pass() {
+    let script = |n: usize| format!("{}echo ready; read line", "sleep 1000 & ".repeat(n));
+    let mut all: Vec<_> = [0, 2, 1].map(|n| start(&shell(&script(n)))).into();
+    for parts in &all {
+        assert_eq!(read_line(&parts.stdout), "ready");
+    }
+    let groups: Vec<u32> = all.iter().map(|parts| parts.child.pid()).collect();
+    assert_eq!(count_members(&groups), [1, 3, 2]);
+    assert_eq!(count_members(&[]), [0_usize; 0]);
+    assert_eq!(count_members(&[0, u32::MAX]).len(), 2);
+    for parts in &mut all {
+        assert!(parts.child.kill());
+        reap(parts);
+    }
+}
+
+/// A process may be called `a) S 1 1 1 (`.
+#[test]
+fn hostile_names_in_proc_stat() {
+    let tail = "-1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 100 1000 1 2";
+    let living = |text: String| living_group(text.as_bytes());
+    assert_eq!(living(format!("42 (sh) S 1 40 40 0 {tail}")), Some(40));
+    assert_eq!(living(format!("42 (a) S 1 9 9 ((b) c) R 1 40 40 0 {tail}")), Some(40));
+    assert_eq!(living(format!("42 (sh) Z 1 40 40 0 {tail}")), None, "a zombie");
+    let threads = tail.replace("20 0 1 0", "20 0 3 0");
+    assert_eq!(living(format!("42 (sh) Z 1 40 40 0 {threads}")), Some(40), "threads live on");
+    let ours = std::fs::read("/proc/self/stat").expect("stat");
+    assert_eq!(living_group(&ours), Some(rustix::process::getpgrp().as_raw_pid().unsigned_abs()));
+    for torn in ["", "42", "42 (sh", "42 (sh)", "42 (sh) S", "42 (sh) S 1 x 40", "42 (s) S 1 40"] {
+        assert_eq!(living_group(torn.as_bytes()), None, "{torn}");
+    }
+    assert_eq!(living_group(b"42 (\xff\xfe) S 1 40 40 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 "), Some(40));
+}
+
+#[test]
+fn empty_group_is_seen_as_such() {
+    let mut parts = start(&AgentCommand::new("/bin/cat"));
+    let group = parts.child.pid();
+    assert!(!group_is_empty(group));
+    assert!(parts.child.kill());
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    assert!(!group_is_empty(group), "the zombie holds it");
+    reap(&mut parts);
+    assert!(group_is_empty(group));
+    assert!(group_is_empty(0), "which would be our own group");
+    assert!(group_is_empty(u32::MAX));
+}
+
+/// The engine ended, or registering the agent failed: a spawned agent that nobody took over.
+#[test]
+fn dropped_before_it_was_taken_over_leaves_nothing() {
+    let spawned = spawn(&shell("trap '' TERM; sleep 1000 & wait")).expect("spawns");
+    let pid = spawned.pid();
+    assert!(exists(pid));
+    drop(spawned);
+    assert!(!exists(pid), "neither process nor zombie");
+}
+
+/// A failed exec leaves no zombie: our children are the same as before.
+#[test]
+fn failed_exec_leaves_no_zombie() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    super::write_file(&file, "no program\n", 0o755);
+    for _ in 0..50 {
+        assert!(spawn(&AgentCommand::new(&file)).is_err());
+    }
+    // Only children of this thread, so that other tests' agents do not count.
+    let children = std::fs::read_to_string("/proc/thread-self/children").expect("children");
+    assert_eq!(children.trim(), "");
+}
+
+#[test]
+fn three_pipes_carry_what_they_should() {
+    let mut parts = start(&shell("read line; echo out $line; echo err $line >&2"));
+    std::fs::File::from(parts.stdin.try_clone().expect("dup")).write_all(b"x\n").expect("write");
+    assert_eq!(read_line(&parts.stdout), "out x");
+    assert_eq!(read_line(&parts.stderr), "err x");
+    assert_eq!(reap(&mut parts), ExitStatus::Code(0));
+}

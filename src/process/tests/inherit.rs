@@ -1,0 +1,263 @@
+//! What the agent gets from us, and what it must not get.
+#![expect(unsafe_code, reason = "signal dispositions of this process have no safe form")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::pipe::fcntl_getpipe_size;
+
+use super::{read_line, run, shell, start};
+use crate::command::AgentCommand;
+use crate::process::spawn::Parts;
+
+/// A `cat` that has answered once: it is through its loader, and in its loop.
+fn cat_at_work() -> Parts {
+    let parts = start(&AgentCommand::new("/bin/cat"));
+    write(&parts.stdin, b"ready\n");
+    assert_eq!(read_line(&parts.stdout), "ready");
+    parts
+}
+
+fn write(fd: &OwnedFd, bytes: &[u8]) {
+    let mut file = File::from(fd.try_clone().expect("a descriptor"));
+    file.write_all(bytes).expect("write");
+}
+
+fn end(mut parts: Parts) {
+    assert!(parts.child.kill());
+    super::reap(&mut parts);
+}
+
+fn status_field(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("such a line");
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("a mask")
+}
+
+/// The leak that keeps a pipe of another agent open for ever: a descriptor of the host, opened
+/// without close-on-exec by some library.
+#[test]
+fn leaked_descriptor_does_not_reach_the_agent() {
+    let file = File::open("/dev/null").expect("open");
+    // dup gives one without close-on-exec.
+    let leaked = rustix::io::dup(&file).expect("dup");
+    let parts = cat_at_work();
+    let mut open = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{}/fd", parts.child.pid())).expect("fd") {
+        let entry = entry.expect("an entry");
+        let target = fs::read_link(entry.path()).expect("a link");
+        open.insert(entry.file_name().into_string().expect("a number"), target);
+    }
+    assert_eq!(open.keys().collect::<Vec<_>>(), ["0", "1", "2"], "{open:?}");
+    for target in open.values() {
+        assert!(target.to_string_lossy().starts_with("pipe:"), "{open:?}");
+    }
+    assert!(leaked.as_raw_fd() > 2);
+    end(parts);
+}
+
+/// O_NONBLOCK on the agent's ends makes programs lose output with EAGAIN.
+#[test]
+fn only_our_ends_are_non_blocking() {
+    let parts = cat_at_work();
+    for fd in [&parts.stdin, &parts.stdout, &parts.stderr] {
+        assert!(fcntl_getfl(fd).expect("flags").contains(OFlags::NONBLOCK));
+        assert!(rustix::io::fcntl_getfd(fd).expect("flags").contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(fd.as_raw_fd() > 2);
+    }
+    assert!(
+        rustix::io::fcntl_getfd(&parts.pidfd)
+            .expect("flags")
+            .contains(rustix::io::FdFlags::CLOEXEC)
+    );
+    for number in 0..3 {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", parts.child.pid()))
+            .expect("fdinfo");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+        let flags = u32::from_str_radix(flags.trim(), 8).expect("octal");
+        assert_eq!(flags & OFlags::NONBLOCK.bits(), 0, "{info}");
+    }
+    end(parts);
+}
+
+/// A server ignores SIGPIPE and SIGHUP and blocks signals for its own good. An agent that
+/// inherits that survives SIGTERM, or never learns that its reader is gone.
+#[test]
+fn ignored_and_blocked_signals_do_not_reach_the_agent() {
+    for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGTTOU, 40] {
+        // SAFETY: ignoring a signal installs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // SAFETY: a set of bits, for which zero is a value.
+    let mut mask = unsafe { std::mem::zeroed::<libc::sigset_t>() };
+    for signal in [libc::SIGTERM, libc::SIGUSR1, 41] {
+        // SAFETY: `mask` is a set, `signal` is one.
+        unsafe { libc::sigaddset(&raw mut mask, signal) };
+    }
+    // SAFETY: `mask` is a set; a null pointer asks for no old one. This thread only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, std::ptr::null_mut()) };
+
+    let ours = || {
+        let status = fs::read_to_string("/proc/thread-self/status").expect("status");
+        let signals = status.lines().filter(|line| line.starts_with("Sig")).collect::<Vec<_>>();
+        // The queue's length changes by itself.
+        signals.into_iter().filter(|line| !line.starts_with("SigQ")).collect::<String>()
+    };
+    let before = ours();
+    let parts = cat_at_work();
+    assert_eq!(ours(), before, "our own signals are as they were");
+    let pid = parts.child.pid();
+    assert_eq!(status_field(pid, "SigIgn"), 0);
+    assert_eq!(status_field(pid, "SigBlk"), 0);
+    assert_eq!(status_field(pid, "SigCgt"), 0);
+    // And so SIGTERM ends it.
+    let mut parts = parts;
+    assert!(parts.child.terminate());
+    assert_eq!(super::reap(&mut parts).signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn process_group_of_its_own() {
+    let parts = cat_at_work();
+    let pid = parts.child.pid();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    assert_eq!(rustix::process::getpgid(pid).expect("a group"), pid.expect("a pid"));
+    end(parts);
+}
+
+#[test]
+fn environment_is_inherited_set_removed_and_cleared() {
+    let ours = std::env::var("PATH").expect("a PATH");
+    assert_eq!(run(&shell("echo $PATH")).0, format!("{ours}\n"));
+    let command = shell("echo ${A-none} ${B-none}").env("A", "1").env("B", "2=3");
+    assert_eq!(run(&command).0, "1 2=3\n");
+    // The last word counts.
+    assert_eq!(run(&command.clone().env_remove("A").env("B", "")).0, "none\n");
+    assert_eq!(run(&command.clone().env_remove("A").env("A", "4")).0, "4 2=3\n");
+    let bare = AgentCommand::new("env").env("A", "1").env_clear().env("B", "2");
+    // No PATH of its own: the default one finds it.
+    assert_eq!(run(&bare).0, "B=2\n");
+}
+
+/// What std does by a full fork: 45 ms at 1 GiB.
+#[test]
+fn program_is_searched_in_the_agents_own_path() {
+    let dir = tempfile::tempdir().expect("a directory");
+    super::write_file(&dir.path().join("only-here"), "#!/bin/sh\necho found $0 $1\n", 0o755);
+    let command = AgentCommand::new("only-here").arg("x").env("PATH", dir.path());
+    let file = dir.path().join("only-here");
+    assert_eq!(run(&command).0, format!("found {} x\n", file.display()));
+    let parts = start(&command);
+    assert_eq!(parts.program, file);
+    end_quietly(parts);
+    let gone = command.clone().env_remove("PATH");
+    assert!(crate::process::spawn(&gone).is_err());
+}
+
+fn end_quietly(mut parts: Parts) {
+    super::reap(&mut parts);
+}
+
+/// argv[0] is the name as given: programs with many names act by it.
+#[test]
+fn first_argument_is_the_name_as_given() {
+    let (text, _) = run(&AgentCommand::new("cat").arg("/proc/self/cmdline"));
+    assert_eq!(text, "cat\0/proc/self/cmdline\0");
+}
+
+/// Runtimes take PWD for the truth, so an inherited one puts the agent into our directory.
+#[test]
+fn pwd_follows_the_working_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let real = dir.path().join("real");
+    fs::create_dir(&real).expect("mkdir");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&real, &link).expect("symlink");
+    let pwd = |command: AgentCommand| {
+        let env = run(&command).0;
+        env.lines().filter(|line| line.starts_with("PWD=")).collect::<String>()
+    };
+    let env = || AgentCommand::new("env");
+    let is = |path: &Path| format!("PWD={}", path.display());
+    assert_eq!(pwd(env().cwd(&real)), is(&real));
+    assert_eq!(pwd(env().cwd(&link)), is(&link), "the link is kept");
+    assert_eq!(pwd(env().cwd(real.join("../link/"))), is(&fs::canonicalize(&real).expect("real")));
+    assert_eq!(pwd(env().cwd("src/.")), is(&std::env::current_dir().expect("cwd").join("src")));
+    assert_eq!(pwd(env().cwd(&real).env("PWD", "/mine")), "PWD=/mine");
+    assert_eq!(pwd(env().cwd(&real).env_remove("PWD")), "");
+    assert_eq!(pwd(env().env_clear().cwd(&real)), is(&real));
+    // And it is where it works.
+    let (text, _) = run(&shell("cat /proc/self/cmdline >/dev/null; /bin/pwd -P").cwd(&link));
+    assert_eq!(text.trim_end(), fs::canonicalize(&real).expect("real").to_string_lossy());
+}
+
+#[test]
+fn pipe_size_is_asked_for_and_told() {
+    let command = AgentCommand::new("/bin/cat").pipe_size(200_000);
+    let parts = start(&command);
+    assert_eq!(parts.stdin_pipe_size, 262_144, "rounded up by the kernel");
+    assert_eq!(parts.stdout_pipe_size, 262_144);
+    assert_eq!(fcntl_getpipe_size(&parts.stdin).expect("size"), parts.stdin_pipe_size);
+    end(parts);
+    let parts = start(&AgentCommand::new("/bin/cat").pipe_size(1));
+    assert_eq!(parts.stdin_pipe_size, 4096, "a page at least");
+    end(parts);
+    let parts = start(&AgentCommand::new("/bin/cat"));
+    assert_eq!(fcntl_getpipe_size(&parts.stdout).expect("size"), parts.stdout_pipe_size);
+    end(parts);
+}
+
+/// The kernel refuses what is above its limit, it does not grant less. The agent must run, and
+/// have the most that the limit allows.
+#[test]
+fn pipe_size_above_the_limit_is_no_error() {
+    let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("a limit");
+    let limit: usize = limit.trim().parse().expect("a number");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The limit is not for root. This thread only.
+            super::become_nobody();
+            let parts = start(&AgentCommand::new("/bin/cat").pipe_size(1 << 40));
+            for size in [parts.stdin_pipe_size, parts.stdout_pipe_size] {
+                assert!(size <= limit && size > limit / 2, "{size} of {limit}");
+            }
+            end(parts);
+        });
+    });
+}
+
+/// Two spawns at once: an agent that got the other's pipe end keeps it open, and the end of
+/// the other is never seen.
+#[test]
+fn agents_spawned_at_once_do_not_hold_each_others_pipes() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut living: Vec<Parts> = Vec::new();
+                for round in 0..25 {
+                    let command = AgentCommand::new("/bin/cat");
+                    let mut parts = start(&command);
+                    write(&parts.stdin, b"x\n");
+                    drop(parts.stdin);
+                    assert_eq!(super::read_to_end(parts.stdout), "x\n", "round {round}");
+                    super::await_readable(
+                        &parts.pidfd,
+                        std::time::Instant::now() + super::PATIENCE,
+                    );
+                    assert_eq!(
+                        parts.child.try_reap(),
+                        Some(crate::exit_status::ExitStatus::Code(0))
+                    );
+                    // One that outlives the rounds to come.
+                    living.push(start(&command));
+                }
+                living.into_iter().for_each(end);
+            });
+        }
+    });
+}

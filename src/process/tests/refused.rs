@@ -1,0 +1,209 @@
+//! What cannot be spawned, and what the user is told.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::thread;
+
+use super::{run, shell, write_file};
+use crate::command::AgentCommand;
+use crate::error::{Error, ErrorKind};
+use crate::exit_status::ExitStatus;
+use crate::process::failure::interpreter;
+use crate::process::spawn;
+
+/// The error, checked for what all of them share: the stage, and a single line.
+fn refusal(command: &AgentCommand, kind: ErrorKind) -> Error {
+    let error = spawn(command).expect_err("must be refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(error.stage(), "spawn");
+    assert!(!error.to_string().contains('\n'), "{error}");
+    error
+}
+
+fn assert_says(error: &Error, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
+    }
+}
+
+/// An empty name would be joined to every directory on PATH and find the directory itself.
+#[test]
+fn empty_command() {
+    let error = refusal(&AgentCommand::new(""), ErrorKind::InvalidCommand);
+    assert_eq!(error.to_string(), "spawn: empty command");
+}
+
+/// A NUL byte would cut the string short: another argument than was asked for.
+#[test]
+fn nul_byte_is_named_and_its_text_is_not() {
+    let nul = OsStr::from_bytes(b"sec\0ret");
+    let cat = || AgentCommand::new("/bin/cat");
+    let says = |command: AgentCommand, what: &str| {
+        let error = refusal(&command, ErrorKind::InvalidCommand);
+        assert_eq!(error.to_string(), format!("spawn: {what}"));
+    };
+    says(AgentCommand::new(nul), "the program's name holds a NUL byte");
+    says(cat().arg("-u").arg(nul), "argument 2 holds a NUL byte");
+    says(cat().cwd(nul), "the working directory holds a NUL byte");
+    says(cat().env("KEY", nul), "environment variable `KEY` holds a NUL byte");
+    says(cat().env(nul, "1"), "the name of environment variable `sec\\u{0}ret` holds a NUL byte");
+    says(cat().env("A=B", "1"), "the name of environment variable `A=B` holds `=`");
+    says(cat().env("", "1"), "an environment variable without a name");
+}
+
+#[test]
+fn unknown_program_names_the_directories_searched() {
+    let error = refusal(
+        &AgentCommand::new("no-such-agent").env("PATH", "/nowhere:/usr/bin"),
+        ErrorKind::ProgramNotFound,
+    );
+    assert_says(
+        &error,
+        &["no program `no-such-agent` on PATH (dirs searched: `/nowhere`, `/usr/bin`); install it"],
+    );
+    // An endless PATH makes no endless error.
+    let long = (0..100).map(|n| format!("/d{n}")).collect::<Vec<_>>().join(":");
+    let error =
+        refusal(&AgentCommand::new("no-such-agent").env("PATH", long), ErrorKind::ProgramNotFound);
+    assert_says(&error, &["`/d19` and 80 more)"]);
+    // A name that breaks the line does not break the error's.
+    let error = refusal(&AgentCommand::new("no\nsuch"), ErrorKind::ProgramNotFound);
+    assert_says(&error, &["`no\\nsuch`"]);
+}
+
+/// A relative name belongs to the agent's working directory, not to ours.
+#[test]
+fn relative_name_is_sought_from_the_agents_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_file(&dir.path().join("agent"), "#!/bin/sh\necho $0\n", 0o755);
+    let command = AgentCommand::new("./agent");
+    let error = refusal(&command, ErrorKind::ProgramNotFound);
+    assert_says(&error, &["no program at `./agent`"]);
+    assert_eq!(run(&command.clone().cwd(dir.path())), ("./agent\n".into(), ExitStatus::Code(0)));
+    let error = refusal(&AgentCommand::new("./other").cwd(dir.path()), ErrorKind::ProgramNotFound);
+    assert_says(&error, &["seen from its working directory"]);
+    // So does a relative entry of PATH, an empty one included.
+    for path in [".", "", "/nowhere:"] {
+        let command = AgentCommand::new("agent").env("PATH", path).cwd(dir.path());
+        assert_eq!(run(&command).0, "./agent\n", "PATH={path}");
+    }
+}
+
+#[test]
+fn not_executable_is_not_not_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plain = dir.path().join("plain");
+    write_file(&plain, "#!/bin/sh\n", 0o644);
+    let error = refusal(&AgentCommand::new(&plain), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["plain` may not be executed"]);
+    // The same by PATH, where it is passed over if there is a better one.
+    let by_path = |path: &str| AgentCommand::new("plain").env("PATH", path);
+    let here = dir.path().to_str().expect("UTF-8");
+    let error = refusal(&by_path(here), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["plain` may not be executed", "no other on PATH"]);
+    let better = dir.path().join("better");
+    fs::create_dir(&better).expect("mkdir");
+    write_file(&better.join("plain"), "#!/bin/sh\necho better\n", 0o755);
+    assert_eq!(run(&by_path(&format!("{here}:{here}/better"))).0, "better\n");
+
+    let error = refusal(&AgentCommand::new(dir.path()), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["is a directory"]);
+    let error =
+        refusal(&AgentCommand::new("better").env("PATH", here), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["better` is a directory"]);
+    let error = refusal(&AgentCommand::new("/dev/null"), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["is not a regular file"]);
+    let error = refusal(&AgentCommand::new("/bin/sh/x"), ErrorKind::ProgramNotFound);
+    assert_says(&error, &["no program at `/bin/sh/x`"]);
+}
+
+/// ENOENT from the exec of a file that is there: what is missing is its interpreter.
+#[test]
+fn script_without_interpreter() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let script = dir.path().join("script");
+    write_file(&script, "#! /no/such/node --flag\n", 0o755);
+    let error = refusal(&AgentCommand::new(&script), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["the interpreter `/no/such/node` that the script", "does not exist"]);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    // Checked out on the wrong system: the interpreter's name ends in a carriage return.
+    write_file(&script, "#!/bin/sh\r\necho\r\n", 0o755);
+    let error = refusal(&AgentCommand::new(&script), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["`/bin/sh\\r`", "convert it to LF"]);
+
+    assert_eq!(interpreter(b"#!/bin/sh"), Some(&b"/bin/sh"[..]));
+    assert_eq!(interpreter(b"#!\t /bin/sh -e\n"), Some(&b"/bin/sh"[..]));
+    assert_eq!(interpreter(b"#!\n"), None);
+    assert_eq!(interpreter(b"\x7fELF"), None);
+}
+
+/// execvp would hand such a file to /bin/sh. It is more often a truncated download.
+#[test]
+fn neither_binary_nor_script() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    write_file(&file, "echo run by a shell\n", 0o755);
+    let error = refusal(&AgentCommand::new(&file), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["neither a binary", "no shell is tried"]);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC));
+    write_file(&file, "", 0o755);
+    refusal(&AgentCommand::new(&file), ErrorKind::ProgramNotExecutable);
+}
+
+#[test]
+fn bad_working_directory_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let error =
+        refusal(&shell("true").cwd(dir.path().join("none")), ErrorKind::BadWorkingDirectory);
+    assert_says(&error, &["working directory `", "none` cannot be entered", "No such file"]);
+    write_file(&dir.path().join("file"), "", 0o755);
+    let error =
+        refusal(&shell("true").cwd(dir.path().join("file")), ErrorKind::BadWorkingDirectory);
+    assert_says(&error, &["file` cannot be entered", "Not a directory"]);
+    refusal(&shell("true").cwd(""), ErrorKind::BadWorkingDirectory);
+}
+
+/// As another user, so that the answer is the same when root runs the tests.
+#[test]
+fn no_permission() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let locked = dir.path().join("locked");
+    fs::create_dir(&locked).expect("mkdir");
+    write_file(&locked.join("agent"), "#!/bin/sh\n", 0o755);
+    write_file(&dir.path().join("unreadable"), "#!/bin/no-such-shell\n", 0o755);
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(dir.path(), mode(0o755)).expect("chmod");
+    fs::set_permissions(&locked, mode(0o000)).expect("chmod");
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            super::become_nobody();
+            let error = refusal(&shell("true").cwd(&locked), ErrorKind::BadWorkingDirectory);
+            assert_says(&error, &["locked` cannot be entered", "Permission denied"]);
+            let error =
+                refusal(&AgentCommand::new(locked.join("agent")), ErrorKind::ProgramNotExecutable);
+            assert_says(&error, &["cannot be reached"]);
+            // On PATH, a directory that may not be searched is none of the program's fault.
+            let error = refusal(
+                &AgentCommand::new("agent").env("PATH", &locked),
+                ErrorKind::ProgramNotFound,
+            );
+            assert_says(&error, &["locked` (not readable)"]);
+            // Unprivileged, and well.
+            assert_eq!(run(&shell("echo well")).0, "well\n");
+        });
+    });
+    fs::set_permissions(&locked, mode(0o700)).expect("chmod");
+}
+
+/// E2BIG: the kernel's limit is per string, which nobody expects.
+#[test]
+fn too_long_an_argument() {
+    let long = "x".repeat(200_000);
+    let error = refusal(&AgentCommand::new("/bin/cat").arg(&long), ErrorKind::InvalidCommand);
+    assert_says(&error, &["the longest of them 200001", "128 KiB", "stdin"]);
+    assert!(error.to_string().len() < 1000);
+    assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
+}

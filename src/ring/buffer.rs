@@ -1,0 +1,183 @@
+//! Floor 1. The pool: one ring of provided buffers, shared by all reads.
+//!
+//! The kernel takes a buffer per chunk of data, we give it back in the same turn. What was given
+//! back is published with one tail store before the next enter.
+#![expect(unsafe_code, reason = "memory shared with the kernel")]
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// The only buffer group.
+pub(super) const GROUP: u16 = 0;
+
+/// Anonymous memory of whole pages, unmapped on drop unless leaked.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<c_void>,
+    len: usize,
+    leak: bool,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let len = len.next_multiple_of(page);
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, prot, flags) }?;
+        let base = NonNull::new(base).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mapping = Self { base, len, leak: false };
+        // A forked child must not turn the pages the kernel has pinned into copies.
+        // SAFETY: the range is the mapping made above.
+        unsafe { madvise(base.as_ptr(), len, Advice::LinuxDontFork) }?;
+        Ok(mapping)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.leak {
+            return;
+        }
+        // SAFETY: `base` and `len` are those of `new`, and no reference into it outlives `Pool`.
+        let unmapped = unsafe { munmap(self.base.as_ptr(), self.len) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping");
+    }
+}
+
+/// The buffers and the ring that offers them to the kernel.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// `buffers` entries; the tail lies in the reserved field of the first.
+    ring: Mapping,
+    memory: Mapping,
+    buffers: u16,
+    size: u32,
+    tail: u16,
+    published: u16,
+    free: u16,
+    free_min: u16,
+    /// Which buffers are out: a lease shown twice must not put a buffer in the ring twice.
+    lent: Vec<bool>,
+}
+
+impl Pool {
+    /// `buffers` is a power of two. All of them are offered at once.
+    pub(super) fn new(submitter: &Submitter<'_>, buffers: u16, size: u32) -> io::Result<Self> {
+        let count = usize::from(buffers);
+        let ring = Mapping::new(count * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(count * size as usize)?;
+        let mut pool = Self {
+            ring,
+            memory,
+            buffers,
+            size,
+            tail: 0,
+            published: 0,
+            free: 0,
+            free_min: buffers,
+            lent: vec![true; count],
+        };
+        for buffer in 0..buffers {
+            pool.give_back(buffer);
+        }
+        pool.publish();
+        let address = pool.ring.base.as_ptr() as u64;
+        // SAFETY: `pool.ring` holds `buffers` entries, and `Ring` unregisters before `pool` goes.
+        unsafe { submitter.register_buf_ring_with_flags(address, buffers, GROUP, 0) }?;
+        Ok(pool)
+    }
+
+    /// Buffers the kernel may still take.
+    pub(super) fn free(&self) -> u16 {
+        self.free
+    }
+
+    /// The fewest there were.
+    pub(super) fn free_min(&self) -> u16 {
+        self.free_min
+    }
+
+    pub(super) fn buffers(&self) -> u16 {
+        self.buffers
+    }
+
+    /// Forgets how few there were.
+    pub(super) fn restart_minimum(&mut self) {
+        self.free_min = self.free;
+    }
+
+    /// A completion named this buffer: it is ours until [`give_back`](Self::give_back).
+    pub(super) fn note_lent(&mut self, buffer: u16) {
+        match self.lent.get_mut(usize::from(buffer)) {
+            Some(lent) if !*lent => *lent = true,
+            _ => return,
+        }
+        self.free -= 1;
+        self.free_min = self.free_min.min(self.free);
+    }
+
+    /// What the kernel wrote. Empty for a buffer that is not lent.
+    pub(super) fn bytes(&self, buffer: u16, len: u32) -> &[u8] {
+        let index = usize::from(buffer);
+        if self.lent.get(index) != Some(&true) || len > self.size {
+            return &[];
+        }
+        let base = self.memory.base.cast::<u8>();
+        // SAFETY: `index < buffers`, so the offset stays inside `memory`.
+        let start = unsafe { base.add(index * self.size as usize) };
+        // SAFETY: `len <= size`; the buffer is lent, so the kernel does not write to it, and the
+        // shared borrow of `self` keeps it from being given back.
+        unsafe { slice::from_raw_parts(start.as_ptr(), len as usize) }
+    }
+
+    /// Puts a lent buffer behind the tail. The kernel sees it after [`publish`](Self::publish).
+    pub(super) fn give_back(&mut self, buffer: u16) {
+        let index = usize::from(buffer);
+        match self.lent.get_mut(index) {
+            Some(lent) if *lent => *lent = false,
+            _ => return,
+        }
+        let base = self.memory.base.as_ptr() as u64;
+        let slot = usize::from(self.tail & (self.buffers - 1));
+        // SAFETY: `slot < buffers`, and `ring` holds that many entries.
+        let mut entry = unsafe { self.ring.base.cast::<BufRingEntry>().add(slot) };
+        // SAFETY: no more than `buffers` are ever out of the kernel's hands (`lent`), so this slot
+        // is behind its tail and the kernel does not look at it. Fresh pages are valid zeroes.
+        let entry = unsafe { entry.as_mut() };
+        entry.set_addr(base + (index * self.size as usize) as u64);
+        entry.set_len(self.size);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+        self.free += 1;
+    }
+
+    /// Shows the kernel what was given back.
+    pub(super) fn publish(&mut self) {
+        if self.published == self.tail {
+            return;
+        }
+        self.published = self.tail;
+        let first = self.ring.base.cast::<BufRingEntry>().as_ptr();
+        // SAFETY: `first` is the first entry of the ring, alive and initialised.
+        let tail = unsafe { BufRingEntry::tail(first) };
+        // SAFETY: the field is aligned, lives as long as `ring`, and after registration is only
+        // accessed atomically, here and by the kernel.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // The entries must be visible before the tail that covers them.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Keeps the memory mapped for ever: the kernel may still write to it.
+    pub(super) fn leak(&mut self) {
+        self.ring.leak = true;
+        self.memory.leak = true;
+    }
+}

@@ -1,0 +1,130 @@
+//! Floor 1. The io_uring tier: every pipe read and write is an operation of one ring.
+//!
+//! The only place that names io_uring. One thread, one [`Ring`]; it implements
+//! [`PipeIo`] and knows neither agents nor records.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `setup`, `refusal`, `probe` | the flags, why a host says no, what the kernel can do |
+//! | `queue` | the submission and completion queues, `io_uring_enter`, the trace |
+//! | `op`, `end`, `buffer` | operations in the kernel, descriptors, the pool |
+//! | `read`, `write`, `watch`, `cancel`, `close` | one verb each: submit it, act on its completion |
+//! | `drive`, `drain` | one turn of the ring, its end |
+//! | `sigpipe` | keeps a dead reader from killing the process |
+//!
+//! Pitfalls, each with its guard in `tests`: a read without MORE has ended whatever its result
+//! says; a read armed on an empty pool spins; a close without cancel leaves the writer alive; a
+//! pair of cancel and close split over two submissions is no pair; memory named by an operation
+//! is the kernel's until the final completion.
+
+mod buffer;
+mod cancel;
+mod close;
+mod drain;
+mod drive;
+mod end;
+mod op;
+mod probe;
+mod queue;
+mod read;
+mod refusal;
+mod setup;
+mod sigpipe;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod write;
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+pub(crate) use setup::RingConfig;
+pub(crate) use sigpipe::block_sigpipe;
+
+use crate::features::Features;
+use crate::metrics::{Backend, IoCounters};
+use crate::pipe_io::{Completion, EndId, Lease, PipeIo, Tag, WriteRefused};
+
+/// One ring, its pool and everything it has in flight. Stays on the thread that made it.
+///
+/// Dropping it drains it first. The order of the fields is the order of teardown: the ring goes
+/// before the memory its operations name.
+pub(crate) struct Ring {
+    queue: queue::Queue,
+    pool: buffer::Pool,
+    ops: op::Ops,
+    ends: end::Ends,
+    /// Completions taken from the kernel and not yet acted on.
+    reaped: VecDeque<queue::Cqe>,
+    /// What they came to, for [`PipeIo::next`].
+    ready: VecDeque<Completion>,
+    /// Reads that wait for pool buffers, longest first.
+    starved: VecDeque<EndId>,
+    /// What the kernel was too busy to take: tried again with every turn.
+    deferred: Vec<drive::Deferred>,
+    features: Features,
+    starved_count: u64,
+    stale: u64,
+    /// Descriptors whose CLOSE did not run and that close(2) closed.
+    closed_by_hand: u64,
+    /// A SINGLE_ISSUER ring refuses other threads: `IoUring` itself would be Send.
+    not_send: PhantomData<*const ()>,
+}
+
+impl PipeIo for Ring {
+    fn backend(&self) -> Backend {
+        Backend::IoUring
+    }
+
+    fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
+        self.ends.insert(fd, tag)
+    }
+
+    fn read(&mut self, end: EndId) {
+        self.want_read(end);
+    }
+
+    fn pause(&mut self, end: EndId) {
+        self.pause_read(end);
+    }
+
+    fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused> {
+        self.submit_write(end, buf, from)
+    }
+
+    fn watch(&mut self, end: EndId) {
+        self.submit_watch(end);
+    }
+
+    fn close(&mut self, ends: &[EndId]) {
+        self.close_all(ends);
+    }
+
+    fn take_bytes(&mut self, lease: Lease, see: &mut dyn FnMut(&[u8])) {
+        see(self.pool.bytes(lease.buffer, lease.len));
+        self.pool.give_back(lease.buffer);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.turn(timeout)
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        self.ready.pop_front()
+    }
+
+    fn in_kernel(&self) -> usize {
+        self.ops.len()
+    }
+
+    fn counters(&self) -> IoCounters {
+        self.count()
+    }
+
+    fn drain(&mut self, limit: Duration) -> bool {
+        self.close_and_wait(limit)
+    }
+}

@@ -1,0 +1,105 @@
+//! Floor 1. Operations in the kernel: each owns its buffer until its final completion.
+
+use std::os::fd::RawFd;
+
+use slab::Slab;
+
+use crate::pipe_io::EndId;
+
+/// The `user_data` of a submission: `generation << 32 | slot`.
+///
+/// The generation never repeats within 2^32 operations, so the completion of a dead operation
+/// cannot be taken for that of a live one in the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token(u64);
+
+impl Token {
+    /// Matches no operation: the target of a cancel where nothing is pending.
+    pub(super) const NOTHING: Self = Self(u64::MAX);
+
+    fn new(slot: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    pub(super) fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(super) fn raw(self) -> u64 {
+        self.0
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    fn slot(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// One operation, from its push to its final completion.
+#[derive(Debug)]
+pub(super) struct Op {
+    generation: u32,
+    pub(super) end: EndId,
+    pub(super) kind: OpKind,
+}
+
+/// What it does, and the memory it does it with.
+#[derive(Debug)]
+pub(super) enum OpKind {
+    /// READ_MULTISHOT. Its memory is the pool's.
+    Read,
+    /// WRITE of `buf[from..]`.
+    Write { buf: Vec<u8> },
+    /// POLL_ADD.
+    Watch,
+    /// ASYNC_CANCEL, alone or before a close.
+    Cancel,
+    /// CLOSE. The number left Rust's hands when this was pushed.
+    Close { fd: RawFd },
+}
+
+impl OpKind {
+    /// The kernel's name for it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Read => "READ_MULTISHOT",
+            Self::Write { .. } => "WRITE",
+            Self::Watch => "POLL_ADD",
+            Self::Cancel => "ASYNC_CANCEL",
+            Self::Close { .. } => "CLOSE",
+        }
+    }
+}
+
+/// All operations whose final completion has not come.
+#[derive(Debug, Default)]
+pub(super) struct Ops {
+    slab: Slab<Op>,
+    generation: u32,
+}
+
+impl Ops {
+    pub(super) fn insert(&mut self, end: EndId, kind: OpKind) -> Token {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let slot = self.slab.insert(Op { generation, end, kind });
+        Token::new(u32::try_from(slot).expect("fewer than 2^32 operations"), generation)
+    }
+
+    pub(super) fn get(&self, token: Token) -> Option<&Op> {
+        self.slab.get(token.slot()).filter(|op| op.generation == token.generation())
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<Op> {
+        self.get(token)?;
+        self.slab.try_remove(token.slot())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+}

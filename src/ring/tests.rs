@@ -1,0 +1,186 @@
+//! Real pipes through a real ring; no mocks. A host that denies io_uring fails these tests.
+
+mod closing;
+mod deferring;
+mod ending;
+mod pool;
+mod reading;
+mod refusing;
+mod script;
+mod steps;
+mod trace;
+mod watching;
+mod writing;
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::setup::LADDER;
+use super::{Ring, RingConfig};
+use crate::pipe_io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
+
+/// No test waits longer for anything: a generous ceiling, never an expectation.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Long enough for what is wrongly in flight to show itself.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// A completion with its bytes taken and its errors as numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Data(u32, Vec<u8>),
+    ReadEnd(u32, ReadEnd),
+    /// The payload's length, and what became of it.
+    Wrote(u32, usize, Result<usize, i32>),
+    Ready(u32, Result<(), i32>),
+    Closed(u32, Result<(), i32>),
+}
+
+/// A ring and all that came out of it.
+struct Rig {
+    ring: Ring,
+    seen: Vec<Seen>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(RingConfig::default())
+    }
+
+    fn with(config: RingConfig) -> Self {
+        Self { ring: Ring::new(&config).unwrap(), seen: Vec::new() }
+    }
+
+    /// As on an older kernel: only this step of the ladder.
+    fn on_step(config: RingConfig, step: usize) -> Self {
+        let ladder = &LADDER[step..=step];
+        Self { ring: Ring::with_ladder(&config, ladder).unwrap(), seen: Vec::new() }
+    }
+
+    fn adopt(&mut self, fd: OwnedFd, agent: u32, role: Role) -> EndId {
+        self.ring.adopt(fd, Tag { agent, role })
+    }
+
+    /// Adopts the read end of a new pipe and wants bytes from it. The write end is ours.
+    fn reading(&mut self, agent: u32) -> (EndId, OwnedFd) {
+        let (read, write) = pipe();
+        let end = self.adopt(read, agent, Role::Stdout);
+        self.ring.read(end);
+        (end, write)
+    }
+
+    /// Adopts the write end of a new pipe. The read end is ours.
+    fn writing(&mut self, agent: u32) -> (EndId, OwnedFd) {
+        let (read, write) = pipe();
+        (self.adopt(write, agent, Role::Stdin), read)
+    }
+
+    /// One wait, and everything it brought.
+    fn turn(&mut self, timeout: Duration) {
+        self.ring.wait(Some(timeout)).unwrap();
+        while let Some(completion) = self.ring.next() {
+            let seen = match completion {
+                Completion::Data { tag, lease } => {
+                    let mut bytes = Vec::new();
+                    self.ring.take_bytes(lease, &mut |lent| bytes.extend_from_slice(lent));
+                    Seen::Data(tag.agent, bytes)
+                }
+                Completion::ReadEnd { tag, why } => Seen::ReadEnd(tag.agent, why),
+                Completion::Wrote { tag, buf, result } => {
+                    Seen::Wrote(tag.agent, buf.len(), result.map_err(errno))
+                }
+                Completion::Ready { tag, result } => Seen::Ready(tag.agent, result.map_err(errno)),
+                Completion::Closed { tag, result } => {
+                    Seen::Closed(tag.agent, result.map_err(errno))
+                }
+            };
+            self.seen.push(seen);
+        }
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&[Seen]) -> bool) {
+        let start = Instant::now();
+        while !done(&self.seen) {
+            assert!(start.elapsed() < LIMIT, "waited for {what}; seen {:?}", self.seen);
+            self.turn(LIMIT);
+        }
+    }
+
+    /// Turns until nothing comes for [`QUIET`].
+    fn settle(&mut self) {
+        let start = Instant::now();
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < QUIET {
+            assert!(start.elapsed() < LIMIT, "never quiet");
+            let before = self.seen.len();
+            self.turn(QUIET);
+            if self.seen.len() > before {
+                quiet = Instant::now();
+            }
+        }
+    }
+
+    /// All bytes of one agent, joined.
+    fn bytes(&self, agent: u32) -> Vec<u8> {
+        bytes(&self.seen, agent)
+    }
+
+    /// Everything but data, in order.
+    fn others(&self) -> Vec<Seen> {
+        self.seen.iter().filter(|seen| !matches!(seen, Seen::Data(..))).cloned().collect()
+    }
+}
+
+fn bytes(seen: &[Seen], agent: u32) -> Vec<u8> {
+    let mut all = Vec::new();
+    for seen in seen {
+        if let Seen::Data(of, bytes) = seen
+            && *of == agent
+        {
+            all.extend_from_slice(bytes);
+        }
+    }
+    all
+}
+
+fn count(seen: &[Seen], like: impl Fn(&Seen) -> bool) -> usize {
+    seen.iter().filter(|seen| like(seen)).count()
+}
+
+fn closed(seen: &Seen) -> bool {
+    matches!(seen, Seen::Closed(..))
+}
+
+fn errno(error: std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(-1)
+}
+
+/// Read end, write end. Ours never block; the ring does not care.
+fn pipe() -> (OwnedFd, OwnedFd) {
+    pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
+}
+
+/// Writes all of it, or says what the kernel said.
+fn put(fd: &OwnedFd, bytes: &[u8]) {
+    assert_eq!(rustix::io::write(fd, bytes), Ok(bytes.len()));
+}
+
+/// What is in the pipe now, and whether its end was reached.
+fn get(fd: &OwnedFd) -> (Vec<u8>, bool) {
+    let (mut all, mut chunk) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        match rustix::io::read(fd, &mut chunk) {
+            Ok(0) => return (all, true),
+            Ok(len) => all.extend_from_slice(&chunk[..len]),
+            Err(rustix::io::Errno::AGAIN) => return (all, false),
+            Err(error) => panic!("read: {error}"),
+        }
+    }
+}
+
+/// Bytes that tell their position.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 7 + at / 251) % 256).unwrap()).collect()
+}

@@ -1,0 +1,173 @@
+//! Close: the writer must see EPIPE at once, whatever was pending; nothing may leak.
+
+use super::*;
+
+fn epipe(write: &OwnedFd) -> bool {
+    rustix::io::write(write, b"x") == Err(rustix::io::Errno::PIPE)
+}
+
+/// A pending read holds the pipe: closed without a cancel, the child would write into it for
+/// ever. The moment we are told it is closed, its writer gets EPIPE.
+#[test]
+fn close_with_a_pending_read_gives_the_writer_epipe() {
+    let mut rig = Rig::new();
+    for armed in [true, false] {
+        let (end, write) = rig.reading(1);
+        if armed {
+            rig.turn(Duration::ZERO);
+        }
+        rig.ring.close(&[end]);
+        rig.until("closed", |seen| count(seen, closed) == 1);
+        assert!(epipe(&write), "armed {armed}");
+        assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
+        assert_eq!(rig.ring.in_kernel(), 0);
+        rig.seen.clear();
+    }
+}
+
+/// With nothing pending the cancel finds nothing. Soft-linked, the close would then be cancelled
+/// and the descriptor leak: the writer would fill the pipe and hang.
+#[test]
+fn close_with_nothing_pending_closes() {
+    let mut rig = Rig::new();
+    let (read, write) = pipe();
+    let end = rig.adopt(read, 1, Role::Stdout);
+    put(&write, b"never read");
+    rig.ring.close(&[end]);
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    assert!(epipe(&write));
+    assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
+    assert_eq!(rig.ring.closed_by_hand, 0);
+}
+
+/// The child does not read its input: the write hangs in the kernel with our memory. Its payload
+/// comes back untouched, then the end is closed, and the child reads what was written and EOF.
+#[test]
+fn close_with_a_blocked_write_returns_the_payload() {
+    let mut rig = Rig::new();
+    let (end, read) = rig.writing(1);
+    rig.ring.write(end, pattern(100_000), 0).unwrap();
+    rig.until("the first write", |seen| seen == [Seen::Wrote(1, 100_000, Ok(65_536))]);
+    rig.ring.write(end, pattern(50), 0).unwrap();
+    rig.settle();
+    assert_eq!(rig.seen.len(), 1, "the second must be blocked");
+    rig.ring.close(&[end]);
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    let blocked = Seen::Wrote(1, 50, Err(libc::ECANCELED));
+    assert_eq!(rig.seen[1..], [blocked, Seen::Closed(1, Ok(()))]);
+    let (bytes, eof) = get(&read);
+    assert!(bytes == pattern(100_000)[..65_536]);
+    assert!(eof);
+}
+
+/// A write queued in the same turn as its close: it runs first, for the order is that of the queue.
+#[test]
+fn a_write_queued_before_a_close_is_written() {
+    let mut rig = Rig::new();
+    let (end, read) = rig.writing(1);
+    rig.ring.write(end, b"goodbye".to_vec(), 0).unwrap();
+    rig.ring.close(&[end]);
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    assert_eq!(rig.seen, [Seen::Wrote(1, 7, Ok(7)), Seen::Closed(1, Ok(()))]);
+    assert_eq!(get(&read), (b"goodbye".to_vec(), true));
+}
+
+/// A child is cut at once, not pipe by pipe: all its ends go in one enter.
+#[test]
+fn all_ends_of_a_close_go_in_one_submission() {
+    let mut rig = Rig::new();
+    let (out, out_write) = rig.reading(1);
+    let (err, err_write) = rig.reading(2);
+    let (input, input_read) = rig.writing(3);
+    rig.settle();
+    let before = rig.ring.counters();
+    rig.ring.close(&[out, err, input]);
+    assert_eq!(rig.ring.counters().queued, 6);
+    rig.turn(LIMIT);
+    let after = rig.ring.counters();
+    assert_eq!(after.submitted, before.submitted + 6);
+    assert_eq!(after.enters, before.enters + 1);
+    rig.until("closed", |seen| count(seen, closed) == 3);
+    assert!(epipe(&out_write));
+    assert!(epipe(&err_write));
+    assert_eq!(get(&input_read), (Vec::new(), true));
+}
+
+/// Closed twice, or named twice: the second time there may be someone else behind the number.
+#[test]
+fn an_end_is_closed_once() {
+    let mut rig = Rig::new();
+    let (end, _write) = rig.reading(1);
+    rig.ring.close(&[end, end]);
+    rig.ring.close(&[end]);
+    assert_eq!(rig.ring.counters().queued, 3, "the read, one cancel, one close");
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    rig.ring.close(&[end]);
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
+}
+
+/// The slot of a closed end is used again: an old handle must reach nobody.
+#[test]
+fn a_stale_end_reaches_nobody() {
+    let mut rig = Rig::new();
+    let (old, _write) = rig.reading(1);
+    rig.ring.close(&[old]);
+    let refused = rig.ring.write(old, b"closing".to_vec(), 0).unwrap_err();
+    assert_eq!((errno(refused.error), refused.buf), (libc::EBADF, b"closing".to_vec()));
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    let (new, write) = rig.reading(2);
+    assert_eq!(new.slot, old.slot, "the test needs the slot again");
+    rig.turn(Duration::ZERO);
+    let refused = rig.ring.write(old, b"stale".to_vec(), 0).unwrap_err();
+    assert_eq!((errno(refused.error), refused.buf), (libc::EBADF, b"stale".to_vec()));
+    rig.ring.read(old);
+    rig.ring.watch(old);
+    rig.ring.close(&[old]);
+    rig.ring.pause(old);
+    rig.settle();
+    put(&write, b"to the new one");
+    rig.until("bytes", |seen| bytes(seen, 2) == b"to the new one");
+    assert_eq!(count(&rig.seen, closed), 1);
+    assert_eq!(rig.ring.counters().stale, 0);
+}
+
+/// Data on its way when the end is closed comes or does not; its buffer comes back either way.
+#[test]
+fn data_racing_a_close_leaks_no_buffer() {
+    let mut rig = Rig::with(RingConfig { buffers: 2, ..RingConfig::default() });
+    for round in 0..100 {
+        let (end, write) = rig.reading(round);
+        rig.turn(Duration::ZERO);
+        put(&write, b"racing");
+        rig.ring.close(&[end]);
+        rig.until("closed", |seen| count(seen, closed) == round as usize + 1);
+        assert!(epipe(&write));
+    }
+    assert_eq!(rig.ring.counters().buffers_free, 2);
+    assert_eq!(count(&rig.seen, closed), 100);
+    assert_eq!(rig.ring.in_kernel(), 0);
+}
+
+/// Closed means that nothing of the end is in the kernel. Should a kernel report the close before
+/// the operation it cancelled, the payload must still come first, and `Closed` last.
+#[test]
+fn closed_comes_last_in_whatever_order_the_kernel_reports() {
+    let mut rig = Rig::new();
+    let (end, _read) = rig.writing(1);
+    rig.ring.write(end, pattern(100_000), 0).unwrap();
+    rig.until("a full pipe", |seen| !seen.is_empty());
+    rig.ring.write(end, pattern(50), 0).unwrap();
+    rig.settle();
+    rig.seen.clear();
+    rig.ring.close(&[end]);
+    let start = Instant::now();
+    while rig.ring.reaped.len() < 3 {
+        assert!(start.elapsed() < LIMIT);
+        rig.ring.reap_now();
+    }
+    rig.ring.reaped.make_contiguous().reverse();
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::Wrote(1, 50, Err(libc::ECANCELED)), Seen::Closed(1, Ok(()))]);
+    assert_eq!(rig.ring.counters().stale, 0);
+}

@@ -1,0 +1,155 @@
+//! Reads: no byte lost, no read left behind.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// The first thing anyone asks of a ring.
+#[test]
+fn bytes_written_are_the_bytes_read() {
+    let mut rig = Rig::new();
+    let (read, write) = pipe();
+    let read = rig.adopt(read, 1, Role::Stdout);
+    let write = rig.adopt(write, 2, Role::Stdin);
+    rig.ring.read(read);
+    rig.ring.write(write, b"..hello".to_vec(), 2).unwrap();
+    rig.until("five bytes", |seen| bytes(seen, 1).len() == 5);
+    rig.until("the write", |seen| count(seen, |seen| matches!(seen, Seen::Wrote(..))) == 1);
+    assert_eq!(rig.bytes(1), b"hello");
+    assert_eq!(rig.others(), [Seen::Wrote(2, 7, Ok(5))]);
+}
+
+/// Completions of many reads in one turn: each must find its own pipe.
+#[test]
+fn many_pipes_keep_their_bytes_apart() {
+    let mut rig = Rig::new();
+    let pipes: Vec<_> = (0..100).map(|agent| rig.reading(agent)).collect();
+    for round in 0..3 {
+        for (agent, (_, write)) in pipes.iter().enumerate() {
+            put(write, format!("<{agent}:{round}>").as_bytes());
+        }
+        rig.turn(LIMIT);
+    }
+    drop(pipes);
+    let eof = |seen: &Seen| matches!(seen, Seen::ReadEnd(_, ReadEnd::Eof));
+    rig.until("every end", |seen| count(seen, eof) == 100);
+    for agent in 0..100 {
+        let want = format!("<{agent}:0><{agent}:1><{agent}:2>");
+        assert_eq!(String::from_utf8(rig.bytes(agent)).unwrap(), want);
+    }
+}
+
+/// The last bytes and the end may come in one turn; the end must come last, and once, even if the
+/// read is asked for again.
+#[test]
+fn eof_comes_once_and_after_the_last_byte() {
+    let mut rig = Rig::new();
+    let (end, write) = rig.reading(1);
+    put(&write, b"last words");
+    drop(write);
+    rig.until("the end", |seen| seen.contains(&Seen::ReadEnd(1, ReadEnd::Eof)));
+    rig.ring.read(end);
+    rig.ring.pause(end);
+    rig.ring.read(end);
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::Data(1, b"last words".to_vec()), Seen::ReadEnd(1, ReadEnd::Eof)]);
+    assert_eq!(rig.ring.in_kernel(), 0);
+}
+
+/// A paused read that stays armed takes bytes out of the pipe: no back-pressure on the child.
+#[test]
+fn a_paused_read_takes_nothing_and_loses_nothing() {
+    let mut rig = Rig::new();
+    let (end, write) = rig.reading(1);
+    put(&write, b"before ");
+    rig.until("the first bytes", |seen| bytes(seen, 1).len() == 7);
+    rig.ring.pause(end);
+    rig.settle();
+    assert_eq!(rig.ring.in_kernel(), 0, "the read was cancelled");
+    put(&write, b"meanwhile ");
+    rig.settle();
+    assert_eq!(rig.bytes(1), b"before ");
+    rig.ring.read(end);
+    put(&write, b"after");
+    rig.until("the rest", |seen| bytes(seen, 1).len() == 22);
+    assert_eq!(rig.bytes(1), b"before meanwhile after");
+    assert_eq!(rig.others(), []);
+}
+
+/// The reader caught up while the cancel was on its way: the read must come back by itself.
+#[test]
+fn a_read_wanted_again_before_its_cancel_is_done_is_armed_again() {
+    let mut rig = Rig::new();
+    let (end, write) = rig.reading(1);
+    rig.settle();
+    rig.ring.pause(end);
+    rig.ring.read(end);
+    rig.settle();
+    put(&write, b"still here");
+    rig.until("bytes", |seen| bytes(seen, 1).len() == 10);
+    rig.ring.pause(end);
+    rig.ring.read(end);
+    rig.ring.pause(end);
+    rig.settle();
+    assert_eq!(rig.ring.in_kernel(), 0);
+    put(&write, b"!");
+    rig.settle();
+    assert_eq!(rig.bytes(1), b"still here");
+}
+
+/// Bytes that arrive in the same turn as the pause: they are delivered now or after it, not never.
+#[test]
+fn bytes_racing_a_pause_are_not_lost() {
+    let mut rig = Rig::new();
+    let (end, write) = rig.reading(1);
+    let mut sent = Vec::new();
+    for round in 0..200_u8 {
+        rig.turn(Duration::ZERO);
+        put(&write, &[round; 100]);
+        sent.extend_from_slice(&[round; 100]);
+        rig.ring.pause(end);
+        rig.turn(Duration::ZERO);
+        rig.ring.read(end);
+    }
+    rig.until("all", |seen| bytes(seen, 1).len() >= sent.len());
+    assert_eq!(rig.bytes(1), sent);
+}
+
+/// READ_MULTISHOT refuses a regular file: the answer must be an error and no silence.
+#[test]
+fn a_descriptor_that_cannot_be_polled_is_an_error() {
+    let mut rig = Rig::new();
+    let file = tempfile::tempfile().unwrap();
+    let end = rig.adopt(file.into(), 1, Role::Stdout);
+    rig.ring.read(end);
+    rig.until("the end", |seen| !seen.is_empty());
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::ReadEnd(1, ReadEnd::Failed(libc::EBADFD))]);
+}
+
+/// A completion queue far too small ends reads with good data and without MORE, and parks the
+/// rest in the kernel: a ring that takes the flag for the end, or does not come back, loses bytes.
+#[test]
+fn an_overflowing_completion_queue_loses_nothing() {
+    let config = RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() };
+    let mut rig = Rig::with(config);
+    let pipes: Vec<_> = (0..60).map(|agent| rig.reading(agent)).collect();
+    rig.turn(Duration::ZERO);
+    let payload = pattern(3 * 4096 + 17);
+    for (_, write) in &pipes {
+        put(write, &payload);
+    }
+    let total = 60 * payload.len();
+    let sum = |seen: &[Seen]| {
+        seen.iter().map(|seen| if let Seen::Data(_, b) = seen { b.len() } else { 0 }).sum::<usize>()
+    };
+    rig.until("all bytes", |seen| sum(seen) == total);
+    rig.ring.close(&pipes.iter().map(|(end, _)| *end).collect::<Vec<_>>());
+    rig.until("all closed", |seen| count(seen, closed) == 60);
+    for agent in 0..60 {
+        assert!(rig.bytes(agent) == payload, "agent {agent}");
+    }
+    let agents: BTreeSet<_> = rig.others().into_iter().map(|seen| format!("{seen:?}")).collect();
+    assert_eq!(agents.len(), 60);
+    assert_eq!(rig.ring.counters().stale, 0);
+}

@@ -1,0 +1,177 @@
+//! The trace is evidence: it must say what was submitted, linked how, in which submission.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::subscriber::with_default;
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::*;
+
+/// One SQE as traced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sqe {
+    op: String,
+    fd: i64,
+    token: u64,
+    link: String,
+    submission: u64,
+}
+
+impl Visit for Sqe {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        if field.name() == "fd" {
+            self.fd = value;
+        }
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "token" => self.token = value,
+            "submission" => self.submission = value,
+            _ => (),
+        }
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "op" => self.op = value.to_owned(),
+            "link" => self.link = value.to_owned(),
+            _ => (),
+        }
+    }
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+struct Record(Arc<Mutex<Vec<Sqe>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Record {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "agentpipe::ring" {
+            let mut sqe = Sqe::default();
+            event.record(&mut sqe);
+            if !sqe.op.is_empty() {
+                self.0.lock().unwrap().push(sqe);
+            }
+        }
+    }
+}
+
+/// What `run` submits.
+fn traced(run: impl FnOnce()) -> Vec<Sqe> {
+    let record = Arc::new(Mutex::new(Vec::new()));
+    with_default(Registry::default().with(Record(Arc::clone(&record))), run);
+    let mut record = record.lock().unwrap();
+    std::mem::take(&mut *record)
+}
+
+/// Every CLOSE follows its own ASYNC_CANCEL, hard-linked, in the same submission.
+fn assert_pairs(sqes: &[Sqe], pairs: usize) {
+    let mut found = 0;
+    for (at, sqe) in sqes.iter().enumerate() {
+        if sqe.op != "CLOSE" {
+            continue;
+        }
+        let cancel = &sqes[at - 1];
+        assert_eq!((cancel.op.as_str(), cancel.link.as_str()), ("ASYNC_CANCEL", "hard"));
+        assert_eq!((cancel.fd, cancel.submission), (sqe.fd, sqe.submission), "{sqes:?}");
+        assert_eq!(sqe.link, "none", "a chain ends with its close");
+        found += 1;
+    }
+    assert_eq!(found, pairs, "{sqes:?}");
+}
+
+/// Cut: three ends, three pairs, one submission, in the order given.
+#[test]
+fn a_close_is_one_submission_of_hard_linked_pairs() {
+    let mut rig = Rig::new();
+    let (out, _out_write) = rig.reading(1);
+    let (err, _err_write) = rig.reading(2);
+    let (input, _input_read) = rig.writing(3);
+    rig.settle();
+    let sqes = traced(|| {
+        rig.ring.close(&[out, err, input]);
+        rig.until("closed", |seen| count(seen, closed) == 3);
+    });
+    assert_pairs(&sqes, 3);
+    let ops: Vec<_> = sqes.iter().map(|sqe| sqe.op.as_str()).collect();
+    assert_eq!(ops, ["ASYNC_CANCEL", "CLOSE", "ASYNC_CANCEL", "CLOSE", "ASYNC_CANCEL", "CLOSE"]);
+    assert!(sqes.iter().all(|sqe| sqe.submission == sqes[0].submission), "{sqes:?}");
+}
+
+/// Links end with a submission: a queue with room for one more entry, or for fewer pairs than
+/// asked for, must be emptied first and never between the two of a pair.
+#[test]
+fn a_full_queue_never_splits_a_pair() {
+    for entries in [2, 4, 8] {
+        for queued in 0..=entries {
+            let mut rig = Rig::with(RingConfig { entries, ..RingConfig::default() });
+            let pipes: Vec<_> = (0..13).map(|agent| rig.reading(agent)).collect();
+            rig.settle();
+            let ends: Vec<_> = pipes.iter().map(|(end, _)| *end).collect();
+            let mut inputs = Vec::new();
+            let sqes = traced(|| {
+                for agent in 0..queued {
+                    let (input, read) = rig.writing(100 + agent);
+                    rig.ring.write(input, b"x".to_vec(), 0).unwrap();
+                    inputs.push(read);
+                }
+                rig.ring.close(&ends);
+                rig.until("closed", |seen| count(seen, closed) == 13);
+            });
+            assert_pairs(&sqes, 13);
+            for (_, write) in &pipes {
+                assert_eq!(rustix::io::write(write, b"x"), Err(rustix::io::Errno::PIPE));
+            }
+            // Full submissions: no more of them than the batch needs, and one for what was queued.
+            let first = sqes.iter().find(|sqe| sqe.op == "CLOSE").unwrap().submission;
+            let last = sqes.iter().rfind(|sqe| sqe.op == "CLOSE").unwrap().submission;
+            let need = 26_u64.div_ceil(u64::from(entries)) + 1;
+            assert!(last - first < need, "{entries} {queued}: {first}..={last}");
+        }
+    }
+}
+
+/// All pipes of a child are cut together: with too little room left, the queue is emptied first,
+/// not filled up with half of the pairs.
+#[test]
+fn a_close_that_fits_the_queue_is_not_spread_over_two_submissions() {
+    let mut rig = Rig::with(RingConfig { entries: 8, ..RingConfig::default() });
+    let pipes: Vec<_> = (0..3).map(|agent| rig.reading(agent)).collect();
+    rig.settle();
+    let ends: Vec<_> = pipes.iter().map(|(end, _)| *end).collect();
+    let mut inputs = Vec::new();
+    let sqes = traced(|| {
+        for agent in 10..15 {
+            let (input, read) = rig.writing(agent);
+            rig.ring.write(input, b"x".to_vec(), 0).unwrap();
+            inputs.push(read);
+        }
+        rig.ring.close(&ends);
+        rig.until("closed", |seen| count(seen, closed) == 3);
+    });
+    assert_pairs(&sqes, 3);
+    let pairs: Vec<_> = sqes.iter().filter(|sqe| sqe.op != "WRITE").collect();
+    assert!(pairs.iter().all(|sqe| sqe.submission == sqes[0].submission + 1), "{sqes:?}");
+}
+
+/// The other operations, with their own names.
+#[test]
+fn reads_writes_watches_and_pauses_are_named() {
+    let mut rig = Rig::new();
+    let sqes = traced(|| {
+        let (out, _write) = rig.reading(1);
+        let (input, _read) = rig.writing(2);
+        let (exit, _peer) = rig.writing(3);
+        rig.ring.write(input, b"x".to_vec(), 0).unwrap();
+        rig.ring.watch(exit);
+        rig.turn(Duration::ZERO);
+        rig.ring.pause(out);
+        rig.turn(Duration::ZERO);
+    });
+    let ops: Vec<_> = sqes.iter().map(|sqe| (sqe.op.as_str(), sqe.link.as_str())).collect();
+    let named = ["READ_MULTISHOT", "WRITE", "POLL_ADD", "ASYNC_CANCEL"];
+    assert_eq!(ops, named.map(|name| (name, "none")));
+    assert_eq!(sqes[0].submission, sqes[2].submission);
+    assert_eq!(sqes[3].submission, sqes[0].submission + 1);
+}

@@ -1,0 +1,67 @@
+//! Watches: once, and never after a close.
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::*;
+
+fn event() -> (OwnedFd, OwnedFd) {
+    let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let theirs = ours.try_clone().unwrap();
+    (ours, theirs)
+}
+
+/// A pidfd stays readable for ever: a watch that repeats would spin.
+#[test]
+fn a_watch_reports_once() {
+    let mut rig = Rig::new();
+    let (ours, theirs) = event();
+    let end = rig.adopt(theirs, 1, Role::Exit);
+    rig.ring.watch(end);
+    rig.ring.watch(end);
+    rig.settle();
+    assert_eq!(rig.seen, []);
+    put(&ours, &1_u64.to_ne_bytes());
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::Ready(1, Ok(()))]);
+    // Still readable: watched again, it reports again.
+    rig.ring.watch(end);
+    rig.settle();
+    assert_eq!(rig.seen.len(), 2);
+}
+
+/// A real pidfd, the way the engine sees a child leave.
+#[test]
+fn an_exit_is_seen_through_its_pidfd() {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let mut child = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut rig = Rig::new();
+    let end = rig.adopt(pidfd, 1, Role::Exit);
+    rig.ring.watch(end);
+    rig.settle();
+    assert_eq!(rig.seen, []);
+    drop(child.stdin.take());
+    rig.until("its exit", |seen| !seen.is_empty());
+    assert_eq!(rig.seen, [Seen::Ready(1, Ok(()))]);
+    assert!(child.wait().unwrap().success());
+}
+
+/// A watch that its own close cancelled says nothing: `Closed` says it all.
+#[test]
+fn a_closed_watch_ends_in_closed_alone() {
+    let mut rig = Rig::new();
+    let (_ours, theirs) = event();
+    let end = rig.adopt(theirs, 1, Role::Exit);
+    rig.ring.watch(end);
+    rig.turn(Duration::ZERO);
+    rig.ring.close(&[end]);
+    rig.until("closed", |seen| count(seen, closed) == 1);
+    rig.settle();
+    assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
+    assert_eq!(rig.ring.in_kernel(), 0);
+}

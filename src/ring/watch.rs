@@ -1,0 +1,41 @@
+//! Floor 1. POLL_ADD: reports once that a descriptor is readable (a pidfd: the process exited).
+
+use std::io;
+
+use super::Ring;
+use super::drive::Deferred;
+use super::op::{OpKind, Token};
+use super::queue::Cqe;
+use crate::pipe_io::{Completion, EndId};
+
+impl Ring {
+    /// Arms the watch, unless the end has something in flight already.
+    pub(super) fn submit_watch(&mut self, id: EndId) {
+        let Some(end) = self.ends.get(id) else { return };
+        let Some(fd) = end.fd().filter(|_| end.op.is_none()) else { return };
+        if !self.make_room(1) {
+            self.deferred.push(Deferred::Watch(id));
+            return;
+        }
+        let token = self.ops.insert(id, OpKind::Watch);
+        if let Some(end) = self.ends.get_mut(id) {
+            end.op = Some(token);
+            end.pending += 1;
+        }
+        self.queue.push_watch(fd, token);
+    }
+
+    /// Reports it. One that our own close cancelled is reported by `Closed` alone.
+    pub(super) fn on_watch(&mut self, token: Token, id: EndId, cqe: Cqe) {
+        self.ops.remove(token);
+        let Some(end) = self.ends.get_mut(id) else { return };
+        end.op = None;
+        end.pending -= 1;
+        let result = match cqe.result {
+            0.. => Ok(()),
+            result if -result == libc::ECANCELED && end.fd().is_none() => return,
+            result => Err(io::Error::from_raw_os_error(-result)),
+        };
+        self.ready.push_back(Completion::Ready { tag: end.tag, result });
+    }
+}

@@ -1,0 +1,63 @@
+//! Floor 1. WRITE: one at a time per pipe, because two complete in reverse order.
+#![expect(unsafe_code, reason = "a write names memory")]
+
+use std::io;
+
+use super::Ring;
+use super::op::{OpKind, Token};
+use super::queue::Cqe;
+use crate::pipe_io::{Completion, EndId, WriteRefused};
+
+/// No SIGPIPE from this write. Linux 6.18; older kernels answer EOPNOTSUPP.
+pub(super) const RWF_NOSIGNAL: i32 = 0x100;
+
+impl Ring {
+    /// Writes `buf[from..]`, or says why not and gives `buf` back.
+    pub(super) fn submit_write(
+        &mut self,
+        id: EndId,
+        buf: Vec<u8>,
+        from: usize,
+    ) -> Result<(), WriteRefused> {
+        let refuse = |errno: i32, buf: Vec<u8>| {
+            Err(WriteRefused { error: io::Error::from_raw_os_error(errno), buf })
+        };
+        let state = self.ends.get(id).map(|end| (end.fd(), end.op.is_some()));
+        let Some((Some(fd), busy)) = state else { return refuse(libc::EBADF, buf) };
+        if busy {
+            return refuse(libc::EBUSY, buf);
+        }
+        if from >= buf.len() {
+            return refuse(libc::EINVAL, buf);
+        }
+        if !self.make_room(1) {
+            return refuse(libc::EAGAIN, buf);
+        }
+        let token = self.ops.insert(id, OpKind::Write { buf });
+        if let Some(end) = self.ends.get_mut(id) {
+            end.op = Some(token);
+            end.pending += 1;
+        }
+        let rw_flags = if self.features.nosignal { RWF_NOSIGNAL } else { 0 };
+        let Some(OpKind::Write { buf }) = self.ops.get(token).map(|op| &op.kind) else {
+            unreachable!("inserted above")
+        };
+        // SAFETY: `buf` is owned by the operation in `ops`, which is removed only with the final
+        // completion; its heap memory does not move with the slab.
+        unsafe { self.queue.push_write(fd, token, &buf[from..], rw_flags) };
+        Ok(())
+    }
+
+    /// Gives the payload back with what became of it.
+    pub(super) fn on_write(&mut self, token: Token, id: EndId, cqe: Cqe) {
+        let Some(OpKind::Write { buf }) = self.ops.remove(token).map(|op| op.kind) else { return };
+        let Some(end) = self.ends.get_mut(id) else { return };
+        end.op = None;
+        end.pending -= 1;
+        let result = match usize::try_from(cqe.result) {
+            Ok(moved) => Ok(moved),
+            Err(_) => Err(io::Error::from_raw_os_error(-cqe.result)),
+        };
+        self.ready.push_back(Completion::Wrote { tag: end.tag, buf, result });
+    }
+}

@@ -1,0 +1,242 @@
+//! Close, floor 2: carries the plan out. Called by `core.rs`, calls `process` and the ring.
+//!
+//! One arm per action, in the plan's order. Nothing here waits: what takes time comes back as an
+//! event.
+
+use std::time::Instant;
+
+use crate::close_policy::{CloseMode, ClosePolicy};
+use crate::close_report::{CloseReason, CloseReport, CloseStage};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::exit_status::ExitStatus;
+use crate::pipe_io::{PipeIo, Role};
+
+use super::arena::Arena;
+use super::close_plan::{CloseAction, CloseEvent, ClosePlan, CloseStart};
+use super::close_report::write_report;
+use super::state::{End, Transport};
+
+/// A close under way.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    pub(super) plan: ClosePlan,
+    pub(super) reason: CloseReason,
+    /// Known once reaped.
+    pub(super) exit: Option<ExitStatus>,
+    pub(super) killed_extra: u64,
+    pub(super) outputs_held: bool,
+    /// Waits for the reaping that ends this turn: one look at /proc serves all of them.
+    pub(super) wants_reap: bool,
+    pub(super) finished: bool,
+}
+
+impl Transport {
+    /// Begins a close, or hurries the one under way if this one is an abort.
+    pub(super) fn begin_close(&mut self, policy: ClosePolicy, reason: CloseReason, now: Instant) {
+        if self.close.is_some() {
+            if policy.mode == CloseMode::Abort {
+                self.plan_event(CloseEvent::Abort, now);
+            }
+            return;
+        }
+        // Before the question whether writes are pending: none may come after the answer.
+        self.close_refuse(reason);
+        let known = CloseStart {
+            exited: self.exited,
+            outputs_ended: self.outputs_ended(),
+            writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
+            turn_open: self.shared.interrupt().is_some(),
+            backlog: self.paused,
+            last_output: self.last_output,
+        };
+        let agent = self.shared.label.as_str();
+        let (mode, why) = (policy.mode.name(), reason.name());
+        tracing::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
+        self.close = Some(Closing {
+            plan: ClosePlan::begin(policy, known, now),
+            reason,
+            exit: None,
+            killed_extra: 0,
+            outputs_held: false,
+            wants_reap: false,
+            finished: false,
+        });
+    }
+
+    /// The pidfd became readable.
+    pub(super) fn on_exit(&mut self, io: &mut dyn PipeIo, now: Instant) {
+        self.exited = true;
+        match &self.close {
+            None => {
+                let policy = ClosePolicy { mode: CloseMode::Graceful, ..self.policy };
+                self.begin_close(policy, CloseReason::Exited, now);
+            }
+            Some(closing) if closing.finished => {
+                // It outlived its SIGKILL and its report; only the reaping is left.
+                let _late = self.child.try_reap();
+                self.ends.close(io, &[Role::Exit]);
+            }
+            Some(_) => self.plan_event(CloseEvent::Exited, now),
+        }
+    }
+
+    /// A descriptor is closed and nothing of it is in the kernel.
+    pub(super) fn on_closed(&mut self, role: Role, now: Instant) {
+        if let Some(end) = self.ends.get_mut(role) {
+            *end = End::Closed;
+        }
+        if role == Role::Stdin {
+            self.input_closed();
+        }
+        self.released_if_closed(now);
+    }
+
+    /// Tells the plan, if there is one.
+    pub(super) fn plan_event(&mut self, event: CloseEvent, now: Instant) {
+        if let Some(closing) = &mut self.close {
+            closing.plan.handle(event, now);
+        }
+    }
+
+    /// Does what the plan wants, until it wants nothing.
+    pub(super) fn carry_out(&mut self, io: &mut dyn PipeIo, arena: &mut Arena, now: Instant) {
+        while let Some(closing) = &mut self.close {
+            let actions = closing.plan.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.close_action(action, io, arena, now);
+            }
+        }
+    }
+
+    fn close_action(
+        &mut self,
+        action: CloseAction,
+        io: &mut dyn PipeIo,
+        arena: &mut Arena,
+        now: Instant,
+    ) {
+        let agent = self.shared.label.as_str();
+        tracing::debug!(target: "agentpipe::close", agent, ?action);
+        match action {
+            // Done by `begin_close`, before the plan was asked anything.
+            CloseAction::RefuseWrites => {}
+            CloseAction::ReadOn => self.close_read_on(io),
+            CloseAction::Interrupt => self.close_interrupt(io, now),
+            CloseAction::EndInput => self.close_input(io),
+            CloseAction::Terminate => {
+                self.child.terminate();
+            }
+            CloseAction::Cut => self.close_cut(io),
+            CloseAction::Kill => {
+                self.child.kill();
+            }
+            CloseAction::Reap => self.close_reap(),
+            CloseAction::Release => self.close_release(io, now),
+            CloseAction::Finish => self.close_finish(arena),
+        }
+    }
+
+    fn close_refuse(&mut self, reason: CloseReason) {
+        let what = match reason {
+            CloseReason::Exited => "the agent has exited",
+            CloseReason::OutputEnded => "the agent closed its stdout and is being closed",
+            CloseReason::Shutdown => "the engine is being shut down",
+            CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
+        };
+        let error = Error::new(ErrorKind::Closed, "write", what)
+            .on_agent(self.shared.label.as_str())
+            .stderr(self.stderr.tail());
+        self.shared.refuse_writes(error);
+        // A frame accepted just before the refusal counts as accepted.
+        self.queue.push_all(self.shared.take_frames());
+    }
+
+    fn close_read_on(&mut self, io: &mut dyn PipeIo) {
+        self.intake.draining = true;
+        self.resume(io);
+    }
+
+    fn close_interrupt(&mut self, io: &mut dyn PipeIo, now: Instant) {
+        match self.shared.interrupt() {
+            Some(request) => {
+                self.queue.push_all([request]);
+                self.pump_writes(io, now);
+            }
+            None => self.plan_event(CloseEvent::TurnEnded, now),
+        }
+    }
+
+    /// The submission every path ends in: per pipe a cancel hard-linked to a close, all in one.
+    fn close_cut(&mut self, io: &mut dyn PipeIo) {
+        let held = self.exited && !self.outputs_ended();
+        if let Some(closing) = &mut self.close {
+            closing.outputs_held = held;
+        }
+        self.ends.close(io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
+        self.shared.lose_writes();
+    }
+
+    fn close_reap(&mut self) {
+        if let Some(closing) = &mut self.close {
+            closing.wants_reap = true;
+        }
+    }
+
+    fn close_release(&mut self, io: &mut dyn PipeIo, now: Instant) {
+        let still_running =
+            self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning));
+        if !still_running {
+            self.ends.close(io, &[Role::Exit]);
+        }
+        self.released_if_closed(now);
+    }
+
+    fn released_if_closed(&mut self, now: Instant) {
+        let Some(closing) = &self.close else { return };
+        if closing.plan.stage() != CloseStage::Release {
+            return;
+        }
+        let waits_for_exit = closing.exit == Some(ExitStatus::StillRunning);
+        if self.ends.all_closed() || (waits_for_exit && self.ends.pipes_closed()) {
+            self.plan_event(CloseEvent::Released, now);
+        }
+    }
+
+    /// The last words: a truncated tail, the exit, the report; then every closer is woken.
+    fn close_finish(&mut self, arena: &mut Arena) {
+        let Self { framer, stderr, intake, .. } = self;
+        if !self.stdout_ended {
+            framer.finish(&mut |frame| intake.frame(arena, frame));
+        }
+        if !self.stderr_ended {
+            stderr.finish(&mut |line| intake.stderr_line(line));
+        }
+        if !self.ends.all_closed() {
+            let agent = self.shared.label.as_str();
+            tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
+        }
+        let Some(closing) = &mut self.close else { return };
+        closing.finished = true;
+        let exit = closing.exit.unwrap_or(ExitStatus::Unknown);
+        intake.push(Event::Exit(exit));
+        intake.deliver();
+        let report: CloseReport = write_report(self);
+        tracing::debug!(target: "agentpipe::close", %report, "close is done");
+        self.shared.end_inbox();
+        self.shared.outcome.set(report);
+    }
+
+    /// Whether its closers have their report.
+    pub(super) fn is_reported(&self) -> bool {
+        self.close.as_ref().is_some_and(|closing| closing.finished)
+    }
+
+    /// Whether nothing of it is left and its place may be given to another.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_reported() && self.ends.all_closed()
+    }
+}

@@ -1,0 +1,28 @@
+//! Floor 2: one child, one byte stream each way. Where the ring, the process and the framer meet.
+//!
+//! ```text
+//! in    ring buffer -> read.rs -> frame -> intake.rs -> shared.rs -> the reader
+//! out   the writer -> shared.rs -> write.rs -> write_queue.rs -> ring
+//! close core.rs -> close.rs -> close_plan.rs (pure) -> close_reap.rs -> close_report.rs
+//! ```
+//!
+//! `core.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch
+//! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
+
+mod arena;
+mod close;
+mod close_plan;
+mod close_reap;
+mod close_report;
+mod connect;
+mod core;
+mod intake;
+mod read;
+mod shared;
+mod state;
+mod write;
+mod write_queue;
+
+pub(crate) use connect::label;
+pub(crate) use core::{Core, Request};
+pub(crate) use shared::{Offer, Shared};

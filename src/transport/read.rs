@@ -1,0 +1,105 @@
+//! Floor 2. Bytes from the agent become events; back-pressure goes the other way.
+
+use std::time::Instant;
+
+use crate::close_report::CloseReason;
+use crate::pipe_io::{Lease, PipeIo, ReadEnd, Role};
+
+use super::arena::Arena;
+use super::close_plan::CloseEvent;
+use super::state::Transport;
+
+impl Transport {
+    /// Bytes came in a pool buffer: they are framed, and the buffer goes back before anything
+    /// else happens.
+    pub(super) fn on_data(
+        &mut self,
+        io: &mut dyn PipeIo,
+        arena: &mut Arena,
+        role: Role,
+        lease: Lease,
+        now: Instant,
+    ) {
+        self.last_output = now;
+        let Self { framer, stderr, intake, .. } = self;
+        io.take_bytes(lease, &mut |bytes| {
+            if role == Role::Stderr {
+                intake.stats.stderr_bytes += bytes.len() as u64;
+                if intake.stderr_events {
+                    stderr.feed(bytes, &mut |line| intake.stderr_line(line));
+                } else {
+                    stderr.absorb(bytes);
+                }
+            } else {
+                intake.stats.bytes_in += bytes.len() as u64;
+                framer.feed(bytes, &mut |frame| intake.frame(arena, frame));
+            }
+        });
+        self.plan_event(CloseEvent::Output, now);
+    }
+
+    /// An output is at its end.
+    pub(super) fn on_read_end(
+        &mut self,
+        arena: &mut Arena,
+        role: Role,
+        why: ReadEnd,
+        now: Instant,
+    ) {
+        if let ReadEnd::Failed(errno) = why {
+            let agent = self.shared.label.as_str();
+            tracing::warn!(agent, ?role, errno, "reading failed; taken for the end of the output");
+        }
+        let Self { framer, stderr, intake, .. } = self;
+        if role == Role::Stderr {
+            self.stderr_ended = true;
+            stderr.finish(&mut |line| intake.stderr_line(line));
+        } else {
+            self.stdout_ended = true;
+            framer.finish(&mut |frame| intake.frame(arena, frame));
+            if !self.exited && self.close.is_none() {
+                self.mute_deadline = Some(now + self.policy.after_exit);
+            }
+        }
+        if self.outputs_ended() {
+            self.plan_event(CloseEvent::OutputsEnded, now);
+        }
+    }
+
+    /// Stdout ended some time ago and the agent still lives: nobody can talk with it any more.
+    pub(super) fn on_mute(&mut self, now: Instant) {
+        if self.mute_deadline.is_some_and(|deadline| now >= deadline) {
+            self.mute_deadline = None;
+            self.begin_close(self.policy, CloseReason::OutputEnded, now);
+        }
+    }
+
+    /// Gives the turn's events to the reader, and stops reading while too much is unread. Not
+    /// while the agent is being closed: then the drain budget bounds what is kept.
+    pub(super) fn deliver(&mut self, io: &mut dyn PipeIo) {
+        let unread = self.intake.deliver();
+        if unread <= self.shared.limits.inbox_high || self.paused || self.intake.draining {
+            return;
+        }
+        if let Some(stdout) = self.ends.stdout.open()
+            && !self.shared.reader_is_gone()
+            && self.shared.pause()
+        {
+            self.paused = true;
+            self.intake.stats.pauses += 1;
+            self.shared.note_stats(&self.intake.stats);
+            io.pause(stdout);
+        }
+    }
+
+    /// Reads again: the reader caught up, or is gone, or the agent is being closed.
+    pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
+        if self.paused {
+            self.paused = false;
+            self.shared.unpause();
+            if let Some(stdout) = self.ends.stdout.open() {
+                io.read(stdout);
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Floor 2. What an agent's handles and its engine share.
+//!
+//! Each lock is held for a few instructions and never across a wait or a system call, so neither
+//! a slow reader nor a blocked writer can hold up the engine or a close.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::close_policy::CloseMode;
+use crate::close_report::{CloseReason, CloseReport, CloseStage, Closing};
+use crate::config::{Framing, Limits};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::exit_status::ExitStatus;
+use crate::latch::Latch;
+use crate::metrics::{Backend, Stats};
+
+/// One agent, as its handles see it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) pid: u32,
+    /// `pid 123 (claude)`, for errors and traces.
+    pub(crate) label: String,
+    pub(crate) framing: Framing,
+    pub(crate) limits: Limits,
+    /// Where its engine keeps it; set when the engine takes it over.
+    slot: AtomicUsize,
+    inbox: Mutex<Inbox>,
+    /// Weight of the events delivered and not yet taken.
+    inbox_bytes: AtomicUsize,
+    /// The engine stopped reading because of that weight.
+    paused: AtomicBool,
+    reader_gone: AtomicBool,
+    outbox: Mutex<Outbox>,
+    /// Set once, when the close is done.
+    pub(crate) outcome: Latch<CloseReport>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    ended: bool,
+    waker: Option<Waker>,
+    stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    frames: Vec<Vec<u8>>,
+    /// Bytes accepted and not yet on the pipe, those the engine has taken included.
+    bytes: usize,
+    refused: Option<Error>,
+    /// Accepted bytes will never be written: the pipe broke or the agent was closed.
+    lost: bool,
+    wakers: Vec<Waker>,
+    interrupt: Option<Vec<u8>>,
+}
+
+/// What became of an attempt to queue a frame.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// Queued. The engine has to be told if it was empty.
+    Taken { tell_engine: bool },
+    /// No room: the waker is registered, the frame comes back.
+    Full(Vec<u8>),
+    /// Never again.
+    Refused(Error),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds these locks panics half-way; the data is good even if a thread died.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(pid: u32, label: String, framing: Framing, limits: Limits) -> Self {
+        Self {
+            pid,
+            label,
+            framing,
+            limits,
+            slot: AtomicUsize::new(usize::MAX),
+            inbox: Mutex::default(),
+            inbox_bytes: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
+            reader_gone: AtomicBool::new(false),
+            outbox: Mutex::default(),
+            outcome: Latch::new(),
+        }
+    }
+
+    // The engine's side.
+
+    /// The engine ended before it took the child over: it is killed, nobody must wait for it.
+    pub(crate) fn never_adopted(&self) {
+        let error = Error::new(ErrorKind::EngineStopped, "write", "the engine was shut down");
+        self.refuse_writes(error.on_agent(self.label.as_str()));
+        self.end_inbox();
+        self.outcome.set(CloseReport(Arc::new(Closing {
+            backend: Backend::IoUring,
+            pid: self.pid,
+            command: self.label.clone(),
+            mode: CloseMode::Abort,
+            reason: CloseReason::Shutdown,
+            ended_by: CloseStage::Refuse,
+            stages: Vec::new(),
+            exit: ExitStatus::Unknown,
+            stats: Stats::default(),
+            unsent_bytes: 0,
+            unsent_records: 0,
+            killed_extra: 0,
+            outputs_held: false,
+            stderr_tail: String::new(),
+        })));
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_slot(&self, slot: usize) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Hands a turn's events over in one go and wakes the reader once. Returns the weight now
+    /// unread.
+    pub(crate) fn deliver(&self, batch: &mut Vec<Event>, weight: usize, stats: &Stats) -> usize {
+        let unread = self.inbox_bytes.fetch_add(weight, Ordering::SeqCst) + weight;
+        let waker = {
+            let mut inbox = lock(&self.inbox);
+            inbox.events.extend(batch.drain(..));
+            inbox.stats = *stats;
+            if inbox.events.is_empty() { None } else { inbox.waker.take() }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        unread
+    }
+
+    /// Shows counters that changed after the turn's events were handed over.
+    pub(crate) fn note_stats(&self, stats: &Stats) {
+        lock(&self.inbox).stats = *stats;
+    }
+
+    /// No event will follow.
+    pub(crate) fn end_inbox(&self) {
+        let waker = {
+            let mut inbox = lock(&self.inbox);
+            inbox.ended = true;
+            inbox.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Unread weight.
+    pub(crate) fn unread(&self) -> usize {
+        self.inbox_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Notes that reading stopped. False if the reader caught up in between: then it may go on.
+    pub(crate) fn pause(&self) -> bool {
+        self.paused.store(true, Ordering::SeqCst);
+        if self.unread() <= self.low_water() {
+            return !self.paused.swap(false, Ordering::SeqCst);
+        }
+        true
+    }
+
+    pub(crate) fn unpause(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn reader_is_gone(&self) -> bool {
+        self.reader_gone.load(Ordering::SeqCst)
+    }
+
+    /// The frames accepted since the last call.
+    pub(crate) fn take_frames(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut lock(&self.outbox).frames)
+    }
+
+    /// `count` bytes left the queue; writers that waited for room are woken.
+    pub(crate) fn written(&self, count: usize) {
+        let wakers = {
+            let mut outbox = lock(&self.outbox);
+            outbox.bytes = outbox.bytes.saturating_sub(count);
+            if outbox.bytes >= self.limits.outbox_high && outbox.bytes > 0 {
+                Vec::new()
+            } else {
+                std::mem::take(&mut outbox.wakers)
+            }
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Refuses writes from now on, for the first reason given.
+    pub(crate) fn refuse_writes(&self, why: Error) {
+        let wakers = {
+            let mut outbox = lock(&self.outbox);
+            outbox.refused.get_or_insert(why);
+            std::mem::take(&mut outbox.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Accepted bytes will never be written. Comes after [`refuse_writes`](Self::refuse_writes).
+    pub(crate) fn lose_writes(&self) {
+        let wakers = {
+            let mut outbox = lock(&self.outbox);
+            outbox.lost = outbox.bytes > 0;
+            std::mem::take(&mut outbox.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The interrupt request of the session, if a turn is open.
+    pub(crate) fn interrupt(&self) -> Option<Vec<u8>> {
+        lock(&self.outbox).interrupt.clone()
+    }
+
+    // The handles' side.
+
+    fn low_water(&self) -> usize {
+        self.limits.inbox_high / 2
+    }
+
+    /// Moves what is there to `local`. Registers `waker` if nothing is. False once ended and
+    /// empty.
+    pub(crate) fn take_events(&self, local: &mut VecDeque<Event>, waker: &Waker) -> bool {
+        let mut inbox = lock(&self.inbox);
+        if inbox.events.is_empty() {
+            if inbox.ended {
+                return false;
+            }
+            match &mut inbox.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        } else {
+            std::mem::swap(local, &mut inbox.events);
+        }
+        true
+    }
+
+    /// The reader took an event of this weight. True if the engine has to be told to read on.
+    pub(crate) fn consumed(&self, weight: usize) -> bool {
+        let before = self.inbox_bytes.fetch_sub(weight, Ordering::SeqCst);
+        before.saturating_sub(weight) <= self.low_water()
+            && self.paused.load(Ordering::SeqCst)
+            && self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    /// Nobody will read any more; what is queued is dropped.
+    pub(crate) fn drop_reader(&self) {
+        self.reader_gone.store(true, Ordering::SeqCst);
+        let events = std::mem::take(&mut lock(&self.inbox).events);
+        drop(events);
+    }
+
+    /// Queues a frame, or registers `waker` for when there may be room.
+    pub(crate) fn offer(&self, frame: Vec<u8>, waker: &Waker) -> Offer {
+        let mut outbox = lock(&self.outbox);
+        if let Some(why) = &outbox.refused {
+            return Offer::Refused(why.clone());
+        }
+        // An empty queue takes any record, so the limit can never starve a large one.
+        if outbox.bytes > 0 && outbox.bytes + frame.len() > self.limits.outbox_high {
+            remember(&mut outbox.wakers, waker);
+            return Offer::Full(frame);
+        }
+        outbox.bytes += frame.len();
+        let tell_engine = outbox.frames.is_empty();
+        outbox.frames.push(frame);
+        Offer::Taken { tell_engine }
+    }
+
+    /// `Some(Ok)` once every accepted byte is on the pipe; registers `waker` until then.
+    pub(crate) fn poll_flushed(&self, waker: &Waker) -> Option<Result<(), Error>> {
+        let mut outbox = lock(&self.outbox);
+        if let (true, Some(why)) = (outbox.lost, &outbox.refused) {
+            return Some(Err(why.clone()));
+        }
+        if outbox.bytes == 0 {
+            return Some(Ok(()));
+        }
+        remember(&mut outbox.wakers, waker);
+        None
+    }
+
+    /// Sets or clears the request that a graceful close sends first.
+    pub(crate) fn set_interrupt(&self, request: Option<Vec<u8>>) {
+        lock(&self.outbox).interrupt = request;
+    }
+
+    /// A snapshot, at most one engine turn old.
+    pub(crate) fn stats(&self) -> Stats {
+        lock(&self.inbox).stats
+    }
+}
+
+/// One entry a task, however often it polls.
+fn remember(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
+}

@@ -1,0 +1,123 @@
+//! Floor 2. One agent: its child, its descriptors, its framer, its queues and its close.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::close_policy::ClosePolicy;
+use crate::frame::{Framer, StderrLines};
+use crate::metrics::Backend;
+use crate::pipe_io::{EndId, PipeIo, Role};
+use crate::process::Child;
+
+use super::close::Closing;
+use super::intake::Intake;
+use super::shared::Shared;
+use super::write_queue::WriteQueue;
+
+/// One descriptor of the agent, as far as this end knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Open(EndId),
+    /// Given to `PipeIo::close`; its `Closed` is awaited.
+    Closing,
+    Closed,
+}
+
+impl End {
+    pub(super) fn open(self) -> Option<EndId> {
+        match self {
+            Self::Open(id) => Some(id),
+            Self::Closing | Self::Closed => None,
+        }
+    }
+}
+
+/// The four descriptors that an agent costs this process.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdin: End,
+    pub(super) stdout: End,
+    pub(super) stderr: End,
+    pub(super) exit: End,
+}
+
+impl Ends {
+    pub(super) fn get_mut(&mut self, role: Role) -> Option<&mut End> {
+        match role {
+            Role::Stdin => Some(&mut self.stdin),
+            Role::Stdout => Some(&mut self.stdout),
+            Role::Stderr => Some(&mut self.stderr),
+            Role::Exit => Some(&mut self.exit),
+            Role::Wake => None,
+        }
+    }
+
+    /// Closes the given descriptors that are open, in one submission.
+    pub(super) fn close(&mut self, io: &mut dyn PipeIo, roles: &[Role]) {
+        let mut ids = Vec::with_capacity(roles.len());
+        for role in roles {
+            if let Some(end) = self.get_mut(*role)
+                && let Some(id) = end.open()
+            {
+                ids.push(id);
+                *end = End::Closing;
+            }
+        }
+        if !ids.is_empty() {
+            io.close(&ids);
+        }
+    }
+
+    pub(super) fn pipes_closed(&self) -> bool {
+        [self.stdin, self.stdout, self.stderr].iter().all(|end| *end == End::Closed)
+    }
+
+    pub(super) fn all_closed(&self) -> bool {
+        self.pipes_closed() && self.exit == End::Closed
+    }
+}
+
+/// One agent on an engine thread. Methods live with their verb: `read.rs`, `write.rs`,
+/// `close.rs`.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(super) shared: Arc<Shared>,
+    pub(super) child: Child,
+    pub(super) program: String,
+    pub(super) backend: Backend,
+    pub(super) ends: Ends,
+    pub(super) policy: ClosePolicy,
+
+    pub(super) framer: Framer,
+    pub(super) stderr: StderrLines,
+    pub(super) intake: Intake,
+    /// Reading stdout is stopped until the reader catches up.
+    pub(super) paused: bool,
+    pub(super) last_output: Instant,
+    pub(super) stdout_ended: bool,
+    pub(super) stderr_ended: bool,
+    /// Stdout ended and the agent lives: when that is taken for the end of the session.
+    pub(super) mute_deadline: Option<Instant>,
+
+    pub(super) queue: WriteQueue,
+    /// How much of the buffer in flight is on the pipe. `Some` while a write is in the kernel.
+    pub(super) write_offset: Option<usize>,
+    pub(super) end_when_flushed: bool,
+
+    pub(super) exited: bool,
+    pub(super) close: Option<Closing>,
+}
+
+impl Transport {
+    /// When this agent wants a tick.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.close {
+            Some(closing) => closing.plan.deadline(),
+            None => self.mute_deadline,
+        }
+    }
+
+    pub(super) fn outputs_ended(&self) -> bool {
+        self.stdout_ended && self.stderr_ended
+    }
+}

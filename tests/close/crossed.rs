@@ -1,0 +1,122 @@
+//! Closing an agent while something else happens to it: both pipes full, a death half-way, a
+//! status taken by somebody else, more output than may be kept.
+
+use std::time::{Duration, Instant};
+
+use agentpipe::{ClosePolicy, CloseStage, Engine, Event, ExitStatus, Limits};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
+use crate::support::{HANG, assert_sound, fake, record_bytes, rest, spawn};
+
+fn engine() -> Engine {
+    Engine::new().expect("io_uring is needed for these tests; see `agentpipe doctor`")
+}
+
+fn pid_of(agent: &agentpipe::Agent) -> Pid {
+    Pid::from_raw(agent.pid().try_into().expect("a pid")).expect("a pid")
+}
+
+/// Writer and agent each wait for the other: the agent blocks on its stdout and does not read,
+/// the writer blocks on its stdin and does not drain. Reading breaks the knot.
+#[test]
+fn both_pipes_full_is_no_deadlock() {
+    let engine = engine();
+    let limits = Limits::new().inbox_high(1);
+    let mut agent =
+        engine.spawn_blocking(fake(&["--flood", "2m"]).limits(limits)).expect("it starts");
+    while agent.stats().pauses == 0 {
+        std::thread::yield_now();
+    }
+    let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(50_000));
+    for _ in 0..10 {
+        agent.send_blocking(&record).expect("accepted");
+    }
+    let report = agent.close_blocking();
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+    assert_eq!((report.unsent_records(), report.stats().records_out), (0, 10), "{report:?}");
+    let echoed = 10 * (record.len() + 1);
+    assert_eq!(record_bytes(&rest(&mut agent)), (2 << 20) + echoed, "{report}");
+    assert_sound(&report);
+}
+
+/// An idle CLI of either kind leaves at the end of its input.
+#[test]
+fn an_idle_cli_of_either_kind_leaves_by_itself() {
+    let engine = engine();
+    for like in ["claude-native", "claude-node"] {
+        let agent = spawn(&engine, &["--like", like]);
+        let report = agent.close_blocking();
+        assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+        assert!(report.total() < Duration::from_secs(2), "{like}: {report:?}");
+        assert_sound(&report);
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_during_its_close_is_reported_so() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
+    let pid = pid_of(&agent);
+    let (reader, writer) = agent.split();
+    let begun = Instant::now();
+    let closing = std::thread::spawn(move || {
+        reader.close_with_blocking(ClosePolicy::graceful().drain(Duration::from_secs(60)))
+    });
+    // Its input is closed once the close has got as far as Drain.
+    while writer.send_blocking("{}").is_ok() {
+        std::thread::yield_now();
+    }
+    kill_process(pid, Signal::KILL).expect("it lives");
+    let report = closing.join().expect("no panic");
+    assert_eq!(report.exit(), ExitStatus::Signal(9));
+    assert!(report.stage() <= CloseStage::Drain, "{report}");
+    assert!(begun.elapsed() < HANG, "{report:?}");
+    assert_sound(&report);
+}
+
+/// A `waitpid(-1)` elsewhere in the host takes the status. The close says so and does not hang.
+#[test]
+fn an_exit_status_taken_by_somebody_else_is_reported_as_unknown() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
+    let pid = pid_of(&agent);
+    // Taken in the same instant as it dies: whoever is first has it, and both ways must end well.
+    let thief = std::thread::spawn(move || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+    kill_process(pid, Signal::KILL).expect("it lives");
+    let stolen = matches!(thief.join().expect("no panic"), Ok(Some(_)));
+    let report = agent.closed_blocking();
+    let expected = if stolen { ExitStatus::Unknown } else { ExitStatus::Signal(9) };
+    assert_eq!(report.exit(), expected, "{report}");
+    assert_sound(&report);
+}
+
+/// More output than may be kept while closing: what is over is counted, not kept, not blocking.
+#[test]
+fn output_beyond_the_drain_budget_is_counted_and_dropped() {
+    let engine = engine();
+    let limits = Limits::new().inbox_high(64 << 10).drain_max(1 << 20);
+    let mut agent =
+        engine.spawn_blocking(fake(&["--flood", "8m"]).limits(limits)).expect("it starts");
+    while agent.stats().pauses == 0 {
+        std::thread::yield_now();
+    }
+    let report = agent.close_blocking();
+    let stats = *report.stats();
+    assert_eq!((stats.records_in, stats.bytes_in), (8192, 8 << 20), "{report}");
+    let kept = rest(&mut agent);
+    let records = kept.iter().filter(|event| matches!(event, Event::Record(_))).count() as u64;
+    assert_eq!(records + stats.records_discarded, 8192, "{report}");
+    assert!(stats.records_discarded > 6000 && records > 500, "{report}");
+    assert_eq!(stats.bytes_discarded, stats.records_discarded * 1023, "{report}");
+    assert_sound(&report);
+}
+
+/// Killing it is somebody else's right, too: nothing waits for an agent that is gone.
+#[test]
+fn an_agent_killed_from_outside_ends_its_reader() {
+    let engine = engine();
+    let mut agent = spawn(&engine, &[]);
+    kill_process(pid_of(&agent), Signal::KILL).expect("it lives");
+    assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Signal(9))]);
+    assert_sound(&agent.close_blocking());
+}

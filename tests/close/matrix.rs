@@ -1,0 +1,372 @@
+//! The close matrix through the library: each way an agent can misbehave, a real child each, and
+//! what the report says of it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::support::{HANG, assert_gone, assert_sound, fake, record_bytes, rest, spawn};
+use agentpipe::{
+    CloseMode, ClosePolicy, CloseReason, CloseStage, Engine, ErrorKind, Event, ExitStatus,
+};
+
+fn engine() -> Engine {
+    Engine::new().expect("io_uring is needed for these tests; see `agentpipe doctor`")
+}
+
+/// Every rung is short, so that a test of the last one is quick.
+fn quick() -> ClosePolicy {
+    ClosePolicy::graceful()
+        .flush(Duration::from_millis(100))
+        .settle_max(Duration::from_millis(50))
+        .drain(Duration::from_millis(200))
+        .terminate(Duration::from_millis(100))
+        .cut(Duration::from_millis(100))
+}
+
+/// Closes until one was quick enough, ten times at the most, alone: a busy machine may delay any
+/// one, and the hazard is seconds every time. What a round asserts of the content holds in each.
+fn once_within(limit: Duration, mut close: impl FnMut() -> Duration) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut took = Vec::new();
+    while took.last().is_none_or(|last| *last >= limit) {
+        assert!(took.len() < 10, "never within {limit:?}: {took:?}");
+        took.push(close());
+    }
+}
+
+#[test]
+fn an_idle_agent_leaves_at_the_end_of_its_input() {
+    let engine = engine();
+    once_within(Duration::from_millis(100), || {
+        let mut agent = spawn(&engine, &[]);
+        agent.send_blocking(r#"{"n":1}"#).expect("accepted");
+        assert!(agent.next_record_blocking().is_some());
+        let report = agent.close_blocking();
+        assert_eq!(report.stage(), CloseStage::Drain);
+        assert_eq!(report.exit(), ExitStatus::Code(0));
+        assert_eq!((report.stats().records_in, report.stats().records_out), (1, 1));
+        assert_eq!((report.unsent_bytes(), report.killed_extra()), (0, 0));
+        assert_sound(&report);
+        report.total()
+    });
+}
+
+/// The stall this crate exists for: the parent stops reading, the child sits in write(2) with a
+/// SIGTERM handler that restarts it, and every rung of the ladder is waited out.
+#[test]
+fn an_unread_full_stdout_is_drained_and_delivered_in_full() {
+    let engine = engine();
+    for flags in [["--flood", "3m", "--sigterm-restart"], ["--flood", "3m", "--ignore-sigterm"]] {
+        once_within(Duration::from_millis(100), || {
+            let mut agent = spawn(&engine, &flags);
+            while agent.stats().pauses == 0 {
+                std::thread::yield_now();
+            }
+            let report = agent.close_blocking();
+            assert_eq!(report.stage(), CloseStage::Drain, "{report}");
+            assert_eq!(report.exit(), ExitStatus::Code(0));
+            assert_eq!(report.stats().records_discarded, 0);
+            assert_eq!(record_bytes(&rest(&mut agent)), 3 << 20);
+            assert_sound(&report);
+            report.total()
+        });
+    }
+}
+
+/// Real CLIs do not block in write(2): they queue in memory, and do not act on the end of their
+/// input while the queue is unread. One build drops its queue then.
+#[test]
+fn a_queue_of_13_mb_inside_the_agent_is_delivered_in_full() {
+    let engine = engine();
+    for like in ["claude-native", "claude-node"] {
+        once_within(Duration::from_millis(150), || {
+            let mut agent =
+                spawn(&engine, &["--like", like, "--backlog", "13m", "--backlog-at-start"]);
+            while agent.stats().pauses == 0 {
+                std::thread::yield_now();
+            }
+            let report = agent.close_blocking();
+            assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+            assert_eq!(report.stats().truncated_tail_bytes, 0, "{like}: {report}");
+            let events = rest(&mut agent);
+            assert!(record_bytes(&events) >= 13 << 20, "{like}: {report}");
+            assert_sound(&report);
+            report.total()
+        });
+    }
+}
+
+#[test]
+fn a_close_right_after_the_last_record_loses_nothing() {
+    let engine = engine();
+    for like in ["claude-native", "claude-node"] {
+        once_within(Duration::from_millis(150), || {
+            let mut agent = spawn(&engine, &["--like", like, "--session-state"]);
+            let user = r#"{"type":"user","message":{"role":"user","content":"Hello."}}"#;
+            agent.send_blocking(user).expect("accepted");
+            loop {
+                let record = agent.next_record_blocking().expect("a result comes");
+                if record.envelope().expect("JSON").kind.as_deref() == Some("result") {
+                    break;
+                }
+            }
+            let report = agent.close_blocking();
+            assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+            let late = rest(&mut agent);
+            assert!(matches!(late[0], Event::Record(_)), "{like}: the state record came: {late:?}");
+            assert_sound(&report);
+            report.total()
+        });
+    }
+}
+
+#[test]
+fn a_flood_that_never_ends_is_cut_within_the_sum_of_the_settings() {
+    let engine = engine();
+    let flags = ["--flood", "--never-read-stdin", "--ignore-sigterm"];
+    let agent = spawn(&engine, &flags);
+    let begun = Instant::now();
+    let report = agent.close_with_blocking(quick());
+    let bound = quick().worst_case() + Duration::from_millis(250);
+    assert!(begun.elapsed() < bound, "{report:?}");
+    assert!(report.stage() >= CloseStage::Cut, "{report}");
+    assert_sound(&report);
+}
+
+/// Writer and child each wait for the other: 900 KB are accepted, the pipe takes 64 KiB.
+#[test]
+fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);
+    let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(90_000));
+    for _ in 0..10 {
+        agent.send_blocking(&record).expect("accepted");
+    }
+    let report = agent.close_with_blocking(quick());
+    let stats = report.stats();
+    let accepted = 10 * (record.len() as u64 + 1);
+    assert_eq!(stats.bytes_out + report.unsent_bytes(), accepted, "{report:?}");
+    assert!(report.unsent_bytes() > 0);
+    assert_eq!(stats.records_out + report.unsent_records(), 10);
+    assert_eq!(report.stage(), CloseStage::Terminate);
+    assert_sound(&report);
+}
+
+#[test]
+fn an_agent_that_ignores_the_end_of_input_is_terminated() {
+    let engine = engine();
+    let report = spawn(&engine, &["--ignore-eof"]).close_with_blocking(quick());
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Terminate, ExitStatus::Signal(15)));
+    assert_sound(&report);
+}
+
+#[test]
+fn an_agent_that_ignores_sigterm_too_is_killed() {
+    let engine = engine();
+    let report = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).close_with_blocking(quick());
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Kill, ExitStatus::Signal(9)));
+    assert_sound(&report);
+}
+
+/// A grandchild holds the pipe: exit and end of output are two events.
+#[test]
+fn a_grandchild_holding_stdout_is_waited_for_shortly_and_swept() {
+    let engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    for setsid in [false, true] {
+        let file = dir.path().join(format!("pids-{setsid}"));
+        let path = file.to_str().expect("text");
+        let mut flags = vec!["--grandchild-holds-stdout", "30s", "--print-pids", path];
+        if setsid {
+            flags.push("--setsid");
+        }
+        let mut agent = spawn(&engine, &flags);
+        agent.send_blocking("{}").expect("accepted");
+        agent.next_record_blocking().expect("it is up");
+        let report = agent.close_blocking();
+        assert!(report.outputs_held(), "{report}");
+        assert_eq!(report.exit(), ExitStatus::Code(0));
+        assert!(report.total() < HANG / 4, "{report:?}");
+        let pids: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&file).expect("written")).expect("JSON");
+        let grandchild = pids["grandchild"].as_u64().expect("a pid");
+        assert_eq!(report.killed_extra(), u64::from(!setsid), "{report}");
+        let grandchild = i32::try_from(grandchild).expect("a pid");
+        if setsid {
+            // Out of its group, it is out of reach: only the pipes are cut from it.
+            let pid = rustix::process::Pid::from_raw(grandchild).expect("a pid");
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+        }
+        assert_sound(&report);
+    }
+}
+
+#[test]
+fn an_agent_that_closes_stdout_and_lives_on_is_closed() {
+    let engine = engine();
+    let command = fake(&["--close-stdout", "--ignore-eof"]).close_policy(quick());
+    let mut agent = engine.spawn_blocking(command).expect("it starts");
+    let events = rest(&mut agent);
+    assert_eq!(events, [Event::Exit(ExitStatus::Signal(15))]);
+    let report = agent.close_blocking();
+    assert_eq!(report.reason(), CloseReason::OutputEnded);
+    assert_sound(&report);
+}
+
+#[test]
+fn a_dead_agent_is_reported_with_its_exit_and_refuses_writes_with_the_cause() {
+    let engine = engine();
+    let mut agent = spawn(&engine, &["--exit-now", "--exit-code", "3", "--stderr", "no licence"]);
+    assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Code(3))]);
+    let report = agent.close_blocking();
+    assert_eq!((report.stage(), report.reason()), (CloseStage::Refuse, CloseReason::Exited));
+    assert_eq!(report.exit(), ExitStatus::Code(3));
+    let error = agent.send_blocking("{}").expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    let text = error.to_string();
+    assert!(text.contains("exit code 3") && text.contains("no licence"), "{text}");
+    assert_sound(&report);
+}
+
+#[test]
+fn an_agent_killed_by_a_signal_of_its_own_is_reported_so() {
+    let engine = engine();
+    let mut agent = spawn(&engine, &["--exit-now", "--die-by-signal", "SEGV"]);
+    assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Signal(11))]);
+    assert_sound(&agent.close_blocking());
+}
+
+#[test]
+fn closing_twice_gives_the_same_report() {
+    let engine = engine();
+    let agent = spawn(&engine, &[]);
+    let first = agent.close_blocking();
+    assert_eq!(first, agent.close_blocking());
+    assert_eq!(first, agent.abort_blocking());
+    assert_sound(&first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tasks_closing_at_once_get_the_same_report() {
+    let engine = engine();
+    let agent = engine.spawn(fake(&["--flood", "200k"])).await.expect("it starts");
+    let (reader, writer) = agent.split();
+    let one = tokio::spawn(async move { reader.close().await });
+    let two = tokio::spawn(async move { writer.close().await });
+    let (one, two) = (one.await.expect("no panic"), two.await.expect("no panic"));
+    assert_eq!(one, two);
+    assert_sound(&one);
+}
+
+/// A cancelled disconnect left the child alive for good in the reference SDK.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_whose_future_is_dropped_goes_on() {
+    let engine = engine();
+    let agent = engine.spawn(fake(&["--ignore-eof"])).await.expect("it starts");
+    let close = agent.close_with(quick());
+    assert!(tokio::time::timeout(Duration::from_millis(1), close).await.is_err());
+    let report = tokio::time::timeout(HANG, agent.closed()).await.expect("it goes on");
+    assert_eq!(report.stage(), CloseStage::Terminate);
+    assert_sound(&report);
+}
+
+#[test]
+fn an_abort_hurries_a_graceful_close() {
+    let engine = engine();
+    let (reader, writer) = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).split();
+    let begun = Instant::now();
+    let waiting = std::thread::spawn(move || reader.close_blocking());
+    let report = writer.abort_blocking();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{report:?}");
+    assert_eq!(report, waiting.join().expect("no panic"));
+    assert_eq!((report.mode(), report.exit()), (CloseMode::Abort, ExitStatus::Signal(9)));
+    assert_sound(&report);
+}
+
+#[test]
+fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
+    let pid = agent.pid();
+    drop(agent);
+    assert_eq!(engine.abandoned(), 1);
+    assert_gone(pid);
+}
+
+#[test]
+fn an_engine_shut_down_with_a_hundred_agents_leaves_none() {
+    let engine = engine();
+    let kinds: [&[&str]; 5] = [
+        &[],
+        &["--flood", "--ignore-sigterm"],
+        &["--ignore-eof", "--ignore-sigterm"],
+        &["--like", "claude-native", "--backlog", "1m", "--backlog-at-start"],
+        &["--never-read-stdin"],
+    ];
+    let agents: Vec<_> = (0..100).map(|n| spawn(&engine, kinds[n % kinds.len()])).collect();
+    let report = engine.shutdown_blocking(Duration::from_secs(1));
+    assert_eq!(report.agents, 100);
+    assert!(report.total < HANG, "{report:?}");
+    for agent in &agents {
+        let closed = agent.close_report().expect("every agent is reported");
+        assert_eq!(closed.reason(), CloseReason::Shutdown);
+        assert_gone(agent.pid());
+    }
+    let error = engine.spawn_blocking(fake(&[])).expect_err("it is shut down");
+    assert_eq!(error.kind(), ErrorKind::EngineStopped);
+}
+
+#[test]
+fn a_runtime_that_is_gone_does_not_keep_an_agent_alive() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let agent = runtime.block_on(async {
+        let engine = engine();
+        engine.spawn(fake(&["--flood", "--ignore-sigterm"])).await.expect("it starts")
+    });
+    drop(runtime);
+    let pid = agent.pid();
+    // The last handle of the engine, too: it aborts, and waits for that.
+    drop(agent);
+    assert!(!std::fs::exists(format!("/proc/{pid}")).expect("readable"), "{pid} outlived all");
+}
+
+#[test]
+fn an_abort_gives_the_writing_agent_epipe() {
+    let engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let marker = dir.path().join("epipe");
+    let path = marker.to_str().expect("text");
+    let mut agent = spawn(&engine, &["--flood", "--epipe-marker", path, "--never-read-stdin"]);
+    agent.next_record_blocking().expect("it floods");
+    let report = agent.abort_blocking();
+    assert_eq!((report.stage(), report.mode()), (CloseStage::Cut, CloseMode::Abort));
+    assert_eq!(report.exit(), ExitStatus::Code(1));
+    assert!(marker.exists(), "the agent saw EPIPE");
+    assert_sound(&report);
+}
+
+/// A SIGTERM too early lost the last assistant message of real sessions.
+#[test]
+fn a_graceful_close_leaves_time_for_the_transcript() {
+    let engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let marker = dir.path().join("transcript");
+    let path = marker.to_str().expect("text");
+    let report = spawn(&engine, &["--flush-delay", "300ms", "--marker", path]).close_blocking();
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+    assert!(marker.exists(), "{report}");
+}
+
+/// Nobody listens: the output is read on, counted and dropped; the agent is never blocked.
+#[test]
+fn a_dropped_reader_neither_blocks_the_agent_nor_the_close() {
+    let engine = engine();
+    let (reader, writer) = spawn(&engine, &["--flood", "4m"]).split();
+    drop(reader);
+    let report = writer.close_blocking();
+    assert_eq!(report.stats().records_in, 4096, "{report}");
+    assert_eq!(report.stats().bytes_in, 4 << 20);
+    assert!(report.stats().records_discarded > 3000, "{report}");
+    assert_sound(&report);
+}

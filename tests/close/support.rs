@@ -1,0 +1,68 @@
+//! What the tests over real agents share: the built-in agent, and proofs that one is gone.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use agentpipe::{Agent, AgentCommand, CloseReport, Engine, Event};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// The binary under test, which is also the misbehaving agent.
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_agentpipe");
+
+/// A machine that is merely slow never takes this long; a hang always does.
+pub(crate) const HANG: Duration = Duration::from_secs(20);
+
+/// `agentpipe fake` with these flags.
+pub(crate) fn fake(flags: &[&str]) -> AgentCommand {
+    AgentCommand::new(AGENT).arg("fake").args(flags)
+}
+
+/// Spawns it, or fails with the reason.
+pub(crate) fn spawn(engine: &Engine, flags: &[&str]) -> Agent {
+    engine.spawn_blocking(fake(flags)).expect("the built-in agent starts")
+}
+
+/// Reads to the end; the records, and whether the exit came last.
+pub(crate) fn rest(agent: &mut Agent) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(event) = agent.next_blocking() {
+        events.push(event);
+    }
+    assert!(matches!(events.last(), Some(Event::Exit(_))), "the exit is always last");
+    events
+}
+
+/// The bytes of the records among them, line ends included.
+pub(crate) fn record_bytes(events: &[Event]) -> usize {
+    let len = |event: &Event| match event {
+        Event::Record(record) => record.len() + 1,
+        _ => 0,
+    };
+    events.iter().map(len).sum()
+}
+
+/// Waits until nobody has this number any more: dead and reaped.
+pub(crate) fn assert_gone(pid: u32) {
+    let deadline = Instant::now() + HANG;
+    if let Some(pid) = Pid::from_raw(pid.try_into().expect("a pid"))
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+    {
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).expect("pollable");
+    }
+    while fs::exists(format!("/proc/{pid}")).expect("readable") {
+        assert!(Instant::now() < deadline, "process {pid} is still there");
+        std::thread::yield_now();
+    }
+}
+
+/// Everything was counted, and every stage came in its order.
+pub(crate) fn assert_sound(report: &CloseReport) {
+    let stages: Vec<_> = report.stages().iter().map(|(stage, _)| *stage).collect();
+    assert!(stages.is_sorted(), "{report:?}");
+    for stage in ["cut", "reap", "release"] {
+        assert!(stages.iter().any(|s| s.name() == stage), "no {stage}: {report:?}");
+    }
+    assert_gone(report.pid());
+}

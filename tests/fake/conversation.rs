@@ -1,0 +1,113 @@
+//! Echo, the control handshake, stderr, usage errors.
+
+use std::io::Read;
+
+use rustix::io::ioctl_fionread;
+
+use super::{Fake, INITIALIZE, USER, converse, text};
+
+#[test]
+fn echo_returns_every_byte_and_ends_with_the_input() {
+    assert_eq!(text(&[], "one\n\n{\"two\":2}\r\nlast"), "one\n\n{\"two\":2}\r\nlast");
+    assert_eq!(text(&["--echo"], ""), "");
+    let long = format!("{}\n", "x".repeat(300_000));
+    assert_eq!(text(&[], &long), long);
+}
+
+#[test]
+fn echo_answers_each_line_before_the_next_is_sent() {
+    let mut fake = Fake::start(&[]);
+    for number in 0..100 {
+        fake.send(&number.to_string());
+        assert_eq!(fake.line(), format!("{number}\n"));
+    }
+    fake.end_input();
+    assert_eq!(fake.timed_exit().0, Some(0));
+}
+
+#[test]
+fn content_length_frames_go_in_and_out() {
+    let args = ["--framing", "content-length"];
+    let input = "Content-Length: 2\r\n\r\n{}Content-Type: x\r\ncontent-length: 3\r\n\r\n{\n}";
+    let wanted = "Content-Length: 2\r\n\r\n{}Content-Length: 3\r\n\r\n{\n}";
+    assert_eq!(text(&args, input), wanted);
+    let (_, status) = converse(&args, "no header\r\n\r\n");
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn the_control_handshake_is_answered_with_the_id_that_was_sent() {
+    let mut fake = Fake::start(&["--answer-initialize"]);
+    fake.send(INITIALIZE);
+    let response = fake.record();
+    assert_eq!(response["type"], "control_response");
+    assert_eq!(response["response"]["subtype"], "success");
+    assert_eq!(response["response"]["request_id"], "req_1_9f3a01bc");
+    assert_eq!(response["response"]["response"]["pid"], fake.child.id());
+
+    fake.send(
+        r#"{"type":"control_request","request_id":"a\"b","request":{"subtype":"set_model"}}"#,
+    );
+    let response = fake.record();
+    assert_eq!(response["response"]["request_id"], "a\"b");
+    assert_eq!(response["response"]["response"], serde_json::json!({}));
+
+    // Noise from the host and answers to requests that were never made get no answer.
+    fake.send("not json");
+    fake.send(r#"{"type":"control_response","response":{}}"#);
+    fake.send(USER);
+    assert_eq!(fake.record()["type"], "assistant");
+    let result = fake.record();
+    assert_eq!((&result["type"], &result["is_error"]), (&"result".into(), &false.into()));
+    fake.end_input();
+    assert_eq!(fake.rest(), b"");
+    assert_eq!(fake.timed_exit().0, Some(0));
+}
+
+#[test]
+fn stderr_lines_come_first() {
+    let mut fake = Fake::start(&["--stderr", "one", "--stderr", "two", "--exit-now"]);
+    let mut stderr = String::new();
+    fake.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
+    assert_eq!(stderr, "one\ntwo\n");
+    assert_eq!(fake.timed_exit().0, Some(0));
+}
+
+#[test]
+fn a_host_that_does_not_read_stderr_gets_no_answer() {
+    let mut fake = Fake::start(&["--flood-stderr", "1m"]);
+    fake.send("hello");
+    fake.end_input();
+    assert!(fake.is_alive_after(200));
+    let pipe = fake.stdout.as_ref().expect("open").get_ref();
+    assert_eq!(ioctl_fionread(pipe).expect("a pipe"), 0, "no answer while stderr is full");
+    let mut stderr = Vec::new();
+    fake.stderr.take().expect("piped").read_to_end(&mut stderr).expect("a pipe");
+    assert_eq!(stderr.len(), 1 << 20);
+    assert_eq!(fake.line(), "hello\n");
+    assert_eq!(fake.timed_exit().0, Some(0));
+}
+
+#[test]
+fn an_endless_stderr_runs_beside_the_conversation() {
+    let mut fake = Fake::start(&["--flood-stderr"]);
+    fake.send("hello");
+    assert_eq!(fake.line(), "hello\n");
+    fake.end_input();
+    assert_eq!(fake.timed_exit().0, Some(0));
+}
+
+#[test]
+fn contradicting_flags_are_a_usage_error() {
+    for args in [
+        &["--crlf", "--framing", "content-length"][..],
+        &["--rate", "5"],
+        &["--echo", "--answer-initialize"],
+        &["--flood", "--like", "claude-native"],
+        &["--flood", "64q"],
+        &["--record-size", "10"],
+        &["--ignore-sigterm", "--sigterm-restart"],
+    ] {
+        assert_eq!(converse(args, "").1.code(), Some(2), "{args:?}");
+    }
+}

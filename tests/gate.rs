@@ -1,0 +1,213 @@
+//! `agentpipe gate` as a CI job sees it: exit codes, the one line of an error, the page.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+const LIMITS: &str = "schema = 1\n[scenario.close_idle]\np99_us = 500\n";
+
+/// The two files of a run, in a folder that goes with it.
+struct Case {
+    dir: tempfile::TempDir,
+}
+
+impl Case {
+    fn new(limits: &str, report: &str) -> Self {
+        let case = Self { dir: tempfile::tempdir().expect("a folder") };
+        case.write("limits.toml", limits.as_bytes());
+        case.write("report.json", report.as_bytes());
+        case
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).expect("written");
+    }
+
+    fn gate(&self, more: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_agentpipe"))
+            .current_dir(self.dir.path())
+            .args(["gate", "--limits", "limits.toml", "--report", "report.json"])
+            .args(more)
+            .output()
+            .expect("the program runs")
+    }
+}
+
+/// A report whose p99 is this.
+fn report(p99: f64) -> Value {
+    let figures = json!({"n": 50, "p50_us": 10.5, "p90_us": 20.0, "p99_us": p99, "max_us": 9e9});
+    json!({
+        "schema": 1, "version": "0.1.0", "profile": "release", "kernel": "6.18.5",
+        "arch": "x86_64", "cpu": "a | cpu", "cores": 2, "backend": "io_uring",
+        "scenarios": [{"name": "close_idle", "figures": figures,
+            "counts": {"enters_per_record": 2.0}}],
+    })
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The single line on stderr.
+fn assert_one_line(output: &Output, says: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    assert!(text.starts_with("agentpipe: ") && text.len() < 400, "{text:?}");
+    assert!(text.contains(says), "{text:?} does not say {says:?}");
+}
+
+#[test]
+fn a_report_below_its_ceilings_passes_with_0() {
+    let output = Case::new(LIMITS, &report(500.0).to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(0));
+    assert!(stdout(&output).starts_with("### agentpipe gate: pass\n"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("| close_idle | p99_us | 500 | 500 | limits | ok |"));
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn a_regression_exits_3_and_names_the_breach_with_both_figures() {
+    let output = Case::new(LIMITS, &report(312_000.0).to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(3));
+    let breach = "close_idle p99_us: 312000 is above the limit of 500";
+    assert!(stdout(&output).contains(breach), "{}", stdout(&output));
+    assert!(stdout(&output).contains("| 312000 | 500 | limits | **breach** |"));
+    // A sign of a table in the CPU's name makes no column.
+    assert!(stdout(&output).contains("a   cpu"), "{}", stdout(&output));
+    assert_one_line(&output, breach);
+}
+
+#[test]
+fn another_backend_or_machine_exits_4_and_says_which() {
+    let mut fallback = report(1.0);
+    fallback["backend"] = json!("epoll");
+    fallback["scenarios"][0]["figures"]["p50_us"] = json!(0.5);
+    fallback["scenarios"][0]["figures"]["p90_us"] = json!(0.5);
+    let output = Case::new(LIMITS, &fallback.to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(4));
+    assert_one_line(&output, "backend epoll; the limits are for io_uring");
+
+    let case = Case::new(LIMITS, &report(500.0).to_string());
+    let mut baseline = report(500.0);
+    baseline["kernel"] = json!("6.12.1");
+    case.write("baseline.json", baseline.to_string().as_bytes());
+    let output = case.gate(&["--baseline", "baseline.json"]);
+    assert_eq!(code(&output), Some(4));
+    assert_one_line(&output, "kernel 6.18; the baseline has 6.12");
+    baseline["kernel"] = json!("6.18.99");
+    case.write("baseline.json", baseline.to_string().as_bytes());
+    assert_eq!(code(&case.gate(&["--baseline", "baseline.json"])), Some(0));
+}
+
+// A job must not pass, hang or dump a page because a file was cut off or replaced.
+#[test]
+fn a_hostile_report_exits_1_with_one_line() {
+    let whole = report(1.0).to_string();
+    let with = |key: &str, value: Value| {
+        let mut report = report(600.0);
+        report[key] = value;
+        report.to_string()
+    };
+    let p50 = |value: &str| report(600.0).to_string().replace("10.5", value);
+    let cases = [
+        (whole[..whole.len() / 2].to_owned(), "EOF"),
+        (String::new(), "EOF"),
+        ("[".repeat(100_000), "not a bench report"),
+        ("null".to_owned(), "not a bench report"),
+        (with("schema", json!(2)), "schema 2"),
+        (with("schema", json!("1")), "not a bench report"),
+        (with("extra", json!(1)), "unknown field `extra`"),
+        (with(&"long\n".repeat(10_000), json!(1)), "unknown field `long"),
+        (with("scenarios", json!([])), "no scenario"),
+        (with("cpu", json!("x".repeat(100_000))), "longer than"),
+        (p50("NaN"), "not a bench report"),
+        (p50("null"), "not a bench report"),
+        (p50("1e999"), "not a bench report"),
+        (p50("-1"), "no finite number"),
+        (p50("50"), "do not ascend"),
+        (whole.replace("close_idle", "a | b"), "a name"),
+        ("{}".to_owned(), "missing field `schema`"),
+    ];
+    for (text, says) in cases {
+        let output = Case::new(LIMITS, &text).gate(&[]);
+        assert_eq!(code(&output), Some(1), "{says}");
+        assert_one_line(&output, says);
+    }
+}
+
+#[test]
+fn a_hostile_limits_file_exits_1_with_one_line() {
+    let cases = [
+        ("schema = 1\n[scenario.close_idle", "line 2"),
+        ("", "missing field `schema`"),
+        ("schema = 2\n[scenario.close_idle]\np50_us = 1\n", "schema 2"),
+        ("schema = 1\n", "limits no scenario"),
+        ("schema = 1\n[scenario.close_idle]\n", "no ceiling"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = nan\n", "no finite number"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = inf\n", "no finite number"),
+        ("schema = 1\n[scenario.close_idle]\np51_us = 1\n", "unknown field `p51_us`"),
+        ("schema = 1\n[scenario.close_idel]\np50_us = 1\n", "no such scenario"),
+        ("schema = 1\n[scenario.close_idle]\nratio = 1\n", "no in-run limit"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = 1\n[baseline]\np50 = 0.5\n", "baseline"),
+    ];
+    for (text, says) in cases {
+        let output = Case::new(text, &report(1e3).to_string()).gate(&[]);
+        assert_eq!(code(&output), Some(1), "{says}");
+        assert_one_line(&output, says);
+    }
+}
+
+#[test]
+fn a_file_of_100_mb_a_missing_one_and_one_without_end_exit_1_with_one_line() {
+    let case = Case::new(LIMITS, "");
+    let file = fs::File::create(case.path("report.json")).expect("created");
+    file.set_len(100_000_000).expect("a sparse file");
+    let output = case.gate(&[]);
+    assert_eq!(code(&output), Some(1));
+    assert_one_line(&output, "report.json: larger than the 4 MiB allowed");
+    case.write("report.json", report(1e3).to_string().as_bytes());
+    for (path, says) in [("none.json", "No such file"), ("/dev/zero", "larger than"), (".", "dir")]
+    {
+        let output = case.gate(&["--baseline", path]);
+        assert_eq!(code(&output), Some(1), "{path}");
+        assert_one_line(&output, says);
+    }
+}
+
+#[test]
+fn dashboards_get_their_formats_and_the_exit_code_stays() {
+    let case = Case::new(LIMITS, &report(600.0).to_string());
+    let output = case.gate(&["--format", "github-action-benchmark"]);
+    assert_eq!(code(&output), Some(3));
+    let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(entries[2]["name"], json!("close_idle/p99"));
+    assert_eq!((&entries[2]["unit"], &entries[2]["value"]), (&json!("us"), &json!(600.0)));
+    let output = case.gate(&["--format", "bencher"]);
+    assert_eq!(code(&output), Some(3));
+    let page: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(page["close_idle"]["latency"]["value"], json!(10_500.0));
+    assert_eq!(page["close_idle"]["enters-per-record"]["value"], json!(2.0));
+}
+
+/// What docs/latency-ci.md tells people to copy is a limits file.
+#[test]
+fn the_limits_file_in_the_documentation_is_one() {
+    let page = include_str!("../docs/latency-ci.md");
+    let (_, rest) = page.split_once("```toml\n").expect("a sample");
+    let (sample, _) = rest.split_once("```").expect("it ends");
+    assert!(sample.contains("[scenario.close_idle]"), "{sample}");
+    // It is read whole before the report is: another scenario is missing first.
+    let output = Case::new(sample, &report(1e3).to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(1));
+    assert_one_line(&output, "the report has no such scenario");
+}

@@ -1,0 +1,196 @@
+//! What the library promises by its types alone: every public type crosses threads, and no type of
+//! the crates underneath shows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agentpipe::{
+    Agent, AgentCommand, AgentReader, AgentWriter, Backend, CloseMode, ClosePolicy, CloseReason,
+    CloseReport, CloseStage, Engine, EngineBuilder, Envelope, Error, ErrorKind, Event, ExitStatus,
+    Features, Framing, IoCounters, JsonCheck, Limits, Malformation, Record, Sample, ShutdownReport,
+    Stats,
+};
+
+/// Crates that are an implementation detail. A major version of one must not be one of ours.
+const HIDDEN: &[&str] =
+    &["io_uring", "tokio_uring", "tokio", "rustix", "libc", "slab", "bytes", "pollster", "memchr"];
+
+/// Compiles only where the bounds hold; the value is the type's name without its path.
+fn shared<T: Send + Sync + std::fmt::Debug + 'static>() -> &'static str {
+    let path = std::any::type_name::<T>();
+    let name = path.split('<').next().unwrap_or(path);
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+/// As `shared`, for what everybody may copy about and keep.
+fn shared_and_cloned<T: Send + Sync + Clone + std::fmt::Debug + 'static>() -> &'static str {
+    shared::<T>()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The types that lib.rs re-exports; a `Result` is an alias and no type of its own.
+fn exported() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).expect("lib.rs is there");
+    let uses = text.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next());
+    uses.flat_map(|list| list.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()) && *word != "Result")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_public_type_crosses_threads() {
+    // The story: one Rc in a handle, and no user on a multi-threaded runtime can hold it.
+    let checked = BTreeSet::from([
+        shared::<Agent>(),
+        shared::<AgentReader>(),
+        shared_and_cloned::<AgentWriter>(),
+        shared_and_cloned::<AgentCommand>(),
+        shared_and_cloned::<Backend>(),
+        shared_and_cloned::<CloseMode>(),
+        shared_and_cloned::<ClosePolicy>(),
+        shared_and_cloned::<CloseReason>(),
+        shared_and_cloned::<CloseReport>(),
+        shared_and_cloned::<CloseStage>(),
+        shared_and_cloned::<Engine>(),
+        shared_and_cloned::<EngineBuilder>(),
+        shared_and_cloned::<Envelope<'static>>(),
+        shared_and_cloned::<Error>(),
+        shared_and_cloned::<ErrorKind>(),
+        shared_and_cloned::<Event>(),
+        shared_and_cloned::<ExitStatus>(),
+        shared_and_cloned::<Features>(),
+        shared_and_cloned::<Framing>(),
+        shared_and_cloned::<IoCounters>(),
+        shared_and_cloned::<JsonCheck>(),
+        shared_and_cloned::<Limits>(),
+        shared_and_cloned::<Malformation>(),
+        shared_and_cloned::<Record>(),
+        shared_and_cloned::<Sample>(),
+        shared_and_cloned::<ShutdownReport>(),
+        shared_and_cloned::<Stats>(),
+    ]);
+    let checked: BTreeSet<String> = checked.into_iter().map(str::to_owned).collect();
+    let missing: Vec<String> = exported().difference(&checked).cloned().collect();
+    assert_eq!(missing, Vec::<String>::new(), "exported and not checked here");
+}
+
+fn must_be_send<T: Send>(_: T) -> bool {
+    true
+}
+
+#[test]
+fn every_future_can_be_spawned_on_a_multi_threaded_runtime() {
+    let engine = Engine::new().expect("io_uring");
+    let mut agent = engine.spawn_blocking(AgentCommand::new("cat")).expect("spawns");
+    assert!(must_be_send(engine.spawn(AgentCommand::new("cat"))));
+    assert!(must_be_send(engine.counters()));
+    assert!(must_be_send(engine.shutdown(std::time::Duration::ZERO)));
+    assert!(must_be_send(agent.next()));
+    assert!(must_be_send(agent.next_record()));
+    assert!(must_be_send(agent.send("{}")));
+    assert!(must_be_send(agent.flush()));
+    assert!(must_be_send(agent.close()));
+    assert!(must_be_send(agent.abort()));
+    assert!(must_be_send(agent.close_with(ClosePolicy::abort())));
+    assert!(must_be_send(agent.closed()));
+    // None of them was polled, so nothing has happened.
+    assert_eq!(agent.close_report(), None);
+    agent.abort_blocking();
+}
+
+/// The files whose items users see: floor 0, the engine, and what is above it in the library.
+fn public_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in ["src", "src/engine", "src/local", "src/session"] {
+        collect(&root().join(folder), &mut files);
+    }
+    files
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() && folder != root().join("src") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// What this file imports from a hidden crate.
+fn hidden_words(text: &str) -> BTreeSet<&str> {
+    let mut hidden = BTreeSet::new();
+    for import in text.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {
+        if words(import).next().is_some_and(|first| HIDDEN.contains(&first)) {
+            hidden.extend(words(import).filter(|word| word.starts_with(char::is_uppercase)));
+        }
+    }
+    hidden
+}
+
+/// From each `pub ` that is no `pub(...)` to the body, the value or the end.
+fn public_items(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.match_indices("pub ").filter_map(|(at, _)| {
+        let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        // In a comment it is only a word.
+        if text[line_start..at].contains("//") || text[at..].starts_with("pub use") {
+            return None;
+        }
+        let item = &text[at..];
+        let mut own = words(item).skip(1);
+        let end = match own.next() {
+            // Its fields are public by a `pub` of their own.
+            Some("struct") => item.find(['{', ';', '(']),
+            Some(field) if item[4 + field.len()..].starts_with(':') => item.find('\n'),
+            _ => item.find(['{', ';', '=']),
+        };
+        let end = end.map_or(text.len(), |end| at + end);
+        Some((text[..at].lines().count(), &text[at..end]))
+    })
+}
+
+/// The words of an item that stand for a hidden crate: its name in a path, or an import.
+fn shown<'a>(item: &'a str, hidden: &BTreeSet<&str>) -> Vec<&'a str> {
+    let in_path = |word: &str| HIDDEN.contains(&word) && item.contains(&format!("{word}::"));
+    words(item).filter(|word| hidden.contains(word) || in_path(word)).collect()
+}
+
+#[test]
+fn no_type_of_the_crates_underneath_shows() {
+    // The story: the ring crate's next version would be a breaking change of ours, and two
+    // runtimes bound to two versions of it could not both be used.
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for path in public_files() {
+        let text = fs::read_to_string(&path).expect("a file just listed");
+        let hidden = hidden_words(&text);
+        for (line, item) in public_items(&text) {
+            seen += 1;
+            for word in shown(item, &hidden) {
+                found.push(format!("{}:{}: `{word}` in {item}", path.display(), line + 1));
+            }
+        }
+    }
+    assert!(seen > 150, "the scan sees the public items: {seen}");
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_scan_sees_what_it_looks_for() {
+    let text = "use rustix::process::{Pid, Signal};\npub fn a(b: Pid) {}\n// pub fn c(d: Pid)\n\
+        pub(crate) fn e(f: Pid) {}\npub struct G(pub tokio::H);\npub fn i(\n  j: K,\n) -> Signal {";
+    let text = format!("\n{text}");
+    let hidden = hidden_words(&text);
+    let hits: Vec<&str> = public_items(&text).flat_map(|(_, item)| shown(item, &hidden)).collect();
+    assert_eq!(hits, ["Pid", "tokio", "Signal"]);
+}

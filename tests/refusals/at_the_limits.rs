@@ -1,0 +1,95 @@
+//! The last descriptor of the process.
+
+use std::fs;
+use std::process::Command;
+
+use agentpipe::{Agent, Engine, ErrorKind, ExitStatus};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{check_echo, check_error, check_no_zombie, engine, fake};
+
+const ALONE: &str = "AGENTPIPE_TEST_ALONE";
+
+/// True in the process of its own. Else runs it there, and asserts that the test ran and passed.
+fn alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "--nocapture", "--test-threads=1"])
+        .arg(format!("at_the_limits::{test}"))
+        .env(ALONE, "1")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "it did not run: {text}");
+    false
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("proc").count()
+}
+
+fn spawn_until_refused(engine: &Engine, agents: &mut Vec<Agent>) {
+    loop {
+        assert!(agents.len() < 64, "the limit does not bite");
+        match engine.spawn_blocking(fake(&[])) {
+            Ok(agent) => agents.push(agent),
+            Err(error) => {
+                let says = ["spawn", "RLIMIT_NOFILE", "is 64", "ulimit -n", "4 descriptors"];
+                check_error(&error, ErrorKind::ResourceLimit, &says);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn at_the_descriptor_limit_the_agents_live_on() {
+    // The story: the agent too many. The server must be able to say so, and to go on with those
+    // it has; a leaked descriptor at each try would take those down, too.
+    if !alone("at_the_descriptor_limit_the_agents_live_on") {
+        return;
+    }
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("a lower limit");
+    let engine = engine();
+    let before = open_descriptors();
+    let mut agents = Vec::new();
+    spawn_until_refused(&engine, &mut agents);
+    assert!(agents.len() >= 8, "{}", agents.len());
+    // Four an agent: stdin, stdout, stderr, pidfd.
+    assert_eq!(open_descriptors(), before + 4 * agents.len());
+    for _ in 0..50 {
+        let refused = engine.spawn_blocking(fake(&[])).expect_err("still at the limit");
+        assert_eq!(refused.kind(), ErrorKind::ResourceLimit);
+    }
+    assert_eq!(open_descriptors(), before + 4 * agents.len(), "no descriptor lost");
+    check_no_zombie();
+    for agent in &mut agents {
+        check_echo(agent);
+    }
+
+    // Another engine is refused by the same name. The gap is filled first.
+    let mut fill = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        fill.push(file);
+    }
+    let error = Engine::new().expect_err("no descriptor for it");
+    check_error(&error, ErrorKind::ResourceLimit, &["start", "RLIMIT_NOFILE"]);
+    drop(fill);
+
+    // One leaves, and there is room again for one.
+    let left = agents.pop().expect("there are some");
+    assert_eq!(left.close_blocking().exit(), ExitStatus::Code(0));
+    let count = agents.len();
+    spawn_until_refused(&engine, &mut agents);
+    assert_eq!(agents.len(), count + 1);
+    for agent in &mut agents {
+        check_echo(agent);
+        assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
+    }
+    assert_eq!(open_descriptors(), before);
+}
