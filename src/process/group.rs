@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};
@@ -38,14 +39,7 @@ pub(crate) fn count_members(groups: &[u32]) -> Vec<usize> {
         if !name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
         }
-        // Fits what is wanted of the longest line; a process may end while we look.
-        let mut stat = [0; 512];
-        let Ok(len) =
-            fs::File::open(process.path().join("stat")).and_then(|mut file| file.read(&mut stat))
-        else {
-            continue;
-        };
-        let Some(group) = living_group(&stat[..len]) else { continue };
+        let Some(group) = read_group(&process.path()) else { continue };
         for (wanted, count) in groups.iter().zip(&mut counts) {
             if *wanted == group {
                 *count += 1;
@@ -53,6 +47,22 @@ pub(crate) fn count_members(groups: &[u32]) -> Vec<usize> {
         }
     }
     counts
+}
+
+/// The group a living process is in; `None` once it is dead or where `/proc` hides it.
+///
+/// Zero is a group that our PID namespace cannot name: getpgid(2) says the same, and its
+/// wrapper takes that for a bug of the kernel.
+pub(super) fn group_of(pid: u32) -> Option<u32> {
+    read_group(Path::new(&format!("/proc/{pid}")))
+}
+
+fn read_group(process: &Path) -> Option<u32> {
+    // Fits what is wanted of the longest line; a process may end while we look.
+    let mut stat = [0; 512];
+    let len =
+        fs::File::open(process.join("stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
+    living_group(&stat[..len])
 }
 
 /// The group in a line of `/proc/*/stat`; `None` for a zombie or a line that is none.

@@ -1,33 +1,37 @@
 //! Floor 1. Signals to an agent's process group.
 
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgid, kill_process, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::child::Child;
+use super::group::group_of;
 
 impl Child {
     /// SIGTERM to the group. True if it reached anybody.
     pub(crate) fn terminate(&self) -> bool {
-        self.signal(Signal::TERM)
+        if !self.is_ours() {
+            return false;
+        }
+        let reached = self.sent(Signal::TERM, kill_process_group(self.pid, Signal::TERM));
+        // Once only: many take a second SIGTERM for impatience, and leave without a flush.
+        let elsewhere = group_of(self.pid()).is_some_and(|group| group != self.pid());
+        let alone = elsewhere && self.sent(Signal::TERM, kill_process(self.pid, Signal::TERM));
+        reached || alone
     }
 
     /// SIGKILL to the group. True if it reached anybody.
     pub(crate) fn kill(&self) -> bool {
-        self.signal(Signal::KILL)
-    }
-
-    fn signal(&self, signal: Signal) -> bool {
-        // Reaped by us, or by somebody else in this process: the number is no longer ours.
-        if self.status.is_some() || self.is_stolen() {
+        if !self.is_ours() {
             return false;
         }
-        let reached_group = self.sent(signal, kill_process_group(self.pid, signal));
+        let reached = self.sent(Signal::KILL, kill_process_group(self.pid, Signal::KILL));
         // A leader can leave its own group for another one of the session. It is still ours.
-        let leader_elsewhere = getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid);
-        if leader_elsewhere {
-            return self.sent(signal, kill_process(self.pid, signal)) || reached_group;
-        }
-        reached_group
+        self.sent(Signal::KILL, kill_process(self.pid, Signal::KILL)) || reached
+    }
+
+    /// Not reaped by us, nor by somebody else in this process: the number is still the child's.
+    fn is_ours(&self) -> bool {
+        self.status.is_none() && !self.is_stolen()
     }
 
     fn sent(&self, signal: Signal, result: Result<(), Errno>) -> bool {

@@ -257,11 +257,15 @@ fn node_cuts_its_output_at_the_end_of_input_whether_it_is_read_or_not() {
 #[test]
 fn node_cuts_inside_a_record_even_if_the_pipe_is_full_to_a_record_s_end() {
     // 64 records of 1 KiB fill a pipe exactly: without care the cut would be a clean one.
-    let mut fake = unread("claude-node", &["--record-size", "1k"]);
+    // More than anybody reads in the 8 ms that the end of input takes to be noticed.
+    let size = ["--like", "claude-node", "--backlog", "64m", "--record-size", "1k"];
+    let mut fake = Fake::start(&size);
+    fake.send(USER);
+    fake.wait_until_full();
     fake.end_input();
     let output = fake.rest();
     assert_eq!(fake.timed_exit().0, Some(0));
-    assert!(output.len() < 13 << 20, "{}", output.len());
+    assert!(output.len() < 64 << 20, "{}", output.len());
     assert_ne!(output.last(), Some(&b'\n'));
 }
 
