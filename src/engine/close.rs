@@ -1,26 +1,16 @@
 //! Close, floor 3: asks the engine thread and waits for the report; `transport/close.rs` does it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::close_policy::ClosePolicy;
-use crate::close_report::{CloseReason, CloseReport};
-use crate::transport::Request;
+use crate::close_report::CloseReport;
+use crate::transport;
 
 use super::agent::Agent;
-use super::control::Control;
 use super::handle::Engine;
 use super::reader::AgentReader;
 use super::writer::AgentWriter;
-
-impl Control {
-    /// The engine carries the close out from here on, whatever becomes of the caller.
-    async fn close(self: &Arc<Self>, policy: ClosePolicy) -> CloseReport {
-        self.request(Request::Close(policy, CloseReason::Requested));
-        self.shared.outcome.wait().await
-    }
-}
 
 macro_rules! closing {
     ($handle:ty, $($control:tt)+) => {
@@ -47,7 +37,7 @@ macro_rules! closing {
 
             /// Closes with deadlines of one's own. Cancel-safe as [`close`](Self::close).
             pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
-                self.$($control)+.close(policy).await
+                transport::close(&*self.$($control)+, policy).await
             }
 
             /// [`close`](Self::close) for callers without a runtime. Blocks the thread.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReason;
-use crate::transport::{Request, Shared};
+use crate::transport::{Line, Request, Shared, abandon};
 
 use super::handle::Inner;
 use super::mailbox::{Command, Mailbox};
@@ -28,9 +26,14 @@ impl Control {
     ) -> Arc<Self> {
         Arc::new(Self { shared, mailbox, load, engine })
     }
+}
 
-    /// Asks the engine. Where it has ended, the agent was closed with it.
-    pub(super) fn request(&self, request: Request) {
+impl Line for Control {
+    fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn request(&self, request: Request) {
         self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
     }
 }
@@ -38,11 +41,8 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
-        if self.shared.outcome.get().is_none() {
+        if abandon(self) {
             self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
-            let agent = self.shared.label.as_str();
-            tracing::warn!(agent, "dropped without a close; it is aborted");
-            self.request(Request::Close(ClosePolicy::abort(), CloseReason::Dropped));
         }
     }
 }

@@ -8,14 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::{Backend, IoCounters};
-use crate::process::Spawned;
+use crate::process::{Parcel, Spawned, Spawner, open_parcel};
 use crate::transport::{Shared, label};
 
 use super::agent::Agent;
 use super::builder::EngineBuilder;
 use super::control::Control;
 use super::mailbox::{Adoption, Command, Reply};
-use super::spawner::{Spawner, open_parcel};
 use super::thread::Thread;
 
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
@@ -105,10 +104,7 @@ impl Engine {
         pollster::block_on(self.spawn(command))
     }
 
-    fn order(
-        &self,
-        command: AgentCommand,
-    ) -> Result<Arc<Latch<super::spawner::Parcel<Result<Agent>>>>> {
+    fn order(&self, command: AgentCommand) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
         if self.inner.stopped.load(Ordering::SeqCst) {
             return Err(stopped());
         }

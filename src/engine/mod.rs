@@ -1,6 +1,6 @@
 //! Floor 3: agents on threads of their own, handles that are `Send` and `Sync`.
 //!
-//! `spawner.rs` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
+//! `process::Spawner` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
 //! to it; answers come back through `transport::Shared`. `control.rs` is what the handles of one
 //! agent share. No type of any runtime is named here: futures are woken by plain wakers.
 
@@ -11,7 +11,6 @@ mod control;
 mod handle;
 mod mailbox;
 mod reader;
-mod spawner;
 mod thread;
 mod writer;
 

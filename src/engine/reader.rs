@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use crate::event::Event;
 use crate::metrics::Stats;
 use crate::record::Record;
-use crate::transport::Request;
+use crate::transport;
 
 use super::control::Control;
 
@@ -48,15 +48,7 @@ impl AgentReader {
 
     /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let shared = &self.control.shared;
-        if self.local.is_empty() && !shared.take_events(&mut self.local, context.waker()) {
-            return Poll::Ready(None);
-        }
-        let Some(event) = self.local.pop_front() else { return Poll::Pending };
-        if shared.consumed(event.weight()) {
-            self.control.request(Request::Resume);
-        }
-        Poll::Ready(Some(event))
+        transport::poll_next(&*self.control, &mut self.local, context)
     }
 
     /// [`next`](Self::next) for callers without a runtime. Blocks the thread.
@@ -84,8 +76,6 @@ impl AgentReader {
 
 impl Drop for AgentReader {
     fn drop(&mut self) {
-        self.control.shared.drop_reader();
-        // A paused read would block the agent for nobody.
-        self.control.request(Request::Resume);
+        transport::drop_reader(&*self.control);
     }
 }

@@ -1,12 +1,10 @@
 //! Floor 3. The writing half of an agent.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::frame::encode;
+use crate::error::Result;
 use crate::metrics::Stats;
-use crate::transport::{Offer, Request};
+use crate::transport;
 
 use super::control::Control;
 
@@ -26,17 +24,8 @@ struct Input(Arc<Control>);
 
 impl Drop for Input {
     fn drop(&mut self) {
-        end_input(&self.0);
+        transport::end_input(&*self.0);
     }
-}
-
-fn end_input(control: &Control) {
-    let shared = &control.shared;
-    let error = Error::new(ErrorKind::InputEnded, "write", "the input was ended")
-        .on_agent(shared.label.as_str())
-        .remedy("send before end_input, or spawn another agent");
-    shared.refuse_writes(error);
-    control.request(Request::EndInput);
 }
 
 impl AgentWriter {
@@ -51,38 +40,12 @@ impl AgentWriter {
     /// whole, unless the agent goes away or is closed; the report then counts it as unsent.
     ///
     /// # Errors
-    /// [`InvalidRecord`](ErrorKind::InvalidRecord) and
-    /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) before a byte is sent,
-    /// [`InputEnded`](ErrorKind::InputEnded) after [`end_input`](Self::end_input) or where the
-    /// agent closed its stdin, [`Closed`](ErrorKind::Closed) where the agent is gone or closed.
+    /// [`InvalidRecord`](crate::ErrorKind::InvalidRecord) and
+    /// [`RecordTooLarge`](crate::ErrorKind::RecordTooLarge) before a byte is sent,
+    /// [`InputEnded`](crate::ErrorKind::InputEnded) after [`end_input`](Self::end_input) or where the
+    /// agent closed its stdin, [`Closed`](crate::ErrorKind::Closed) where the agent is gone or closed.
     pub async fn send(&self, record: impl AsRef<[u8]>) -> Result<()> {
-        let shared = &self.control.shared;
-        let mut frame = Vec::new();
-        encode(shared.framing, record.as_ref(), &shared.limits, &mut frame)
-            .map_err(|error| error.on_agent(shared.label.as_str()))?;
-        let mut frame = Some(frame);
-        std::future::poll_fn(|context| self.poll_send(&mut frame, context)).await
-    }
-
-    fn poll_send(
-        &self,
-        frame: &mut Option<Vec<u8>>,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<()>> {
-        let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
-        match self.control.shared.offer(offered, context.waker()) {
-            Offer::Taken { tell_engine } => {
-                if tell_engine {
-                    self.control.request(Request::Write);
-                }
-                Poll::Ready(Ok(()))
-            }
-            Offer::Full(back) => {
-                *frame = Some(back);
-                Poll::Pending
-            }
-            Offer::Refused(error) => Poll::Ready(Err(self.explain(error))),
-        }
+        transport::send(&*self.control, record).await
     }
 
     /// Resolves once every accepted byte is on the agent's stdin pipe. Cancel-safe.
@@ -90,17 +53,13 @@ impl AgentWriter {
     /// # Errors
     /// As [`send`](Self::send), where accepted bytes will never be written.
     pub async fn flush(&self) -> Result<()> {
-        std::future::poll_fn(|context| match self.control.shared.poll_flushed(context.waker()) {
-            Some(result) => Poll::Ready(result.map_err(|error| self.explain(error))),
-            None => Poll::Pending,
-        })
-        .await
+        transport::flush(&self.control.shared).await
     }
 
     /// Ends the agent's input: later writes are refused, and stdin is closed once everything
     /// accepted is written. Reading goes on. Does not wait; calling it again changes nothing.
     pub fn end_input(&self) {
-        end_input(&self.control);
+        transport::end_input(&*self.control);
     }
 
     /// Says that a turn is open, with the record that interrupts it, or (`None`) that it is over.
@@ -112,22 +71,7 @@ impl AgentWriter {
     /// # Errors
     /// As [`send`](Self::send), for a record that may not be sent.
     pub fn set_interrupt(&self, request: Option<&[u8]>) -> Result<()> {
-        let shared = &self.control.shared;
-        let frame = match request {
-            Some(record) => {
-                let mut frame = Vec::new();
-                encode(shared.framing, record, &shared.limits, &mut frame)
-                    .map_err(|error| error.on_agent(shared.label.as_str()))?;
-                Some(frame)
-            }
-            None => None,
-        };
-        let over = frame.is_none();
-        shared.set_interrupt(frame);
-        if over {
-            self.control.request(Request::TurnEnded);
-        }
-        Ok(())
+        transport::set_interrupt(&*self.control, request)
     }
 
     /// [`send`](Self::send) for callers without a runtime. Blocks the thread.
@@ -156,18 +100,5 @@ impl AgentWriter {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.control.shared.stats()
-    }
-
-    /// How the agent ended is worth more than that it is closed.
-    fn explain(&self, error: Error) -> Error {
-        match self.control.shared.outcome.get() {
-            Some(report) if error.kind() != ErrorKind::InputEnded => {
-                let what = format!("the agent is gone: {}", report.exit());
-                Error::new(ErrorKind::Closed, "write", what)
-                    .on_agent(self.control.shared.label.as_str())
-                    .stderr(report.stderr_tail())
-            }
-            _ => error,
-        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! - [`spawn()`]: checks the command, makes the pipes, clones, execs. Every failure has a cause,
 //!   and leaves no descriptor and no zombie behind.
+//! - [`Spawner`]: the thread that does it, so that a slow search or exec stalls nobody.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are
 //!   done by number; the number is ours as long as the leader is not reaped.
 //! - [`group_is_empty`], [`count_members`]: what is left of a group.
@@ -23,6 +24,7 @@ mod pipes;
 mod resolve;
 mod signal;
 mod spawn;
+mod spawner;
 
 #[cfg(test)]
 mod tests;
@@ -30,3 +32,4 @@ mod tests;
 pub(crate) use child::Child;
 pub(crate) use group::{count_members, group_is_empty};
 pub(crate) use spawn::{Spawned, spawn};
+pub(crate) use spawner::{Parcel, Spawner, open_parcel};

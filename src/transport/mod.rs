@@ -16,6 +16,7 @@ mod close_reap;
 mod close_report;
 mod connect;
 mod core;
+mod handle;
 mod intake;
 mod read;
 mod shared;
@@ -25,4 +26,7 @@ mod write_queue;
 
 pub(crate) use connect::label;
 pub(crate) use core::{Core, Request};
-pub(crate) use shared::{Offer, Shared};
+pub(crate) use handle::{
+    Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,
+};
+pub(crate) use shared::Shared;

@@ -1,4 +1,4 @@
-//! Floor 3. The thread that spawns: path searches and slow execs stall neither the caller's
+//! Floor 1. The thread that spawns: path searches and slow execs stall neither the caller's
 //! runtime nor the engine, and the thread lives as long as the engine does.
 
 use std::sync::mpsc::{Sender, channel};
@@ -8,12 +8,13 @@ use std::thread::JoinHandle;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::latch::Latch;
-use crate::process::{Spawned, spawn};
+
+use super::spawn::{Spawned, spawn};
 
 /// What comes back: whoever takes it first has it; if nobody does, it is dropped and undone.
-pub(super) type Parcel<T> = Arc<Mutex<Option<T>>>;
+pub(crate) type Parcel<T> = Arc<Mutex<Option<T>>>;
 
-pub(super) fn open_parcel<T>(parcel: &Parcel<T>) -> Option<T> {
+pub(crate) fn open_parcel<T>(parcel: &Parcel<T>) -> Option<T> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
@@ -34,8 +35,8 @@ impl<T> Drop for Job<T> {
     }
 }
 
-/// The spawning thread of an engine.
-pub(super) struct Spawner<T> {
+/// The spawning thread of an engine. What a job makes of the child is the engine's matter.
+pub(crate) struct Spawner<T> {
     jobs: Option<Sender<Job<T>>>,
     handle: Option<JoinHandle<()>>,
 }
@@ -47,7 +48,7 @@ impl<T> std::fmt::Debug for Spawner<T> {
 }
 
 impl<T: Send + 'static> Spawner<T> {
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let (sender, jobs) = channel::<Job<T>>();
         let handle = std::thread::Builder::new()
             .name("agentpipe-spawn".to_owned())
@@ -67,7 +68,7 @@ impl<T: Send + 'static> Spawner<T> {
     }
 
     /// Spawns in the background. Dropping the reply kills the child as soon as it is there.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         &self,
         command: AgentCommand,
         hand_over: impl FnOnce(Spawned, &AgentCommand) -> T + Send + 'static,

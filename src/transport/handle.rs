@@ -1,0 +1,142 @@
+//! Floor 2. What the handles of an agent do, whoever drives it: the two engines only differ in
+//! how a request reaches the core.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::close_policy::ClosePolicy;
+use crate::close_report::{CloseReason, CloseReport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::frame::encode;
+
+use super::core::Request;
+use super::shared::{Offer, Shared};
+
+/// The way from an agent's handles to whoever drives it.
+pub(crate) trait Line {
+    fn shared(&self) -> &Arc<Shared>;
+
+    /// Asks the driver. Where it has ended, the agent was closed with it.
+    fn request(&self, request: Request);
+}
+
+/// Queues one record, framed. Resolves once it is accepted.
+pub(crate) async fn send<L: Line>(line: &L, record: impl AsRef<[u8]>) -> Result<()> {
+    let mut frame = Some(framed(line.shared(), record.as_ref())?);
+    std::future::poll_fn(|context| poll_send(line, &mut frame, context)).await
+}
+
+fn framed(shared: &Shared, record: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = Vec::new();
+    encode(shared.framing, record, &shared.limits, &mut frame)
+        .map_err(|error| error.on_agent(shared.label.as_str()))?;
+    Ok(frame)
+}
+
+fn poll_send<L: Line>(
+    line: &L,
+    frame: &mut Option<Vec<u8>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<()>> {
+    let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
+    match line.shared().offer(offered, context.waker()) {
+        Offer::Taken { tell_engine } => {
+            if tell_engine {
+                line.request(Request::Write);
+            }
+            Poll::Ready(Ok(()))
+        }
+        Offer::Full(back) => {
+            *frame = Some(back);
+            Poll::Pending
+        }
+        Offer::Refused(error) => Poll::Ready(Err(explain(line.shared(), error))),
+    }
+}
+
+/// Resolves once every accepted byte is on the pipe.
+pub(crate) async fn flush(shared: &Shared) -> Result<()> {
+    std::future::poll_fn(|context| match shared.poll_flushed(context.waker()) {
+        Some(result) => Poll::Ready(result.map_err(|error| explain(shared, error))),
+        None => Poll::Pending,
+    })
+    .await
+}
+
+/// How the agent ended is worth more than that it is closed.
+fn explain(shared: &Shared, error: Error) -> Error {
+    match shared.outcome.get() {
+        Some(report) if error.kind() != ErrorKind::InputEnded => {
+            let what = format!("the agent is gone: {}", report.exit());
+            Error::new(ErrorKind::Closed, "write", what)
+                .on_agent(shared.label.as_str())
+                .stderr(report.stderr_tail())
+        }
+        _ => error,
+    }
+}
+
+/// Refuses further writes, and closes stdin once everything accepted is written.
+pub(crate) fn end_input<L: Line>(line: &L) {
+    let shared = line.shared();
+    let error = Error::new(ErrorKind::InputEnded, "write", "the input was ended")
+        .on_agent(shared.label.as_str())
+        .remedy("send before end_input, or spawn another agent");
+    shared.refuse_writes(error);
+    line.request(Request::EndInput);
+}
+
+/// Notes the record that interrupts the open turn, or that no turn is open.
+pub(crate) fn set_interrupt<L: Line>(line: &L, request: Option<&[u8]>) -> Result<()> {
+    let frame = request.map(|record| framed(line.shared(), record)).transpose()?;
+    let over = frame.is_none();
+    line.shared().set_interrupt(frame);
+    if over {
+        line.request(Request::TurnEnded);
+    }
+    Ok(())
+}
+
+/// The next event; those taken over in one go and not yet given out are in `local`.
+pub(crate) fn poll_next<L: Line>(
+    line: &L,
+    local: &mut VecDeque<Event>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Event>> {
+    let shared = line.shared();
+    if local.is_empty() && !shared.take_events(local, context.waker()) {
+        return Poll::Ready(None);
+    }
+    let Some(event) = local.pop_front() else { return Poll::Pending };
+    if shared.consumed(event.weight()) {
+        line.request(Request::Resume);
+    }
+    Poll::Ready(Some(event))
+}
+
+/// Nobody listens any more.
+pub(crate) fn drop_reader<L: Line>(line: &L) {
+    line.shared().drop_reader();
+    // A paused read would block the agent for nobody.
+    line.request(Request::Resume);
+}
+
+/// The driver carries the close out from here on, whatever becomes of the caller.
+pub(crate) async fn close<L: Line>(line: &L, policy: ClosePolicy) -> CloseReport {
+    line.request(Request::Close(policy, CloseReason::Requested));
+    line.shared().outcome.wait().await
+}
+
+/// The last handle is gone: true if the agent was not closed and is aborted now.
+pub(crate) fn abandon<L: Line>(line: &L) -> bool {
+    let shared = line.shared();
+    if shared.outcome.get().is_some() {
+        return false;
+    }
+    let agent = shared.label.as_str();
+    tracing::warn!(agent, "dropped without a close; it is aborted");
+    line.request(Request::Close(ClosePolicy::abort(), CloseReason::Dropped));
+    true
+}
