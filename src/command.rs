@@ -6,6 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::close_policy::ClosePolicy;
 use crate::config::{Framing, Limits};
+use crate::resource::Resource;
+
+/// Where an agent's cgroup is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CgroupPlace {
+    /// Beneath the one that this process is in.
+    Own,
+    /// Beneath this folder of a cgroup2 file system.
+    Beneath(PathBuf),
+}
 
 /// What to spawn: program, arguments, environment, and the settings of its transport.
 ///
@@ -27,6 +37,13 @@ pub struct AgentCommand {
     pub(crate) close: ClosePolicy,
     pub(crate) stderr_events: bool,
     pub(crate) pipe_size: Option<usize>,
+    /// User and group.
+    pub(crate) user: Option<(u32, u32)>,
+    pub(crate) groups: Option<Vec<u32>>,
+    /// Soft and hard, in the order they were given; `u64::MAX` is no limit.
+    pub(crate) resources: Vec<(Resource, u64, u64)>,
+    pub(crate) cgroup: Option<CgroupPlace>,
+    pub(crate) die_with_parent: bool,
 }
 
 impl AgentCommand {
@@ -44,6 +61,11 @@ impl AgentCommand {
             close: ClosePolicy::default(),
             stderr_events: false,
             pipe_size: None,
+            user: None,
+            groups: None,
+            resources: Vec::new(),
+            cgroup: None,
+            die_with_parent: false,
         }
     }
 
@@ -132,6 +154,72 @@ impl AgentCommand {
         self
     }
 
+    /// Runs the agent as this user and group: real, effective, saved and file system ids. Default:
+    /// those of this process. The supplementary groups are cleared unless [`groups`](Self::groups)
+    /// sets them. `HOME` and `USER` are not touched.
+    ///
+    /// Needs CAP_SETUID and CAP_SETGID, or a user and group that this process has already;
+    /// otherwise the spawn fails with [`NotPermitted`](crate::ErrorKind::NotPermitted). This
+    /// process can then signal the agent only if it keeps CAP_KILL or is root.
+    #[must_use]
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
+        self
+    }
+
+    /// The supplementary groups of the agent. Default: none if [`user`](Self::user) changes the
+    /// user or the group, otherwise those of this process. Needs CAP_SETGID.
+    #[must_use]
+    pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
+        self.groups = Some(gids.into_iter().collect());
+        self
+    }
+
+    /// Sets a resource limit of the agent, soft and hard; `u64::MAX` means unlimited. Default:
+    /// those of this process. The last call for a resource counts.
+    ///
+    /// A soft limit above the hard one is [`InvalidCommand`](crate::ErrorKind::InvalidCommand), a
+    /// hard limit above this process's own without CAP_SYS_RESOURCE
+    /// [`NotPermitted`](crate::ErrorKind::NotPermitted).
+    #[must_use]
+    pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.resources.retain(|(known, _, _)| *known != resource);
+        self.resources.push((resource, soft, hard));
+        self
+    }
+
+    /// Gives the agent a cgroup (version 2) of its own, beneath the one this process is in. The
+    /// agent is born in it, so every process it ever starts is in it, too: those that left the
+    /// process group by `setsid` are killed with the rest. It is removed when the agent is closed.
+    ///
+    /// Where the host does not allow it, the spawn fails with
+    /// [`CgroupUnavailable`](crate::ErrorKind::CgroupUnavailable): there is no silent way around.
+    #[must_use]
+    pub fn cgroup(mut self) -> Self {
+        self.cgroup = Some(CgroupPlace::Own);
+        self
+    }
+
+    /// [`cgroup`](Self::cgroup), beneath a folder of a cgroup2 file system. Limits set on that
+    /// folder hold for all agents beneath it together.
+    #[must_use]
+    pub fn cgroup_beneath(mut self, folder: impl AsRef<Path>) -> Self {
+        self.cgroup = Some(CgroupPlace::Beneath(folder.as_ref().to_owned()));
+        self
+    }
+
+    /// Kills the agent (SIGKILL) when this process ends, however it ends. Default off: it sees the
+    /// end of its input.
+    ///
+    /// The kernel ties this to the thread that spawned; here that is a thread of the engine, which
+    /// lives as long as the engine does. Only the agent itself is killed, not its children, and
+    /// not an agent whose program is set-user-ID or has file capabilities.
+    #[must_use]
+    pub fn die_with_parent(mut self, on: bool) -> Self {
+        self.die_with_parent = on;
+        self
+    }
+
     /// The program as it was given.
     #[must_use]
     pub fn program(&self) -> &OsStr {
@@ -150,6 +238,8 @@ impl fmt::Debug for AgentCommand {
             .field("env_clear", &self.env_clear)
             .field("env_keys", &keys)
             .field("framing", &self.framing)
+            .field("user", &self.user)
+            .field("cgroup", &self.cgroup)
             .finish_non_exhaustive()
     }
 }

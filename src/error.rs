@@ -19,6 +19,10 @@ pub enum ErrorKind {
     ProgramNotExecutable,
     /// The working directory is missing, or no directory, or may not be entered.
     BadWorkingDirectory,
+    /// A privilege is missing: to become another user, or to raise a hard limit.
+    NotPermitted,
+    /// The agent cannot have a cgroup of its own here: none is mounted, or it is not ours to make.
+    CgroupUnavailable,
     /// A limit of this process, user or host was reached: descriptors, processes, memory.
     ResourceLimit,
     /// io_uring is denied here: a seccomp filter or `kernel.io_uring_disabled`.
@@ -48,9 +52,11 @@ impl ErrorKind {
                 io::ErrorKind::InvalidInput
             }
             Self::ProgramNotFound | Self::BadWorkingDirectory => io::ErrorKind::NotFound,
-            Self::ProgramNotExecutable | Self::BackendDenied => io::ErrorKind::PermissionDenied,
+            Self::ProgramNotExecutable | Self::BackendDenied | Self::NotPermitted => {
+                io::ErrorKind::PermissionDenied
+            }
             Self::ResourceLimit => io::ErrorKind::OutOfMemory,
-            Self::BackendUnsupported => io::ErrorKind::Unsupported,
+            Self::BackendUnsupported | Self::CgroupUnavailable => io::ErrorKind::Unsupported,
             Self::InputEnded | Self::Closed => io::ErrorKind::BrokenPipe,
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Io => io::ErrorKind::Other,

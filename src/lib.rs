@@ -49,6 +49,8 @@
 //! F0 config, errors, records, the close policy and report | F1 `ring`, `process`, `frame` |
 //! F2 `transport` | F3 `engine` | F4 `session` | F5 the command line.
 
+mod admission;
+mod capacity;
 mod close_policy;
 mod close_report;
 mod command;
@@ -61,6 +63,7 @@ mod latch;
 mod metrics;
 mod pipe_io;
 mod record;
+mod resource;
 
 mod frame;
 mod process;
@@ -69,6 +72,7 @@ mod transport;
 
 mod engine;
 
+pub use capacity::{Capacity, CapacityLimit};
 pub use close_policy::{CloseMode, ClosePolicy};
 pub use close_report::{CloseReason, CloseReport, CloseStage};
 pub use command::AgentCommand;
@@ -80,6 +84,7 @@ pub use exit_status::ExitStatus;
 pub use features::Features;
 pub use metrics::{Backend, IoCounters, Stats};
 pub use record::{Envelope, Record};
+pub use resource::Resource;
 
 /// The long documents: as pages beside the reference, and so that their samples are tested.
 ///

@@ -27,6 +27,8 @@ pub(crate) enum Role {
     Stderr,
     /// The pidfd.
     Exit,
+    /// `cgroup.events` of its cgroup, while that is being emptied.
+    Cgroup,
     /// The eventfd by which other threads wake the engine. Belongs to no agent.
     Wake,
 }
@@ -99,7 +101,8 @@ pub(crate) trait PipeIo {
     /// Writes `buf[from..]`. At most one write per end may be pending.
     fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused>;
 
-    /// Reports once, as [`Completion::Ready`], when the descriptor is readable.
+    /// Reports once, as [`Completion::Ready`], when the descriptor is readable; for one of
+    /// [`Role::Cgroup`], when it has POLLPRI.
     fn watch(&mut self, end: EndId);
 
     /// Cancels what is pending on each end and closes it, all in one submission, in the order

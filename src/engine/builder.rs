@@ -10,6 +10,7 @@ use super::handle::Engine;
 pub struct EngineBuilder {
     pub(super) threads: usize,
     pub(super) ring: RingConfig,
+    pub(super) max_agents: Option<usize>,
 }
 
 /// More engine threads than this are a mistake, not a setting.
@@ -17,7 +18,7 @@ const THREADS_MAX: usize = 256;
 
 impl EngineBuilder {
     pub(super) fn new() -> Self {
-        Self { threads: 1, ring: RingConfig::default() }
+        Self { threads: 1, ring: RingConfig::default(), max_agents: None }
     }
 
     /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
@@ -33,6 +34,18 @@ impl EngineBuilder {
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.ring.buffers = buffers.clamp(8, 4096).next_power_of_two();
+        self
+    }
+
+    /// The most agents at a time, those being spawned and closed included. A spawn beyond it is
+    /// refused with [`ResourceLimit`](crate::ErrorKind::ResourceLimit) before anything is made.
+    /// Default: no number, so the limits of the host decide.
+    ///
+    /// [`build`](Self::build) then fails if RLIMIT_NOFILE, RLIMIT_NPROC, `pids.max` or another
+    /// limit of [`Engine::capacity`] does not leave room for so many. At least 1.
+    #[must_use]
+    pub fn max_agents(mut self, agents: usize) -> Self {
+        self.max_agents = Some(agents.max(1));
         self
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crate::admission::Admission;
+use crate::capacity::Capacity;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
@@ -30,9 +32,11 @@ pub struct Engine {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    /// Goes first: after it no child can be on its way to a thread.
-    spawner: Spawner<Agent>,
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
+    /// Goes after the engine threads, and so after their agents: one that dies with its parent dies
+    /// with the thread that spawned it. No child can be on its way then: each spawn holds this.
+    spawner: Spawner<Agent>,
+    admission: Admission,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
     pub(super) abandoned: Arc<AtomicU64>,
@@ -60,11 +64,15 @@ impl Engine {
             threads.push((thread, Arc::new(AtomicUsize::new(0))));
         }
         let inner = Inner {
-            spawner: Spawner::start()?,
             threads,
+            spawner: Spawner::start()?,
+            admission: Admission::new(settings.max_agents),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
         };
+        if let Some(wanted) = settings.max_agents {
+            must_fit(wanted, &crate::process::capacity())?;
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -89,6 +97,8 @@ impl Engine {
     /// [`ProgramNotFound`](ErrorKind::ProgramNotFound),
     /// [`ProgramNotExecutable`](ErrorKind::ProgramNotExecutable),
     /// [`BadWorkingDirectory`](ErrorKind::BadWorkingDirectory),
+    /// [`NotPermitted`](ErrorKind::NotPermitted),
+    /// [`CgroupUnavailable`](ErrorKind::CgroupUnavailable),
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
@@ -108,8 +118,17 @@ impl Engine {
         if self.inner.stopped.load(Ordering::SeqCst) {
             return Err(stopped());
         }
+        let permit = self.inner.admission.admit()?;
         let inner = Arc::clone(&self.inner);
-        Ok(self.inner.spawner.spawn(command, move |child, command| inner.hand_over(child, command)))
+        let hand_over = move |child, command: &AgentCommand| inner.hand_over(child, command);
+        Ok(self.inner.spawner.spawn(command, permit, hand_over))
+    }
+
+    /// How many more agents the limits of this process, its user and its host allow now, and which
+    /// of them comes first. Reads `/proc`: some milliseconds on a busy host.
+    #[must_use]
+    pub fn capacity() -> Capacity {
+        crate::process::capacity()
     }
 
     /// Agents whose last handle is still there.
@@ -159,6 +178,27 @@ impl Inner {
         let load = Arc::clone(load);
         Agent::new(Control::new(shared, mailbox, load, self))
     }
+}
+
+/// An engine that promises so many agents must not find out at the last of them.
+fn must_fit(wanted: usize, capacity: &Capacity) -> Result<()> {
+    for limit in capacity.limits() {
+        let room = limit.agents();
+        if room >= wanted as u64 {
+            continue;
+        }
+        let what = format!(
+            "max_agents({wanted}) does not fit: {} is {} with {} in use, which leaves room for \
+             {room} agents at {} each",
+            limit.name, limit.value, limit.used, limit.per_agent
+        );
+        if limit.refuses {
+            return Err(Error::new(ErrorKind::ResourceLimit, "start", what)
+                .remedy("raise it, or ask for fewer agents"));
+        }
+        tracing::warn!("{what}; those beyond get smaller pipes");
+    }
+    Ok(())
 }
 
 fn stopped() -> Error {

@@ -2,6 +2,8 @@
 
 use rustix::process::Pid;
 
+use super::cgroup::{Cgroup, Removal};
+use crate::admission::Permit;
 use crate::exit_status::ExitStatus;
 
 /// The right to signal a child's group and to reap the child. There is one per child.
@@ -15,12 +17,37 @@ pub(crate) struct Child {
     pub(super) pid: Pid,
     /// Set once, by the reap.
     pub(super) status: Option<ExitStatus>,
+    pub(super) cgroup: Option<Cgroup>,
+    /// Its place among the agents of its engine.
+    permit: Option<Permit>,
 }
 
 impl Child {
     /// The process number, which is also that of its process group.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// Removes its cgroup, once nobody is to be left in it. Never blocks.
+    pub(crate) fn remove_cgroup(&mut self) -> Removal {
+        self.cgroup.as_mut().map_or(Removal::Done, Cgroup::remove)
+    }
+
+    /// Leaves who lives in its cgroup alone. It is removed only if it is empty.
+    pub(crate) fn leave_cgroup(&mut self) {
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.leave();
+        }
+    }
+
+    /// The most processes beside this one that a kill found in its cgroup.
+    pub(crate) fn killed_in_cgroup(&self) -> u64 {
+        self.cgroup.as_ref().map_or(0, Cgroup::killed)
+    }
+
+    /// Another agent may take its place.
+    pub(crate) fn give_place_back(&mut self) {
+        self.permit = None;
     }
 
     /// How it ended, once it was reaped.
@@ -34,30 +61,44 @@ impl Child {
 /// spawn that fails half-way leaves nothing.
 #[derive(Debug)]
 pub(super) struct Unclaimed {
+    child: Option<Child>,
     pid: Pid,
-    claimed: bool,
 }
 
 impl Unclaimed {
     pub(super) fn new(pid: Pid) -> Self {
-        Self { pid, claimed: false }
+        let child = Child { pid, status: None, cgroup: None, permit: None };
+        Self { child: Some(child), pid }
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
+    /// The cgroup it was born in.
+    pub(super) fn attach(&mut self, cgroup: Option<Cgroup>) {
+        if let Some(child) = &mut self.child {
+            child.cgroup = cgroup;
+        }
+    }
+
+    /// The place it takes.
+    pub(super) fn hold(&mut self, permit: Option<Permit>) {
+        if let Some(child) = &mut self.child {
+            child.permit = permit;
+        }
+    }
+
     /// Hands the child on; from here the caller must reap it.
     pub(super) fn claim(mut self) -> Child {
-        self.claimed = true;
-        Child { pid: self.pid, status: None }
+        let empty = || Child { pid: self.pid, status: None, cgroup: None, permit: None };
+        self.child.take().unwrap_or_else(empty)
     }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if !self.claimed {
-            let mut child = Child { pid: self.pid, status: None };
+        if let Some(child) = &mut self.child {
             child.kill();
             // Blocks for as long as a SIGKILL takes.
             child.reap_blocking();

@@ -1,13 +1,12 @@
-//! Floor 1. clone and exec at vfork cost, whatever this process holds in memory.
+//! Floor 1. clone at vfork cost, whatever this process holds in memory.
 //!
 //! The child shares our memory until it execs, and our thread stands still meanwhile. So it runs
 //! on a stack of its own, touches only what [`Plan`] prepared, and takes no signal: a handler of
-//! ours would run in it, on our data.
-#![expect(unsafe_code, reason = "clone(2), execve(2) and signal dispositions have no safe form")]
+//! ours would run in it, on our data. What it does is in `child_setup`.
+#![expect(unsafe_code, reason = "clone(2) and clone3(2) have no safe form")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
@@ -16,54 +15,11 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use rustix::process::Pid;
 
 use super::child::Unclaimed;
+use super::child_setup::{Plan, Step, errno_of_last_call, set_signal_mask, set_up_and_exec};
 
-/// Signals are numbered 1 to this; the kernel's set of them is one 64-bit word.
-const LAST_SIGNAL: c_int = 64;
-/// The kernel's `struct sigaction` is at most this long where we run.
-const SIGACTION_WORDS: usize = 8;
 const STACK: usize = 64 * 1024;
 /// At least a page, on every page size Linux has.
 const GUARD: usize = 64 * 1024;
-
-/// All that the child needs, laid out before there is a child.
-pub(super) struct Plan {
-    pub(super) program: CString,
-    pub(super) args: Strings,
-    pub(super) env: Strings,
-    pub(super) cwd: Option<CString>,
-    /// The agent's ends, all above 2, so that putting one in place overwrites no other.
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-}
-
-/// Strings, and the null-terminated array of pointers to them.
-pub(super) struct Strings {
-    owned: Vec<CString>,
-    pointers: Vec<*const c_char>,
-}
-
-impl Strings {
-    pub(super) fn new(owned: Vec<CString>) -> Self {
-        let pointers = owned.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-        Self { owned, pointers }
-    }
-
-    /// The strings.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.owned.iter().map(CString::as_c_str)
-    }
-}
-
-/// What the child was about when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Step {
-    Group = 1,
-    Directory,
-    Descriptors,
-    Exec,
-}
 
 /// Why there is no child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +28,8 @@ pub(super) enum CloneFailure {
     Stack(Errno),
     /// No process.
     Clone(Errno),
+    /// clone3 is denied, or knows no cgroups: the child must join by itself.
+    NoBirthInCgroup,
     /// No pidfd came with it: the kernel is older than 5.2.
     NoPidfd,
     /// The child gave up, and is reaped.
@@ -81,43 +39,35 @@ pub(super) enum CloneFailure {
 /// What the two sides share.
 struct Shared<'a> {
     plan: &'a Plan,
-    /// A `Step` and an errno, written by a child that gives up; 0 if it did not.
+    /// A `Step` with its detail and an errno, written by a child that gives up; 0 if it did not.
     step: AtomicU8,
+    detail: AtomicU8,
     errno: AtomicI32,
 }
 
-/// Starts the program. Returns when it runs, or when it is sure that it never will.
-pub(super) fn clone(plan: &Plan) -> Result<(Unclaimed, OwnedFd), CloneFailure> {
+/// Starts the program. Returns when it runs, or when it is sure that it never will. With
+/// `cgroup`, the folder of one, it is born in there.
+pub(super) fn clone(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<(Unclaimed, OwnedFd), CloneFailure> {
     let stack = Stack::new().map_err(CloneFailure::Stack)?;
-    let shared = Shared { plan, step: AtomicU8::new(0), errno: AtomicI32::new(0) };
+    let shared =
+        Shared { plan, step: AtomicU8::new(0), detail: AtomicU8::new(0), errno: AtomicI32::new(0) };
     let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
 
     // The child's failed calls write to the errno of this thread, which it shares.
     let errno = SavedErrno::new();
     let blocked = BlockedSignals::new();
-    // SAFETY: `stack` is mapped until the end of this function and is the child's alone;
-    // `shared` and `pidfd` outlive the call, and with CLONE_VFORK the call outlives the child's
-    // use of them; `child` keeps to what may be done in memory that is not its own.
-    let pid = unsafe {
-        libc::clone(
-            child,
-            stack.top(),
-            flags,
-            ptr::from_ref(&shared).cast_mut().cast::<c_void>(),
-            ptr::from_mut(&mut pidfd),
-        )
+    let result = match cgroup {
+        None => plain_clone(&stack, &shared, &mut pidfd),
+        Some(cgroup) => clone_into(cgroup, &stack, &shared, &mut pidfd),
     };
-    let refused = errno_of_last_call();
     drop(blocked);
     drop(errno);
 
-    // Negative is a refusal; `Pid` may not even be asked about it.
-    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
-        return Err(CloneFailure::Clone(Errno::from_raw_os_error(refused)));
-    };
     // From here on a return of any kind kills and reaps.
-    let unclaimed = Unclaimed::new(pid);
+    let unclaimed = Unclaimed::new(result?);
     if pidfd < 0 {
         return Err(CloneFailure::NoPidfd);
     }
@@ -129,15 +79,114 @@ pub(super) fn clone(plan: &Plan) -> Result<(Unclaimed, OwnedFd), CloneFailure> {
     }
 }
 
+/// Signals are blocked and errno is put back by the caller.
+fn plain_clone(stack: &Stack, shared: &Shared<'_>, pidfd: &mut c_int) -> Result<Pid, CloneFailure> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: `stack` is mapped while it is borrowed and is the child's alone; `shared` and
+    // `pidfd` outlive the call, and with CLONE_VFORK the call outlives the child's use of them;
+    // `child` keeps to what may be done in memory that is not its own.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.top(),
+            flags,
+            ptr::from_ref(shared).cast_mut().cast::<c_void>(),
+            ptr::from_mut(pidfd),
+        )
+    };
+    // Negative is a refusal; `Pid` may not even be asked about it.
+    match (pid > 0).then(|| Pid::from_raw(pid)).flatten() {
+        Some(pid) => Ok(pid),
+        None => Err(CloneFailure::Clone(Errno::from_raw_os_error(errno_of_last_call()))),
+    }
+}
+
+/// The same by clone3, which alone can have a child born in a cgroup: to move it there afterwards
+/// would wait for every CPU of the host. The C library offers no clone3, and its `syscall` cannot
+/// return on a new stack; so this is the one place with an instruction of its own.
+#[cfg(target_arch = "x86_64")]
+fn clone_into(
+    cgroup: BorrowedFd<'_>,
+    stack: &Stack,
+    shared: &Shared<'_>,
+    pidfd: &mut c_int,
+) -> Result<Pid, CloneFailure> {
+    let number = |pointer: *mut c_void| pointer.expose_provenance() as u64;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    let mut args = [0_u64; CLONE_ARGS];
+    args[0] = u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP;
+    args[1] = number(ptr::from_mut(pidfd).cast());
+    args[4] = u64::from(libc::SIGCHLD.cast_unsigned());
+    args[5] = number(stack.base.wrapping_byte_add(GUARD));
+    args[6] = STACK as u64;
+    args[10] = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    let mut result = libc::SYS_clone3;
+    // SAFETY: as for clone(2) above: the child runs on `stack`, on nothing of ours, calls
+    // `child` with `shared` and ends with exit_group, or execs; it never comes back to this code.
+    // This thread goes on at 2 with three registers changed, all declared. `args` is as long as
+    // is said.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "mov edi, eax",
+            "mov eax, {exit_group}",
+            "syscall",
+            "ud2",
+            "2:",
+            exit_group = const libc::SYS_exit_group,
+            inlateout("rax") result,
+            in("rdi") args.as_ptr(),
+            in("rsi") size_of_val(&args),
+            in("r12") ptr::from_ref(shared),
+            in("r13") child as extern "C" fn(*mut c_void) -> c_int,
+            lateout("rcx") _,
+            lateout("r11") _,
+        )
+    };
+    let result = c_int::try_from(result).unwrap_or(-libc::EOVERFLOW);
+    if let Some(pid) = (result > 0).then(|| Pid::from_raw(result)).flatten() {
+        return Ok(pid);
+    }
+    match Errno::from_raw_os_error(-result) {
+        // ENOSYS is also what container filters answer, so that the C library tries clone(2).
+        Errno::NOSYS | Errno::TOOBIG | Errno::INVAL => Err(CloneFailure::NoBirthInCgroup),
+        errno => Err(CloneFailure::Clone(errno)),
+    }
+}
+
+/// `struct clone_args` of Linux 5.7, in words: the first that knows of cgroups.
+#[cfg(target_arch = "x86_64")]
+const CLONE_ARGS: usize = 11;
+#[cfg(target_arch = "x86_64")]
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Not written for this machine: the child joins by itself.
+#[cfg(not(target_arch = "x86_64"))]
+fn clone_into(
+    _: BorrowedFd<'_>,
+    _: &Stack,
+    _: &Shared<'_>,
+    _: &mut c_int,
+) -> Result<Pid, CloneFailure> {
+    Err(CloneFailure::NoBirthInCgroup)
+}
+
 impl Shared<'_> {
+    fn note(&self, step: Step, errno: Errno) {
+        let (number, detail) = step.encode();
+        self.errno.store(errno.raw_os_error(), Ordering::Relaxed);
+        self.detail.store(detail, Ordering::Relaxed);
+        self.step.store(number, Ordering::Release);
+    }
+
     fn failure(&self) -> Option<(Step, Errno)> {
-        let step = match self.step.load(Ordering::Acquire) {
-            0 => return None,
-            1 => Step::Group,
-            2 => Step::Directory,
-            3 => Step::Descriptors,
-            _ => Step::Exec,
-        };
+        let number = self.step.load(Ordering::Acquire);
+        let step = Step::decode(number, self.detail.load(Ordering::Relaxed))?;
         Some((step, Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed))))
     }
 }
@@ -147,89 +196,9 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
     // SAFETY: `clone` passed a pointer to its `Shared`, which lives as long as it is suspended,
     // and it is suspended until this process execs or ends.
     let shared = unsafe { &*shared.cast_const().cast::<Shared<'_>>() };
-    let (step, errno) = prepare_and_exec(shared.plan);
-    shared.errno.store(errno.raw_os_error(), Ordering::Relaxed);
-    shared.step.store(step as u8, Ordering::Release);
+    let (step, errno) = set_up_and_exec(shared.plan);
+    shared.note(step, errno);
     127
-}
-
-/// Returns only if something failed. System calls only: no allocation, no lock, no panic.
-fn prepare_and_exec(plan: &Plan) -> (Step, Errno) {
-    if let Err(errno) = rustix::process::setpgid(None, None) {
-        return (Step::Group, errno);
-    }
-    default_dispositions();
-    if let Some(dir) = &plan.cwd
-        && let Err(errno) = rustix::process::chdir(dir.as_c_str())
-    {
-        return (Step::Directory, errno);
-    }
-    if let Err(errno) = rustix::stdio::dup2_stdin(&plan.stdin)
-        .and_then(|()| rustix::stdio::dup2_stdout(&plan.stdout))
-        .and_then(|()| rustix::stdio::dup2_stderr(&plan.stderr))
-    {
-        return (Step::Descriptors, errno);
-    }
-    close_others_on_exec();
-    // Last, and after the handlers are gone: what was pending now acts as in any new process.
-    set_signal_mask(0);
-    // SAFETY: `program`, and both arrays with all they point to, are held by `plan`; each array
-    // ends with a null pointer (`Strings::new`).
-    unsafe {
-        libc::execve(plan.program.as_ptr(), plan.args.pointers.as_ptr(), plan.env.pointers.as_ptr())
-    };
-    (Step::Exec, Errno::from_raw_os_error(errno_of_last_call()))
-}
-
-/// An ignored signal stays ignored over exec, and a handler of ours must not run in the child.
-/// Dispositions are per process, so this leaves ours alone.
-fn default_dispositions() {
-    // All zero is SIG_DFL, no flags, an empty mask: in whatever order the fields come.
-    let default = [0_u64; SIGACTION_WORDS];
-    for signal in 1..=LAST_SIGNAL {
-        // SAFETY: reads `default`, which is as long as the kernel's structure; a null third
-        // argument asks for nothing back. SIGKILL and SIGSTOP are refused, which is right.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                ptr::null::<c_void>(),
-                size_of::<u64>(),
-            )
-        };
-    }
-}
-
-/// Not all that our process has open was opened with close-on-exec: a library of the host may
-/// have forgotten. A kernel before 5.11 refuses; what is ours is close-on-exec anyway.
-fn close_others_on_exec() {
-    // SAFETY: takes no pointers, and only marks descriptors in this process's own table.
-    unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3 as c_long,
-            c_long::from(u32::MAX),
-            libc::CLOSE_RANGE_CLOEXEC as c_long,
-        )
-    };
-}
-
-/// Sets the mask of this thread and returns the old one. The raw call, because the C library
-/// keeps two signals for itself out of every mask.
-fn set_signal_mask(mask: u64) -> u64 {
-    let mut old = 0_u64;
-    // SAFETY: both pointers are to one 64-bit word on this stack, as long as the size says.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            ptr::from_ref(&mask),
-            ptr::from_mut(&mut old),
-            size_of::<u64>(),
-        )
-    };
-    old
 }
 
 /// No signal reaches this thread while it lives, nor the child, which inherits the mask.
@@ -267,11 +236,6 @@ impl Drop for SavedErrno {
         // SAFETY: see above; no other thread writes there.
         unsafe { *errno = self.before };
     }
-}
-
-/// As the C library left it. Reads one word: allowed in the child.
-fn errno_of_last_call() -> c_int {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 /// The child's stack, with pages below it that nobody may touch: an overflow ends the child

@@ -9,8 +9,11 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::clone::{CloneFailure, Plan, Step};
+use super::child_setup::{Plan, Step};
+use super::clone::CloneFailure;
+use super::refusal;
 use super::resolve::seen_from_here;
+use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
 
 /// The stage of every error of this floor.
@@ -60,16 +63,21 @@ pub(super) fn of_directory(dir: &Path, cause: io::Error) -> Error {
     Error::new(ErrorKind::BadWorkingDirectory, SPAWN, what).cause(cause)
 }
 
+/// What was asked for, for the words of an error.
+pub(super) struct Asked<'a> {
+    /// The file to execute.
+    pub(super) program: &'a Path,
+    pub(super) command: &'a AgentCommand,
+}
+
 /// There is no child, or it gave up.
-pub(super) fn of_clone(
-    cause: CloneFailure,
-    plan: &Plan,
-    program: &Path,
-    cwd: Option<&Path>,
-) -> Error {
+pub(super) fn of_clone(cause: CloneFailure, plan: &Plan, asked: &Asked<'_>) -> Error {
+    let cwd = asked.command.cwd.as_deref();
     match cause {
         CloneFailure::Stack(errno) => memory(errno),
+        CloneFailure::Clone(errno) if asked.command.cgroup.is_some() => refusal::of_birth(errno),
         CloneFailure::Clone(errno) => of_process(errno),
+        CloneFailure::NoBirthInCgroup => refusal::of_birth(Errno::NOSYS),
         CloneFailure::NoPidfd => {
             Error::new(ErrorKind::BackendUnsupported, SPAWN, "no pidfd came with the process")
                 .remedy("Linux 5.2 or later is needed")
@@ -77,19 +85,13 @@ pub(super) fn of_clone(
         CloneFailure::Child(Step::Directory, errno) => {
             of_directory(cwd.unwrap_or_else(|| Path::new(".")), errno.into())
         }
-        CloneFailure::Child(Step::Exec, errno) => of_exec(errno, plan, program, cwd),
-        CloneFailure::Child(step @ (Step::Group | Step::Descriptors), errno) => {
-            let what = match step {
-                Step::Group => "the agent could not make its process group",
-                _ => "the agent's pipes could not be put in place",
-            };
-            Error::new(ErrorKind::Io, SPAWN, what).cause(errno.into())
-        }
+        CloneFailure::Child(Step::Exec, errno) => of_exec(errno, plan, asked.program, cwd),
+        CloneFailure::Child(step, errno) => refusal::of_step(step, errno, asked.command),
     }
 }
 
 /// No descriptor is left. `None` if that is not what `errno` says.
-fn descriptors(errno: Errno) -> Option<Error> {
+pub(super) fn descriptors(errno: Errno) -> Option<Error> {
     let error = match errno {
         Errno::MFILE => {
             let limit = getrlimit(Resource::Nofile);
@@ -119,25 +121,12 @@ fn descriptors(errno: Errno) -> Option<Error> {
 }
 
 /// clone refused.
-fn of_process(errno: Errno) -> Error {
+pub(super) fn of_process(errno: Errno) -> Error {
     if let Some(error) = descriptors(errno) {
         return error;
     }
     match errno {
-        Errno::AGAIN => Error::new(
-            ErrorKind::ResourceLimit,
-            SPAWN,
-            format!(
-                "no process left: RLIMIT_NPROC of the user is {}, \
-                 or pids.max of the cgroup or the host's kernel.pid_max is reached",
-                number(getrlimit(Resource::Nproc).current)
-            ),
-        )
-        .remedy(
-            "raise the one that is reached (`ulimit -u`, TasksMax= of the service, \
-             --pids-limit of the container), or run fewer agents",
-        )
-        .cause(errno.into()),
+        Errno::AGAIN => refusal::no_process_left().cause(errno.into()),
         Errno::NOMEM => memory(errno),
         Errno::PERM | Errno::NOSYS => {
             Error::new(ErrorKind::Io, SPAWN, "this process may not start others")
@@ -157,28 +146,28 @@ fn memory(errno: Errno) -> Error {
 /// The child got as far as its exec.
 fn of_exec(errno: Errno, plan: &Plan, program: &Path, cwd: Option<&Path>) -> Error {
     let name = quoted(program);
-    let error =
-        match errno {
-            Errno::TOOBIG => too_big(plan),
-            Errno::NOENT => missing_at_exec(program, cwd),
-            Errno::NOTDIR => {
-                Error::new(ErrorKind::ProgramNotFound, SPAWN, format!("no program at {name}"))
-            }
-            Errno::NOEXEC => not_executable(format!(
-                "{name} is neither a binary for this machine nor a script with a `#!` line"
-            ))
-            .remedy("no shell is tried on it: add a `#!` line, or run `sh` with it as argument"),
-            Errno::ACCESS | Errno::PERM => not_executable(format!(
-                "{name}, or the interpreter it names, may not be executed"
-            ))
-            .remedy("check its permissions, those of the directories above it, and noexec mounts"),
-            Errno::TXTBSY => not_executable(format!("{name} is being written"))
-                .remedy("try again when its installation or update is done"),
-            Errno::NOMEM => return memory(errno),
-            Errno::AGAIN | Errno::MFILE | Errno::NFILE => return of_process(errno),
-            Errno::NAMETOOLONG => invalid(format!("the path {name} is too long")),
-            _ => not_executable(format!("{name} cannot be executed")),
-        };
+    let error = match errno {
+        Errno::TOOBIG => too_big(plan),
+        Errno::NOENT => missing_at_exec(program, cwd),
+        Errno::NOTDIR => {
+            Error::new(ErrorKind::ProgramNotFound, SPAWN, format!("no program at {name}"))
+        }
+        Errno::NOEXEC => not_executable(format!(
+            "{name} is neither a binary for this machine nor a script with a `#!` line"
+        ))
+        .remedy("no shell is tried on it: add a `#!` line, or run `sh` with it as argument"),
+        Errno::ACCESS | Errno::PERM => not_executable(format!(
+            "{name}, or the interpreter it names, may not be executed{}",
+            refusal::as_whom(plan)
+        ))
+        .remedy("check its permissions, those of the directories above it, and noexec mounts"),
+        Errno::TXTBSY => not_executable(format!("{name} is being written"))
+            .remedy("try again when its installation or update is done"),
+        Errno::NOMEM => return memory(errno),
+        Errno::AGAIN | Errno::MFILE | Errno::NFILE => return of_process(errno),
+        Errno::NAMETOOLONG => invalid(format!("the path {name} is too long")),
+        _ => not_executable(format!("{name} cannot be executed")),
+    };
     error.cause(errno.into())
 }
 
@@ -232,6 +221,6 @@ pub(super) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())
 }
 
-fn number(limit: Option<u64>) -> String {
+pub(super) fn number(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }

@@ -8,19 +8,26 @@
 //!   done by number; the number is ours as long as the leader is not reaped.
 //! - [`group_is_empty`], [`count_members`]: what is left of a group.
 //!
-//! Order of a spawn: `environment`, `resolve` (all that can be refused without a process),
-//! `pipes`, `clone`, and `failure`, which turns what the kernel said into an [`Error`](crate::Error).
+//! Order of a spawn: `environment`, `credentials`, `resolve` (all that can be refused without a
+//! process), `cgroup`, `pipes`, `clone`, and `failure`, which turns what the kernel said into an
+//! [`Error`](crate::Error).
 //!
-//! To add a step that the child does before its exec: `Plan` and `Step` in `clone`, the text in
-//! `failure`. The child shares our memory: no allocation, no lock, nothing that may panic.
+//! To add a step that the child does before its exec: `Plan` and `Step` in `child_setup`, the text
+//! in `failure`. The child shares our memory: no allocation, no lock, nothing that may panic.
 
+mod cgroup;
+mod cgroup_place;
 mod child;
+mod child_setup;
 mod clone;
+mod credentials;
 mod environment;
 mod exit;
 mod failure;
 mod group;
+mod host_limits;
 mod pipes;
+mod refusal;
 mod resolve;
 mod signal;
 mod spawn;
@@ -29,7 +36,11 @@ mod spawner;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cgroup::Removal;
 pub(crate) use child::Child;
 pub(crate) use group::{count_members, group_is_empty};
-pub(crate) use spawn::{Spawned, spawn};
+pub(crate) use host_limits::capacity;
+pub(crate) use spawn::Spawned;
+#[cfg(test)]
+pub(crate) use spawn::spawn;
 pub(crate) use spawner::{Parcel, Spawner, open_parcel};

@@ -34,24 +34,27 @@ enum Found {
 ///
 /// A name with `/` is used as it is, relative to the agent's working directory. A bare name is
 /// searched in `path`, the agent's own; as everywhere, an empty entry is the working directory.
-/// What cannot be executed is passed over, and remembered for the error.
+/// What cannot be executed is passed over, and remembered for the error. With `as_another` user,
+/// what is hidden from us may not be from the agent: the exec decides.
 pub(super) fn program(
     name: &OsStr,
     path: Option<&OsStr>,
     cwd: Option<&Path>,
+    as_another: bool,
 ) -> Result<PathBuf, Error> {
     if name.is_empty() {
         return Err(invalid("empty command"));
     }
     if name.as_bytes().contains(&b'/') {
-        return named(Path::new(name), cwd);
+        return named(Path::new(name), cwd, as_another);
     }
     search(name, path, cwd)
 }
 
-fn named(name: &Path, cwd: Option<&Path>) -> Result<PathBuf, Error> {
+fn named(name: &Path, cwd: Option<&Path>, as_another: bool) -> Result<PathBuf, Error> {
     match examine(&seen_from_here(name, cwd)) {
         Found::Program => Ok(name.to_owned()),
+        Found::Hidden if as_another => Ok(name.to_owned()),
         Found::Unfit(why) => Err(not_executable(format!("{} {why}", quoted(name)))),
         Found::Hidden => Err(not_executable(format!(
             "{} cannot be reached: a directory on the way may not be searched",
@@ -134,16 +137,21 @@ fn examine(path: &Path) -> Found {
     }
 }
 
-/// Checks the directory that the agent is to work in, and gives it as chdir wants it.
-pub(super) fn working_directory(dir: &Path) -> Result<CString, Error> {
+/// Checks the directory that the agent is to work in, and gives it as chdir wants it. With
+/// `as_another` user, whether that one may enter is for the chdir to say.
+pub(super) fn working_directory(dir: &Path, as_another: bool) -> Result<CString, Error> {
     let text = CString::new(dir.as_os_str().as_bytes())
         .map_err(|_| invalid("the working directory holds a NUL byte"))?;
-    let metadata = fs::metadata(dir).map_err(|error| failure::of_directory(dir, error))?;
+    let metadata = match fs::metadata(dir) {
+        Ok(metadata) => metadata,
+        Err(error) if as_another && error.kind() == Io::PermissionDenied => return Ok(text),
+        Err(error) => return Err(failure::of_directory(dir, error)),
+    };
     if !metadata.is_dir() {
         return Err(failure::of_directory(dir, Errno::NOTDIR.into()));
     }
     match accessat(CWD, dir, Access::EXEC_OK, AtFlags::EACCESS) {
-        Err(errno @ Errno::ACCESS) => Err(failure::of_directory(dir, errno.into())),
+        Err(errno @ Errno::ACCESS) if !as_another => Err(failure::of_directory(dir, errno.into())),
         _ => Ok(text),
     }
 }

@@ -19,14 +19,16 @@ impl Child {
         reached || alone
     }
 
-    /// SIGKILL to the group. True if it reached anybody.
+    /// SIGKILL to the cgroup, if it has one, and to the group. True if it reached anybody.
     pub(crate) fn kill(&self) -> bool {
+        // A cgroup is ours by name, whoever was reaped.
+        let swept = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
         if !self.is_ours() {
-            return false;
+            return swept;
         }
         let reached = self.sent(Signal::KILL, kill_process_group(self.pid, Signal::KILL));
         // A leader can leave its own group for another one of the session. It is still ours.
-        self.sent(Signal::KILL, kill_process(self.pid, Signal::KILL)) || reached
+        self.sent(Signal::KILL, kill_process(self.pid, Signal::KILL)) || reached || swept
     }
 
     /// Not reaped by us, nor by somebody else in this process: the number is still the child's.

@@ -1,14 +1,18 @@
 //! Floor 1. From a command to a running agent, or to an error and nothing left behind.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::Cgroup;
 use super::child::{Child, Unclaimed};
-use super::clone::{Plan, Strings, clone};
+use super::child_setup::{Plan, Strings};
+use super::clone::{CloneFailure, clone};
+use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
 use super::{failure, pipes, resolve};
+use crate::admission::Permit;
 use crate::command::AgentCommand;
 use crate::error::Error;
 
@@ -55,6 +59,11 @@ impl Spawned {
         &self.program
     }
 
+    /// The place among the agents of its engine that it takes until it is gone.
+    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
+        self.child.hold(permit);
+    }
+
     /// Hands the agent on.
     pub(crate) fn into_parts(self) -> Parts {
         Parts {
@@ -74,19 +83,24 @@ impl Spawned {
 /// descriptor, default signal dispositions and an empty mask. Returns once its exec succeeded.
 ///
 /// The calling thread stands still until then, about 0.1 ms whatever this process holds in
-/// memory. Nothing here waits for the agent itself.
+/// memory and whatever is asked for. Nothing here waits for the agent itself. The calling thread
+/// is the one whose end an agent that dies with its parent dies of.
 pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let args = arguments(command)?;
     let env = Environment::of(command)?;
+    let credentials = Credentials::of(command)?;
+    let limits = credentials::limits(command)?;
     let cwd = command.cwd.as_deref();
-    let cwd_text = cwd.map(resolve::working_directory).transpose()?;
-    let program = resolve::program(&command.program, env.path(), cwd)?;
+    let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
+    let cwd_text = cwd_text.transpose()?;
+    let program = resolve::program(&command.program, env.path(), cwd, credentials.user.is_some())?;
     let env = Strings::new(env.into_strings()?);
 
+    let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
     let stdin = pipes::to_agent(command.pipe_size).map_err(failure::of_pipe)?;
     let stdout = pipes::from_agent(command.pipe_size).map_err(failure::of_pipe)?;
     let stderr = pipes::from_agent(None).map_err(failure::of_pipe)?;
-    let plan = Plan {
+    let mut plan = Plan {
         program: c_string(program.as_os_str().as_bytes(), "the program's path")?,
         args: Strings::new(args),
         env,
@@ -94,11 +108,19 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdin: stdin.theirs,
         stdout: stdout.theirs,
         stderr: stderr.theirs,
+        limits,
+        groups: credentials.groups,
+        user: credentials.user,
+        join: None,
+        dies_with: command.die_with_parent.then(rustix::process::getpid),
     };
-    let (child, pidfd) =
-        clone(&plan).map_err(|cause| failure::of_clone(cause, &plan, &program, cwd))?;
+    let started = start(&mut plan, cgroup.as_ref())?;
+    let (mut child, pidfd) = started.map_err(|cause| {
+        failure::of_clone(cause, &plan, &failure::Asked { program: &program, command })
+    })?;
     // Our copies of the agent's ends: while one is open, its exit is no EOF.
     drop(plan);
+    child.attach(cgroup);
     let pidfd = pipes::above_standard(pidfd).map_err(failure::of_pipe)?;
     let pid = child.pid();
     tracing::debug!(pid, program = %program.display(), "spawned");
@@ -113,6 +135,23 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdout_pipe_size: stdout.size,
         program,
     })
+}
+
+type Started = Result<(Unclaimed, OwnedFd), CloneFailure>;
+
+/// Clones, into the cgroup if there is one. The outer error is one of the cgroup's.
+fn start(plan: &mut Plan, cgroup: Option<&Cgroup>) -> Result<Started, Error> {
+    let _dumpable = plan.user.map(|_| KeepsDumpable::new());
+    let Some(cgroup) = cgroup else { return Ok(clone(plan, None)) };
+    let folder = cgroup.folder()?;
+    match clone(plan, Some(folder.as_fd())) {
+        Err(CloneFailure::NoBirthInCgroup) => {
+            tracing::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
+            plan.join = Some(cgroup.procs()?);
+            Ok(clone(plan, None))
+        }
+        started => Ok(started),
+    }
 }
 
 /// The program as it was named, then its arguments. Errors name the argument by its number: its

@@ -3,6 +3,7 @@
 mod exit;
 mod inherit;
 mod limits;
+mod options;
 mod refused;
 
 use std::fs::{self, File};

@@ -116,8 +116,8 @@ impl Queue {
         unsafe { self.push("WRITE", entry, Flags::empty(), fd, token, None) };
     }
 
-    pub(super) fn push_watch(&mut self, fd: RawFd, token: Token) {
-        let entry = opcode::PollAdd::new(Fd(fd), u32::from(libc::POLLIN.cast_unsigned())).build();
+    pub(super) fn push_watch(&mut self, fd: RawFd, events: i16, token: Token) {
+        let entry = opcode::PollAdd::new(Fd(fd), u32::from(events.cast_unsigned())).build();
         // SAFETY: names no memory.
         unsafe { self.push("POLL_ADD", entry, Flags::empty(), fd, token, None) };
     }

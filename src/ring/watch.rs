@@ -6,13 +6,15 @@ use super::Ring;
 use super::drive::Deferred;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::{Completion, EndId};
+use crate::pipe_io::{Completion, EndId, Role};
 
 impl Ring {
     /// Arms the watch, unless the end has something in flight already.
     pub(super) fn submit_watch(&mut self, id: EndId) {
         let Some(end) = self.ends.get(id) else { return };
         let Some(fd) = end.fd().filter(|_| end.op.is_none()) else { return };
+        // The events file of a cgroup is always readable.
+        let events = if end.tag.role == Role::Cgroup { libc::POLLPRI } else { libc::POLLIN };
         if !self.make_room(1) {
             self.deferred.push(Deferred::Watch(id));
             return;
@@ -22,7 +24,7 @@ impl Ring {
             end.op = Some(token);
             end.pending += 1;
         }
-        self.queue.push_watch(fd, token);
+        self.queue.push_watch(fd, events, token);
     }
 
     /// Reports it. One that our own close cancelled is reported by `Closed` alone.

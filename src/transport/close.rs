@@ -76,6 +76,8 @@ impl Transport {
                 // It outlived its SIGKILL and its report; only the reaping is left.
                 let _late = self.child.try_reap();
                 self.ends.close(io, &[Role::Exit]);
+                self.close_cgroup(io);
+                self.child.give_place_back();
             }
             Some(_) => self.plan_event(CloseEvent::Exited, now),
         }
@@ -191,6 +193,7 @@ impl Transport {
             self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning));
         if !still_running {
             self.ends.close(io, &[Role::Exit]);
+            self.close_cgroup(io);
         }
         self.released_if_closed(now);
     }
@@ -215,13 +218,23 @@ impl Transport {
         if !self.stderr_ended {
             stderr.finish(&mut |line| intake.stderr_line(line));
         }
-        if !self.ends.all_closed() {
+        if self.ends.cgroup != End::Closed {
+            let agent = self.shared.label.as_str();
+            tracing::warn!(
+                agent,
+                "processes outlived the kill of their cgroup; removed when empty"
+            );
+        } else if !self.ends.all_closed() {
             let agent = self.shared.label.as_str();
             tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
         let Some(closing) = &mut self.close else { return };
         closing.finished = true;
         let exit = closing.exit.unwrap_or(ExitStatus::Unknown);
+        if exit != ExitStatus::StillRunning {
+            // Before its closers know: the next spawn may be theirs.
+            self.child.give_place_back();
+        }
         intake.push(Event::Exit(exit));
         intake.deliver();
         let report: CloseReport = write_report(self);

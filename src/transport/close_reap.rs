@@ -70,7 +70,8 @@ pub(super) fn reap(agents: &mut [&mut Transport], now: Instant) {
         if let Some(closing) = &mut agent.close {
             closing.wants_reap = false;
             closing.exit = Some(status);
-            closing.killed_extra = killed.unwrap_or(0);
+            // Its group is in its cgroup, but not the other way round.
+            closing.killed_extra = killed.unwrap_or(0).max(agent.child.killed_in_cgroup());
         }
         agent.plan_event(CloseEvent::Reaped, now);
     }

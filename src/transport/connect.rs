@@ -57,6 +57,7 @@ impl Transport {
                 stdout: End::Open(stdout),
                 stderr: End::Open(stderr),
                 exit: End::Open(exit),
+                cgroup: End::Closed,
             },
             policy: command.close,
             framer: Framer::new(command.framing, &limits),

@@ -179,6 +179,7 @@ impl Core {
                 agent.on_read_end(&mut self.arena, tag.role, why, now);
             }
             Completion::Wrote { buf, result, .. } => agent.on_wrote(io, buf, result, now),
+            Completion::Ready { .. } if tag.role == Role::Cgroup => agent.on_cgroup_event(io),
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {
                     let agent = agent.shared.label.as_str();

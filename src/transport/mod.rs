@@ -11,6 +11,7 @@
 
 mod arena;
 mod close;
+mod close_cgroup;
 mod close_plan;
 mod close_reap;
 mod close_report;

@@ -69,6 +69,9 @@ pub(crate) enum Offer {
     Refused(Error),
 }
 
+/// An idle agent keeps room for no more events than this, on either side.
+const KEPT: usize = 16;
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds these locks panics half-way; the data is good even if a thread died.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,6 +235,10 @@ impl Shared {
     /// Moves what is there to `local`. Registers `waker` if nothing is. False once ended and
     /// empty.
     pub(crate) fn take_events(&self, local: &mut VecDeque<Event>, waker: &Waker) -> bool {
+        // It is empty; a large one would go round and round between the two sides.
+        if local.capacity() > KEPT {
+            *local = VecDeque::new();
+        }
         let mut inbox = lock(&self.inbox);
         if inbox.events.is_empty() {
             if inbox.ended {

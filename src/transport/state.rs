@@ -32,13 +32,15 @@ impl End {
     }
 }
 
-/// The four descriptors that an agent costs this process.
+/// The four descriptors that an agent costs this process, and one more while it is closed.
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) stdin: End,
     pub(super) stdout: End,
     pub(super) stderr: End,
     pub(super) exit: End,
+    /// Open only while its killed cgroup is not empty yet.
+    pub(super) cgroup: End,
 }
 
 impl Ends {
@@ -48,6 +50,7 @@ impl Ends {
             Role::Stdout => Some(&mut self.stdout),
             Role::Stderr => Some(&mut self.stderr),
             Role::Exit => Some(&mut self.exit),
+            Role::Cgroup => Some(&mut self.cgroup),
             Role::Wake => None,
         }
     }
@@ -73,7 +76,7 @@ impl Ends {
     }
 
     pub(super) fn all_closed(&self) -> bool {
-        self.pipes_closed() && self.exit == End::Closed
+        self.pipes_closed() && self.exit == End::Closed && self.cgroup == End::Closed
     }
 }
 

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 /// Small frames are put together up to this many bytes: one pipe's default capacity.
 const COALESCE: usize = 64 << 10;
 
+/// An idle queue keeps room for no more frames than this.
+const KEPT: usize = 16;
+
 /// Frames waiting to be written, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
@@ -65,6 +68,10 @@ impl WriteQueue {
             left -= *first;
             self.in_flight.pop_front();
             records += 1;
+        }
+        if self.is_empty() && self.frames.capacity() + self.in_flight.capacity() > KEPT {
+            self.frames = VecDeque::new();
+            self.in_flight = VecDeque::new();
         }
         records
     }

@@ -11,17 +11,18 @@ use super::{run, shell};
 use crate::command::AgentCommand;
 use crate::error::ErrorKind;
 use crate::process::spawn;
+use crate::resource::Resource as Limited;
 
 const ALONE: &str = "AGENTPIPE_TEST_ALONE";
 
 /// True in the process of its own. Else runs it, and asserts that the test ran and passed there.
-fn alone(test: &str) -> bool {
+pub(super) fn alone(file: &str, test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let output = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "--nocapture", "--test-threads=1"])
-        .arg(format!("process::tests::limits::{test}"))
+        .arg(format!("process::tests::{file}::{test}"))
         .env(ALONE, "1")
         .output()
         .expect("runs");
@@ -46,7 +47,7 @@ fn open_descriptors() -> usize {
 /// whichever of the seven descriptors of a spawn the limit strikes.
 #[test]
 fn at_the_descriptor_limit() {
-    if !alone("at_the_descriptor_limit") {
+    if !alone("limits", "at_the_descriptor_limit") {
         return;
     }
     let command = AgentCommand::new("/bin/cat");
@@ -76,14 +77,22 @@ fn at_the_descriptor_limit() {
 /// An agent's whole life costs no descriptor, whether it ran or not.
 #[test]
 fn no_descriptor_is_lost() {
-    if !alone("no_descriptor_is_lost") {
+    if !alone("limits", "no_descriptor_is_lost") {
         return;
     }
     let before = open_descriptors();
     for _ in 0..10 {
         run(&shell("exit 3"));
         drop(spawn(&AgentCommand::new("/bin/cat")).expect("spawns"));
-        spawn(&AgentCommand::new("/bin/cat").arg("x".repeat(200_000))).expect_err("too long");
+        let long = AgentCommand::new("/bin/cat").arg("x".repeat(200_000));
+        spawn(&long).expect_err("too long");
+        // The same at each step before the exec, and with a cgroup where there can be one.
+        let all = AgentCommand::new("/bin/cat").user(65_534, 65_534).die_with_parent(true);
+        spawn(&all.clone().cwd("/root/no")).expect_err("no directory");
+        spawn(&all.clone().limit(Limited::OpenFiles, 1 << 40, 1 << 40)).expect_err("no such limit");
+        spawn(&all.clone().cgroup().arg("x".repeat(200_000))).expect_err("too long");
+        spawn(&all.clone().cgroup_beneath("/proc")).expect_err("no cgroup");
+        drop(spawn(&all.cgroup()));
     }
     assert_eq!(open_descriptors(), before);
 }
@@ -91,7 +100,7 @@ fn no_descriptor_is_lost() {
 /// EAGAIN from clone.
 #[test]
 fn at_the_process_limit() {
-    if !alone("at_the_process_limit") {
+    if !alone("limits", "at_the_process_limit") {
         return;
     }
     set_limit(Resource::Nproc, 0);
@@ -102,15 +111,15 @@ fn at_the_process_limit() {
     assert_eq!(error.kind(), ErrorKind::ResourceLimit, "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
     let text = error.to_string();
-    assert!(text.contains("RLIMIT_NPROC of the user is 0,"), "{text}");
-    assert!(text.contains("pids.max"), "{text}");
+    assert!(text.contains("RLIMIT_NPROC of the user is 0, and is reached"), "{text}");
+    assert!(text.contains("ulimit -u"), "{text}");
     assert_eq!(open_descriptors(), before);
 }
 
 /// A fork copies page tables: 11 ms at 256 MiB, 45 ms at 1 GiB, on the thread that serves all.
 #[test]
 fn spawn_costs_the_same_in_a_big_process() {
-    if !alone("spawn_costs_the_same_in_a_big_process") {
+    if !alone("limits", "spawn_costs_the_same_in_a_big_process") {
         return;
     }
     let fastest = || -> Duration {

@@ -1,0 +1,126 @@
+//! Floor 1. The limits of this host that end the number of agents, read when asked.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit, getuid};
+
+use super::cgroup_place::folder_in;
+use crate::capacity::{Capacity, CapacityLimit};
+
+/// Three pipes and a pidfd.
+const DESCRIPTORS: u64 = 4;
+/// The other ends of the pipes, while an agent is spawned.
+const WHILE_SPAWNING: u64 = 3;
+/// Three pipes of 64 KiB.
+const PIPE_PAGES: u64 = 3 * 16;
+/// Bits of a capability set that lift limits of the user.
+const SYS_ADMIN: u64 = 1 << 21;
+const SYS_RESOURCE: u64 = 1 << 24;
+
+/// Everything there is.
+pub(crate) fn capacity() -> Capacity {
+    let mut limits = Vec::new();
+    limits.extend(descriptors());
+    limits.extend(processes());
+    limits.extend(pipe_pages());
+    Capacity { limits }
+}
+
+fn descriptors() -> Option<CapacityLimit> {
+    let value = getrlimit(Resource::Nofile).current?;
+    // The one that reads the folder is gone again when it matters.
+    let used = fs::read_dir("/proc/self/fd").map_or(0, |open| open.count().saturating_sub(1));
+    Some(CapacityLimit {
+        name: "RLIMIT_NOFILE",
+        value,
+        used: used as u64 + WHILE_SPAWNING,
+        per_agent: DESCRIPTORS,
+        refuses: true,
+    })
+}
+
+/// What ends the number of processes. An agent takes one at least.
+pub(super) fn processes() -> Vec<CapacityLimit> {
+    let one = |name, value, used| CapacityLimit { name, value, used, per_agent: 1, refuses: true };
+    let mut limits = Vec::new();
+    if let Some(value) = getrlimit(Resource::Nproc).current
+        && !is_exempt()
+    {
+        limits.push(one("RLIMIT_NPROC of the user", value, threads_of(getuid().as_raw())));
+    }
+    limits
+        .extend(pids_of_cgroups().map(|(value, used)| one("pids.max of the cgroup", value, used)));
+    let threads = all_threads().unwrap_or(0);
+    for (name, path) in [
+        ("kernel.threads-max", "/proc/sys/kernel/threads-max"),
+        ("kernel.pid_max", "/proc/sys/kernel/pid_max"),
+    ] {
+        limits.extend(number(Path::new(path)).map(|value| one(name, value, threads)));
+    }
+    limits
+}
+
+/// Pipes of an unprivileged user. What the user's other processes hold the kernel does not tell.
+fn pipe_pages() -> Vec<CapacityLimit> {
+    let mut limits = Vec::new();
+    if is_exempt() {
+        return limits;
+    }
+    for (name, path, refuses) in [
+        ("fs.pipe-user-pages-soft", "/proc/sys/fs/pipe-user-pages-soft", false),
+        ("fs.pipe-user-pages-hard", "/proc/sys/fs/pipe-user-pages-hard", true),
+    ] {
+        // 0 is no limit.
+        if let Some(value) = number(Path::new(path)).filter(|value| *value > 0) {
+            limits.push(CapacityLimit { name, value, used: 0, per_agent: PIPE_PAGES, refuses });
+        }
+    }
+    limits
+}
+
+/// RLIMIT_NPROC and the pipe limits are not for those with one of two capabilities.
+fn is_exempt() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    set & (SYS_ADMIN | SYS_RESOURCE) != 0
+}
+
+/// Threads of a user, which is what the kernel counts.
+fn threads_of(uid: u32) -> u64 {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ours = processes.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
+        name && fs::metadata(path).is_ok_and(|data| data.uid() == uid)
+    });
+    ours.map(|path| fs::read_dir(path.join("task")).map_or(0, |tasks| tasks.count() as u64)).sum()
+}
+
+/// All threads of the host, from `0.00 0.01 0.05 1/234 5678`.
+fn all_threads() -> Option<u64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+/// The tightest `pids.max` on the way up from our own cgroup, of either version: limit and use.
+fn pids_of_cgroups() -> Option<(u64, u64)> {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
+    let folders = ["", "pids"].into_iter().filter_map(|name| folder_in(&cgroups, &mounts, name));
+    folders.filter_map(|folder| tightest(&folder)).min_by_key(|(value, used)| value - used)
+}
+
+/// `max` is no limit, and is no number.
+pub(super) fn tightest(folder: &Path) -> Option<(u64, u64)> {
+    let limits = folder.ancestors().filter_map(|folder| {
+        let value = number(&folder.join("pids.max"))?;
+        Some((value, number(&folder.join("pids.current"))?.min(value)))
+    });
+    limits.min_by_key(|(value, used)| value - used)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}

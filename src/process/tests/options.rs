@@ -1,0 +1,355 @@
+//! Each option of a spawn, seen from the child; and what is said where one is refused.
+//!
+//! Users and cgroups can be had by root only. Elsewhere the same tests hold the refusal.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid, getgid, getuid};
+
+use super::{PATIENCE, await_readable, read_line, read_to_end, reap, run, shell, start};
+use crate::command::AgentCommand;
+use crate::error::{Error, ErrorKind};
+use crate::exit_status::ExitStatus;
+use crate::process::cgroup_place::{folder_in, own};
+use crate::process::host_limits::tightest;
+use crate::process::{Removal, capacity, spawn};
+use crate::resource::Resource;
+
+fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {
+    let error = spawn(command).expect_err("must be refused");
+    let text = error.to_string();
+    assert_eq!(error.kind(), kind, "{text}");
+    for part in says {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
+    }
+    error
+}
+
+fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+const IDS: &str = "grep -E '^(Uid|Gid|Groups):' /proc/self/status | tr -s '\\t ' ' '";
+
+/// One of the four ids left behind is a way back to root; so is a supplementary group.
+#[test]
+fn all_ids_are_those_of_the_user_asked_for() {
+    let command = shell(IDS).user(65_534, 65_533);
+    if !is_root() {
+        refusal(&command, ErrorKind::NotPermitted, &["CAP_SETGID"]);
+        return;
+    }
+    let ids = "Uid: 65534 65534 65534 65534\nGid: 65533 65533 65533 65533\n";
+    assert_eq!(run(&command).0.replace(": \n", ":\n"), format!("{ids}Groups:\n"));
+    let (text, _) = run(&command.groups([7, 8]));
+    assert_eq!(text.trim_end(), format!("{ids}Groups: 7 8"));
+    // Groups alone: the user stays.
+    assert!(run(&shell(IDS).groups([9])).0.contains("Uid: 0 0 0 0\nGid: 0 0 0 0\nGroups: 9"));
+    // And no thread of ours has changed: the C library's calls would have changed all.
+    for task in fs::read_dir("/proc/self/task").expect("tasks").flatten() {
+        // A thread of another test may be gone, or be nobody by its own will.
+        let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        assert!(!status.contains("65533"), "{comm}{status}");
+    }
+}
+
+/// The new user's debugger must not reach our memory while the child shares it, so the kernel
+/// makes that memory undumpable. For ever, if nobody puts it back.
+#[test]
+fn we_stay_dumpable_after_a_spawn_as_another_user() {
+    if super::limits::alone("options", "we_stay_dumpable_after_a_spawn_as_another_user") {
+        let before = dumpable_behavior().expect("a value");
+        assert_eq!(before, DumpableBehavior::Dumpable);
+        let command = shell("exit 3").user(65_534, 65_534);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let expected = if is_root() { Some(ExitStatus::Code(3)) } else { None };
+                        let ended = spawn(&command).ok().map(|child| reap(&mut child.into_parts()));
+                        assert_eq!(ended, expected);
+                    }
+                });
+            }
+        });
+        assert_eq!(dumpable_behavior().expect("a value"), DumpableBehavior::Dumpable);
+    }
+}
+
+/// As nobody, whoever runs the tests: the step that was refused is named, and what would help.
+#[test]
+fn what_needs_a_privilege_is_named() {
+    let refused = || {
+        super::become_nobody();
+        let says = ["supplementary groups", "CAP_SETGID"];
+        refusal(&shell("true").user(1, 1), ErrorKind::NotPermitted, &says);
+        refusal(&shell("true").groups([1]), ErrorKind::NotPermitted, &says);
+        let above = shell("true").limit(Resource::OpenFiles, 1 << 40, 1 << 40);
+        let says = ["RLIMIT_NOFILE could not be set to 1099511627776:1099511627776", "hard limit"];
+        refusal(&above, ErrorKind::NotPermitted, &says);
+        // Who we are already is no change, and no refusal.
+        let same = shell("echo same").user(getuid().as_raw(), getgid().as_raw());
+        assert_eq!(run(&same).0, "same\n");
+        if let Some(folder) = own() {
+            let says = ["could not be made", "Permission denied", "Delegate=yes"];
+            let folder = fs::canonicalize(folder).expect("there");
+            let says = if fs::metadata(&folder).is_ok() { &says[..] } else { &says[2..] };
+            refusal(&shell("true").cgroup(), ErrorKind::CgroupUnavailable, says);
+        } else {
+            refusal(&shell("true").cgroup(), ErrorKind::CgroupUnavailable, &["cgroup2"]);
+        }
+    };
+    thread::scope(|scope| scope.spawn(refused).join().expect("as nobody"));
+    let wrong = shell("true").user(u32::MAX, 0);
+    refusal(&wrong, ErrorKind::InvalidCommand, &["4294967295"]);
+    let wrong = shell("true").limit(Resource::Core, 2, 1);
+    refusal(&wrong, ErrorKind::InvalidCommand, &["soft limit 2 of RLIMIT_CORE", "hard limit 1"]);
+}
+
+#[test]
+fn limits_are_set_soft_and_hard() {
+    let script = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -Ht";
+    let command = shell(script)
+        .limit(Resource::OpenFiles, 1, 1)
+        .limit(Resource::OpenFiles, 100, 200)
+        .limit(Resource::Core, 0, 0)
+        .limit(Resource::Cpu, 7, u64::MAX);
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum;
+    assert_eq!(hard, None, "this test wants an unlimited hard limit to start from");
+    assert_eq!(run(&command).0, "100\n200\n0\nunlimited\n");
+    // As low as can be: the pipes are in place before the limit is.
+    let mut parts = start(&AgentCommand::new("/bin/sh").limit(Resource::OpenFiles, 0, 0));
+    // The loader may not even open its libraries; that we got so far is the point.
+    parts.child.kill();
+    reap(&mut parts);
+}
+
+/// A directory of the user's own: we may not enter it, the agent may. And the other way round.
+#[test]
+fn the_working_directory_is_entered_as_the_user() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let home = dir.path().join("home");
+    fs::create_dir(&home).expect("mkdir");
+    let mode = fs::Permissions::from_mode;
+    fs::set_permissions(dir.path(), mode(0o755)).expect("chmod");
+    fs::set_permissions(&home, mode(0o700)).expect("chmod");
+    let inside = shell("/bin/pwd; echo $PWD").cwd(&home);
+    if !is_root() {
+        refusal(&inside.user(65_534, 65_534), ErrorKind::NotPermitted, &["CAP_SETGID"]);
+        return;
+    }
+    chown(&home, Some(65_534), Some(65_534)).expect("chown");
+    let path = fs::canonicalize(&home).expect("there");
+    let expected = format!("{}\n{}\n", path.display(), home.display());
+    assert_eq!(run(&inside.clone().user(65_534, 65_534)).0, expected);
+    let says = ["working directory", "home` cannot be entered", "Permission denied"];
+    refusal(&inside.user(65_533, 65_533), ErrorKind::BadWorkingDirectory, &says);
+    // So is the program executed as the user.
+    let tool = home.join("tool");
+    super::write_file(&tool, "#!/bin/sh\n", 0o755);
+    let says = ["tool`, or the interpreter it names, may not be executed as 65533:65533"];
+    let command = AgentCommand::new(&tool).user(65_533, 65_533);
+    refusal(&command, ErrorKind::ProgramNotExecutable, &says);
+}
+
+/// Where this process may make cgroups; `None` where it may not, which must then be refused.
+fn may_make_cgroups() -> Option<PathBuf> {
+    let folder = own()?;
+    let probe = folder.join(format!("agentpipe-test-{}", std::process::id()));
+    fs::create_dir(&probe).ok()?;
+    fs::remove_dir(&probe).expect("just made");
+    Some(folder)
+}
+
+/// What `setsid` puts out of reach of every signal to the group.
+#[test]
+fn a_grandchild_that_left_the_group_dies_with_its_cgroup() {
+    let script = "setsid sh -c 'echo away; exec sleep 1000' & cat /proc/self/cgroup; cat; exit 5";
+    let command = shell(script).cgroup();
+    let Some(folder) = may_make_cgroups() else {
+        refusal(&command, ErrorKind::CgroupUnavailable, &["cgroup"]);
+        return;
+    };
+    let mut parts = start(&command);
+    let lines = [read_line(&parts.stdout), read_line(&parts.stdout)];
+    let said = lines.join("\n");
+    // One of the lines may have come with the other.
+    let name = said.split('/').find(|part| part.starts_with("agentpipe-")).expect(&said);
+    let name = name.split_whitespace().next().expect("a name");
+    let path = folder.join(name);
+    assert!(path.exists(), "{}", path.display());
+    drop(parts.stdin);
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    // Who holds the pipe is still there, in a group of its own.
+    assert_eq!(crate::process::count_members(&[parts.child.pid()]), [0]);
+    assert!(parts.child.kill());
+    assert_eq!(parts.child.killed_in_cgroup(), 1);
+    read_to_end(parts.stdout);
+    assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(5)));
+    while let Removal::Busy(events) = parts.child.remove_cgroup() {
+        let mut polled = [PollFd::new(&events, PollFlags::PRI)];
+        assert_eq!(
+            poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 })),
+            Ok(1)
+        );
+    }
+    assert!(!path.exists(), "removed");
+}
+
+/// An agent that makes cgroups itself must not leave them to us for ever.
+#[test]
+fn cgroups_below_the_agents_own_are_removed_too() {
+    let Some(folder) = may_make_cgroups() else {
+        refusal(&shell("true").cgroup(), ErrorKind::CgroupUnavailable, &["cgroup"]);
+        return;
+    };
+    let base = folder.join(format!("agentpipe-test-below-{}", std::process::id()));
+    fs::create_dir(&base).expect("a cgroup");
+    let mut parts = start(&shell("read line").cgroup_beneath(&base));
+    let made = fs::read_dir(&base).expect("there").flatten().map(|entry| entry.path());
+    let made: Vec<PathBuf> = made.filter(|path| path.is_dir()).collect();
+    assert_eq!(made.len(), 1);
+    fs::create_dir_all(made[0].join("a/b")).expect("cgroups");
+    parts.child.kill();
+    reap(&mut parts);
+    drop(parts.child);
+    assert!(!made[0].exists());
+    // One that was never taken over, and one that never came to be.
+    drop(spawn(&shell("setsid sleep 1000 & sleep 1000").cgroup_beneath(&base)).expect("spawns"));
+    let unfit = AgentCommand::new("/bin/sh").arg("x".repeat(200_000)).cgroup_beneath(&base);
+    refusal(&unfit, ErrorKind::InvalidCommand, &["128 KiB"]);
+    fs::remove_dir(&base).expect("nothing is left in it");
+}
+
+#[test]
+fn a_folder_that_is_no_cgroup_is_refused_and_left_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let command = shell("true").cgroup_beneath(dir.path());
+    refusal(&command, ErrorKind::CgroupUnavailable, &["is on no cgroup2 file system", "findmnt"]);
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
+    let command = shell("true").cgroup_beneath(dir.path().join("none"));
+    refusal(&command, ErrorKind::CgroupUnavailable, &["could not be made", "No such file"]);
+}
+
+/// The kernel watches the thread that spawned; `engine` spawns on one that outlives the agents.
+#[test]
+fn one_that_dies_with_its_parent_dies_with_the_spawning_thread() {
+    let command = shell("trap '' TERM HUP; echo up; while :; do sleep 1000; done");
+    let spawn_elsewhere = |command: &AgentCommand| {
+        let parts = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let parts = start(command);
+                    assert_eq!(read_line(&parts.stdout), "up");
+                    parts
+                })
+                .join()
+        });
+        parts.expect("spawned")
+    };
+    let mut parts = spawn_elsewhere(&command.clone().die_with_parent(true));
+    assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
+    parts.child.kill();
+    // Without it the agent lives on.
+    let mut parts = spawn_elsewhere(&command);
+    assert!(!parts.child.has_exited());
+    assert!(parts.child.kill());
+    reap(&mut parts);
+}
+
+/// A change of the user clears the signal that the kernel owes; so the order matters.
+#[test]
+fn everything_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let command = AgentCommand::new("sh")
+        .arg("-c")
+        .arg("id -u; id -g; ulimit -n; pwd; cat /proc/self/cgroup | tail -1; sleep 1000")
+        .env("PATH", "/nowhere:/usr/bin:/bin")
+        .cwd(dir.path())
+        .limit(Resource::OpenFiles, 64, 64)
+        .die_with_parent(true);
+    let whole = command.clone().user(65_534, 65_533).cgroup();
+    if !is_root() || may_make_cgroups().is_none() {
+        assert!(spawn(&whole).is_err());
+        return;
+    }
+    let parts = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let parts = start(&whole);
+                let mut said = String::new();
+                while said.lines().count() < 5 {
+                    said = format!("{said}{}\n", read_line(&parts.stdout));
+                }
+                assert!(said.starts_with("65534\n65533\n64\n"), "{said}");
+                assert!(said.contains(&dir.path().display().to_string()), "{said}");
+                assert!(said.contains("/agentpipe-"), "{said}");
+                parts
+            })
+            .join()
+    });
+    let mut parts = parts.expect("spawned");
+    assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL), "with the thread");
+}
+
+#[test]
+fn cgroup_folders_are_found_in_every_layout() {
+    let unified =
+        b"24 1 0:22 / /sys/fs/cgroup rw shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate\n";
+    let hybrid = b"30 1 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+        31 1 0:28 / /sys/fs/cgroup/unified\\040x rw - cgroup2 none rw\n";
+    let found = |cgroups, mounts, controller| {
+        folder_in(cgroups, mounts, controller).map(|path| path.display().to_string())
+    };
+    let is = |path: &str| Some(path.to_owned());
+    assert_eq!(found("0::/a/b.service\n", unified, ""), is("/sys/fs/cgroup/a/b.service"));
+    assert_eq!(found("0::/\n", unified, ""), is("/sys/fs/cgroup/"));
+    assert_eq!(found("8:pids:/x\n0::/y\n", hybrid, ""), is("/sys/fs/cgroup/unified x/y"));
+    assert_eq!(found("8:pids:/x\n0::/y\n", hybrid, "pids"), is("/sys/fs/cgroup/pids/x"));
+    assert_eq!(found("3:cpu,pids:/x\n", hybrid, "pids"), is("/sys/fs/cgroup/pids/x"));
+    // A bind mount of a part, as in a container without a cgroup namespace.
+    let part = b"24 1 0:22 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
+    assert_eq!(found("0::/docker/1/in\n", part, ""), is("/sys/fs/cgroup/in"));
+    assert_eq!(found("0::/elsewhere\n", part, ""), None);
+    assert_eq!(found("0::/x\n", b"torn line\n\n1 2 3 4\n", ""), None);
+    assert_eq!(found("torn", unified, ""), None);
+}
+
+#[test]
+fn the_tightest_limit_on_the_way_up_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let put = |folder: &str, max: &str, now: &str| {
+        let folder = dir.path().join(folder);
+        fs::create_dir_all(&folder).expect("mkdir");
+        fs::write(folder.join("pids.max"), max).expect("write");
+        fs::write(folder.join("pids.current"), now).expect("write");
+    };
+    put("", "max\n", "900\n");
+    put("a", "100\n", "90\n");
+    put("a/b", "50\n", "20\n");
+    assert_eq!(tightest(&dir.path().join("a/b")), Some((100, 90)));
+    put("a", "80\n", "90\n");
+    assert_eq!(tightest(&dir.path().join("a/b")), Some((80, 80)), "over the limit is no room");
+    assert_eq!(tightest(dir.path()), None);
+}
+
+#[test]
+fn the_capacity_of_this_host_is_told() {
+    let capacity = capacity();
+    let names: Vec<&str> = capacity.limits().iter().map(|limit| limit.name).collect();
+    for name in ["RLIMIT_NOFILE", "kernel.threads-max", "kernel.pid_max"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let first = capacity.first().expect("some limit refuses");
+    assert!(
+        capacity.limits().iter().all(|limit| !limit.refuses || limit.agents() >= first.agents())
+    );
+    assert_eq!(capacity.agents(), Some(first.agents()));
+}
