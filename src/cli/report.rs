@@ -1,8 +1,10 @@
 //! F5. The bench report, schema 1: written by `bench`, judged by `gate`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::input_file;
@@ -12,6 +14,12 @@ pub(super) const SCHEMA: u32 = 1;
 
 /// The longest text in a report; a CPU's name is shorter.
 const TEXT_MAX: usize = 400;
+
+/// The most scenarios, counts of one, or words of a command.
+const ENTRIES_MAX: usize = 256;
+
+/// The largest figure: in microseconds, thirty years. Products of two stay finite.
+const FIGURE_MAX: f64 = 1e15;
 
 /// One run of `agentpipe bench`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -30,9 +38,14 @@ pub(super) struct Report {
     pub(super) cpu: String,
     pub(super) cores: usize,
     pub(super) backend: String,
+    /// The tier of the backend: the ring's setup flags.
+    pub(super) tier: String,
     /// What the kernel offered, in one line.
     #[serde(default)]
     pub(super) features: String,
+    /// When it was measured, in seconds since 1970.
+    #[serde(default)]
+    pub(super) unix_time: u64,
     /// The user's own agent; `None` is the built-in one.
     #[serde(default)]
     pub(super) command: Option<Vec<String>>,
@@ -44,25 +57,36 @@ pub(super) struct Report {
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {
     pub(super) name: String,
+    /// What it belongs to: `shutdown` and so on.
+    pub(super) group: String,
     /// Records in each sample; 0 where records are not what is measured.
     #[serde(default)]
     pub(super) records: u64,
+    /// Bytes of each record on the pipe; 0 where bytes are not.
+    #[serde(default)]
+    pub(super) record_bytes: u64,
     pub(super) figures: Figures,
     /// The in-run limit, for instance SIGKILL and waitpid.
     #[serde(default)]
-    pub(super) limit: Option<Limit>,
+    pub(super) limit: Option<Beside>,
     /// Median over the median of the limit.
     #[serde(default)]
     pub(super) ratio: Option<f64>,
-    /// Exact numbers, for instance `enters_per_record`.
+    /// What others do, in the same run.
     #[serde(default)]
+    pub(super) peer: Option<Beside>,
+    /// Median over the median of the peer.
+    #[serde(default)]
+    pub(super) ratio_to_peer: Option<f64>,
+    /// Numbers that are no times, for instance `enters_per_record`.
+    #[serde(default, deserialize_with = "once_each")]
     pub(super) counts: BTreeMap<String, f64>,
 }
 
 /// What a scenario is held against.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limit {
+pub(super) struct Beside {
     pub(super) what: String,
     pub(super) figures: Figures,
 }
@@ -97,6 +121,12 @@ impl Report {
         Self::parse(&text).map_err(|why| input_file::blame(path, &why))
     }
 
+    /// The same from stdin.
+    pub(super) fn read_stdin() -> Result<Self, String> {
+        let text = input_file::read_stdin()?;
+        Self::parse(&text).map_err(|why| input_file::blame(input_file::stdin(), &why))
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         /// What every version has, so that another one is called by its name.
         #[derive(Deserialize)]
@@ -123,21 +153,36 @@ impl Report {
 
     /// What the types cannot say: a report that passes here can be judged.
     fn check(&self) -> Result<(), String> {
-        let texts =
-            [&self.version, &self.profile, &self.kernel, &self.arch, &self.cpu, &self.backend];
-        if texts.iter().any(|text| text.is_empty() || text.len() > TEXT_MAX) {
-            return Err(format!("a text of it is empty or longer than {TEXT_MAX} bytes"));
+        let named = [
+            &self.version,
+            &self.profile,
+            &self.kernel,
+            &self.arch,
+            &self.cpu,
+            &self.backend,
+            &self.tier,
+        ];
+        let words = self.command.iter().flatten();
+        let texts = named.into_iter().chain(&self.commit).chain([&self.features]).chain(words);
+        if named.iter().any(|text| text.is_empty()) {
+            return Err("it does not say where it was measured".to_owned());
+        }
+        if { texts }.any(|text| text.len() > TEXT_MAX) {
+            return Err(format!("a text of it is longer than {TEXT_MAX} bytes"));
         }
         if self.scenarios.is_empty() {
             return Err("it has no scenario".to_owned());
         }
-        let mut names = Vec::new();
+        let words = self.command.as_ref().map_or(0, Vec::len);
+        if self.scenarios.len().max(words) > ENTRIES_MAX {
+            return Err(format!("it has more than {ENTRIES_MAX} scenarios or words of a command"));
+        }
+        let mut names = BTreeSet::new();
         for scenario in &self.scenarios {
             scenario.check()?;
-            if names.contains(&&scenario.name) {
+            if !names.insert(&scenario.name) {
                 return Err(format!("it has the scenario {} twice", scenario.name));
             }
-            names.push(&scenario.name);
         }
         Ok(())
     }
@@ -145,22 +190,40 @@ impl Report {
 
 impl Scenario {
     fn check(&self) -> Result<(), String> {
-        if !is_name(&self.name) || !self.counts.keys().all(|name| is_name(name)) {
+        let mut names = [&self.name, &self.group].into_iter().chain(self.counts.keys());
+        if !names.all(|name| is_name(name)) {
             return Err("a name is not 1 to 64 of a-z, 0-9 and _".to_owned());
         }
         let name = &self.name;
+        if self.counts.len() > ENTRIES_MAX {
+            return Err(format!("{name}: it has more than {ENTRIES_MAX} counts"));
+        }
         self.figures.check().map_err(|why| format!("{name}: {why}"))?;
-        let numbers = self.counts.values().chain(&self.ratio);
-        if !numbers.copied().all(is_figure) {
-            return Err(format!("{name}: a ratio or count is no finite number of 0 or more"));
+        if !self.counts.values().copied().all(is_figure) {
+            return Err(format!("{name}: a count is no number from 0 to 10^15"));
         }
-        if let Some(limit) = &self.limit {
-            limit.figures.check().map_err(|why| format!("{name}, limit: {why}"))?;
+        self.check_beside("limit", self.limit.as_ref(), self.ratio)?;
+        self.check_beside("peer", self.peer.as_ref(), self.ratio_to_peer)
+    }
+
+    /// The ratio is there where it can be, and follows from the medians.
+    fn check_beside(
+        &self,
+        what: &str,
+        beside: Option<&Beside>,
+        said: Option<f64>,
+    ) -> Result<(), String> {
+        let name = &self.name;
+        if let Some(beside) = beside {
+            if beside.what.len() > TEXT_MAX {
+                return Err(format!("{name}, {what}: its text is longer than {TEXT_MAX} bytes"));
+            }
+            beside.figures.check().map_err(|why| format!("{name}, {what}: {why}"))?;
         }
-        match (self.ratio, self.limit.as_ref().and_then(|limit| ratio(&self.figures, limit))) {
+        match (said, beside.and_then(|beside| ratio(&self.figures, beside))) {
             (Some(said), Some(is)) if (said - is).abs() <= is * 0.01 + 0.001 => Ok(()),
             (None, None) => Ok(()),
-            _ => Err(format!("{name}: the ratio does not follow from the medians")),
+            _ => Err(format!("{name}: the ratio to its {what} does not follow from the medians")),
         }
     }
 }
@@ -172,7 +235,7 @@ impl Figures {
             return Err("it has no sample".to_owned());
         }
         if !values.iter().copied().all(is_figure) {
-            return Err("a figure is no finite number of 0 or more".to_owned());
+            return Err("a figure is no number from 0 to 10^15".to_owned());
         }
         if !values.is_sorted() {
             return Err("its percentiles do not ascend".to_owned());
@@ -181,18 +244,42 @@ impl Figures {
     }
 }
 
-/// Median over the median of the limit; `None` where that is 0.
-pub(super) fn ratio(figures: &Figures, limit: &Limit) -> Option<f64> {
-    (limit.figures.p50_us > 0.0).then(|| figures.p50_us / limit.figures.p50_us)
+/// Median over the median of the other; `None` where that is 0.
+pub(super) fn ratio(figures: &Figures, beside: &Beside) -> Option<f64> {
+    (beside.figures.p50_us > 0.0).then(|| figures.p50_us / beside.figures.p50_us)
 }
 
 /// A number that may be held against another.
 pub(super) fn is_figure(value: f64) -> bool {
-    value.is_finite() && value >= 0.0
+    (0.0..=FIGURE_MAX).contains(&value)
 }
 
 /// A name of a scenario or a count. It is printed into tables, so it holds no sign of theirs.
 pub(super) fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// A map whose keys are there once each: of two values one would be judged, and which?
+fn once_each<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    struct OnceEach;
+    impl<'de> Visitor<'de> for OnceEach {
+        type Value = BTreeMap<String, f64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("names and numbers")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry::<String, f64>()? {
+                if map.contains_key(&key) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{key}`")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    from.deserialize_map(OnceEach)
 }

@@ -4,38 +4,72 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, Limits};
 
-use super::plain::{PATIENCE, Plain, timed};
-use super::scenario::{Failed, Rounds};
-use super::target::Target;
+use super::counts::{Counts, Ends};
+use super::patience::PATIENCE;
+use super::plain::{Plain, timed};
+use super::scenario::{Failed, Rounds, Scenario};
+use super::target::{Target, ended};
 
-const FAKE: [&str; 4] = ["--flood", "--sigterm-restart", "--record-size", "4096"];
+pub(super) const FAKE: [&str; 4] = ["--flood", "--sigterm-restart", "--record-size", "4096"];
 
-pub(super) fn open(target: &Target) -> Failed<Box<dyn Rounds + '_>> {
-    Ok(Box::new(CloseBlocked(target)))
+pub(super) fn open<'a>(
+    target: &'a Target,
+    _: &'static Scenario,
+) -> Failed<Box<dyn Rounds + 'a>> {
+    Ok(Box::new(Blocked { target, ends: Ends::default() }))
 }
 
-struct CloseBlocked<'a>(&'a Target);
+struct Blocked<'a> {
+    target: &'a Target,
+    ends: Ends,
+}
 
-impl Rounds for CloseBlocked<'_> {
+impl Rounds for Blocked<'_> {
     fn agentpipe(&mut self) -> Failed<Duration> {
-        let agent = stuck(self.0, &FAKE)?;
-        Ok(timed(|| Ok(agent.abort_blocking()))?.0)
+        let agent = stuck(self.target, &FAKE)?;
+        let (took, report) = timed(|| ended(agent.abort_blocking()))?;
+        self.ends.add(&report);
+        Ok(took)
     }
 
     fn limit(&mut self) -> Failed<Duration> {
-        let mut child = Plain(self.0.spawn_plain(&FAKE)?);
-        child.await_full()?;
-        let end =
-            || child.0.kill().and_then(|()| child.0.wait()).map_err(|error| error.to_string());
-        Ok(timed(end)?.0)
+        let mut child = full(self.target, &FAKE)?;
+        Ok(timed(|| child.end_killed())?.0)
     }
+
+    fn peer(&mut self) -> Failed<Duration> {
+        let mut child = full(self.target, &FAKE)?;
+        Ok(timed(|| child.end_broken())?.0)
+    }
+
+    fn counts(&mut self) -> Failed<Counts> {
+        Ok(self.ends.counts())
+    }
+}
+
+/// A plain child whose output nobody takes.
+pub(super) fn full(target: &Target, fake: &[&str]) -> Failed<Plain> {
+    let child = target.spawn_plain(fake)?;
+    child.await_full()?;
+    Ok(child)
 }
 
 /// An agent whose output nobody takes: reading pauses at one byte, so its pipe fills.
 pub(super) fn stuck(target: &Target, fake: &[&str]) -> Failed<Agent> {
-    let agent = target.spawn(fake, Limits::new().inbox_high(1))?;
-    // The pipe is the engine's. That its writer is blocked shows in its state: this agent sleeps
-    // nowhere but in write(2). No event tells it.
+    let agent = unread(target, fake)?;
+    await_stuck(&agent)?;
+    Ok(agent)
+}
+
+/// An agent that will be stuck.
+pub(super) fn unread(target: &Target, fake: &[&str]) -> Failed<Agent> {
+    // While it is closed no more is kept than the others keep.
+    target.spawn(fake, Limits::new().inbox_high(1).drain_max(2 << 20))
+}
+
+/// The pipe is the engine's. That its writer is blocked shows in its state: this agent sleeps
+/// nowhere but in write(2). No event tells it.
+pub(super) fn await_stuck(agent: &Agent) -> Failed<()> {
     let stat = format!("/proc/{}/stat", agent.pid());
     let until = Instant::now() + PATIENCE;
     let mut asleep = 0;
@@ -48,5 +82,5 @@ pub(super) fn stuck(target: &Target, fake: &[&str]) -> Failed<Agent> {
         asleep = if paused && sleeps { asleep + 1 } else { 0 };
         std::thread::yield_now();
     }
-    Ok(agent)
+    Ok(())
 }

@@ -1,22 +1,29 @@
 //! F5, bench: where a report was measured.
 
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
 use crate::cli::report::{Report, SCHEMA};
 
 use super::target::Target;
 
 /// A report without scenarios.
 pub(super) fn describe(target: &Target) -> Report {
+    let features = target.engine.features();
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Report {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
-        commit: ["GITHUB_SHA", "CI_COMMIT_SHA"].iter().find_map(|name| std::env::var(name).ok()),
+        commit: commit(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         cpu: cpu().unwrap_or_else(|| "unknown".to_owned()),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         backend: target.engine.backend().name().to_owned(),
-        features: target.engine.features().to_string(),
+        tier: if features.setup_flags.is_empty() { "none" } else { features.setup_flags }.to_owned(),
+        features: features.to_string(),
+        unix_time: since_1970.map_or(0, |time| time.as_secs()),
         command: target.own(),
         scenarios: Vec::new(),
     }
@@ -29,4 +36,18 @@ fn cpu() -> Option<String> {
     let (_, name) = line.split_once(':')?;
     let name = name.trim();
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The commit that a CI job says it is at, or that the folder is at.
+fn commit() -> Option<String> {
+    let is_hash = |text: &String| {
+        matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let said = ["GITHUB_SHA", "CI_COMMIT_SHA"].into_iter().find_map(|it| std::env::var(it).ok());
+    said.filter(is_hash).or_else(|| {
+        let mut git = Command::new("git");
+        git.args(["rev-parse", "HEAD"]).stdin(Stdio::null()).stderr(Stdio::null());
+        let text = String::from_utf8(git.output().ok()?.stdout).ok()?;
+        Some(text.trim().to_owned()).filter(is_hash)
+    })
 }

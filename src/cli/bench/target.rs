@@ -1,11 +1,14 @@
 //! F5, bench: the engine under test and the agent it runs, built-in or the user's own.
 
 use std::ffi::OsString;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agentpipe::{Agent, AgentCommand, Engine, IoCounters, Limits};
+use agentpipe::{Agent, AgentCommand, CloseReport, Engine, Limits, Record};
 
+use super::counts::RingUse;
+use super::patience::{PATIENCE, within};
+use super::plain::Plain;
 use super::scenario::Failed;
 
 /// What all scenarios share.
@@ -13,20 +16,15 @@ use super::scenario::Failed;
 pub(super) struct Target {
     pub(super) engine: Engine,
     own: Vec<OsString>,
+    /// A record that the own agent answers with one record.
+    pub(super) ping: Option<String>,
     pub(super) warm_up: Duration,
 }
 
-/// A few numbers of the ring at one moment, summed over the engine's threads.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RingUse {
-    pub(super) enters: u64,
-    pub(super) completions: u64,
-}
-
 impl Target {
-    pub(super) fn new(own: &[OsString], warm_up: Duration) -> Failed<Self> {
+    pub(super) fn new(own: &[OsString], ping: Option<String>, warm_up: Duration) -> Failed<Self> {
         let engine = Engine::new().map_err(|error| error.to_string())?;
-        Ok(Self { engine, own: own.to_vec(), warm_up })
+        Ok(Self { engine, own: own.to_vec(), ping, warm_up })
     }
 
     /// The user's own agent.
@@ -53,23 +51,42 @@ impl Target {
         self.engine.spawn_blocking(command).map_err(|error| error.to_string())
     }
 
-    /// The same agent as a plain child with pipes.
-    pub(super) fn spawn_plain(&self, fake: &[&str]) -> Failed<Child> {
+    /// A command for the same agent as a plain child with pipes.
+    pub(super) fn plain_command(&self, fake: &[&str]) -> Failed<Command> {
         let words = self.words(fake)?;
-        Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("cannot spawn {}: {error}", words[0].display()))
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::null());
+        Ok(command)
+    }
+
+    /// The same agent as a plain child.
+    pub(super) fn spawn_plain(&self, fake: &[&str]) -> Failed<Plain> {
+        Plain::spawn(&mut self.plain_command(fake)?)
     }
 
     pub(super) fn ring_use(&self) -> RingUse {
-        let all: Vec<IoCounters> = self.engine.counters_blocking();
-        RingUse {
-            enters: all.iter().map(|ring| ring.enters).sum(),
-            completions: all.iter().map(|ring| ring.completions).sum(),
-        }
+        RingUse::of(&self.engine)
+    }
+}
+
+/// The agent's next record.
+pub(super) fn next_record(agent: &mut Agent) -> Failed<Record> {
+    match within(agent.next_record()) {
+        Some(Some(record)) => Ok(record),
+        Some(None) => Err(match agent.close_report() {
+            Some(report) => format!("the agent left instead of answering: {report}"),
+            None => "the agent left instead of answering".to_owned(),
+        }),
+        None => Err(format!("no record came within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// The agent is gone, and it is known how.
+pub(super) fn ended(report: CloseReport) -> Failed<CloseReport> {
+    use agentpipe::ExitStatus;
+    match report.exit() {
+        ExitStatus::Unknown | ExitStatus::StillRunning => Err(report.to_string()),
+        _ => Ok(report),
     }
 }

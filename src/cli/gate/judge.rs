@@ -114,11 +114,16 @@ fn hold(ceilings: &Ceilings, scenario: &Scenario, lines: &mut Vec<Line>) -> Resu
             add(metric, found, ceiling);
         }
     }
-    if let Some(ceiling) = ceilings.ratio {
-        let found = scenario.ratio.ok_or_else(|| {
-            format!("the limits name a ratio for {name}; the report has no in-run limit for it")
-        })?;
-        add("ratio", found, ceiling);
+    let ratios = [
+        ("ratio", ceilings.ratio, scenario.ratio, "in-run limit"),
+        ("ratio_to_peer", ceilings.ratio_to_peer, scenario.ratio_to_peer, "peer"),
+    ];
+    for (metric, ceiling, found, of) in ratios {
+        if let Some(ceiling) = ceiling {
+            let missing =
+                || format!("the limits name a {metric} for {name}; the report has no {of} for it");
+            add(metric, found.ok_or_else(missing)?, ceiling);
+        }
     }
     for (count, ceiling) in &ceilings.counts {
         let found = scenario.counts.get(count).ok_or_else(|| {
@@ -129,6 +134,10 @@ fn hold(ceilings: &Ceilings, scenario: &Scenario, lines: &mut Vec<Line>) -> Resu
     Ok(())
 }
 
+/// A factor on a count near 0 allows nothing; so much is noise whatever the baseline has. One
+/// allocation more for each record is 1000 in the count that has them, one more kill 1.
+const COUNT_NOISE: f64 = 0.25;
+
 /// Why two runs cannot be compared; empty if they can.
 fn differences(report: &Report, baseline: &Report) -> Vec<String> {
     let command = |report: &Report| match &report.command {
@@ -138,6 +147,7 @@ fn differences(report: &Report, baseline: &Report) -> Vec<String> {
     [
         ("kernel", series(&report.kernel), series(&baseline.kernel)),
         ("backend", report.backend.clone(), baseline.backend.clone()),
+        ("tier", report.tier.clone(), baseline.tier.clone()),
         ("architecture", report.arch.clone(), baseline.arch.clone()),
         ("CPU", report.cpu.clone(), baseline.cpu.clone()),
         ("cores", report.cores.to_string(), baseline.cores.to_string()),
@@ -171,7 +181,7 @@ fn compare(allowed: &Baseline, before: &Scenario, now: &Scenario, lines: &mut Ve
     if let Some(factor) = allowed.counts {
         for (count, before) in &before.counts {
             if let Some(found) = now.counts.get(count) {
-                add(count, *before, *found, before * factor);
+                add(count, *before, *found, (before * factor).max(before + COUNT_NOISE));
             }
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Ceilings {
     pub(super) max_us: Option<f64>,
     /// Of the median to the median of the in-run limit.
     pub(super) ratio: Option<f64>,
+    /// The same to the median of the peer.
+    pub(super) ratio_to_peer: Option<f64>,
     pub(super) counts: BTreeMap<String, f64>,
 }
 
@@ -84,7 +86,7 @@ impl Ceilings {
 
     fn numbers(&self) -> impl Iterator<Item = f64> {
         let times = self.times().into_iter().filter_map(|(_, ceiling)| ceiling);
-        times.chain(self.ratio).chain(self.counts.values().copied())
+        times.chain(self.ratio).chain(self.ratio_to_peer).chain(self.counts.values().copied())
     }
 }
 
@@ -124,6 +126,10 @@ impl Limits {
                 self.schema
             ));
         }
+        let backends = [Backend::IoUring, Backend::Epoll].map(Backend::name);
+        if !backends.contains(&self.backend.as_str()) {
+            return Err(format!("its backend is not one of {}", backends.join(", ")));
+        }
         if self.scenario.is_empty() {
             return Err("it limits no scenario".to_owned());
         }
@@ -135,12 +141,12 @@ impl Limits {
                 return Err(format!("{name} has no ceiling"));
             }
             if !ceilings.numbers().all(is_figure) {
-                return Err(format!("{name}: a ceiling is no finite number of 0 or more"));
+                return Err(format!("{name}: a ceiling is no number from 0 to 10^15"));
             }
         }
-        let fits = |factor: f64| factor.is_finite() && factor >= 1.0;
+        let fits = |factor: f64| is_figure(factor) && factor >= 1.0;
         if !self.baseline.factors().all(fits) || !is_figure(self.baseline.floor_us) {
-            return Err("baseline: a factor is not 1 or more, or floor_us not 0 or more".to_owned());
+            return Err("baseline: a factor is not from 1 to 10^15, or floor_us not from 0".to_owned());
         }
         Ok(())
     }

@@ -27,22 +27,30 @@ const NOT_COMPARABLE: u8 = 4;
 /// breach on stderr), 4 not comparable.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The ceilings, as TOML; docs/latency-ci.md has an example
-    #[arg(long, value_name = "FILE")]
-    limits: PathBuf,
+    /// The ceilings, as TOML
+    #[arg(long, value_name = "FILE", required_unless_present = "print_limits")]
+    limits: Option<PathBuf>,
 
     /// A report to compare with, too, if it is of the same kernel, backend and class of machine
     #[arg(long, value_name = "REPORT")]
     baseline: Option<PathBuf>,
 
-    /// The report to judge, as written by `agentpipe bench --json`
+    /// The report to judge, as written by `agentpipe bench --json` [default: stdin]
     #[arg(long, value_name = "REPORT")]
-    report: PathBuf,
+    report: Option<PathBuf>,
 
     /// What to print on stdout
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    /// Print a limits file to begin with, and judge nothing
+    #[arg(long, conflicts_with_all = ["limits", "baseline", "report"])]
+    print_limits: bool,
 }
+
+/// Wide enough for a busy machine, and for a debug build; docs/latency-ci.md tells how to
+/// tighten it.
+const STARTING_LIMITS: &str = include_str!("starting_limits.toml");
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {
@@ -68,8 +76,15 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<Outcome, String> {
-    let limits = Limits::read(&args.limits)?;
-    let report = Report::read(&args.report)?;
+    let Some(limits) = &args.limits else {
+        say_out(format_args!("{}", STARTING_LIMITS.trim_end()));
+        return Ok(Outcome::Pass);
+    };
+    let limits = Limits::read(limits)?;
+    let report = match &args.report {
+        Some(path) if path.as_os_str() != "-" => Report::read(path)?,
+        _ => Report::read_stdin()?,
+    };
     let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
     let verdict = judge::judge(&limits, &report, baseline.as_ref())?;
     let page = match args.format {

@@ -90,8 +90,11 @@ pub(super) fn github_action_benchmark(report: &Report) -> String {
         for (metric, value) in scenario.figures.named() {
             add(metric.trim_end_matches("_us"), "us", value);
         }
-        if let Some(ratio) = scenario.ratio {
-            add("ratio", "x", ratio);
+        let ratios = [("ratio", scenario.ratio), ("ratio_to_peer", scenario.ratio_to_peer)];
+        for (metric, ratio) in ratios {
+            if let Some(ratio) = ratio {
+                add(metric, "x", ratio);
+            }
         }
         for (count, value) in &scenario.counts {
             add(count, "count", *value);
@@ -114,8 +117,11 @@ pub(super) fn bencher(report: &Report) -> String {
         measures.insert("latency".to_owned(), latency);
         let p99 = json!({ "value": nanoseconds(figures.p99_us) });
         measures.insert("latency-p99".to_owned(), p99);
-        if let Some(ratio) = scenario.ratio {
-            measures.insert("ratio".to_owned(), json!({ "value": ratio }));
+        let ratios = [("ratio", scenario.ratio), ("ratio-to-peer", scenario.ratio_to_peer)];
+        for (measure, ratio) in ratios {
+            if let Some(ratio) = ratio {
+                measures.insert(measure.to_owned(), json!({ "value": ratio }));
+            }
         }
         for (count, value) in &scenario.counts {
             measures.insert(count.replace('_', "-"), json!({ "value": value }));

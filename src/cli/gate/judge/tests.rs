@@ -20,7 +20,8 @@ fn report(p50: f64) -> Report {
     let report = json!({
         "schema": 1, "version": "0.1.0", "profile": "release", "kernel": "6.18.5-x",
         "arch": "x86_64", "cpu": "a cpu", "cores": 2, "backend": "io_uring",
-        "scenarios": [{"name": "close_idle", "figures": figures(p50), "ratio": 2.0,
+        "tier": "FLAGS",
+        "scenarios": [{"name": "close_idle", "group": "shutdown", "figures": figures(p50), "ratio": 2.0,
             "limit": {"what": "waitpid", "figures": figures(p50 / 2.0)},
             "counts": {"enters_per_record": 3.0}}],
     });
@@ -67,9 +68,10 @@ fn a_fallback_run_never_passes_as_io_uring() {
 #[test]
 fn a_baseline_of_another_kernel_or_machine_is_not_compared() {
     type Change = fn(&mut Report);
-    let changes: [(Change, &str); 7] = [
+    let changes: [(Change, &str); 8] = [
         (|report| report.kernel = "6.17.5-x".to_owned(), "kernel 6.18; the baseline has 6.17"),
         (|report| report.backend = "epoll".to_owned(), "backend"),
+        (|report| report.tier = "none".to_owned(), "tier FLAGS; the baseline has none"),
         (|report| report.arch = "aarch64".to_owned(), "architecture"),
         (|report| report.cpu = "other".to_owned(), "CPU"),
         (|report| report.cores = 64, "cores 2; the baseline has 64"),

@@ -1,0 +1,106 @@
+//! F5, bench: a report as tables.
+
+use std::fmt::Write;
+
+use crate::cli::report::{Beside, Report, Scenario};
+
+/// Two tables, times and counts, and what was held against what.
+pub(super) fn tables(report: &Report) -> String {
+    let mut page = String::new();
+    put(&mut page, format_args!("{}\n", headline(report)));
+    put(
+        &mut page,
+        format_args!(
+            "| scenario | n | p50 | p90 | p99 | max | limit | ratio | peer | ratio | a record | MiB/s |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+        ),
+    );
+    for it in &report.scenarios {
+        let figures = it.figures.named().map(|(_, value)| time(value)).join(" | ");
+        let median = |beside: &Option<Beside>| {
+            beside.as_ref().map_or_else(String::new, |beside| time(beside.figures.p50_us))
+        };
+        let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |it| format!("{it:.2}"));
+        put(
+            &mut page,
+            format_args!(
+                "| {} | {} | {figures} | {} | {} | {} | {} | {} | {} |",
+                it.name,
+                it.figures.n,
+                median(&it.limit),
+                ratio(it.ratio),
+                median(&it.peer),
+                ratio(it.ratio_to_peer),
+                each_record(it).map_or_else(String::new, time),
+                mib_per_second(it).map_or_else(String::new, |rate| format!("{rate:.0}")),
+            ),
+        );
+    }
+    page.push_str(
+        "\n`limit` and `peer` are medians of the same run; `ratio` is the median over theirs, and\n\
+         p99 of fewer than 100 samples is their maximum.\n\n\
+         | scenario | limit: the least that the kernel needs | peer: what others do | counts |\n\
+         | --- | --- | --- | --- |\n",
+    );
+    for it in &report.scenarios {
+        let what = |beside: &Option<Beside>| {
+            beside.as_ref().map_or_else(String::new, |beside| beside.what.clone())
+        };
+        let counts = it.counts.iter().map(|(name, value)| format!("{name} {value:.3}"));
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        let (limit, peer) = (what(&it.limit), what(&it.peer));
+        put(&mut page, format_args!("| {} | {limit} | {peer} | {counts} |", it.name));
+    }
+    page
+}
+
+/// Where and what, in one line.
+pub(super) fn headline(report: &Report) -> String {
+    let agent = match &report.command {
+        Some(words) => format!(", agent {}", words.join(" ")),
+        None => String::new(),
+    };
+    let commit = report.commit.as_deref().map_or_else(String::new, |commit| format!(" at {commit}"));
+    format!(
+        "agentpipe {} ({}){commit}, {} ({}), Linux {}, {}, {}, {} cores{agent}",
+        report.version,
+        report.profile,
+        report.backend,
+        report.tier,
+        report.kernel,
+        report.arch,
+        report.cpu,
+        report.cores,
+    )
+}
+
+/// The median for one record, in microseconds, where a sample has several.
+#[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
+pub(super) fn each_record(it: &Scenario) -> Option<f64> {
+    (it.records > 1).then(|| it.figures.p50_us / it.records as f64)
+}
+
+/// What the median comes to.
+#[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
+pub(super) fn mib_per_second(it: &Scenario) -> Option<f64> {
+    let bytes = (it.records * it.record_bytes) as f64;
+    let seconds = it.figures.p50_us / 1e6;
+    (bytes > 0.0 && seconds > 0.0).then(|| bytes / seconds / f64::from(1 << 20))
+}
+
+/// Microseconds in a unit that fits.
+pub(super) fn time(us: f64) -> String {
+    let (value, unit) = match us {
+        us if us >= 1e6 => (us / 1e6, "s"),
+        us if us >= 1e3 => (us / 1e3, "ms"),
+        us if us >= 1.0 => (us, "us"),
+        us => (us * 1e3, "ns"),
+    };
+    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    format!("{value:.digits$} {unit}")
+}
+
+fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _written = writeln!(page, "{line}");
+}
