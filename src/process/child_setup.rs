@@ -134,7 +134,7 @@ fn set_up(plan: &Plan) -> Result<(), (Step, Errno)> {
         .and_then(|()| rustix::stdio::dup2_stdout(&plan.stdout))
         .and_then(|()| rustix::stdio::dup2_stderr(&plan.stderr))
         .map_err(at(Step::Descriptors))?;
-    close_others_on_exec();
+    close_others();
     // After the descriptors, which a low limit would refuse; before the user, who may not raise.
     for (number, (resource, limit)) in (0_u8..).zip(&plan.limits) {
         rustix::process::setrlimit(*resource, limit.clone()).map_err(at(Step::Limit(number)))?;
@@ -186,16 +186,15 @@ fn default_dispositions() {
 }
 
 /// Not all that our process has open was opened with close-on-exec: a library of the host may
-/// have forgotten. A kernel before 5.11 refuses; what is ours is close-on-exec anyway.
-fn close_others_on_exec() {
-    // SAFETY: takes no pointers, and only marks descriptors in this process's own table.
+/// have forgotten. And an exec may hang: until it is through, the child would hold the pipes of
+/// all other agents open, and none of them would see the end of its input.
+///
+/// A kernel before 5.9 refuses; what is ours is close-on-exec anyway.
+fn close_others() {
+    // SAFETY: takes no pointers, and closes descriptors in this process's own table, which is a
+    // copy of ours.
     unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3 as c_long,
-            c_long::from(u32::MAX),
-            libc::CLOSE_RANGE_CLOEXEC as c_long,
-        )
+        libc::syscall(libc::SYS_close_range, 3 as c_long, c_long::from(u32::MAX), 0 as c_long)
     };
 }
 

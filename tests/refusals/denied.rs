@@ -7,6 +7,10 @@ use std::process::Command;
 
 use super::{PROGRAM, agentpipe, check_line, check_refusal, seccomp};
 
+fn deny_io_uring(command: &mut Command, errno: i32) -> &mut Command {
+    seccomp::deny(command, libc::SYS_io_uring_setup, errno)
+}
+
 #[test]
 fn a_seccomp_filter_is_named_with_the_remedy() {
     // The story: the default profile of containers answers EPERM (some ENOSYS), and a host that
@@ -14,11 +18,11 @@ fn a_seccomp_filter_is_named_with_the_remedy() {
     let says = ["seccomp", "io_uring_setup", "profile"];
     for errno in [libc::EPERM, libc::ENOSYS] {
         let mut command = agentpipe(&["run", "--", "cat"]);
-        let output = seccomp::deny_io_uring(&mut command, errno).output().expect("starts");
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
         check_refusal(&output, 125, &says);
 
         let mut command = agentpipe(&["doctor"]);
-        let output = seccomp::deny_io_uring(&mut command, errno).output().expect("starts");
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(text.contains("NOT usable"), "{text}");
@@ -28,7 +32,7 @@ fn a_seccomp_filter_is_named_with_the_remedy() {
         check_line(problems[0], &says);
 
         let mut command = agentpipe(&["doctor", "--json"]);
-        let output = seccomp::deny_io_uring(&mut command, errno).output().expect("starts");
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
         assert_eq!(output.status.code(), Some(1));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(report["usable"], false);

@@ -22,9 +22,9 @@ fn filter(call: u32, errno: u16) -> [libc::sock_filter; 4] {
     ]
 }
 
-/// From its exec on the program gets `errno` from io_uring_setup.
-pub(crate) fn deny_io_uring(command: &mut Command, errno: i32) -> &mut Command {
-    let call = u32::try_from(libc::SYS_io_uring_setup).expect("a call number");
+/// From its exec on the program gets `errno` from this system call.
+pub(crate) fn deny(command: &mut Command, call: libc::c_long, errno: i32) -> &mut Command {
+    let call = u32::try_from(call).expect("a call number");
     let mut filter = filter(call, u16::try_from(errno).expect("an errno"));
     let install = move || {
         let program = libc::sock_fprog {

@@ -1,0 +1,39 @@
+//! A program whose exec hangs for as long as we like: the file is under a write lease, and to open
+//! it waits until the lease is given up. So hangs an exec on a file server that does not answer.
+#![expect(unsafe_code, reason = "leases are to be had by raw fcntl only")]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// As every Linux has it; libc does not name it.
+const F_SETSIG: i32 = 10;
+
+/// The lease; given up when dropped.
+pub(crate) struct Lease {
+    file: File,
+}
+
+impl Lease {
+    /// On a file that nobody has open. The kernel gives it up after `fs.lease-break-time` (45 s).
+    pub(crate) fn take(path: &Path) -> Self {
+        let file = File::options().read(true).write(true).open(path).expect("ours");
+        let set = |command, value: i32| {
+            // SAFETY: passes numbers only; the descriptor is open.
+            let done = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
+            assert_eq!(done, 0, "fcntl({command}): {}", std::io::Error::last_os_error());
+        };
+        // The signal to who holds a lease, if somebody wants to open the file: one that is
+        // ignored, for the default one ends the process.
+        set(F_SETSIG, libc::SIGURG);
+        set(libc::F_SETLEASE, libc::F_WRLCK);
+        Self { file }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // SAFETY: passes numbers only; the descriptor is open.
+        unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+}

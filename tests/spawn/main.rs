@@ -1,0 +1,321 @@
+//! The options of a spawn as an engine carries them out, from the first system call to the close.
+
+mod admission;
+mod lease;
+#[path = "../refusals/seccomp.rs"]
+mod seccomp;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReport, Engine, ErrorKind, ExitStatus};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use lease::Lease;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
+const ALONE: &str = "AGENTPIPE_TEST_ALONE";
+/// No wait in these files is longer.
+const CEILING: Duration = Duration::from_secs(60);
+
+fn fake(args: &[&str]) -> AgentCommand {
+    AgentCommand::new(PROGRAM).arg("fake").args(args)
+}
+
+fn shell(script: &str) -> AgentCommand {
+    AgentCommand::new("/bin/sh").arg("-c").arg(script)
+}
+
+fn engine() -> Engine {
+    Engine::new().expect("io_uring")
+}
+
+/// One request and its answer.
+fn check_echo(agent: &mut Agent) {
+    agent.send_blocking("{\"still\":\"here\"}").expect("sent");
+    let answer = agent.next_record_blocking().expect("an echo");
+    assert_eq!(answer.as_bytes(), b"{\"still\":\"here\"}");
+}
+
+/// This binary again, for one test in a process of its own.
+fn this_test(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "--nocapture", "--test-threads=1", test]).env(ALONE, "1");
+    command
+}
+
+/// True in the process of its own. Else runs it there, and asserts that the test ran and passed.
+fn alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    check_passed(&mut this_test(test));
+    false
+}
+
+fn check_passed(command: &mut Command) {
+    let output = command.output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "it did not run: {text}");
+}
+
+/// A process that is none of our children, or not ours to reap.
+fn watch(pid: u32) -> OwnedFd {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not zero");
+    pidfd_open(pid, PidfdFlags::empty()).expect("it is there")
+}
+
+/// Whether it ends within this time.
+fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).expect("a short time");
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)).expect("poll") == 1
+}
+
+fn await_end(pidfd: &OwnedFd, what: &str) {
+    assert!(ends_within(pidfd, CEILING), "{what} lives on");
+}
+
+#[test]
+fn a_hanging_exec_holds_up_nobody() {
+    // The story: one agent's program lies on a file server that stopped answering. Its exec hangs,
+    // and for a vfork that means: so does the thread that spawns. All other agents, and all other
+    // spawns, must go on.
+    let folder = tempfile::tempdir().expect("a folder");
+    let programs: Vec<PathBuf> = (0..3).map(|n| folder.path().join(format!("agent{n}"))).collect();
+    for program in &programs {
+        fs::copy("/bin/cat", program).expect("copied");
+    }
+    let engine = engine();
+    let mut before = engine.spawn_blocking(fake(&[])).expect("spawns");
+    let leases: Vec<Lease> = programs.iter().map(|program| Lease::take(program)).collect();
+    let mut hanging: Vec<_> =
+        programs.iter().map(|program| Box::pin(engine.spawn(AgentCommand::new(program)))).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for spawn in &mut hanging {
+        // Under way from here.
+        assert!(spawn.as_mut().poll(&mut context).is_pending());
+    }
+
+    check_echo(&mut before);
+    let mut after = engine.spawn_blocking(fake(&[])).expect("spawns");
+    check_echo(&mut after);
+    assert_eq!(before.close_blocking().exit(), ExitStatus::Code(0));
+    for spawn in &mut hanging {
+        assert!(spawn.as_mut().poll(&mut context).is_pending(), "it still hangs");
+    }
+    drop(leases);
+    for spawn in hanging {
+        let mut agent = pollster::block_on(spawn).expect("late, but there");
+        check_echo(&mut agent);
+        assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
+    }
+    assert_eq!(after.close_blocking().exit(), ExitStatus::Code(0));
+}
+
+/// A host that spawns from a thread that ends, says who the agent is, and waits to be killed.
+fn host() {
+    let engine = engine();
+    let command =
+        shell("trap '' TERM HUP PIPE; while :; do sleep 1000; done").die_with_parent(true);
+    let agent = thread::scope(|scope| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
+        let spawning = scope.spawn(move || runtime.block_on(engine.spawn(command)));
+        spawning.join().expect("no panic").expect("spawns")
+    });
+    println!("agent {}", agent.pid());
+    // Until the test kills us, or is gone.
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("stdin");
+    agent.abort_blocking();
+}
+
+fn start_host(test: &str) -> (Child, u32) {
+    let mut host = this_test(test).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let host_ref = host.as_mut().expect("starts");
+    let lines = BufReader::new(host_ref.stdout.take().expect("piped")).lines();
+    let said = lines.map_while(Result::ok).find_map(|line| {
+        let (_, pid) = line.split_once("agent ")?;
+        pid.trim().parse().ok()
+    });
+    (host.expect("starts"), said.expect("the agent's pid"))
+}
+
+#[test]
+fn an_agent_dies_with_a_host_that_is_killed() {
+    // The story: the host is killed for its memory; its agents go on, spend money and hold locks.
+    // But one that was spawned from a worker thread must not die with that thread.
+    if std::env::var_os(ALONE).is_some() {
+        host();
+        return;
+    }
+    let (mut host, pid) = start_host("an_agent_dies_with_a_host_that_is_killed");
+    let agent = watch(pid);
+    let soon = Duration::from_millis(200);
+    assert!(!ends_within(&agent, soon), "it died with the thread that asked for it");
+    host.kill().expect("SIGKILL");
+    await_end(&agent, "the agent");
+    host.wait().expect("reaped");
+}
+
+#[test]
+fn an_engine_that_is_dropped_gives_its_agents_their_grace() {
+    // The story: the spawning thread ends with the engine. Were it to end first, every agent that
+    // dies with its parent would be killed in the middle of its last words.
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut heard = 0;
+    for round in 0..10 {
+        let last_words = folder.path().join(round.to_string());
+        let engine = engine();
+        let script = format!("echo '{{}}'; cat; echo bye > {}", last_words.display());
+        let command = shell(&script).die_with_parent(true).close_policy(ClosePolicy::abort());
+        let mut agent = engine.spawn_blocking(command).expect("spawns");
+        agent.next_record_blocking().expect("it is up");
+        let pidfd = watch(agent.pid());
+        drop(engine);
+        // The last handle: an abort, and the end of the engine.
+        drop(agent);
+        await_end(&pidfd, "the agent");
+        heard += usize::from(fs::read_to_string(last_words).is_ok_and(|words| words == "bye\n"));
+    }
+    // The grace is 50 ms, which a busy machine may well use up; but not every time.
+    assert!(heard > 0, "none of them had its grace");
+}
+
+/// Where this process may make cgroups: a folder for one test.
+struct Cgroups(PathBuf);
+
+impl Cgroups {
+    /// `None` where a cgroup is refused, which is then asserted.
+    fn new(engine: &Engine, name: &str) -> Option<Self> {
+        let mut agent = match engine.spawn_blocking(shell("cat /proc/self/cgroup").cgroup()) {
+            Ok(agent) => agent,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::CgroupUnavailable, "{error}");
+                return None;
+            }
+        };
+        let mut path = None;
+        while let Some(event) = agent.next_blocking() {
+            if let agentpipe::Event::Noise(sample) = event {
+                let line = String::from_utf8_lossy(sample.head()).into_owned();
+                path = path.or(line.strip_prefix("0::").map(str::to_owned));
+            }
+        }
+        agent.closed_blocking();
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let root = mounts.lines().find_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            (words[2] == "cgroup2").then(|| PathBuf::from(words[1]))
+        });
+        let own = path.expect("a line of cgroup2");
+        let own = root.expect("it is mounted").join(own.trim().trim_start_matches('/'));
+        assert!(!own.exists(), "removed at the close: {}", own.display());
+        let parent = own.parent().expect("a parent");
+        let folder = parent.join(format!("agentpipe-test-{name}-{}", std::process::id()));
+        fs::create_dir(&folder).expect("allowed above");
+        Some(Self(folder))
+    }
+
+    fn members(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).expect("there").flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let _empty = fs::remove_dir(&self.0);
+    }
+}
+
+/// An agent with a grandchild in a session of its own; the grandchild's process id.
+fn with_runaway(engine: &Engine, folder: &Path) -> (Agent, u32) {
+    let script =
+        "setsid sh -c 'trap \"\" TERM; echo \"{\\\"pid\\\":$$}\"; exec sleep 1000' & cat; wait";
+    let command = shell(script).cgroup_beneath(folder);
+    let mut agent = engine.spawn_blocking(command).expect("spawns");
+    let said = agent.next_record_blocking().expect("a record");
+    let said: serde_json::Value = said.json().expect("JSON");
+    (agent, u32::try_from(said["pid"].as_u64().expect("a pid")).expect("a pid"))
+}
+
+#[test]
+fn no_process_outlives_a_close_with_a_cgroup() {
+    // The story: the agent's tool calls setsid, so no signal to the group reaches it; it holds the
+    // output, and a port, for ever.
+    let engine = engine();
+    let Some(cgroups) = Cgroups::new(&engine, "runaway") else { return };
+    let quick = Duration::from_millis(20);
+    let graceful = ClosePolicy::graceful().drain(quick).terminate(quick).cut(quick);
+    for policy in [graceful, ClosePolicy::abort()] {
+        let (agent, runaway) = with_runaway(&engine, &cgroups.0);
+        assert_eq!(cgroups.members().len(), 1);
+        let pidfd = watch(runaway);
+        let report: CloseReport = agent.close_with_blocking(policy);
+        assert!(report.killed_extra() >= 1, "{report}");
+        await_end(&pidfd, "the runaway");
+        assert_eq!(cgroups.members(), Vec::<PathBuf>::new(), "gone when the close is done");
+    }
+    // Many at once, and one that leaves by itself.
+    let many: Vec<(Agent, u32)> = (0..20).map(|_| with_runaway(&engine, &cgroups.0)).collect();
+    let pidfds: Vec<OwnedFd> = many.iter().map(|(_, runaway)| watch(*runaway)).collect();
+    engine.shutdown_blocking(Duration::ZERO);
+    pidfds.iter().for_each(|pidfd| await_end(pidfd, "a runaway"));
+    assert_eq!(cgroups.members(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn without_the_sweep_a_cgroup_is_left_to_who_lives_in_it() {
+    let engine = engine();
+    let Some(cgroups) = Cgroups::new(&engine, "left") else { return };
+    let command =
+        shell("setsid sh -c 'echo \"{\\\"pid\\\":$$}\"; exec sleep 1000 >/dev/null' & cat")
+            .cgroup_beneath(&cgroups.0);
+    let mut agent = engine.spawn_blocking(command).expect("spawns");
+    let said: serde_json::Value =
+        agent.next_record_blocking().expect("a record").json().expect("JSON");
+    let pid = u32::try_from(said["pid"].as_u64().expect("a pid")).expect("a pid");
+    let daemon = watch(pid);
+    let report = agent.close_with_blocking(ClosePolicy::graceful().sweep_group(false));
+    assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
+    drop(agent);
+    drop(engine);
+    assert!(!ends_within(&daemon, Duration::ZERO), "it was to be left alone");
+    let left = cgroups.members();
+    assert_eq!(left.len(), 1);
+    fs::write(left[0].join("cgroup.kill"), "1").expect("ours");
+    await_end(&daemon, "the daemon");
+    let begun = Instant::now();
+    while fs::remove_dir(&left[0]).is_err() {
+        assert!(begun.elapsed() < CEILING, "it is not empty");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself() {
+    // The story: container filters answer ENOSYS to clone3, so that the C library uses clone(2).
+    let test = "where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself";
+    if std::env::var_os(ALONE).is_none() {
+        let mut command = this_test(test);
+        check_passed(seccomp::deny(&mut command, libc::SYS_clone3, libc::ENOSYS));
+        return;
+    }
+    let engine = engine();
+    let Some(cgroups) = Cgroups::new(&engine, "joined") else { return };
+    let (agent, runaway) = with_runaway(&engine, &cgroups.0);
+    let pidfd = watch(runaway);
+    let report = agent.abort_blocking();
+    assert!(report.killed_extra() >= 1, "{report}");
+    await_end(&pidfd, "the runaway");
+    assert_eq!(cgroups.members(), Vec::<PathBuf>::new());
+}
