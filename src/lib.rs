@@ -105,9 +105,12 @@ pub mod _docs {
     #[doc = include_str!("../docs/kernel.md")]
     pub mod kernel {}
 
-    #[doc = "[kernel.md]: crate::_docs::kernel\n\n"]
+    #[doc = "[kernel.md]: crate::_docs::kernel\n[scale.md]: crate::_docs::scale\n\n"]
     #[doc = include_str!("../docs/operating.md")]
     pub mod operating {}
+
+    #[doc = include_str!("../docs/scale.md")]
+    pub mod scale {}
 
     #[doc = include_str!("../docs/fake.md")]
     pub mod fake {}

@@ -29,6 +29,26 @@ struct Report {
     kernel: String,
     features: Vec<Feature>,
     limits: Vec<Limit>,
+    capacity: Room,
+}
+
+/// How many more agents there is room for.
+#[derive(Debug, Serialize)]
+struct Room {
+    /// Unknown where no limit is.
+    agents: Option<u64>,
+    first_limit: Option<&'static str>,
+    limits: Vec<RoomLimit>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoomLimit {
+    name: &'static str,
+    value: u64,
+    used: u64,
+    per_agent: u64,
+    agents: u64,
+    refuses: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +82,25 @@ fn examine() -> Report {
         Err(error) => (None, Vec::new(), Some(error.to_string())),
     };
     let usable = backend.is_some() && problem.is_none();
-    Report { schema: 1, usable, backend, problem, kernel, features, limits: limits() }
+    let (limits, capacity) = (limits(), room());
+    Report { schema: 1, usable, backend, problem, kernel, features, limits, capacity }
+}
+
+fn room() -> Room {
+    let capacity = Engine::capacity();
+    let limits = capacity.limits().iter().map(|limit| RoomLimit {
+        name: limit.name,
+        value: limit.value,
+        used: limit.used,
+        per_agent: limit.per_agent,
+        agents: limit.agents(),
+        refuses: limit.refuses,
+    });
+    Room {
+        agents: capacity.agents(),
+        first_limit: capacity.first().map(|limit| limit.name),
+        limits: limits.collect(),
+    }
 }
 
 /// A real agent, a real close: the only proof that counts.
@@ -202,5 +240,22 @@ fn print(report: &Report) {
         let value =
             limit.value.map_or_else(|| "unlimited or unknown".to_owned(), |n| n.to_string());
         say_out(format_args!("  {} = {value}: {}", limit.name, limit.means));
+    }
+    print_room(&report.capacity);
+}
+
+fn print_room(room: &Room) {
+    match (room.agents, room.first_limit) {
+        (Some(agents), Some(limit)) => {
+            say_out(format_args!("room for {agents} more agents; the first limit is {limit}"));
+        }
+        _ => say_out(format_args!("room for more agents: no limit is known")),
+    }
+    for limit in &room.limits {
+        let then = if limit.refuses { "" } else { ", then pipes get smaller" };
+        say_out(format_args!(
+            "  {} = {}, {} in use, {} an agent: {}{then}",
+            limit.name, limit.value, limit.used, limit.per_agent, limit.agents
+        ));
     }
 }

@@ -1,0 +1,115 @@
+//! What one idle agent costs this process: bytes of user memory, descriptors, operations in the
+//! ring. Counted, not estimated: by an allocator that keeps the books, in a process of its own.
+#![expect(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use agentpipe::{Agent, AgentCommand, Engine, ExitStatus};
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the promises of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the promises of `dealloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Enough that what is held once and grows by doubling does not decide.
+const AGENTS: usize = 100;
+/// What docs/scale.md promises, beside the handle.
+const BYTES_MAX: usize = 4096;
+const CEILING: Duration = Duration::from_secs(60);
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("proc").count()
+}
+
+fn echo() -> AgentCommand {
+    AgentCommand::new(env!("CARGO_BIN_EXE_agentpipe")).args(["fake"])
+}
+
+fn check_echo(agent: &mut Agent, text: &str) {
+    agent.send_blocking(text).expect("sent");
+    assert_eq!(agent.next_record_blocking().expect("an echo").as_bytes(), text.as_bytes());
+}
+
+/// The engine thread gives things up a moment after the reader has its events.
+fn await_at_most(limit: usize, look: impl Fn() -> usize, what: &str) -> usize {
+    let begun = Instant::now();
+    loop {
+        let now = look();
+        if now <= limit {
+            return now;
+        }
+        assert!(begun.elapsed() < CEILING, "{what}: {now}, and not {limit} at the most");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn an_idle_agent_costs_four_descriptors_and_four_kilobytes() {
+    let engine = Engine::new().expect("io_uring");
+    // The first pays for what there is once: the arena's chunk, the tables of the ring.
+    let mut first = engine.spawn_blocking(echo()).expect("spawns");
+    check_echo(&mut first, "{}");
+
+    let mut agents = Vec::with_capacity(AGENTS);
+    let (bytes, open) = (HELD.load(Ordering::Relaxed), descriptors());
+    let in_kernel = engine.counters_blocking()[0].in_kernel;
+    for _ in 0..AGENTS {
+        agents.push(engine.spawn_blocking(echo()).expect("spawns"));
+    }
+    for agent in &mut agents {
+        check_echo(agent, "{\"first\":1}");
+    }
+    let per_agent = || HELD.load(Ordering::Relaxed).saturating_sub(bytes) / AGENTS;
+    let quiet = await_at_most(BYTES_MAX, per_agent, "bytes of an idle agent");
+    assert_eq!(descriptors(), open + 4 * AGENTS);
+    // A read of each output and the watch of the pidfd.
+    assert_eq!(engine.counters_blocking()[0].in_kernel, in_kernel + 3 * AGENTS as u64);
+
+    // After a burst in both directions nothing of it is kept.
+    let long = format!("{{\"x\":\"{}\"}}", "x".repeat(100 << 10));
+    for agent in &mut agents {
+        for number in 0..500 {
+            agent.send_blocking(format!("{{\"n\":{number}}}")).expect("sent");
+        }
+        for number in 0..500 {
+            let echo = agent.next_record_blocking().expect("an echo");
+            assert_eq!(echo.as_bytes(), format!("{{\"n\":{number}}}").as_bytes());
+        }
+        check_echo(agent, &long);
+    }
+    let after = await_at_most(BYTES_MAX, per_agent, "bytes of an agent after a burst");
+    println!(
+        "bytes of an idle agent: {quiet}; after a burst: {after}; of its handle: {}",
+        size_of::<Agent>()
+    );
+    let ring = engine.counters_blocking()[0];
+    assert_eq!(ring.buffers, ring.buffers_free, "idle reads hold no buffer");
+
+    for agent in agents {
+        assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
+    }
+    await_at_most(bytes + AGENTS * 256, || HELD.load(Ordering::Relaxed), "bytes after all closes");
+    assert_eq!(await_at_most(open, descriptors, "descriptors after all closes"), open);
+    assert_eq!(first.close_blocking().exit(), ExitStatus::Code(0));
+}
