@@ -23,7 +23,7 @@ pub(super) struct Intake {
 }
 
 /// An idle agent keeps no larger batch than this.
-const BATCH_KEPT: usize = 16;
+const BATCH_KEPT: usize = 4;
 
 impl Intake {
     pub(super) fn new(shared: Arc<Shared>, stats: Stats, stderr_events: bool) -> Self {

@@ -70,7 +70,7 @@ pub(crate) enum Offer {
 }
 
 /// An idle agent keeps room for no more events than this, on either side.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds these locks panics half-way; the data is good even if a thread died.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 const COALESCE: usize = 64 << 10;
 
 /// An idle queue keeps room for no more frames than this.
-const KEPT: usize = 16;
+const KEPT: usize = 8;
 
 /// Frames waiting to be written, oldest first.
 #[derive(Debug, Default)]

@@ -2,7 +2,6 @@
 
 mod admission;
 mod lease;
-#[path = "../refusals/seccomp.rs"]
 mod seccomp;
 
 use std::fs;
@@ -153,10 +152,14 @@ fn start_host(test: &str) -> (Child, u32) {
 fn an_agent_dies_with_a_host_that_is_killed() {
     // The story: the host is killed for its memory; its agents go on, spend money and hold locks.
     // But one that was spawned from a worker thread must not die with that thread.
-    if std::env::var_os(ALONE).is_some() {
+    if std::env::var_os(ALONE).is_none() {
+        check_it_dies_with_its_host();
+    } else {
         host();
-        return;
     }
+}
+
+fn check_it_dies_with_its_host() {
     let (mut host, pid) = start_host("an_agent_dies_with_a_host_that_is_killed");
     let agent = watch(pid);
     let soon = Duration::from_millis(200);
@@ -253,11 +256,17 @@ fn no_process_outlives_a_close_with_a_cgroup() {
     // The story: the agent's tool calls setsid, so no signal to the group reaches it; it holds the
     // output, and a port, for ever.
     let engine = engine();
-    let Some(cgroups) = Cgroups::new(&engine, "runaway") else { return };
+    // Where a cgroup is refused, `new` asserts how.
+    if let Some(cgroups) = Cgroups::new(&engine, "runaway") {
+        check_runaways(&engine, &cgroups);
+    }
+}
+
+fn check_runaways(engine: &Engine, cgroups: &Cgroups) {
     let quick = Duration::from_millis(20);
     let graceful = ClosePolicy::graceful().drain(quick).terminate(quick).cut(quick);
     for policy in [graceful, ClosePolicy::abort()] {
-        let (agent, runaway) = with_runaway(&engine, &cgroups.0);
+        let (agent, runaway) = with_runaway(engine, &cgroups.0);
         assert_eq!(cgroups.members().len(), 1);
         let pidfd = watch(runaway);
         let report: CloseReport = agent.close_with_blocking(policy);
@@ -266,7 +275,7 @@ fn no_process_outlives_a_close_with_a_cgroup() {
         assert_eq!(cgroups.members(), Vec::<PathBuf>::new(), "gone when the close is done");
     }
     // Many at once, and one that leaves by itself.
-    let many: Vec<(Agent, u32)> = (0..20).map(|_| with_runaway(&engine, &cgroups.0)).collect();
+    let many: Vec<(Agent, u32)> = (0..20).map(|_| with_runaway(engine, &cgroups.0)).collect();
     let pidfds: Vec<OwnedFd> = many.iter().map(|(_, runaway)| watch(*runaway)).collect();
     engine.shutdown_blocking(Duration::ZERO);
     pidfds.iter().for_each(|pidfd| await_end(pidfd, "a runaway"));
@@ -276,7 +285,12 @@ fn no_process_outlives_a_close_with_a_cgroup() {
 #[test]
 fn without_the_sweep_a_cgroup_is_left_to_who_lives_in_it() {
     let engine = engine();
-    let Some(cgroups) = Cgroups::new(&engine, "left") else { return };
+    if let Some(cgroups) = Cgroups::new(&engine, "left") {
+        check_left(engine, &cgroups);
+    }
+}
+
+fn check_left(engine: Engine, cgroups: &Cgroups) {
     let command =
         shell("setsid sh -c 'echo \"{\\\"pid\\\":$$}\"; exec sleep 1000 >/dev/null' & cat")
             .cgroup_beneath(&cgroups.0);
@@ -308,11 +322,16 @@ fn where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself() {
     if std::env::var_os(ALONE).is_none() {
         let mut command = this_test(test);
         check_passed(seccomp::deny(&mut command, libc::SYS_clone3, libc::ENOSYS));
-        return;
+    } else {
+        let engine = engine();
+        if let Some(cgroups) = Cgroups::new(&engine, "joined") {
+            check_joined(&engine, &cgroups);
+        }
     }
-    let engine = engine();
-    let Some(cgroups) = Cgroups::new(&engine, "joined") else { return };
-    let (agent, runaway) = with_runaway(&engine, &cgroups.0);
+}
+
+fn check_joined(engine: &Engine, cgroups: &Cgroups) {
+    let (agent, runaway) = with_runaway(engine, &cgroups.0);
     let pidfd = watch(runaway);
     let report = agent.abort_blocking();
     assert!(report.killed_extra() >= 1, "{report}");

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
@@ -40,10 +40,14 @@ const IDS: &str = "grep -E '^(Uid|Gid|Groups):' /proc/self/status | tr -s '\\t '
 #[test]
 fn all_ids_are_those_of_the_user_asked_for() {
     let command = shell(IDS).user(65_534, 65_533);
-    if !is_root() {
+    if is_root() {
+        check_all_ids(command);
+    } else {
         refusal(&command, ErrorKind::NotPermitted, &["CAP_SETGID"]);
-        return;
     }
+}
+
+fn check_all_ids(command: AgentCommand) {
     let ids = "Uid: 65534 65534 65534 65534\nGid: 65533 65533 65533 65533\n";
     assert_eq!(run(&command).0.replace(": \n", ":\n"), format!("{ids}Groups:\n"));
     let (text, _) = run(&command.groups([7, 8]));
@@ -140,12 +144,16 @@ fn the_working_directory_is_entered_as_the_user() {
     fs::set_permissions(dir.path(), mode(0o755)).expect("chmod");
     fs::set_permissions(&home, mode(0o700)).expect("chmod");
     let inside = shell("/bin/pwd; echo $PWD").cwd(&home);
-    if !is_root() {
+    if is_root() {
+        check_entered_as_the_user(&home, inside);
+    } else {
         refusal(&inside.user(65_534, 65_534), ErrorKind::NotPermitted, &["CAP_SETGID"]);
-        return;
     }
-    chown(&home, Some(65_534), Some(65_534)).expect("chown");
-    let path = fs::canonicalize(&home).expect("there");
+}
+
+fn check_entered_as_the_user(home: &Path, inside: AgentCommand) {
+    chown(home, Some(65_534), Some(65_534)).expect("chown");
+    let path = fs::canonicalize(home).expect("there");
     let expected = format!("{}\n{}\n", path.display(), home.display());
     assert_eq!(run(&inside.clone().user(65_534, 65_534)).0, expected);
     let says = ["working directory", "home` cannot be entered", "Permission denied"];
@@ -172,11 +180,15 @@ fn may_make_cgroups() -> Option<PathBuf> {
 fn a_grandchild_that_left_the_group_dies_with_its_cgroup() {
     let script = "setsid sh -c 'echo away; exec sleep 1000' & cat /proc/self/cgroup; cat; exit 5";
     let command = shell(script).cgroup();
-    let Some(folder) = may_make_cgroups() else {
+    if let Some(folder) = may_make_cgroups() {
+        check_the_grandchild_dies(&command, &folder);
+    } else {
         refusal(&command, ErrorKind::CgroupUnavailable, &["cgroup"]);
-        return;
-    };
-    let mut parts = start(&command);
+    }
+}
+
+fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
+    let mut parts = start(command);
     let lines = [read_line(&parts.stdout), read_line(&parts.stdout)];
     let said = lines.join("\n");
     // One of the lines may have come with the other.
@@ -205,10 +217,14 @@ fn a_grandchild_that_left_the_group_dies_with_its_cgroup() {
 /// An agent that makes cgroups itself must not leave them to us for ever.
 #[test]
 fn cgroups_below_the_agents_own_are_removed_too() {
-    let Some(folder) = may_make_cgroups() else {
+    if let Some(folder) = may_make_cgroups() {
+        check_cgroups_below(&folder);
+    } else {
         refusal(&shell("true").cgroup(), ErrorKind::CgroupUnavailable, &["cgroup"]);
-        return;
-    };
+    }
+}
+
+fn check_cgroups_below(folder: &Path) {
     let base = folder.join(format!("agentpipe-test-below-{}", std::process::id()));
     fs::create_dir(&base).expect("a cgroup");
     let mut parts = start(&shell("read line").cgroup_beneath(&base));
@@ -276,20 +292,24 @@ fn everything_together() {
         .limit(Resource::OpenFiles, 64, 64)
         .die_with_parent(true);
     let whole = command.clone().user(65_534, 65_533).cgroup();
-    if !is_root() || may_make_cgroups().is_none() {
+    if is_root() && may_make_cgroups().is_some() {
+        check_everything(&whole, dir.path());
+    } else {
         assert!(spawn(&whole).is_err());
-        return;
     }
+}
+
+fn check_everything(whole: &AgentCommand, dir: &Path) {
     let parts = thread::scope(|scope| {
         scope
             .spawn(|| {
-                let parts = start(&whole);
+                let parts = start(whole);
                 let mut said = String::new();
                 while said.lines().count() < 5 {
                     said = format!("{said}{}\n", read_line(&parts.stdout));
                 }
                 assert!(said.starts_with("65534\n65533\n64\n"), "{said}");
-                assert!(said.contains(&dir.path().display().to_string()), "{said}");
+                assert!(said.contains(&dir.display().to_string()), "{said}");
                 assert!(said.contains("/agentpipe-"), "{said}");
                 parts
             })
