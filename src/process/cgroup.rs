@@ -159,7 +159,7 @@ impl Cgroup {
         let events = self.events.as_mut()?;
         events.rewind().ok()?;
         let mut text = [0; 64];
-        events.read(&mut text).ok()?;
+        let _what_it_says = events.read(&mut text).ok()?;
         // The same open file: a read of ours re-arms what the copy waits for.
         events.as_fd().try_clone_to_owned().ok()
     }

@@ -137,7 +137,7 @@ fn set_up(plan: &Plan) -> Result<(), (Step, Errno)> {
     close_others();
     // After the descriptors, which a low limit would refuse; before the user, who may not raise.
     for (number, (resource, limit)) in (0_u8..).zip(&plan.limits) {
-        rustix::process::setrlimit(*resource, limit.clone()).map_err(at(Step::Limit(number)))?;
+        rustix::process::setrlimit(*resource, *limit).map_err(at(Step::Limit(number)))?;
     }
     // Groups first, the user last: afterwards there is no right to either.
     if let Some(groups) = &plan.groups {
