@@ -75,6 +75,11 @@ fn measure(
     });
 }
 
+#[expect(clippy::print_stderr, reason = "an option that is not measured is said aloud")]
+fn tell(option: &str, error: &agentpipe::Error) {
+    eprintln!("spawn/{option}: not measured: {error}");
+}
+
 fn spawns(criterion: &mut Criterion) {
     let mib =
         std::env::var("AGENTPIPE_BENCH_RSS_MIB").map_or(1024, |mib| mib.parse().expect("MiB"));
@@ -108,7 +113,7 @@ fn spawns(criterion: &mut Criterion) {
             Err(error) => {
                 let kind = error.kind();
                 assert!(matches!(kind, ErrorKind::NotPermitted | ErrorKind::CgroupUnavailable));
-                eprintln!("spawn/{option}: not measured: {error}");
+                tell(option, &error);
             }
         }
     }
