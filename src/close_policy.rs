@@ -171,7 +171,7 @@ impl ClosePolicy {
             CloseMode::Graceful => {
                 self.flush
                     + self.interrupt
-                    + self.drain.max(self.gap)
+                    + self.drain.max(self.drain.min(self.settle_max) + self.gap)
                     + self.terminate.max(self.gap)
                     + self.cut
                     + self.kill

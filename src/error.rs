@@ -174,10 +174,30 @@ impl fmt::Display for Error {
         }
         if let Some(tail) = &inner.stderr_tail {
             let last = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
-            write!(f, " (last stderr line: {})", last.trim())?;
+            f.write_str(" (last stderr line: ")?;
+            write_bounded(f, last.trim())?;
+            f.write_str(")")?;
         }
         Ok(())
     }
+}
+
+/// Characters shown of the agent's last words.
+const LAST_WORDS_MAX: usize = 300;
+
+/// The agent's own text may be of any length and may steer a terminal: neither gets into a log.
+fn write_bounded(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for (index, char) in text.chars().enumerate() {
+        if index == LAST_WORDS_MAX {
+            return f.write_str("...");
+        }
+        if char.is_control() {
+            write!(f, "{}", char.escape_default())?;
+        } else {
+            write!(f, "{char}")?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Error {

@@ -64,6 +64,7 @@ mod metrics;
 mod pipe_io;
 mod record;
 mod resource;
+mod wakers;
 
 mod frame;
 mod process;

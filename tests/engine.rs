@@ -5,6 +5,7 @@
 use std::fs;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -258,6 +259,74 @@ fn a_full_outbox_makes_the_writer_wait_and_a_dropped_send_sends_nothing() {
 }
 
 #[test]
+fn handles_that_ask_without_a_pause_do_not_starve_the_others() {
+    // The story: the mailbox of an engine thread is never empty, so its pipes never have a turn,
+    // and no deadline of a close is looked at.
+    let engine = engine();
+    let (_reader, writer) = spawn(&engine, fake(&[])).split();
+    let mut other = spawn(&engine, fake(&[]));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let interrupt = Some(&b"{}"[..]);
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    writer.set_interrupt(interrupt).expect("a good record");
+                    writer.set_interrupt(None).expect("nothing to refuse");
+                }
+            });
+        }
+        let begun = Instant::now();
+        let echoed = (0..20).all(|number| {
+            other.send_blocking(format!("[{number}]")).expect("sent");
+            let answer = poll_until(begun + CEILING / 6, || poll_once(other.next_record()));
+            answer.flatten().is_some()
+        });
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(echoed, "no echo in {:?}", begun.elapsed());
+    });
+    assert_eq!(other.close_blocking().exit(), ExitStatus::Code(0));
+    assert_eq!(writer.close_blocking().exit(), ExitStatus::Code(0));
+}
+
+fn poll_until<T>(deadline: Instant, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
+    while Instant::now() < deadline {
+        if let Some(value) = poll() {
+            return Some(value);
+        }
+        thread::yield_now();
+    }
+    None
+}
+
+struct Task;
+
+impl std::task::Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_wait_that_was_given_up_holds_nothing() {
+    // The story: a stuck agent, and a request with a timeout for it every second, each in a task
+    // of its own. What a waker holds of each task would be there until the agent is closed.
+    let engine = engine();
+    let agent = spawn(&engine, fake(&["--never-read-stdin"]).limits(Limits::new().outbox_high(1)));
+    let record = format!("\"{}\"", "x".repeat(100 << 10));
+    agent.send_blocking(&record).expect("an empty queue takes any record");
+    let task = Arc::new(Task);
+    let waker = Waker::from(Arc::clone(&task));
+    let mut context = Context::from_waker(&waker);
+    for _ in 0..100 {
+        assert!(pin!(agent.send("{}")).poll(&mut context).is_pending());
+        assert!(pin!(agent.flush()).poll(&mut context).is_pending());
+        assert!(pin!(agent.closed()).poll(&mut context).is_pending());
+    }
+    // The test's own, and that in `waker`.
+    assert_eq!(Arc::strong_count(&task), 2, "wakers of futures that are gone");
+    assert_eq!(agent.abort_blocking().exit(), ExitStatus::Signal(9));
+}
+
+#[test]
 fn a_dropped_next_loses_no_event() {
     // The story: `select!` drops the losing future at every turn.
     let engine = engine();
@@ -301,7 +370,7 @@ async fn talk_and_close(engine: Engine, number: usize) -> Stats {
 
 /// All of them live at the same time: nobody closes before the last one has spoken.
 async fn talk_all_and_close(engine: Engine, agents: usize) {
-    let meeting = std::sync::Arc::new(tokio::sync::Barrier::new(agents));
+    let meeting = Arc::new(tokio::sync::Barrier::new(agents));
     let mut running = tokio::task::JoinSet::new();
     for number in 0..agents {
         let (engine, meeting) = (engine.clone(), meeting.clone());

@@ -16,7 +16,8 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| blame(path, &error.to_string());
     // Opening a FIFO that nobody writes to would wait for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
         return Err(blame(path, "a directory, not a file"));

@@ -34,7 +34,9 @@ impl Line for Control {
     }
 
     fn request(&self, request: Request) {
-        self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
+        if self.shared.ask(request.bit()) {
+            self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
+        }
     }
 }
 

@@ -18,6 +18,10 @@ use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
+/// So many are taken before the pipes have their turn: handles that ask without a pause must not
+/// keep everybody else's agents and deadlines waiting.
+const COMMANDS_PER_TURN: usize = 256;
+
 /// A running engine thread.
 #[derive(Debug)]
 pub(super) struct Thread {
@@ -115,7 +119,8 @@ impl Loop<'_> {
     fn run(mut self) {
         let mut now = Instant::now();
         loop {
-            while let Some(command) = self.inbox.next() {
+            for _ in 0..COMMANDS_PER_TURN {
+                let Some(command) = self.inbox.next() else { break };
                 self.command(command, now);
             }
             self.abort_if_due(now);
@@ -123,11 +128,15 @@ impl Loop<'_> {
             if self.ending.is_some() && self.core.open() == 0 {
                 break;
             }
-            if let Some(command) = self.inbox.fall_asleep() {
-                self.command(command, now);
-                continue;
-            }
-            if let Err(error) = self.core.wait(self.timeout(now)) {
+            let timeout = match self.inbox.fall_asleep() {
+                // There may be more of them: this turn only looks, and does not sleep.
+                Some(command) => {
+                    self.command(command, now);
+                    Some(Duration::ZERO)
+                }
+                None => self.timeout(now),
+            };
+            if let Err(error) = self.core.wait(timeout) {
                 // Nothing can be carried any more. Dropping the core kills and reports.
                 tracing::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;

@@ -1,10 +1,15 @@
 //! Floor 1. Who may signal and reap a child.
 
+use std::time::Duration;
+
 use rustix::process::Pid;
 
 use super::cgroup::{Cgroup, Removal};
 use crate::admission::Permit;
 use crate::exit_status::ExitStatus;
+
+/// How long a killed child is waited for where there is no close to wait for it.
+pub(crate) const REAP_MAX: Duration = Duration::from_secs(2);
 
 /// The right to signal a child's group and to reap the child. There is one per child.
 ///
@@ -101,7 +106,7 @@ impl Drop for Unclaimed {
         if let Some(child) = &mut self.child {
             child.kill();
             // Blocks for as long as a SIGKILL takes.
-            child.reap_blocking();
+            child.reap_within(REAP_MAX);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Floor 1. Has it exited, and how: reaped once, the status kept.
 
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
 use super::child::Child;
 use crate::exit_status::ExitStatus;
@@ -20,9 +23,25 @@ impl Child {
         self.reap(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
 
-    /// Waits until it has exited. For a child that was just sent SIGKILL, or never got to exec.
-    pub(crate) fn reap_blocking(&mut self) -> Option<ExitStatus> {
-        self.reap(WaitIdOptions::EXITED)
+    /// Waits until it has exited, at most `limit`. For a child that was just sent SIGKILL: that
+    /// ends almost all, and not one that runs as another user by now, nor one that a debugger
+    /// holds.
+    pub(crate) fn reap_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        if let Some(status) = self.try_reap() {
+            return Some(status);
+        }
+        let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else {
+            // Out of descriptors. SIGKILL takes microseconds, a zombie stays for ever.
+            return self.reap(WaitIdOptions::EXITED);
+        };
+        let limit = Timespec::try_from(limit).ok();
+        // Interrupted or not, the answer is what the next look says.
+        let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
+        let status = self.try_reap();
+        if status.is_none() {
+            tracing::error!(pid = self.pid(), "a killed child does not end; it is left behind");
+        }
+        status
     }
 
     fn reap(&mut self, options: WaitIdOptions) -> Option<ExitStatus> {

@@ -37,7 +37,7 @@ mod spawner;
 mod tests;
 
 pub(crate) use cgroup::Removal;
-pub(crate) use child::Child;
+pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};
 pub(crate) use host_limits::capacity;
 pub(crate) use spawn::Spawned;

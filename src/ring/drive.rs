@@ -19,6 +19,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(10);
 pub(super) enum Deferred {
     Arm(EndId),
     Watch(EndId),
+    Write(EndId, Token),
     Cancel(EndId, Token),
     Close(EndId),
 }
@@ -39,6 +40,8 @@ impl Ring {
         self.act();
         self.retry_deferred();
         self.feed_starved();
+        // Both may have made room with an enter. What that brought must not be slept over.
+        self.act();
     }
 
     /// Enters once. `hold`: waits for a completion, unless work is left that an enter unblocks.
@@ -114,6 +117,7 @@ impl Ring {
             match deferred {
                 Deferred::Arm(id) => self.arm_read(id),
                 Deferred::Watch(id) => self.submit_watch(id),
+                Deferred::Write(id, token) => self.push_or_defer_write(id, token),
                 Deferred::Cancel(id, of) => self.retry_cancel(id, of),
                 Deferred::Close(id) => closes.push(id),
             }
@@ -148,7 +152,7 @@ impl Ring {
         }
     }
 
-    fn act_on(&mut self, cqe: Cqe) {
+    pub(super) fn act_on(&mut self, cqe: Cqe) {
         let Cqe { token, result, more, buffer } = cqe;
         let Some(op) = self.ops.get(token) else {
             self.stale += 1;

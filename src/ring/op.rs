@@ -53,7 +53,7 @@ pub(super) enum OpKind {
     /// READ_MULTISHOT. Its memory is the pool's.
     Read,
     /// WRITE of `buf[from..]`.
-    Write { buf: Vec<u8> },
+    Write { buf: Vec<u8>, from: usize },
     /// POLL_ADD.
     Watch,
     /// ASYNC_CANCEL, alone or before a close.

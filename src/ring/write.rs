@@ -4,6 +4,8 @@
 use std::io;
 
 use super::Ring;
+use super::drive::Deferred;
+use super::end::End;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
 use crate::pipe_io::{Completion, EndId, WriteRefused};
@@ -23,34 +25,53 @@ impl Ring {
             Err(WriteRefused { error: io::Error::from_raw_os_error(errno), buf })
         };
         let state = self.ends.get(id).map(|end| (end.fd(), end.op.is_some()));
-        let Some((Some(fd), busy)) = state else { return refuse(libc::EBADF, buf) };
+        let Some((Some(_), busy)) = state else { return refuse(libc::EBADF, buf) };
         if busy {
             return refuse(libc::EBUSY, buf);
         }
         if from >= buf.len() {
             return refuse(libc::EINVAL, buf);
         }
-        if !self.make_room(1) {
-            return refuse(libc::EAGAIN, buf);
-        }
-        let token = self.ops.insert(id, OpKind::Write { buf });
+        let token = self.insert_write(id, buf, from);
+        self.push_or_defer_write(id, token);
+        Ok(())
+    }
+
+    /// The operation, not yet known to the kernel. It has the end to itself from now on.
+    pub(super) fn insert_write(&mut self, id: EndId, buf: Vec<u8>, from: usize) -> Token {
+        let token = self.ops.insert(id, OpKind::Write { buf, from });
         if let Some(end) = self.ends.get_mut(id) {
             end.op = Some(token);
             end.pending += 1;
         }
+        token
+    }
+
+    /// Queues it, or puts it off while the kernel is too busy: that passes, and is no reason to
+    /// break a session. One whose end was closed meanwhile never starts.
+    pub(super) fn push_or_defer_write(&mut self, id: EndId, token: Token) {
+        let Some(fd) = self.ends.get(id).and_then(End::fd) else {
+            let cancelled = Cqe { token, result: -libc::ECANCELED, more: false, buffer: None };
+            return self.act_on(cancelled);
+        };
+        if !self.make_room(1) {
+            self.deferred.push(Deferred::Write(id, token));
+            return;
+        }
         let rw_flags = if self.features.nosignal { RWF_NOSIGNAL } else { 0 };
-        let Some(OpKind::Write { buf }) = self.ops.get(token).map(|op| &op.kind) else {
-            unreachable!("inserted above")
+        let Some(OpKind::Write { buf, from }) = self.ops.get(token).map(|op| &op.kind) else {
+            return;
         };
         // SAFETY: `buf` is owned by the operation in `ops`, which is removed only with the final
         // completion; its heap memory does not move with the slab.
-        unsafe { self.queue.push_write(fd, token, &buf[from..], rw_flags) };
-        Ok(())
+        unsafe { self.queue.push_write(fd, token, &buf[*from..], rw_flags) };
     }
 
     /// Gives the payload back with what became of it.
     pub(super) fn on_write(&mut self, token: Token, id: EndId, cqe: Cqe) {
-        let Some(OpKind::Write { buf }) = self.ops.remove(token).map(|op| op.kind) else { return };
+        let Some(OpKind::Write { buf, .. }) = self.ops.remove(token).map(|op| op.kind) else {
+            return;
+        };
         let Some(end) = self.ends.get_mut(id) else { return };
         end.op = None;
         end.pending -= 1;

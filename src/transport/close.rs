@@ -46,7 +46,8 @@ impl Transport {
             exited: self.exited,
             outputs_ended: self.outputs_ended(),
             writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
-            turn_open: self.shared.interrupt().is_some(),
+            // Without an input there is no interrupting it.
+            turn_open: self.shared.interrupt().is_some() && self.ends.stdin.open().is_some(),
             backlog: self.paused,
             last_output: self.last_output,
         };

@@ -25,10 +25,15 @@ impl Transport {
         self.close.as_ref().is_some_and(|closing| closing.plan.sweep_group())
     }
 
-    /// The engine is going down without a close: kill, reap, and leave nobody waiting.
-    pub(super) fn destroy(&mut self) {
-        self.child.kill();
-        let status = self.child.reap_blocking().unwrap_or(ExitStatus::Unknown);
+    /// The engine is going down without a close: reap what was killed, and leave nobody waiting.
+    /// One whose close is reported outlived its SIGKILL then, and was waited for.
+    pub(super) fn destroy(&mut self, until: Instant) {
+        if self.is_reported() {
+            let _late = self.child.try_reap();
+            return;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let status = self.child.reap_within(left).unwrap_or(ExitStatus::StillRunning);
         if let Some(closing) = &mut self.close {
             closing.exit = Some(status);
         }

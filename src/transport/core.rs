@@ -16,7 +16,7 @@ use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
 use crate::metrics::IoCounters;
 use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
-use crate::process::Spawned;
+use crate::process::{REAP_MAX, Spawned};
 
 use super::arena::Arena;
 use super::close_plan::CloseEvent;
@@ -36,6 +36,20 @@ pub(crate) enum Request {
     TurnEnded,
     /// Close it.
     Close(ClosePolicy, CloseReason),
+}
+
+impl Request {
+    /// Its bit among the requests of an agent that wait in the mailbox. One says as much as many;
+    /// a close has its own policy, so each goes by itself.
+    pub(crate) fn bit(&self) -> Option<u8> {
+        match self {
+            Self::Write => Some(1),
+            Self::Resume => Some(2),
+            Self::EndInput => Some(4),
+            Self::TurnEnded => Some(8),
+            Self::Close(..) => None,
+        }
+    }
 }
 
 /// All agents of one thread.
@@ -116,6 +130,8 @@ impl Core {
 
     /// A request of a handle. One for an agent that is over is passed over.
     pub(crate) fn request(&mut self, shared: &Arc<Shared>, request: Request, now: Instant) {
+        // Before it is acted on: what is asked for from now on may come too late for this one.
+        shared.begin_request(request.bit());
         let slot = shared.slot();
         let Some(agent) = self.agents.get_mut(slot) else { return };
         if !Arc::ptr_eq(&agent.shared, shared) {
@@ -286,10 +302,15 @@ impl Core {
 /// The last resort, where the thread is unwinding: no child outlives its engine.
 impl Drop for Core {
     fn drop(&mut self) {
-        for (_, agent) in &mut self.agents {
-            if !agent.is_over() {
-                agent.destroy();
-            }
+        // All are killed before the first is waited for: they die side by side.
+        let until = Instant::now() + REAP_MAX;
+        let mut left: Vec<_> = self.agents.iter_mut().map(|(_, agent)| agent).collect();
+        left.retain(|agent| !agent.is_over());
+        for agent in &left {
+            agent.child.kill();
+        }
+        for agent in left {
+            agent.destroy(until);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::close_report::{CloseReason, CloseReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::frame::encode;
+use crate::wakers::Place;
 
 use super::core::Request;
 use super::shared::{Offer, Shared};
@@ -24,8 +25,22 @@ pub(crate) trait Line {
 
 /// Queues one record, framed. Resolves once it is accepted.
 pub(crate) async fn send<L: Line>(line: &L, record: impl AsRef<[u8]>) -> Result<()> {
-    let mut frame = Some(framed(line.shared(), record.as_ref())?);
-    std::future::poll_fn(|context| poll_send(line, &mut frame, context)).await
+    let shared = line.shared();
+    let mut frame = Some(framed(shared, record.as_ref())?);
+    let mut waiter = Waiter { shared, place: Place::default() };
+    std::future::poll_fn(|context| poll_send(line, &mut frame, &mut waiter.place, context)).await
+}
+
+/// One that waits for room or for the flush; dropped, it leaves nothing behind.
+struct Waiter<'a> {
+    shared: &'a Shared,
+    place: Place,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(&mut self.place);
+    }
 }
 
 fn framed(shared: &Shared, record: &[u8]) -> Result<Vec<u8>> {
@@ -38,10 +53,11 @@ fn framed(shared: &Shared, record: &[u8]) -> Result<Vec<u8>> {
 fn poll_send<L: Line>(
     line: &L,
     frame: &mut Option<Vec<u8>>,
+    place: &mut Place,
     context: &mut Context<'_>,
 ) -> Poll<Result<()>> {
     let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
-    match line.shared().offer(offered, context.waker()) {
+    match line.shared().offer(offered, place, context.waker()) {
         Offer::Taken { tell_engine } => {
             if tell_engine {
                 line.request(Request::Write);
@@ -58,7 +74,8 @@ fn poll_send<L: Line>(
 
 /// Resolves once every accepted byte is on the pipe.
 pub(crate) async fn flush(shared: &Shared) -> Result<()> {
-    std::future::poll_fn(|context| match shared.poll_flushed(context.waker()) {
+    let mut waiter = Waiter { shared, place: Place::default() };
+    std::future::poll_fn(|context| match shared.poll_flushed(&mut waiter.place, context.waker()) {
         Some(result) => Poll::Ready(result.map_err(|error| explain(shared, error))),
         None => Poll::Pending,
     })
@@ -84,16 +101,17 @@ pub(crate) fn end_input<L: Line>(line: &L) {
     let error = Error::new(ErrorKind::InputEnded, "write", "the input was ended")
         .on_agent(shared.label.as_str())
         .remedy("send before end_input, or spawn another agent");
-    shared.refuse_writes(error);
-    line.request(Request::EndInput);
+    if shared.refuse_writes(error) {
+        line.request(Request::EndInput);
+    }
 }
 
 /// Notes the record that interrupts the open turn, or that no turn is open.
 pub(crate) fn set_interrupt<L: Line>(line: &L, request: Option<&[u8]>) -> Result<()> {
     let frame = request.map(|record| framed(line.shared(), record)).transpose()?;
     let over = frame.is_none();
-    line.shared().set_interrupt(frame);
-    if over {
+    let was_open = line.shared().set_interrupt(frame);
+    if over && was_open {
         line.request(Request::TurnEnded);
     }
     Ok(())

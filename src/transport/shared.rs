@@ -4,7 +4,7 @@
 //! a slow reader nor a blocked writer can hold up the engine or a close.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::exit_status::ExitStatus;
 use crate::latch::Latch;
 use crate::metrics::{Backend, Stats};
+use crate::wakers::{Place, Wakers, wake_all};
 
 /// One agent, as its handles see it.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// The engine stopped reading because of that weight.
     paused: AtomicBool,
     reader_gone: AtomicBool,
+    /// Requests in the mailbox of the engine thread: see `Request::bit`.
+    asked: AtomicU8,
     outbox: Mutex<Outbox>,
     /// Set once, when the close is done.
     pub(crate) outcome: Latch<CloseReport>,
@@ -54,7 +57,7 @@ struct Outbox {
     refused: Option<Error>,
     /// Accepted bytes will never be written: the pipe broke or the agent was closed.
     lost: bool,
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     interrupt: Option<Vec<u8>>,
 }
 
@@ -89,6 +92,7 @@ impl Shared {
             inbox_bytes: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             reader_gone: AtomicBool::new(false),
+            asked: AtomicU8::new(0),
             outbox: Mutex::default(),
             outcome: Latch::new(),
         }
@@ -182,6 +186,13 @@ impl Shared {
         self.reader_gone.load(Ordering::SeqCst)
     }
 
+    /// The engine acts on a request from now on; the next of its kind is a new one.
+    pub(crate) fn begin_request(&self, bit: Option<u8>) {
+        if let Some(bit) = bit {
+            self.asked.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
     /// The frames accepted since the last call.
     pub(crate) fn take_frames(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut lock(&self.outbox).frames)
@@ -189,36 +200,39 @@ impl Shared {
 
     /// `count` bytes left the queue; writers that waited for room are woken.
     pub(crate) fn written(&self, count: usize) {
-        let wakers = {
+        let waiting = {
             let mut outbox = lock(&self.outbox);
             outbox.bytes = outbox.bytes.saturating_sub(count);
             if outbox.bytes >= self.limits.outbox_high && outbox.bytes > 0 {
-                Vec::new()
-            } else {
-                std::mem::take(&mut outbox.wakers)
+                return;
             }
+            outbox.wakers.take()
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
     }
 
-    /// Refuses writes from now on, for the first reason given.
-    pub(crate) fn refuse_writes(&self, why: Error) {
-        let wakers = {
+    /// Refuses writes from now on, for the first reason given. False if they were refused before.
+    pub(crate) fn refuse_writes(&self, why: Error) -> bool {
+        let waiting = {
             let mut outbox = lock(&self.outbox);
-            outbox.refused.get_or_insert(why);
-            std::mem::take(&mut outbox.wakers)
+            if outbox.refused.is_some() {
+                return false;
+            }
+            outbox.refused = Some(why);
+            outbox.wakers.take()
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
+        true
     }
 
     /// Accepted bytes will never be written. Comes after [`refuse_writes`](Self::refuse_writes).
     pub(crate) fn lose_writes(&self) {
-        let wakers = {
+        let waiting = {
             let mut outbox = lock(&self.outbox);
             outbox.lost = outbox.bytes > 0;
-            std::mem::take(&mut outbox.wakers)
+            outbox.wakers.take()
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
     }
 
     /// The interrupt request of the session, if a turn is open.
@@ -227,6 +241,12 @@ impl Shared {
     }
 
     // The handles' side.
+
+    /// Whether this request has to be sent: not if one of its kind is on its way. So handles that
+    /// ask without a pause fill no mailbox, and others' requests wait behind few.
+    pub(crate) fn ask(&self, bit: Option<u8>) -> bool {
+        bit.is_none_or(|bit| self.asked.fetch_or(bit, Ordering::SeqCst) & bit == 0)
+    }
 
     fn low_water(&self) -> usize {
         self.limits.inbox_high / 2
@@ -270,14 +290,14 @@ impl Shared {
     }
 
     /// Queues a frame, or registers `waker` for when there may be room.
-    pub(crate) fn offer(&self, frame: Vec<u8>, waker: &Waker) -> Offer {
+    pub(crate) fn offer(&self, frame: Vec<u8>, place: &mut Place, waker: &Waker) -> Offer {
         let mut outbox = lock(&self.outbox);
         if let Some(why) = &outbox.refused {
             return Offer::Refused(why.clone());
         }
         // An empty queue takes any record, so the limit can never starve a large one.
         if outbox.bytes > 0 && outbox.bytes + frame.len() > self.limits.outbox_high {
-            remember(&mut outbox.wakers, waker);
+            outbox.wakers.remember(place, waker);
             return Offer::Full(frame);
         }
         outbox.bytes += frame.len();
@@ -287,7 +307,11 @@ impl Shared {
     }
 
     /// `Some(Ok)` once every accepted byte is on the pipe; registers `waker` until then.
-    pub(crate) fn poll_flushed(&self, waker: &Waker) -> Option<Result<(), Error>> {
+    pub(crate) fn poll_flushed(
+        &self,
+        place: &mut Place,
+        waker: &Waker,
+    ) -> Option<Result<(), Error>> {
         let mut outbox = lock(&self.outbox);
         if let (true, Some(why)) = (outbox.lost, &outbox.refused) {
             return Some(Err(why.clone()));
@@ -295,24 +319,24 @@ impl Shared {
         if outbox.bytes == 0 {
             return Some(Ok(()));
         }
-        remember(&mut outbox.wakers, waker);
+        outbox.wakers.remember(place, waker);
         None
     }
 
-    /// Sets or clears the request that a graceful close sends first.
-    pub(crate) fn set_interrupt(&self, request: Option<Vec<u8>>) {
-        lock(&self.outbox).interrupt = request;
+    /// A writer waits no more.
+    pub(crate) fn leave(&self, place: &mut Place) {
+        let waker = lock(&self.outbox).wakers.forget(place);
+        // Here no lock is held: the last waker of a task may free all the task has.
+        drop(waker);
+    }
+
+    /// Sets or clears the request that a graceful close sends first. Whether there was one.
+    pub(crate) fn set_interrupt(&self, request: Option<Vec<u8>>) -> bool {
+        std::mem::replace(&mut lock(&self.outbox).interrupt, request).is_some()
     }
 
     /// A snapshot, at most one engine turn old.
     pub(crate) fn stats(&self) -> Stats {
         lock(&self.inbox).stats
-    }
-}
-
-/// One entry a task, however often it polls.
-fn remember(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
-        wakers.push(waker.clone());
     }
 }

@@ -39,19 +39,6 @@ fn both_pipes_full_is_no_deadlock() {
     assert_sound(&report);
 }
 
-/// An idle CLI of either kind leaves at the end of its input.
-#[test]
-fn an_idle_cli_of_either_kind_leaves_by_itself() {
-    let engine = engine();
-    for like in ["claude-native", "claude-node"] {
-        let agent = spawn(&engine, &["--like", like]);
-        let report = agent.close_blocking();
-        assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
-        assert!(report.total() < Duration::from_secs(2), "{like}: {report:?}");
-        assert_sound(&report);
-    }
-}
-
 #[test]
 fn an_agent_that_is_killed_during_its_close_is_reported_so() {
     let engine = engine();
@@ -119,4 +106,22 @@ fn an_agent_killed_from_outside_ends_its_reader() {
     kill_process(pid_of(&agent), Signal::KILL).expect("it lives");
     assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Signal(9))]);
     assert_sound(&agent.close_blocking());
+}
+
+/// A turn is open and its input was ended: there is no interrupting it, and no waiting for what
+/// cannot be sent.
+#[test]
+fn a_turn_that_cannot_be_interrupted_is_not_waited_for() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--ignore-eof"]);
+    let (mut reader, writer) = agent.split();
+    writer.set_interrupt(Some(b"{\"interrupt\":true}")).expect("a good record");
+    writer.send_blocking("{}").expect("accepted");
+    writer.end_input();
+    reader.next_record_blocking().expect("it has read its input");
+    let policy = ClosePolicy::graceful().interrupt(HANG * 2).drain(Duration::from_millis(50));
+    let report = writer.close_with_blocking(policy);
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Terminate, ExitStatus::Signal(15)));
+    assert!(report.total() < HANG, "{report:?}");
+    assert_sound(&report);
 }

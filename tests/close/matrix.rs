@@ -57,7 +57,12 @@ fn an_idle_agent_leaves_at_the_end_of_its_input() {
 #[test]
 fn an_unread_full_stdout_is_drained_and_delivered_in_full() {
     let engine = engine();
-    for flags in [["--flood", "3m", "--sigterm-restart"], ["--flood", "3m", "--ignore-sigterm"]] {
+    // Records of 1 KiB and one single write of 3 MiB: SIGTERM does not do the same to both.
+    for flags in [
+        ["--flood", "3m", "--sigterm-restart"],
+        ["--flood", "3m", "--ignore-sigterm"],
+        ["--one-write", "3m", "--sigterm-restart"],
+    ] {
         once_within(Duration::from_millis(100), || {
             let mut agent = spawn(&engine, &flags);
             while agent.stats().pauses == 0 {
@@ -91,6 +96,19 @@ fn a_queue_of_13_mb_inside_the_agent_is_delivered_in_full() {
             assert_eq!(report.stats().truncated_tail_bytes, 0, "{like}: {report}");
             let events = rest(&mut agent);
             assert!(record_bytes(&events) >= 13 << 20, "{like}: {report}");
+            assert_sound(&report);
+            report.total()
+        });
+    }
+}
+
+#[test]
+fn an_idle_cli_of_either_kind_leaves_by_itself() {
+    let engine = engine();
+    for like in ["claude-native", "claude-node"] {
+        once_within(Duration::from_millis(150), || {
+            let report = spawn(&engine, &["--like", like]).close_blocking();
+            assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
             assert_sound(&report);
             report.total()
         });
@@ -226,6 +244,23 @@ fn a_dead_agent_is_reported_with_its_exit_and_refuses_writes_with_the_cause() {
     assert_eq!(error.kind(), ErrorKind::Closed);
     let text = error.to_string();
     assert!(text.contains("exit code 3") && text.contains("no licence"), "{text}");
+    assert_sound(&report);
+}
+
+/// It never looked at what it was sent, and its status says that all went well.
+#[test]
+fn an_agent_that_exits_0_before_it_reads_does_not_hide_what_it_left_unread() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--exit-now"]);
+    let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(90_000));
+    let sent = (0..5).take_while(|_| agent.send_blocking(&record).is_ok()).count() as u64;
+    let report = agent.close_blocking();
+    assert_eq!((report.exit(), report.stats().records_in), (ExitStatus::Code(0), 0));
+    // What found room in the pipe counts as out, and nothing more.
+    let stats = report.stats();
+    assert_eq!(stats.records_out + report.unsent_records(), sent, "{report:?}");
+    assert_eq!(stats.bytes_out + report.unsent_bytes(), sent * (record.len() as u64 + 1));
+    assert!(stats.bytes_out <= 64 << 10, "{report:?}");
     assert_sound(&report);
 }
 

@@ -2,12 +2,14 @@
 //! there, and the report says what became of the agent.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{AGENT, HANG, assert_gone};
+use agentpipe::ClosePolicy;
 use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -88,6 +90,20 @@ struct Row {
     bytes: Option<usize>,
 }
 
+impl Row {
+    fn bound(&self) -> Duration {
+        let policy = match self.options {
+            ["--close", "abort"] => ClosePolicy::abort(),
+            ["--drain", "200ms", "--terminate", "100ms"] => ClosePolicy::graceful()
+                .drain(Duration::from_millis(200))
+                .terminate(Duration::from_millis(100)),
+            [] => ClosePolicy::graceful(),
+            other => panic!("{other:?}"),
+        };
+        policy.worst_case()
+    }
+}
+
 const QUICK: &[&str] = &["--drain", "200ms", "--terminate", "100ms"];
 
 #[rustfmt::skip]
@@ -103,9 +119,17 @@ const ROWS: &[Row] = &[
         flags: &["--ignore-eof", "--ignore-sigterm"], stage: "kill", code: 137, bytes: Some(0) },
     Row { hazard: "floods for ever", options: QUICK,
         flags: &["--flood", "--never-read-stdin", "--ignore-sigterm"], stage: "cut", code: 1, bytes: None },
+    Row { hazard: "a native CLI, idle", options: &[],
+        flags: &["--like", "claude-native"], stage: "drain", code: 0, bytes: Some(0) },
+    Row { hazard: "a Node CLI, idle", options: &[],
+        flags: &["--like", "claude-node"], stage: "drain", code: 0, bytes: Some(0) },
+    Row { hazard: "dies during the close", options: &[],
+        flags: &["--die-by-signal", "SEGV"], stage: "drain", code: 139, bytes: Some(0) },
+    Row { hazard: "exits 0 before reading", options: &[],
+        flags: &["--exit-now"], stage: "refuse", code: 0, bytes: Some(0) },
     Row { hazard: "abort", options: &["--close", "abort"],
         flags: &["--ignore-eof", "--ignore-sigterm"], stage: "kill", code: 137, bytes: Some(0) },
-    Row { hazard: "exits before reading", options: &[],
+    Row { hazard: "exits 3 before reading", options: &[],
         flags: &["--exit-now", "--exit-code", "3"], stage: "refuse", code: 3, bytes: Some(0) },
     Row { hazard: "dies by a signal", options: &[],
         flags: &["--exit-now", "--die-by-signal", "SEGV"], stage: "refuse", code: 139, bytes: Some(0) },
@@ -123,6 +147,10 @@ fn every_row_of_the_matrix_ends_as_it_should() {
             assert_eq!(report["close"]["stage"], row.stage, "{hazard}: {report}");
         }
         assert_eq!(code, row.code, "{hazard}: {report}");
+        // The sum of its settings, whatever it is.
+        let bound = row.bound() + Duration::from_millis(250);
+        let took = report["close"]["total_us"].as_u64().expect("a number");
+        assert!(u128::from(took) < bound.as_micros(), "{hazard}: {report}");
         if let Some(expected) = row.bytes {
             assert_eq!(bytes, expected, "{hazard}: {report}");
             assert_eq!(report["records_discarded"], 0, "{hazard}: {report}");
@@ -135,8 +163,10 @@ fn every_row_of_the_matrix_ends_as_it_should() {
 /// The seed's case and the real CLIs' case, timed: seconds in the field, milliseconds here.
 #[test]
 fn an_unread_agent_is_closed_in_milliseconds() {
-    let cases: [(&[&str], usize, u64); 3] = [
+    let cases: [(&[&str], usize, u64); 5] = [
         (&["--flood", "1m", "--sigterm-restart"], 1 << 20, 100_000),
+        (&["--flood", "1m", "--ignore-sigterm"], 1 << 20, 100_000),
+        (&["--one-write", "1m", "--sigterm-restart"], 1 << 20, 100_000),
         (&["--like", "claude-native", "--backlog", "13m", "--backlog-at-start"], 13 << 20, 150_000),
         (&["--like", "claude-node", "--backlog", "13m", "--backlog-at-start"], 13 << 20, 150_000),
     ];
@@ -169,11 +199,83 @@ fn a_consumer_that_never_reads_does_not_keep_the_agent_alive() {
 }
 
 #[test]
-fn a_grandchild_is_swept_and_counted() {
-    let begun = Instant::now();
-    let run = Run::start(&[], &["--grandchild-holds-stdout", "60s"]);
+fn a_grandchild_is_cut_off_and_swept_where_it_can_be() {
+    for (setsid, killed) in [(None, 1), (Some("--setsid"), 0)] {
+        let begun = Instant::now();
+        let pids = tempfile::NamedTempFile::new().expect("a file");
+        let path = pids.path().to_str().expect("text");
+        let mut flags = vec!["--grandchild-holds-stdout", "60s", "--print-pids", path];
+        flags.extend(setsid);
+        let run = Run::start(&[], &flags);
+        let report = run.report();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{report}");
+        assert_eq!(report["killed_extra"], killed, "{report}");
+        assert_eq!(report["outputs_held"], true, "{report}");
+        assert_eq!(run.finish(&report), (0, 0));
+        if setsid.is_some() {
+            // Out of its group, it is out of reach, and lives: only the pipes are cut from it.
+            let pids: Value =
+                serde_json::from_slice(&fs::read(path).expect("written")).expect("JSON");
+            let pid = pids["grandchild"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+            let pid = pid.and_then(Pid::from_raw).expect("a pid");
+            kill_process(pid, Signal::KILL).expect("it lives");
+        }
+    }
+}
+
+/// The result is read and stdin ends in the same instant; one more record is still to come.
+#[test]
+fn a_cli_closed_right_after_its_last_record_loses_nothing() {
+    for like in ["claude-native", "claude-node"] {
+        let mut took = Vec::new();
+        while took.last().is_none_or(|last| *last >= 150_000) {
+            assert!(took.len() < 10, "{like} never within 150 ms: {took:?}");
+            let mut run = Run::open(&[], &["--like", like, "--session-state"]);
+            let user = b"{\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"Hi.\"}}\n";
+            let mut stdin = run.child.stdin.take().expect("piped");
+            stdin.write_all(user).expect("it reads");
+            let mut stdout = BufReader::new(run.child.stdout.take().expect("piped"));
+            let mut line = String::new();
+            while !line.contains("\"type\":\"result\"") {
+                line.clear();
+                assert!(stdout.read_line(&mut line).expect("text") > 0, "no result");
+            }
+            drop(stdin);
+            let mut rest = String::new();
+            stdout.read_to_string(&mut rest).expect("text");
+            let report = run.report();
+            assert!(rest.contains("session_state_changed"), "{like}: {rest:?} {report}");
+            assert_eq!(run.child.wait().expect("reapable").code(), Some(0), "{report}");
+            took.push(report["close"]["total_us"].as_u64().expect("a number"));
+        }
+    }
+}
+
+/// 900 KB are accepted, the pipe takes 64 KiB, and the agent reads nothing.
+#[test]
+fn input_that_the_agent_never_reads_is_counted_as_unsent() {
+    let mut run = Run::open(QUICK, &["--never-read-stdin", "--ignore-eof"]);
+    let mut stdin = run.child.stdin.take().expect("piped");
+    let record = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(90_000));
+    for _ in 0..10 {
+        stdin.write_all(record.as_bytes()).expect("it reads");
+    }
+    drop(stdin);
     let report = run.report();
-    assert!(begun.elapsed() < Duration::from_secs(30), "{report}");
-    assert_eq!((&report["killed_extra"], &report["outputs_held"]), (&1.into(), &true.into()));
-    assert_eq!(run.finish(&report), (0, 0));
+    let count = |field: &str| report[field].as_u64().expect("a number");
+    assert_eq!(count("bytes_out") + count("unsent_bytes"), 10 * record.len() as u64, "{report}");
+    assert!(count("bytes_out") <= 64 << 10, "{report}");
+    assert_eq!(count("records_out") + count("unsent_records"), 10, "{report}");
+    assert_eq!(report["close"]["stage"], "terminate", "{report}");
+    assert_eq!(run.finish(&report), (0, 143));
+}
+
+/// Stdin is open: nobody but agentpipe sees that the agent can say nothing any more.
+#[test]
+fn an_agent_that_closes_its_stdout_and_lives_on_is_closed() {
+    let run = Run::open(QUICK, &["--close-stdout", "--ignore-eof"]);
+    let report = run.report();
+    assert_eq!(report["close"]["reason"], "output_ended", "{report}");
+    assert_eq!(report["close"]["stage"], "terminate", "{report}");
+    assert_eq!(run.finish(&report), (0, 143));
 }

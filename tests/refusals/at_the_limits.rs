@@ -6,7 +6,7 @@ use std::process::Command;
 use agentpipe::{Agent, Engine, ErrorKind, ExitStatus};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{check_echo, check_error, check_no_zombie, engine, fake};
+use super::{PROGRAM, check_echo, check_error, check_no_zombie, check_refusal, engine, fake};
 
 const ALONE: &str = "AGENTPIPE_TEST_ALONE";
 
@@ -92,4 +92,16 @@ fn at_the_descriptor_limit_the_agents_live_on() {
         assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
     }
     assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn run_names_the_descriptor_limit_that_stopped_it() {
+    // From too few for an engine to just too few for its agent.
+    for limit in [6, 9, 12] {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("ulimit -n {limit}; exec \"$0\" run -- cat");
+        command.args(["-c", &script, PROGRAM]).stdin(std::process::Stdio::null());
+        let output = command.output().expect("starts");
+        check_refusal(&output, 125, &["RLIMIT_NOFILE", &format!("is {limit}"), "ulimit -n"]);
+    }
 }

@@ -124,3 +124,21 @@ fn run_refuses_a_bad_line_and_goes_on() {
     check_line(lines[0], &["agentpipe: write: ", "not one JSON value"]);
     check_line(lines[1], &["agentpipe: write: ", "100003 bytes", "limit of 64"]);
 }
+
+#[test]
+fn the_last_words_in_an_error_are_bounded_and_steer_no_terminal() {
+    // The story: an agent dies with a screen of coloured text. The error of the next send goes to
+    // a log, and to a terminal.
+    let engine = engine();
+    let words = format!("\u{1b}[31mfatal\u{1b}[0m {}", "x".repeat(5000));
+    let mut agent = engine
+        .spawn_blocking(fake(&["--exit-now", "--exit-code", "3", "--stderr", &words]))
+        .expect("spawns");
+    while agent.next_blocking().is_some() {}
+    let error = agent.send_blocking("{}").expect_err("it is gone");
+    check_error(&error, ErrorKind::Closed, &["exit code 3", "fatal", "xxx..."]);
+    assert!(!error.to_string().contains(char::is_control), "{error:?}");
+    assert!(error.stderr_tail().is_some_and(|tail| tail.len() > 5000), "the tail is whole");
+    drop(agent);
+    check_nothing_left(&engine);
+}

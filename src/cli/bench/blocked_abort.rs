@@ -12,10 +12,7 @@ use super::target::{Target, ended};
 
 pub(super) const FAKE: [&str; 4] = ["--flood", "--sigterm-restart", "--record-size", "4096"];
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Blocked { target, ends: Ends::default() }))
 }
 

@@ -14,10 +14,7 @@ use super::target::{Target, ended};
 /// How long each is given before SIGTERM.
 const DRAIN: Duration = Duration::from_millis(40);
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Blocked { target, ends: Ends::default() }))
 }
 

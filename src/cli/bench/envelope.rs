@@ -14,10 +14,7 @@ use super::plain::timed;
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::Target;
 
-pub(super) fn open<'a>(
-    _: &'a Target,
-    scenario: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(_: &'a Target, scenario: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     let text = message(usize::try_from(scenario.record_bytes).map_err(|e| e.to_string())?);
     Ok(Box::new(Keys { record: Record::from(text.into_bytes()), times: scenario.records }))
 }

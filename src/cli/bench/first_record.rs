@@ -12,10 +12,7 @@ use super::target::{Target, next_record};
 /// The built-in agent speaks unasked.
 const FAKE: [&str; 2] = ["--records", "1"];
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(First(target)))
 }
 

@@ -14,10 +14,7 @@ const FAKE: [&str; 5] = ["--flood", "1m", "--sigterm-restart", "--record-size", 
 /// The peer's; other programs take seconds.
 const RUNG: Duration = Duration::from_millis(20);
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Flush { target, ends: Ends::default() }))
 }
 

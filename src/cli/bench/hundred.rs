@@ -13,10 +13,7 @@ use super::target::{Target, ended};
 
 const AGENTS: u64 = 100;
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Hundred { target, ends: Ends::default() }))
 }
 

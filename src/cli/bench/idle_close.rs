@@ -15,10 +15,7 @@ const SILENCE: Duration = Duration::from_millis(6);
 /// The built-in agent says that it has started.
 const FAKE: [&str; 2] = ["--records", "1"];
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Idle { target, ends: Ends::default() }))
 }
 

@@ -28,7 +28,9 @@ pub(super) static ALL: [Scenario; 18] = [
     Scenario {
         name: "flush_1m",
         limit: "close stdin, read 1 MiB, waitpid",
-        peer: Some("close stdin, read nothing, SIGTERM after 20 ms, SIGKILL after 20 ms (loses it)"),
+        peer: Some(
+            "close stdin, read nothing, SIGTERM after 20 ms, SIGKILL after 20 ms (loses it)",
+        ),
         open: flush_1m::open,
         ..CLOSE
     },

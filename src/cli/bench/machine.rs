@@ -21,7 +21,8 @@ pub(super) fn describe(target: &Target) -> Report {
         cpu: cpu().unwrap_or_else(|| "unknown".to_owned()),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         backend: target.engine.backend().name().to_owned(),
-        tier: if features.setup_flags.is_empty() { "none" } else { features.setup_flags }.to_owned(),
+        tier: if features.setup_flags.is_empty() { "none" } else { features.setup_flags }
+            .to_owned(),
         features: features.to_string(),
         unix_time: since_1970.map_or(0, |time| time.as_secs()),
         command: target.own(),

@@ -60,7 +60,8 @@ pub(super) fn headline(report: &Report) -> String {
         Some(words) => format!(", agent {}", words.join(" ")),
         None => String::new(),
     };
-    let commit = report.commit.as_deref().map_or_else(String::new, |commit| format!(" at {commit}"));
+    let commit =
+        report.commit.as_deref().map_or_else(String::new, |commit| format!(" at {commit}"));
     format!(
         "agentpipe {} ({}){commit}, {} ({}), Linux {}, {}, {}, {} cores{agent}",
         report.version,
@@ -96,7 +97,13 @@ pub(super) fn time(us: f64) -> String {
         us if us >= 1.0 => (us, "us"),
         us => (us * 1e3, "ns"),
     };
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }
 

@@ -94,9 +94,8 @@ pub(super) fn svg(scenarios: &[&Scenario]) -> String {
 
 fn row(svg: &mut String, axis: &Axis, y: f64, class: &str, figures: &Figures) {
     let [p50, p90, p99, max] = figures.named().map(|(_, us)| axis.x(us));
-    let said = figures.named().map(|(name, us)| {
-        format!("{} {}", name.trim_end_matches("_us"), time(us))
-    });
+    let said =
+        figures.named().map(|(name, us)| format!("{} {}", name.trim_end_matches("_us"), time(us)));
     let _written = write!(
         svg,
         "<g class=\"{class}\"><title>{class}: n {n}, {said}</title>\

@@ -20,10 +20,7 @@ const RECORD: &str = r#"{"type":"ping","id":1}"#;
 const COUNTING_ROUNDS: usize = 5;
 const COUNTED: u64 = 200;
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     let ping = target.ping.as_deref().unwrap_or(RECORD);
     Ok(Box::new(Roundtrip {
         target,

@@ -58,11 +58,7 @@ pub(super) trait Rounds {
 }
 
 /// The scenarios that were asked for, in the order of the list.
-pub(super) fn choose(
-    names: &[String],
-    own: bool,
-    ping: bool,
-) -> Failed<Vec<&'static Scenario>> {
+pub(super) fn choose(names: &[String], own: bool, ping: bool) -> Failed<Vec<&'static Scenario>> {
     let called = |scenario: &Scenario, name: &str| scenario.name == name || scenario.group == name;
     let answers = |scenario: &Scenario, named: bool| match scenario.own {
         Own::Always => true,

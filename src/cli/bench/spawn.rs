@@ -9,10 +9,7 @@ use super::plain::{Plain, timed};
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::Target;
 
-pub(super) fn open<'a>(
-    target: &'a Target,
-    _: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
+pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Spawn(target)))
 }
 

@@ -146,7 +146,9 @@ impl Limits {
         }
         let fits = |factor: f64| is_figure(factor) && factor >= 1.0;
         if !self.baseline.factors().all(fits) || !is_figure(self.baseline.floor_us) {
-            return Err("baseline: a factor is not from 1 to 10^15, or floor_us not from 0".to_owned());
+            return Err(
+                "baseline: a factor is not from 1 to 10^15, or floor_us not from 0".to_owned()
+            );
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{
-    PATIENCE, await_readable, exists, read_line, read_to_end, read_until, reap, run, shell, start,
+    PATIENCE, await_readable, become_nobody, exists, read_line, read_to_end, read_until, reap, run,
+    shell, start,
 };
 use crate::command::AgentCommand;
 use crate::exit_status::ExitStatus;
@@ -233,4 +234,30 @@ fn three_pipes_carry_what_they_should() {
     assert_eq!(read_line(&parts.stdout), "out x");
     assert_eq!(read_line(&parts.stderr), "err x");
     assert_eq!(reap(&mut parts), ExitStatus::Code(0));
+}
+
+/// The agent became root by a set-user-ID program: our SIGKILL is refused. Whoever drops it, and
+/// whoever joins that thread, must not wait for as long as it lives.
+#[test]
+fn child_that_cannot_be_killed_is_not_waited_for_without_limit() {
+    let spawned = spawn(&shell("sleep 1000")).expect("spawns");
+    let pid = Pid::from_raw(i32::try_from(spawned.pid()).expect("a pid")).expect("a pid");
+    let begun = Instant::now();
+    let dropper = std::thread::spawn(move || {
+        become_nobody();
+        drop(spawned);
+    });
+    dropper.join().expect("no panic");
+    assert!(begun.elapsed() < PATIENCE, "it waited for what it could not kill");
+    // As root it is still there; else it could be killed, and is reaped.
+    let killed = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    assert_eq!(killed.is_ok(), rustix::process::geteuid().is_root());
+    if killed.is_ok() {
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("waitid").expect("a status");
+    }
+    // The same for one that nobody signalled at all.
+    let mut parts = start(&shell("sleep 1000"));
+    assert_eq!(parts.child.reap_within(Duration::from_millis(10)), None);
+    parts.child.kill();
+    assert_eq!(parts.child.reap_within(PATIENCE), Some(ExitStatus::Signal(9)));
 }

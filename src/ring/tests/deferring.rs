@@ -70,3 +70,41 @@ fn a_cancel_put_off_stands_only_while_the_pause_does() {
     rig.settle();
     assert_eq!(rig.seen, []);
 }
+
+/// A kernel too busy for one more write must not cost the agent its session: the write goes out
+/// with a later turn, and no other may overtake it.
+#[test]
+fn a_write_put_off_goes_out() {
+    let mut rig = Rig::new();
+    let (end, read) = rig.writing(1);
+    let token = rig.ring.insert_write(end, b"late".to_vec(), 1);
+    rig.ring.deferred.push(Deferred::Write(end, token));
+    let overtaking = rig.ring.write(end, b"next".to_vec(), 0).unwrap_err();
+    assert_eq!(errno(overtaking.error), libc::EBUSY);
+    rig.until("written", |seen| !seen.is_empty());
+    assert_eq!(rig.seen, [Seen::Wrote(1, 4, Ok(3))]);
+    assert_eq!(get(&read).0, b"ate");
+    assert_eq!(rig.ring.in_kernel(), 0);
+}
+
+/// Closed before it got to the kernel, it never does; its payload comes back all the same, before
+/// the end is reported closed.
+#[test]
+fn a_write_put_off_ends_with_its_end() {
+    for doomed in [false, true] {
+        let mut rig = Rig::new();
+        let (end, read) = rig.writing(1);
+        let token = rig.ring.insert_write(end, b"late".to_vec(), 0);
+        rig.ring.deferred.push(Deferred::Write(end, token));
+        if doomed {
+            rig.ring.ends.get_mut(end).unwrap().doomed = true;
+            rig.ring.deferred.push(Deferred::Close(end));
+        } else {
+            rig.ring.close(&[end]);
+        }
+        rig.until("closed", |seen| count(seen, closed) == 1);
+        assert_eq!(rig.seen, [Seen::Wrote(1, 4, Err(libc::ECANCELED)), Seen::Closed(1, Ok(()))]);
+        assert_eq!(get(&read), (Vec::new(), true));
+        assert_eq!(rig.ring.in_kernel(), 0);
+    }
+}

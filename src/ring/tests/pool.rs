@@ -138,3 +138,29 @@ fn an_idle_reader_does_not_starve_the_next() {
     rig.ring.take_bytes(lease, &mut |_| ());
     rig.until("the second", |seen| bytes(seen, 2) == b"waiting");
 }
+
+/// A small submission queue: feeding starved reads fills it, and what it is emptied for completes
+/// at once. With that in hand a wait must not sleep for the read that was armed last.
+#[test]
+fn bytes_that_come_while_reads_are_armed_end_the_wait() {
+    let config = RingConfig { entries: 2, buffers: 8, ..RingConfig::default() };
+    let mut rig = Rig::with(config);
+    let (_, hog) = rig.reading(0);
+    put(&hog, &pattern(8 * 4096));
+    let mut leases = Vec::new();
+    while leases.len() < 8 {
+        rig.ring.wait(Some(LIMIT)).unwrap();
+        while let Some(Completion::Data { lease, .. }) = rig.ring.next() {
+            leases.push(lease);
+        }
+    }
+    let idle: Vec<_> = (1..5).map(|agent| rig.reading(agent)).collect();
+    put(&idle[0].1, b"waiting");
+    for lease in leases {
+        rig.ring.take_bytes(lease, &mut |_| ());
+    }
+    let start = Instant::now();
+    rig.turn(LIMIT);
+    assert_eq!(rig.bytes(1), b"waiting");
+    assert!(start.elapsed() < LIMIT, "it slept with bytes in hand");
+}
