@@ -93,7 +93,8 @@ impl Limits {
         self
     }
 
-    /// Unsent bytes at which a writer waits. Default 1 MiB. One record more may be held.
+    /// Unsent bytes at which a writer waits; a record counts for 64 more than it has. Default
+    /// 1 MiB. One record more may be held.
     #[must_use]
     pub fn outbox_high(mut self, bytes: usize) -> Self {
         self.outbox_high = bytes.max(1);

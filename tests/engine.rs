@@ -259,6 +259,27 @@ fn a_full_outbox_makes_the_writer_wait_and_a_dropped_send_sends_nothing() {
 }
 
 #[test]
+fn a_queue_of_tiny_records_is_bounded_as_well() {
+    // The story: two bytes a record, and each costs an allocation and a place in a list. A limit on
+    // the bytes alone holds thirty times as much.
+    let engine = engine();
+    let limits = Limits::new().outbox_high(64 << 10);
+    let agent = spawn(&engine, fake(&["--never-read-stdin"]).limits(limits));
+    let (mut accepted, mut full_since) = (0_u64, Instant::now());
+    while full_since.elapsed() < Duration::from_millis(100) {
+        if let Some(sent) = poll_once(agent.send("1")) {
+            sent.expect("accepted");
+            accepted += 1;
+            full_since = Instant::now();
+        }
+    }
+    let in_pipe = agent.stats().stdin_pipe_size / 2;
+    assert!(accepted <= in_pipe + 1100, "{accepted} accepted, the pipe holds {in_pipe}");
+    let report = agent.abort_blocking();
+    assert_eq!(report.stats().records_out + report.unsent_records(), accepted, "{report:?}");
+}
+
+#[test]
 fn handles_that_ask_without_a_pause_do_not_starve_the_others() {
     // The story: the mailbox of an engine thread is never empty, so its pipes never have a turn,
     // and no deadline of a close is looked at.

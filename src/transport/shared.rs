@@ -52,14 +52,18 @@ struct Inbox {
 #[derive(Debug, Default)]
 struct Outbox {
     frames: Vec<Vec<u8>>,
-    /// Bytes accepted and not yet on the pipe, those the engine has taken included.
-    bytes: usize,
+    /// Of what is accepted and not yet on the pipe, what the engine has taken included: its bytes,
+    /// and for each record what it costs to keep it.
+    weight: usize,
     refused: Option<Error>,
     /// Accepted bytes will never be written: the pipe broke or the agent was closed.
     lost: bool,
     wakers: Wakers,
     interrupt: Option<Vec<u8>>,
 }
+
+/// A queued record costs this and its bytes, so that the smallest ones count, too.
+const FRAME_WEIGHT: usize = 64;
 
 /// What became of an attempt to queue a frame.
 #[derive(Debug)]
@@ -198,12 +202,15 @@ impl Shared {
         std::mem::take(&mut lock(&self.outbox).frames)
     }
 
-    /// `count` bytes left the queue; writers that waited for room are woken.
-    pub(crate) fn written(&self, count: usize) {
+    /// So many bytes left the queue, and with them the last of so many records; writers that waited
+    /// for room are woken.
+    pub(crate) fn written(&self, bytes: usize, records: u64) {
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        let weight = bytes.saturating_add(records.saturating_mul(FRAME_WEIGHT));
         let waiting = {
             let mut outbox = lock(&self.outbox);
-            outbox.bytes = outbox.bytes.saturating_sub(count);
-            if outbox.bytes >= self.limits.outbox_high && outbox.bytes > 0 {
+            outbox.weight = outbox.weight.saturating_sub(weight);
+            if outbox.weight >= self.limits.outbox_high && outbox.weight > 0 {
                 return;
             }
             outbox.wakers.take()
@@ -229,7 +236,7 @@ impl Shared {
     pub(crate) fn lose_writes(&self) {
         let waiting = {
             let mut outbox = lock(&self.outbox);
-            outbox.lost = outbox.bytes > 0;
+            outbox.lost = outbox.weight > 0;
             outbox.wakers.take()
         };
         wake_all(waiting);
@@ -296,11 +303,12 @@ impl Shared {
             return Offer::Refused(why.clone());
         }
         // An empty queue takes any record, so the limit can never starve a large one.
-        if outbox.bytes > 0 && outbox.bytes + frame.len() > self.limits.outbox_high {
+        let weight = frame.len() + FRAME_WEIGHT;
+        if outbox.weight > 0 && outbox.weight + weight > self.limits.outbox_high {
             outbox.wakers.remember(place, waker);
             return Offer::Full(frame);
         }
-        outbox.bytes += frame.len();
+        outbox.weight += weight;
         let tell_engine = outbox.frames.is_empty();
         outbox.frames.push(frame);
         Offer::Taken { tell_engine }
@@ -316,7 +324,7 @@ impl Shared {
         if let (true, Some(why)) = (outbox.lost, &outbox.refused) {
             return Some(Err(why.clone()));
         }
-        if outbox.bytes == 0 {
+        if outbox.weight == 0 {
             return Some(Ok(()));
         }
         outbox.wakers.remember(place, waker);

@@ -37,9 +37,10 @@ impl Transport {
         let offset = self.write_offset.take().unwrap_or(0);
         match result {
             Ok(count) => {
-                self.intake.stats.records_out += self.queue.advance(count);
+                let records = self.queue.advance(count);
+                self.intake.stats.records_out += records;
                 self.intake.stats.bytes_out += count as u64;
-                self.shared.written(count);
+                self.shared.written(count, records);
                 let offset = offset + count;
                 if offset < buffer.len() {
                     self.write_rest(io, buffer, offset, now);

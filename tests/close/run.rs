@@ -97,7 +97,7 @@ impl Row {
             ["--drain", "200ms", "--terminate", "100ms"] => ClosePolicy::graceful()
                 .drain(Duration::from_millis(200))
                 .terminate(Duration::from_millis(100)),
-            [] => ClosePolicy::graceful(),
+            [] => ClosePolicy::graceful().flush(Duration::from_secs(2)),
             other => panic!("{other:?}"),
         };
         policy.worst_case()
@@ -278,4 +278,36 @@ fn an_agent_that_closes_its_stdout_and_lives_on_is_closed() {
     assert_eq!(report["close"]["reason"], "output_ended", "{report}");
     assert_eq!(report["close"]["stage"], "terminate", "{report}");
     assert_eq!(run.finish(&report), (0, 143));
+}
+
+/// `cat questions | agentpipe run --drain 60s`: all of stdin is accepted at once, and the agent
+/// takes it at its own pace. A limit of half a second lost what was left.
+#[test]
+fn drain_gives_a_slow_agent_its_time_to_read() {
+    let pids = tempfile::NamedTempFile::new().expect("a file");
+    let mut run =
+        Run::open(&["--drain", "60s"], &["--print-pids", pids.path().to_str().expect("text")]);
+    let deadline = Instant::now() + HANG;
+    let pid = loop {
+        let pids = fs::read(pids.path()).expect("there");
+        if let Ok(pids) = serde_json::from_slice::<Value>(&pids) {
+            break pids["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        }
+        assert!(Instant::now() < deadline, "it never started");
+        std::thread::yield_now();
+    };
+    let pid = pid.and_then(Pid::from_raw).expect("a pid");
+    kill_process(pid, Signal::STOP).expect("it lives");
+    let mut stdin = run.child.stdin.take().expect("piped");
+    let record = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(90_000));
+    for _ in 0..10 {
+        stdin.write_all(record.as_bytes()).expect("it reads");
+    }
+    drop(stdin);
+    // Longer than the default: a close with that would have begun to lose.
+    std::thread::sleep(Duration::from_millis(2500));
+    kill_process(pid, Signal::CONT).expect("it lives");
+    let report = run.report();
+    assert_eq!((&report["unsent_bytes"], &report["records_out"]), (&0.into(), &10.into()));
+    assert_eq!(run.finish(&report), (10 * record.len(), 0));
 }

@@ -14,7 +14,7 @@ use crate::cli::units;
 /// stdout carries the agent's records only, byte for byte. Lines that are no records, and
 /// records that are malformed, oversized or truncated, become one bounded line each on stderr
 /// and a count in the report. When stdin ends the agent is closed: raise --drain for an agent
-/// that goes on answering for long after the end of its input.
+/// that goes on reading or answering for long after that.
 ///
 /// Exit code: the agent's own (128 + n for signal n); 2 usage; 125 agentpipe itself failed;
 /// 126, 127 the program cannot be run or found; 141 stdout was closed.
@@ -28,7 +28,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub(super) close: CloseArg,
 
-    /// How long the agent may go on writing after the end of its input [default: 2s]
+    /// How long the agent may take to read what is left of its input, and then as long again to
+    /// finish what it says [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     drain: Option<Duration>,
 
@@ -57,15 +58,21 @@ pub(crate) struct Args {
     pub(super) command: Vec<OsString>,
 }
 
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What an agent always has to read the rest of its input.
+const FLUSH_MIN: Duration = Duration::from_millis(500);
+
 impl Args {
     pub(super) fn policy(&self) -> ClosePolicy {
         let mut policy = match self.close {
             CloseArg::Graceful => ClosePolicy::graceful(),
             CloseArg::Abort => ClosePolicy::abort(),
         };
-        if let Some(limit) = self.drain {
-            policy = policy.drain(limit);
-        }
+        // All that came on stdin is accepted before its end is seen, and an agent that may take so
+        // long to answer may take so long to read the questions.
+        let drain = self.drain.unwrap_or(DRAIN);
+        policy = policy.drain(drain).flush(drain.max(FLUSH_MIN));
         if let Some(limit) = self.terminate {
             policy = policy.terminate(limit);
         }
