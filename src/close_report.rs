@@ -368,3 +368,15 @@ struct WireExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     still_running: Option<bool>,
 }
+
+/// What a shutdown did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Agents alive when it began.
+    pub agents: usize,
+    /// Those that were not closed when the deadline passed and were aborted.
+    pub aborted: usize,
+    /// From the call to the last agent gone.
+    pub total: Duration,
+}

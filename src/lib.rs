@@ -47,7 +47,7 @@
 //!
 //! The crate root only re-exports. Floors, lowest first; a file names lower floors only:
 //! F0 config, errors, records, the close policy and report | F1 `ring`, `process`, `frame` |
-//! F2 `transport` | F3 `engine` | F4 `session` | F5 the command line.
+//! F2 `transport` | F3 `engine`, `local` | F4 `session` | F5 the command line.
 
 mod admission;
 mod capacity;
@@ -72,17 +72,21 @@ mod ring;
 mod transport;
 
 mod engine;
+#[cfg(feature = "local")]
+mod local;
 
 pub use capacity::{Capacity, CapacityLimit};
 pub use close_policy::{CloseMode, ClosePolicy};
-pub use close_report::{CloseReason, CloseReport, CloseStage};
+pub use close_report::{CloseReason, CloseReport, CloseStage, ShutdownReport};
 pub use command::AgentCommand;
 pub use config::{Framing, JsonCheck, Limits};
-pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder, ShutdownReport};
+pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Malformation, Sample};
 pub use exit_status::ExitStatus;
 pub use features::Features;
+#[cfg(feature = "local")]
+pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
 pub use metrics::{Backend, IoCounters, Stats};
 pub use record::{Envelope, Record};
 pub use resource::Resource;

@@ -118,6 +118,24 @@ pub(crate) trait PipeIo {
     /// are collected already. An interrupted wait is `Ok`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
+    /// For a driver that waits elsewhere: registers an eventfd. It is silent until
+    /// [`arm`](Self::arm), and again from the next [`turn`](Self::turn) on.
+    #[cfg(feature = "local")]
+    fn signal_by(&mut self, eventfd: &OwnedFd) -> io::Result<()>;
+
+    /// Submits what is queued and collects what is there, without waiting.
+    #[cfg(feature = "local")]
+    fn turn(&mut self) -> io::Result<()>;
+
+    /// Something waits for the next turn: queued submissions, or ones put off.
+    #[cfg(feature = "local")]
+    fn wants_turn(&self) -> bool;
+
+    /// Asks for the eventfd to be written as soon as there is something to collect. False if there
+    /// is already: then another turn is due, and the eventfd may stay silent.
+    #[cfg(feature = "local")]
+    fn arm(&mut self) -> bool;
+
     /// The next completion collected, oldest first. They are acted on only after all were
     /// collected: no recursion, no surprise in the order.
     fn next(&mut self) -> Option<Completion>;

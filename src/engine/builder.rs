@@ -1,5 +1,7 @@
 //! Floor 3. How an engine is set up.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::ring::RingConfig;
 
@@ -15,6 +17,9 @@ pub struct EngineBuilder {
 
 /// More engine threads than this are a mistake, not a setting.
 const THREADS_MAX: usize = 256;
+
+/// A longer window is a mistake, not a setting.
+const WINDOW_MAX: Duration = Duration::from_millis(100);
 
 impl EngineBuilder {
     pub(super) fn new() -> Self {
@@ -46,6 +51,23 @@ impl EngineBuilder {
     #[must_use]
     pub fn max_agents(mut self, agents: usize) -> Self {
         self.max_agents = Some(agents.max(1));
+        self
+    }
+
+    /// A coalescing window: an engine thread that was woken goes on sleeping until this has passed
+    /// since it fell asleep, and one wake-up serves all that came meanwhile. Default: none. At
+    /// most 100 ms.
+    ///
+    /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
+    /// and ends of output are seen up to one window late. Where nothing came for a window, the
+    /// next thing that comes ends the sleep at once, so a lone event after a pause pays nothing.
+    /// What handles ask for (records to write, closes) is acted upon at once.
+    ///
+    /// Needs nothing of the kernel; one call fewer per turn from Linux 6.12 on
+    /// ([`Features::min_wait`](crate::Features::min_wait)).
+    #[must_use]
+    pub fn coalesce(mut self, window: Duration) -> Self {
+        self.ring.window = window.min(WINDOW_MAX);
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReport;
+use crate::close_report::{CloseReport, ShutdownReport};
 use crate::transport;
 
 use super::agent::Agent;
@@ -78,18 +78,6 @@ macro_rules! closing {
 closing!(Agent, writer.control);
 closing!(AgentReader, control);
 closing!(AgentWriter, control);
-
-/// What a shutdown did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// Agents alive when it began.
-    pub agents: usize,
-    /// Those that were not closed when the deadline passed and were aborted.
-    pub aborted: usize,
-    /// From the call to the last agent gone.
-    pub total: Duration,
-}
 
 impl Engine {
     /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`.

@@ -16,7 +16,6 @@ mod writer;
 
 pub use agent::Agent;
 pub use builder::EngineBuilder;
-pub use close::ShutdownReport;
 pub use handle::Engine;
 pub use reader::AgentReader;
 pub use writer::AgentWriter;

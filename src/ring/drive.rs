@@ -26,7 +26,7 @@ pub(super) enum Deferred {
 
 impl Ring {
     /// Submits what is queued; waits only if there is nothing to hand out yet.
-    pub(super) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn turn_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.prepare();
         let idle = self.ready.is_empty();
         if !idle && self.queue.queued() == 0 {
@@ -53,7 +53,8 @@ impl Ring {
         let hold = hold && self.deferred.is_empty() && !self.can_feed();
         let hold = hold && timeout != Some(Duration::ZERO);
         self.pool.publish();
-        let entered = self.queue.enter(u32::from(hold), timeout);
+        let entered =
+            if hold { self.queue.enter_and_wait(timeout) } else { self.queue.enter(0, timeout) };
         self.reap();
         if let Err(error) = entered {
             self.excuse(error, timeout)?;
@@ -63,7 +64,7 @@ impl Ring {
     }
 
     /// Errors of an enter that are no errors.
-    fn excuse(&mut self, error: io::Error, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn excuse(&mut self, error: io::Error, timeout: Option<Duration>) -> io::Result<()> {
         match error.raw_os_error() {
             Some(libc::EINTR | libc::ETIME) => Ok(()),
             // Too many completions unreaped, or no memory for requests. Both pass: with the
@@ -135,7 +136,7 @@ impl Ring {
         }
     }
 
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         let Self { queue, pool, reaped, .. } = self;
         queue.reap(|cqe| {
             if let Some(buffer) = cqe.buffer {
@@ -146,7 +147,7 @@ impl Ring {
     }
 
     /// Acts on all that was reaped.
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         while let Some(cqe) = self.reaped.pop_front() {
             self.act_on(cqe);
         }
@@ -166,6 +167,7 @@ impl Ring {
             OpKind::Read => self.on_read(token, id, cqe),
             OpKind::Write { .. } => self.on_write(token, id, cqe),
             OpKind::Watch => self.on_watch(token, id, cqe),
+            OpKind::Nudge => self.on_nudge(token, id),
             OpKind::Cancel => self.on_cancel(token, id, cqe),
             OpKind::Close { .. } => self.on_close(token, id, cqe),
         }

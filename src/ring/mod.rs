@@ -9,7 +9,8 @@
 //! | `queue` | the submission and completion queues, `io_uring_enter`, the trace |
 //! | `op`, `end`, `buffer` | operations in the kernel, descriptors, the pool |
 //! | `read`, `write`, `watch`, `cancel`, `close` | one verb each: submit it, act on its completion |
-//! | `drive`, `drain` | one turn of the ring, its end |
+//! | `drive`, `signal`, `drain` | one turn of the ring, one for a driver that waits elsewhere, its end |
+//! | `window` | a wait that collects what comes within a while |
 //! | `sigpipe` | keeps a dead reader from killing the process |
 //!
 //! Pitfalls, each with its guard in `tests`: a read without MORE has ended whatever its result
@@ -29,10 +30,13 @@ mod queue;
 mod read;
 mod refusal;
 mod setup;
+#[cfg(feature = "local")]
+mod signal;
 mod sigpipe;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod window;
 mod write;
 
 use std::collections::VecDeque;
@@ -109,7 +113,27 @@ impl PipeIo for Ring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.turn(timeout)
+        self.turn_and_wait(timeout)
+    }
+
+    #[cfg(feature = "local")]
+    fn signal_by(&mut self, eventfd: &OwnedFd) -> io::Result<()> {
+        self.signal_on(eventfd)
+    }
+
+    #[cfg(feature = "local")]
+    fn turn(&mut self) -> io::Result<()> {
+        self.turn_at_once()
+    }
+
+    #[cfg(feature = "local")]
+    fn wants_turn(&self) -> bool {
+        self.has_more()
+    }
+
+    #[cfg(feature = "local")]
+    fn arm(&mut self) -> bool {
+        self.signal_from_now()
     }
 
     fn next(&mut self) -> Option<Completion> {

@@ -56,6 +56,8 @@ pub(super) enum OpKind {
     Write { buf: Vec<u8>, from: usize },
     /// POLL_ADD.
     Watch,
+    /// TIMEOUT of no length, linked behind a watch: ends a wait for many completions.
+    Nudge,
     /// ASYNC_CANCEL, alone or before a close.
     Cancel,
     /// CLOSE. The number left Rust's hands when this was pushed.
@@ -69,6 +71,7 @@ impl OpKind {
             Self::Read => "READ_MULTISHOT",
             Self::Write { .. } => "WRITE",
             Self::Watch => "POLL_ADD",
+            Self::Nudge => "TIMEOUT",
             Self::Cancel => "ASYNC_CANCEL",
             Self::Close { .. } => "CLOSE",
         }

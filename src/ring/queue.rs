@@ -11,11 +11,14 @@ use io_uring::{IoUring, Submitter, cqueue, opcode};
 
 use super::buffer::GROUP;
 use super::op::Token;
+use super::window::Window;
 
 // Bits of io_uring_enter(2); the crate keeps its own private.
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_NO_IOWAIT: u32 = 1 << 7;
+
+static AT_ONCE: Timespec = Timespec::new();
 
 /// At most this many bytes move in one read or write: the kernel's MAX_RW_COUNT.
 const MAX_RW_COUNT: usize = 0x7fff_f000;
@@ -31,7 +34,7 @@ pub(super) struct Cqe {
 
 /// The ring and what it has done.
 pub(super) struct Queue {
-    uring: IoUring,
+    pub(super) uring: IoUring,
     enter_flags: u32,
     capacity: usize,
     /// Pushed and not yet given to the kernel.
@@ -41,6 +44,9 @@ pub(super) struct Queue {
     pub(super) completions: u64,
     /// Enters that carried submissions: the ordinal in the trace.
     submissions: u64,
+    pub(super) window: Window,
+    /// Something queued ends, or may end, as soon as it is submitted.
+    pub(super) urgent: bool,
 }
 
 impl Queue {
@@ -59,7 +65,19 @@ impl Queue {
             submitted: 0,
             completions: 0,
             submissions: 0,
+            window: Window::default(),
+            urgent: false,
         }
+    }
+
+    /// Waits are to collect what comes within `window`.
+    pub(super) fn coalesce(&mut self, window: Duration, min_wait: bool, buffers: u16) {
+        self.window = Window::new(window, min_wait, buffers);
+    }
+
+    /// Whether waits collect more than the first completion.
+    pub(super) fn coalesces(&self) -> bool {
+        self.window.is_open()
     }
 
     pub(super) fn submitter(&self) -> Submitter<'_> {
@@ -112,6 +130,7 @@ impl Queue {
             .offset(u64::MAX)
             .rw_flags(rw_flags)
             .build();
+        self.urgent = true;
         // SAFETY: the caller keeps `bytes`, the only memory the entry names.
         unsafe { self.push("WRITE", entry, Flags::empty(), fd, token, None) };
     }
@@ -122,7 +141,24 @@ impl Queue {
         unsafe { self.push("POLL_ADD", entry, Flags::empty(), fd, token, None) };
     }
 
+    /// Polls as `push_watch` does, and when that fires, ends the wait under way at once, even one
+    /// that waits for many completions. There must be room for two.
+    ///
+    /// A plain poll is not run before as many others are due; one that is EXCLUSIVE is. A wait
+    /// counts completions and stops for one thing: an expired TIMEOUT.
+    pub(super) fn push_watch_and_nudge(&mut self, fd: RawFd, token: Token, nudge: Token) {
+        debug_assert!(self.room() >= 2, "a pair is never split");
+        let events = libc::EPOLLIN | libc::EPOLLEXCLUSIVE;
+        let entry = opcode::PollAdd::new(Fd(fd), events.cast_unsigned()).build();
+        // SAFETY: names no memory.
+        unsafe { self.push("POLL_ADD", entry, Flags::IO_LINK, fd, token, None) };
+        let entry = opcode::Timeout::new(&raw const AT_ONCE).build();
+        // SAFETY: names a static.
+        unsafe { self.push("TIMEOUT", entry, Flags::empty(), fd, nudge, None) };
+    }
+
     pub(super) fn push_cancel(&mut self, fd: RawFd, of: Token, token: Token) {
+        self.urgent = true;
         let entry = opcode::AsyncCancel::new(of.raw()).build();
         // SAFETY: names no memory.
         unsafe { self.push("ASYNC_CANCEL", entry, Flags::empty(), fd, token, Some(of)) };
@@ -131,6 +167,7 @@ impl Queue {
     /// Cancels `of`, then closes `fd`. There must be room for two: a link ends with the submission.
     pub(super) fn push_cancel_close(&mut self, fd: RawFd, of: Token, cancel: Token, close: Token) {
         debug_assert!(self.room() >= 2, "a pair is never split");
+        self.urgent = true;
         // Cancel by token, because by descriptor scans every pending request. A hard link, because
         // a soft one breaks where the cancel finds nothing and then the descriptor leaks.
         let entry = opcode::AsyncCancel::new(of.raw()).build();
@@ -154,7 +191,11 @@ impl Queue {
         token: Token,
         of: Option<Token>,
     ) {
-        let link = if flags.contains(Flags::IO_HARDLINK) { "hard" } else { "none" };
+        let link = match flags {
+            _ if flags.contains(Flags::IO_HARDLINK) => "hard",
+            _ if flags.contains(Flags::IO_LINK) => "soft",
+            _ => "none",
+        };
         let submission = self.submissions + 1;
         let token = token.raw();
         // What a cancel cancels. The trace is the evidence for it.
@@ -172,12 +213,22 @@ impl Queue {
     /// Always asks for events, because only then the kernel runs the deferred work that finishes
     /// a cancel and its linked close.
     pub(super) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.enter_with(self.queued, want, timeout)
+        self.enter_with(self.queued, want, timeout, Duration::ZERO)
+    }
+
+    /// As `enter`, but waits for `want` only until `window` has passed, and then for one.
+    pub(super) fn enter_window(
+        &mut self,
+        want: u32,
+        window: Duration,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        self.enter_with(self.queued, want, Some(timeout), window)
     }
 
     /// Waits without submitting: for when the kernel is too busy to take more.
     pub(super) fn enter_idle(&mut self, timeout: Duration) -> io::Result<()> {
-        self.enter_with(0, 1, Some(timeout))
+        self.enter_with(0, 1, Some(timeout), Duration::ZERO)
     }
 
     fn enter_with(
@@ -185,10 +236,12 @@ impl Queue {
         submit: usize,
         want: u32,
         timeout: Option<Duration>,
+        min_wait: Duration,
     ) -> io::Result<()> {
         let timespec =
             timeout.map(|limit| Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos()));
-        let mut args = SubmitArgs::new();
+        let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
+        let mut args = SubmitArgs::new().min_wait_usec(min_wait);
         if let Some(timespec) = &timespec {
             args = args.timespec(timespec);
         }
@@ -201,12 +254,17 @@ impl Queue {
         // Counted from the queue itself: an enter that submits and then times out says so too.
         let left = self.uring.submission().len();
         let taken = self.queued - left;
+        self.urgent &= left > 0;
         self.queued = left;
         self.submitted += taken as u64;
         if taken > 0 {
             self.submissions += 1;
         }
         entered.map(drop)
+    }
+
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty()
     }
 
     /// Hands over every completion there is.

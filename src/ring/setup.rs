@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use io_uring::IoUring;
 
@@ -28,6 +29,10 @@ pub(crate) struct RingConfig {
     pub(crate) buffers: u16,
     /// Bytes per buffer. One page: a pipe hands out pages, and larger ones leave the cache.
     pub(crate) buffer_size: u32,
+    /// How long a wait may go on after the first completion, for more to come. Zero: not at all.
+    pub(crate) window: Duration,
+    /// False: the window is made of two waits, as where the kernel has no min_wait.
+    pub(crate) min_wait: bool,
 }
 
 impl RingConfig {
@@ -41,7 +46,14 @@ impl RingConfig {
         // complete before what the last turn left was reaped.
         let cq_entries = ends.saturating_mul(3).saturating_add(u32::from(Self::BUFFERS));
         let cq_entries = cq_entries.saturating_mul(2).clamp(512, 65_536);
-        Self { entries: 256, cq_entries, buffers: Self::BUFFERS, buffer_size: 4096 }
+        Self {
+            entries: 256,
+            cq_entries,
+            buffers: Self::BUFFERS,
+            buffer_size: 4096,
+            window: Duration::ZERO,
+            min_wait: true,
+        }
     }
 }
 
@@ -107,6 +119,7 @@ impl Ring {
             not_send: PhantomData,
         };
         probe::self_test(&mut ring)?;
+        ring.queue.coalesce(config.window, config.min_wait && features.min_wait, buffers);
         tracing::info!(target: "agentpipe::ring", features = %ring.features, "io_uring");
         Ok(ring)
     }

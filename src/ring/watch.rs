@@ -1,4 +1,5 @@
-//! Floor 1. POLL_ADD: reports once that a descriptor is readable (a pidfd: the process exited).
+//! Floor 1. POLL_ADD: reports once that a descriptor is readable (a pidfd: the process exited; the
+//! driver's eventfd: another thread wants something).
 
 use std::io;
 
@@ -15,16 +16,32 @@ impl Ring {
         let Some(fd) = end.fd().filter(|_| end.op.is_none()) else { return };
         // The events file of a cgroup is always readable.
         let events = if end.tag.role == Role::Cgroup { libc::POLLPRI } else { libc::POLLIN };
-        if !self.make_room(1) {
+        // Who wakes the driver does not wait until its coalescing window closes.
+        let nudges = end.tag.role == Role::Wake && self.queue.coalesces();
+        let entries: u32 = if nudges { 2 } else { 1 };
+        if !self.make_room(entries as usize) {
             self.deferred.push(Deferred::Watch(id));
             return;
         }
         let token = self.ops.insert(id, OpKind::Watch);
         if let Some(end) = self.ends.get_mut(id) {
             end.op = Some(token);
-            end.pending += 1;
+            end.pending += entries;
         }
-        self.queue.push_watch(fd, events, token);
+        if nudges {
+            let nudge = self.ops.insert(id, OpKind::Nudge);
+            self.queue.push_watch_and_nudge(fd, token, nudge);
+        } else {
+            self.queue.push_watch(fd, events, token);
+        }
+    }
+
+    /// The wait it was to end has ended.
+    pub(super) fn on_nudge(&mut self, token: Token, id: EndId) {
+        self.ops.remove(token);
+        if let Some(end) = self.ends.get_mut(id) {
+            end.pending -= 1;
+        }
     }
 
     /// Reports it. One that our own close cancelled is reported by `Closed` alone.

@@ -157,11 +157,14 @@ impl Core {
         }
     }
 
-    /// Acts on everything that was collected.
-    pub(crate) fn dispatch(&mut self, now: Instant) {
+    /// Acts on everything that was collected: how much was it?
+    pub(crate) fn dispatch(&mut self, now: Instant) -> usize {
+        let mut count = 0;
         while let Some(completion) = self.io.next() {
             self.dispatch_one(completion, now);
+            count += 1;
         }
+        count
     }
 
     fn dispatch_one(&mut self, completion: Completion, now: Instant) {
@@ -290,6 +293,12 @@ impl Core {
     /// Submits, waits and collects. See [`PipeIo::wait`].
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.io.wait(timeout)
+    }
+
+    /// What a driver needs that waits elsewhere: see `turn`, `arm` and their like there.
+    #[cfg(feature = "local")]
+    pub(crate) fn io(&mut self) -> &mut dyn PipeIo {
+        &mut *self.io
     }
 
     /// After the last agent: nothing may stay in the kernel.

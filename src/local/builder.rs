@@ -1,0 +1,112 @@
+//! Floor 3. How a local engine is set up.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::Spawner;
+use crate::ring::{Ring, RingConfig, block_sigpipe};
+use crate::transport::Core;
+
+use super::driver::Driver;
+use super::engine::LocalEngine;
+use super::hub::Hub;
+use super::ready::{Alarm, Bell};
+
+/// Settings of a local engine; [`LocalEngine::builder`] makes one.
+#[derive(Clone, Debug)]
+pub struct LocalEngineBuilder {
+    ring: RingConfig,
+    window: Duration,
+}
+
+/// A longer window is a mistake, not a setting.
+const WINDOW_MAX: Duration = Duration::from_millis(100);
+
+impl LocalEngineBuilder {
+    pub(super) fn new() -> Self {
+        Self { ring: RingConfig::default(), window: Duration::ZERO }
+    }
+
+    /// Pool buffers of 4 KiB, shared by the agents. Default 128; rounded up to a power of two, 8
+    /// to 4096.
+    #[must_use]
+    pub fn buffers(mut self, buffers: u16) -> Self {
+        self.ring.buffers = buffers.clamp(8, 4096).next_power_of_two();
+        self
+    }
+
+    /// A coalescing window: after a turn that brought something, the next looks at the agents
+    /// only when this has passed, and serves all that came meanwhile. Default: none. At most
+    /// 100 ms.
+    ///
+    /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
+    /// and ends of output are seen up to one window late; what comes after a pause of a window or
+    /// longer is seen at once. What handles ask for (records to write, closes) is submitted at once.
+    /// Costs a system call a window for a timer, since the caller's runtime is what waits.
+    #[must_use]
+    pub fn coalesce(mut self, window: Duration) -> Self {
+        self.window = window.min(WINDOW_MAX);
+        self
+    }
+
+    /// Starts the engine on this thread.
+    ///
+    /// On a kernel older than 6.18, SIGPIPE is blocked in this thread from now on.
+    ///
+    /// # Errors
+    /// [`EngineStopped`](ErrorKind::EngineStopped) outside a tokio runtime; otherwise as
+    /// [`EngineBuilder::build`](crate::EngineBuilder::build).
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` (`tokio_uring::start` brings one), and in a runtime built without
+    /// `enable_io`.
+    pub fn build(self) -> Result<LocalEngine> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::new(
+                ErrorKind::EngineStopped,
+                "start",
+                "no tokio runtime drives this thread",
+            )
+            .remedy("build it inside tokio_uring::start or LocalSet::block_on, or use Engine"));
+        }
+        let ring = self.open()?;
+        attach(ring, self.window)
+    }
+
+    /// The ring needs no runtime, and its refusals are those worth explaining.
+    pub(super) fn open(&self) -> Result<Ring> {
+        let ring = Ring::new(&self.ring)?;
+        if !ring.features().nosignal
+            && let Err(error) = block_sigpipe()
+        {
+            tracing::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
+        }
+        Ok(ring)
+    }
+
+    #[cfg(feature = "tokio-uring")]
+    pub(super) fn window(&self) -> Duration {
+        self.window
+    }
+}
+
+/// Hands the ring to a driver in the runtime that is running.
+pub(super) fn attach(ring: Ring, window: Duration) -> Result<LocalEngine> {
+    let failed = |what: &str, error: std::io::Error| {
+        Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
+            .cause(error)
+            .remedy("raise RLIMIT_NOFILE of this process")
+    };
+    let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
+    let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
+    let features = ring.features();
+    let mut core = Core::new(Box::new(ring));
+    core.io()
+        .signal_by(bell.descriptor())
+        .map_err(|error| failed("cannot register an eventfd", error))?;
+    let hub = Hub::new(core, features, window, Spawner::start()?);
+    let engine = LocalEngine::over(Rc::clone(&hub));
+    tokio::task::spawn_local(Driver::new(hub, bell, alarm));
+    Ok(engine)
+}

@@ -1,0 +1,101 @@
+//! Floor 3. The two descriptors that the caller's runtime watches for the driver.
+#![expect(unsafe_code, reason = "a runtime is told of a descriptor by its number")]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A descriptor that becomes readable again with each event, and is never read: the runtime
+/// watches for edges.
+#[derive(Debug)]
+struct Edge(AsyncFd<OwnedFd>);
+
+impl Edge {
+    /// # Panics
+    /// Outside a tokio runtime that was built with `enable_io`.
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: `AsyncFd` owns the descriptor until it has been deregistered, and nothing else
+        // closes it or puts another file in its place.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+        Ok(Self(fd))
+    }
+
+    /// Whether it fired since the last call. The task is woken when it fires next.
+    fn fired(&self, context: &mut Context<'_>) -> io::Result<bool> {
+        let mut fired = false;
+        loop {
+            match self.0.poll_read_ready(context) {
+                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(fired),
+            }
+            fired = true;
+        }
+    }
+}
+
+/// What the ring writes to.
+#[derive(Debug)]
+pub(super) struct Bell(Edge);
+
+impl Bell {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Edge::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?))
+    }
+
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        self.0.0.get_ref()
+    }
+
+    /// Wakes the task when it rings next.
+    pub(super) fn listen(&self, context: &mut Context<'_>) -> io::Result<()> {
+        self.0.fired(context).map(drop)
+    }
+}
+
+/// A timer that needs none of the runtime, and is finer than its own.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    timer: Edge,
+    /// When it will fire.
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = Edge::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
+        Ok(Self { timer, set: None })
+    }
+
+    /// Wakes the task at `at`, or earlier: one that moved back costs a wake-up, not a call now.
+    pub(super) fn wake_at(
+        &mut self,
+        at: Option<Instant>,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> io::Result<()> {
+        if self.set.is_some() && self.timer.fired(context)? {
+            self.set = None;
+        }
+        let Some(at) = at.filter(|at| self.set.is_none_or(|set| *at < set)) else { return Ok(()) };
+        // Zero would disarm it.
+        let left = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let left = Timespec::try_from(left).unwrap_or(none);
+        let once = Itimerspec { it_interval: none, it_value: left };
+        timerfd_settime(self.timer.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
+        self.set = Some(at);
+        // Registers the task where it is not yet.
+        self.timer.fired(context).map(drop)
+    }
+}

@@ -1,0 +1,71 @@
+//! Floor 1. A turn without a wait, for a driver that waits elsewhere for an eventfd.
+//!
+//! The descriptor of a DEFER_TASKRUN ring never becomes readable, so the driver's own poller cannot
+//! watch that. The eventfd is silent from each turn on until it is asked for again: otherwise
+//! every completion that a turn itself brings about would wake the driver once more.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::Ring;
+use super::queue::Queue;
+
+impl Queue {
+    /// The kernel holds work that an enter would run, or completions that found no room.
+    fn has_work(&mut self) -> bool {
+        let submission = self.uring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    /// The registered eventfd is not written from now on.
+    fn hush(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+
+    /// The eventfd is written from now on. False if something came while it was not.
+    fn speak(&mut self) -> bool {
+        self.uring.completion().enable_eventfd();
+        // The kernel notes the work, then looks whether to write; we the other way round.
+        fence(Ordering::SeqCst);
+        !self.has_work() && !self.has_completions()
+    }
+}
+
+impl Ring {
+    /// The kernel keeps the eventfd, whatever becomes of this descriptor.
+    pub(super) fn signal_on(&mut self, eventfd: &OwnedFd) -> io::Result<()> {
+        self.queue.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        self.queue.hush();
+        Ok(())
+    }
+
+    /// Enters only if that can move something.
+    pub(super) fn turn_at_once(&mut self) -> io::Result<()> {
+        self.queue.hush();
+        self.prepare();
+        self.pool.publish();
+        if self.queue.queued() > 0 || self.queue.has_work() {
+            let entered = self.queue.enter(0, None);
+            self.reap();
+            if let Err(error) = entered {
+                self.excuse(error, Some(Duration::ZERO))?;
+            }
+        } else {
+            self.reap();
+        }
+        self.act();
+        Ok(())
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.queue.queued() > 0 || !self.deferred.is_empty() || self.can_feed()
+    }
+
+    /// The buffers given back since the turn are shown first: what comes next needs them.
+    pub(super) fn signal_from_now(&mut self) -> bool {
+        self.pool.publish();
+        self.queue.speak() && self.ready.is_empty()
+    }
+}
