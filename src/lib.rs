@@ -50,15 +50,18 @@
 //! F2 `transport` | F3 `engine`, `local` | F4 `session` | F5 the command line.
 
 mod admission;
+mod board;
 mod capacity;
 mod close_policy;
 mod close_report;
 mod command;
 mod config;
+mod engine_stats;
 mod error;
 mod event;
 mod exit_status;
 mod features;
+mod histogram;
 mod latch;
 mod metrics;
 mod pipe_io;
@@ -81,10 +84,12 @@ pub use close_report::{CloseReason, CloseReport, CloseStage, ShutdownReport};
 pub use command::AgentCommand;
 pub use config::{Framing, JsonCheck, Limits};
 pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
+pub use engine_stats::EngineStats;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Malformation, Sample};
 pub use exit_status::ExitStatus;
 pub use features::Features;
+pub use histogram::Histogram;
 #[cfg(feature = "local")]
 pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
 pub use metrics::{Backend, IoCounters, Stats};

@@ -45,6 +45,8 @@ pub struct IoCounters {
     pub buffers_free_min: u64,
     /// Times a read ended because the pool was empty. It is re-armed; no byte is lost.
     pub starved: u64,
+    /// Times completions had to wait in the kernel because the queue was full. None is lost.
+    pub overflows: u64,
 }
 
 /// What one agent has done since it was spawned. Sizes are bytes on the pipe.
@@ -83,4 +85,48 @@ pub struct Stats {
     pub stdin_pipe_size: u64,
     /// Size of the stdout pipe, as granted.
     pub stdout_pipe_size: u64,
+}
+
+/// What all agents of a thread have done together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub(crate) records_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) records_out: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) records_discarded: u64,
+    pub(crate) bytes_discarded: u64,
+    pub(crate) pauses: u64,
+}
+
+impl Work {
+    /// Adds what came between two readings of the same counters.
+    pub(crate) fn add_difference(&mut self, before: &Self, after: &Self) {
+        self.records_in += after.records_in - before.records_in;
+        self.bytes_in += after.bytes_in - before.bytes_in;
+        self.records_out += after.records_out - before.records_out;
+        self.bytes_out += after.bytes_out - before.bytes_out;
+        self.records_discarded += after.records_discarded - before.records_discarded;
+        self.bytes_discarded += after.bytes_discarded - before.bytes_discarded;
+        self.pauses += after.pauses - before.pauses;
+    }
+
+    /// One number for the effort: a record, or a KiB of it.
+    pub(crate) fn units(&self) -> u64 {
+        self.records_in + self.records_out + (self.bytes_in + self.bytes_out) / 1024
+    }
+}
+
+impl From<&Stats> for Work {
+    fn from(stats: &Stats) -> Self {
+        Self {
+            records_in: stats.records_in,
+            bytes_in: stats.bytes_in,
+            records_out: stats.records_out,
+            bytes_out: stats.bytes_out,
+            records_discarded: stats.records_discarded,
+            bytes_discarded: stats.bytes_discarded,
+            pauses: stats.pauses,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::admission::Admission;
 use crate::capacity::Capacity;
@@ -17,6 +18,7 @@ use super::agent::Agent;
 use super::builder::EngineBuilder;
 use super::control::Control;
 use super::mailbox::{Adoption, Command, Reply};
+use super::placement::{Load, lightest};
 use super::thread::Thread;
 
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
@@ -143,7 +145,8 @@ impl Engine {
         self.inner.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The counters of each ring.
+    /// The counters of each ring, asked of its thread: exact, and it wakes the thread.
+    /// [`thread_stats`](Self::thread_stats) has them without.
     pub async fn counters(&self) -> Vec<IoCounters> {
         let mut all = Vec::with_capacity(self.inner.threads.len());
         for (thread, _) in &self.inner.threads {
@@ -163,15 +166,17 @@ impl Engine {
 }
 
 impl Inner {
-    /// Runs on the spawning thread: picks the engine thread with the fewest agents.
+    /// Runs on the spawning thread: picks the engine thread with the least to do.
     fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
         let label = label(&child);
         let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
-        let (thread, load) = self
-            .threads
-            .iter()
-            .min_by_key(|(_, load)| load.load(Ordering::Relaxed))
-            .expect("an engine has at least one thread");
+        let now = Instant::now();
+        let loads = self.threads.iter().map(|(thread, load)| Load {
+            agents: load.load(Ordering::Relaxed),
+            pace: thread.board.pace(now),
+        });
+        let index = lightest(loads).expect("an engine has at least one thread");
+        let (thread, load) = &self.threads[index];
         load.fetch_add(1, Ordering::Relaxed);
         let mailbox = thread.mailbox.clone();
         mailbox.send(Command::Adopt(Adoption::new(child, command.clone(), Arc::clone(&shared))));

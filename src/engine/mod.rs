@@ -10,7 +10,9 @@ mod close;
 mod control;
 mod handle;
 mod mailbox;
+mod placement;
 mod reader;
+mod stats;
 mod thread;
 mod writer;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::board::Board;
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +28,8 @@ const COMMANDS_PER_TURN: usize = 256;
 pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
     pub(super) features: Features,
+    /// Its counts, once a turn.
+    pub(super) board: Arc<Board>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -46,8 +49,13 @@ impl Thread {
             .name(format!("agentpipe-{index}"))
             .spawn(move || run(&inbox, &config, &tell))
             .map_err(|error| failed("cannot start an engine thread", error))?;
-        let mut thread = Self { mailbox, features: Features::default(), handle: Some(handle) };
-        thread.features = pollster::block_on(started.wait())?;
+        let mut thread = Self {
+            mailbox,
+            features: Features::default(),
+            board: Arc::default(),
+            handle: Some(handle),
+        };
+        (thread.features, thread.board) = pollster::block_on(started.wait())?;
         Ok(thread)
     }
 
@@ -77,7 +85,7 @@ impl Drop for Thread {
     }
 }
 
-fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<Features>>) {
+fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<(Features, Arc<Board>)>>) {
     if let Err(error) = block_sigpipe() {
         tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
@@ -92,7 +100,7 @@ fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<Features>>) {
     });
     match opened {
         Ok((core, features)) => {
-            started.set(Ok(features));
+            started.set(Ok((features, core.board())));
             Loop { core, inbox, ending: None }.run();
         }
         Err(error) => {
@@ -149,6 +157,8 @@ impl Loop<'_> {
                 self.core.rewatch();
             }
         }
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        self.core.board().read().trace(&name);
         if !self.core.drain(DRAIN_MAX) {
             tracing::error!("the kernel still holds operations of a finished engine");
         }

@@ -186,6 +186,7 @@ impl Ring {
             buffers_free: u64::from(self.pool.free()),
             buffers_free_min: u64::from(self.pool.free_min()),
             starved: self.starved_count,
+            overflows: self.queue.overflows,
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Queue {
     pub(super) enters: u64,
     pub(super) submitted: u64,
     pub(super) completions: u64,
+    /// Reaps that found the queue full, with more kept in the kernel.
+    pub(super) overflows: u64,
     /// Enters that carried submissions: the ordinal in the trace.
     submissions: u64,
     pub(super) window: Window,
@@ -64,6 +66,7 @@ impl Queue {
             enters: 0,
             submitted: 0,
             completions: 0,
+            overflows: 0,
             submissions: 0,
             window: Window::default(),
             urgent: false,
@@ -104,6 +107,7 @@ impl Queue {
         self.enters = 0;
         self.submitted = 0;
         self.completions = 0;
+        self.overflows = 0;
     }
 
     pub(super) fn push_read(&mut self, fd: RawFd, token: Token) {
@@ -269,6 +273,8 @@ impl Queue {
 
     /// Hands over every completion there is.
     pub(super) fn reap(&mut self, mut each: impl FnMut(Cqe)) {
+        // What is kept comes with the next enter that asks for events: all of ours do.
+        self.overflows += u64::from(self.uring.submission().cq_overflow());
         for entry in self.uring.completion() {
             self.completions += 1;
             each(Cqe {

@@ -29,6 +29,8 @@ pub(crate) struct Closing {
     /// Waits for the reaping that ends this turn: one look at /proc serves all of them.
     pub(super) wants_reap: bool,
     pub(super) finished: bool,
+    /// Written, and not yet told to anybody.
+    report: Option<CloseReport>,
 }
 
 impl Transport {
@@ -62,6 +64,7 @@ impl Transport {
             outputs_held: false,
             wants_reap: false,
             finished: false,
+            report: None,
         });
     }
 
@@ -210,7 +213,7 @@ impl Transport {
         }
     }
 
-    /// The last words: a truncated tail, the exit, the report; then every closer is woken.
+    /// The last words: a truncated tail, and the report.
     fn close_finish(&mut self, arena: &mut Arena) {
         let Self { framer, stderr, intake, .. } = self;
         if !self.stdout_ended {
@@ -229,19 +232,32 @@ impl Transport {
             let agent = self.shared.label.as_str();
             tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
-        let Some(closing) = &mut self.close else { return };
-        closing.finished = true;
-        let exit = closing.exit.unwrap_or(ExitStatus::Unknown);
-        if exit != ExitStatus::StillRunning {
+        let left = self.close.as_ref().is_some_and(|c| c.exit != Some(ExitStatus::StillRunning));
+        if left {
             // Before its closers know: the next spawn may be theirs.
             self.child.give_place_back();
         }
-        intake.push(Event::Exit(exit));
-        intake.deliver();
-        let report: CloseReport = write_report(self);
+        let report = write_report(self);
         tracing::debug!(target: "agentpipe::close", %report, "close is done");
-        self.shared.end_inbox();
+        if let Some(closing) = &mut self.close {
+            closing.finished = true;
+            closing.report = Some(report);
+        }
+    }
+
+    /// The report of a close that is done: once, to be told.
+    pub(super) fn take_report(&mut self) -> Option<CloseReport> {
+        self.close.as_mut()?.report.take()
+    }
+
+    /// Wakes every closer, then the reader with the exit: who drops the handle at the sight of
+    /// the exit drops that of an agent whose report is there.
+    pub(super) fn tell(&mut self, report: CloseReport) {
+        let exit = report.exit();
         self.shared.outcome.set(report);
+        self.intake.push(Event::Exit(exit));
+        self.intake.deliver();
+        self.shared.end_inbox();
     }
 
     /// Whether its closers have their report.

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use slab::Slab;
+
 use crate::close_report::CloseReport;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -49,32 +51,35 @@ impl Transport {
     }
 }
 
-/// Reaps all agents of a turn: at most two looks at /proc, however many they are.
+/// Reaps these agents, all that a turn has: at most two looks at /proc, however many they are.
 ///
 /// A group is signalled only while its leader is a zombie: that keeps the number from being
 /// recycled. After the reaping it is only asked about (signal 0).
-pub(super) fn reap(agents: &mut [&mut Transport], now: Instant) {
+pub(super) fn reap(agents: &mut Slab<Transport>, slots: &[usize], now: Instant) {
     // Somebody holds an output: count the group before it dies.
     let held = |agent: &Transport| agent.sweeps() && agent.outputs_held();
-    let mut extra = count(agents, held);
-    let mut statuses = Vec::with_capacity(agents.len());
-    for agent in agents.iter_mut() {
+    let mut extra = count(agents, slots, held);
+    for slot in slots {
+        let Some(agent) = agents.get_mut(*slot) else { continue };
         if agent.sweeps() {
             agent.child.kill();
         }
-        statuses.push(agent.child.try_reap().unwrap_or(ExitStatus::StillRunning));
+        let status = agent.child.try_reap().unwrap_or(ExitStatus::StillRunning);
+        if let Some(closing) = &mut agent.close {
+            closing.exit = Some(status);
+        }
     }
     // A group that outlives its leader had others in it, dying now.
     let left = |agent: &Transport| {
         agent.sweeps() && !agent.outputs_held() && !group_is_empty(agent.shared.pid)
     };
-    for (slot, dying) in count(agents, left).into_iter().enumerate() {
-        extra[slot] = extra[slot].max(dying.map(|n| n.max(1)));
+    for (known, dying) in extra.iter_mut().zip(count(agents, slots, left)) {
+        *known = (*known).max(dying.map(|n| n.max(1)));
     }
-    for ((agent, status), killed) in agents.iter_mut().zip(statuses).zip(extra) {
+    for (slot, killed) in slots.iter().zip(extra) {
+        let Some(agent) = agents.get_mut(*slot) else { continue };
         if let Some(closing) = &mut agent.close {
             closing.wants_reap = false;
-            closing.exit = Some(status);
             // Its group is in its cgroup, but not the other way round.
             closing.killed_extra = killed.unwrap_or(0).max(agent.child.killed_in_cgroup());
         }
@@ -83,12 +88,18 @@ pub(super) fn reap(agents: &mut [&mut Transport], now: Instant) {
 }
 
 /// For the agents that `wanted` picks: how many others are in their groups.
-fn count(agents: &[&mut Transport], wanted: impl Fn(&Transport) -> bool) -> Vec<Option<u64>> {
-    let picked: Vec<bool> = agents.iter().map(|agent| wanted(agent)).collect();
-    if !picked.contains(&true) {
-        return vec![None; agents.len()];
+fn count(
+    agents: &Slab<Transport>,
+    slots: &[usize],
+    wanted: impl Fn(&Transport) -> bool,
+) -> Vec<Option<u64>> {
+    let picked = |slot: &usize| agents.get(*slot).filter(|agent| wanted(agent));
+    let groups: Vec<Option<u32>> =
+        slots.iter().map(|slot| picked(slot).map(|agent| agent.shared.pid)).collect();
+    let asked: Vec<u32> = groups.iter().copied().flatten().collect();
+    if asked.is_empty() {
+        return vec![None; slots.len()];
     }
-    let groups: Vec<u32> = agents.iter().map(|agent| agent.shared.pid).collect();
-    let members = count_members(&groups);
-    picked.iter().zip(members).map(|(picked, n)| picked.then_some(n as u64)).collect()
+    let mut members = count_members(&asked).into_iter();
+    groups.iter().map(|group| group.and_then(|_| members.next()).map(|n| n as u64)).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::command::AgentCommand;
 use crate::frame::{Framer, StderrLines};
-use crate::metrics::Stats;
+use crate::metrics::{Stats, Work};
 use crate::pipe_io::{PipeIo, Role, Tag};
 use crate::process::Spawned;
 
@@ -63,6 +63,7 @@ impl Transport {
             framer: Framer::new(command.framing, &limits),
             stderr: StderrLines::new(&limits),
             intake,
+            tallied: Work::default(),
             paused: false,
             last_output: now,
             stdout_ended: false,

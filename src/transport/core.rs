@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::board::Board;
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
@@ -22,6 +23,7 @@ use super::arena::Arena;
 use super::close_plan::CloseEvent;
 use super::shared::Shared;
 use super::state::Transport;
+use super::tally::Tally;
 
 /// What a handle wants of its agent.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub(crate) struct Core {
     arena: Arena,
     /// Agents to be settled at the end of this turn; may hold one twice.
     touched: Vec<usize>,
+    tally: Tally,
     wake: Option<EndId>,
     woken: bool,
 }
@@ -75,6 +78,7 @@ impl Core {
             armed: Slab::new(),
             arena: Arena::default(),
             touched: Vec::new(),
+            tally: Tally::default(),
             wake: None,
             woken: false,
         }
@@ -101,7 +105,12 @@ impl Core {
 
     /// Agents whose close is not reported yet.
     pub(crate) fn open(&self) -> usize {
-        self.agents.iter().filter(|(_, agent)| !agent.is_reported()).count()
+        self.tally.open()
+    }
+
+    /// Where the counts of this thread can be read, by anybody and without a lock.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        self.tally.board()
     }
 
     pub(crate) fn counters(&self) -> IoCounters {
@@ -125,6 +134,7 @@ impl Core {
         entry.insert(Transport::connect(&mut *self.io, tag, spawned, command, shared, now));
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
+        self.tally.adopted();
         self.touched.push(slot);
     }
 
@@ -228,11 +238,19 @@ impl Core {
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.tally.publish(&self.io.counters(), now);
     }
 
     fn settle_one(&mut self, slot: usize, now: Instant) {
         let Some(agent) = self.agents.get_mut(slot) else { return };
         agent.carry_out(&mut *self.io, &mut self.arena, now);
+        self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+        if let Some(report) = agent.take_report() {
+            // Whoever waits for the report finds it counted.
+            self.tally.closed(&report);
+            self.tally.publish(&self.io.counters(), now);
+            agent.tell(report);
+        }
         if agent.is_over() {
             self.arm(slot, None);
             self.agents.remove(slot);
@@ -271,18 +289,13 @@ impl Core {
         }
     }
 
+    /// Looks at the agents of this turn only: of a thousand that end, each has a turn.
     fn reap(&mut self, touched: &[usize], now: Instant) {
         let wants = |slot: &usize| self.agents.get(*slot).is_some_and(Transport::wants_reap);
-        if !touched.iter().any(wants) {
-            return;
+        let slots: Vec<usize> = touched.iter().copied().filter(wants).collect();
+        if !slots.is_empty() {
+            super::close_reap::reap(&mut self.agents, &slots, now);
         }
-        let mut wanted: Vec<&mut Transport> = self
-            .agents
-            .iter_mut()
-            .filter(|(slot, agent)| touched.binary_search(slot).is_ok() && agent.wants_reap())
-            .map(|(_, agent)| agent)
-            .collect();
-        super::close_reap::reap(&mut wanted, now);
     }
 
     /// How long a wait may last.

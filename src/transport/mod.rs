@@ -22,6 +22,7 @@ mod intake;
 mod read;
 mod shared;
 mod state;
+mod tally;
 mod write;
 mod write_queue;
 

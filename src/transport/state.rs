@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::close_policy::ClosePolicy;
 use crate::frame::{Framer, StderrLines};
-use crate::metrics::Backend;
+use crate::metrics::{Backend, Work};
 use crate::pipe_io::{EndId, PipeIo, Role};
 use crate::process::Child;
 
@@ -94,6 +94,8 @@ pub(crate) struct Transport {
     pub(super) framer: Framer,
     pub(super) stderr: StderrLines,
     pub(super) intake: Intake,
+    /// What of its counters is in the sums of its thread already.
+    pub(super) tallied: Work,
     /// Reading stdout is stopped until the reader catches up.
     pub(super) paused: bool,
     pub(super) last_output: Instant,
