@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::exit_status::ExitStatus;
+
 /// The result of most calls.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -39,6 +41,12 @@ pub enum ErrorKind {
     Closed,
     /// The engine was shut down.
     EngineStopped,
+    /// A request was not answered within its deadline.
+    Timeout,
+    /// The agent answered a request with an error of its own.
+    AgentError,
+    /// A limit of the session was reached: requests open, or bytes that nobody reads.
+    Overloaded,
     /// Anything the kernel said that has no kind of its own.
     Io,
 }
@@ -59,7 +67,9 @@ impl ErrorKind {
             Self::BackendUnsupported | Self::CgroupUnavailable => io::ErrorKind::Unsupported,
             Self::InputEnded | Self::Closed => io::ErrorKind::BrokenPipe,
             Self::EngineStopped => io::ErrorKind::NotConnected,
-            Self::Io => io::ErrorKind::Other,
+            Self::Timeout => io::ErrorKind::TimedOut,
+            Self::Overloaded => io::ErrorKind::WouldBlock,
+            Self::AgentError | Self::Io => io::ErrorKind::Other,
         }
     }
 }
@@ -79,6 +89,8 @@ struct Inner {
     agent: Option<String>,
     stderr_tail: Option<String>,
     source: Option<Arc<io::Error>>,
+    exit: Option<ExitStatus>,
+    reply: Option<String>,
 }
 
 impl Error {
@@ -92,6 +104,8 @@ impl Error {
             agent: None,
             stderr_tail: None,
             source: None,
+            exit: None,
+            reply: None,
         }))
     }
 
@@ -122,6 +136,18 @@ impl Error {
         self
     }
 
+    /// How the agent ended.
+    pub(crate) fn exit(mut self, status: ExitStatus) -> Self {
+        Arc::make_mut(&mut self.0).exit = Some(status);
+        self
+    }
+
+    /// What the agent answered, as JSON.
+    pub(crate) fn answered(mut self, reply: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).reply = Some(reply.into());
+        self
+    }
+
     /// What kind of thing went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -144,6 +170,19 @@ impl Error {
     #[must_use]
     pub fn stderr_tail(&self) -> Option<&str> {
         self.0.stderr_tail.as_deref()
+    }
+
+    /// How the agent ended, where that is the cause.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.0.exit
+    }
+
+    /// What the agent answered, as JSON, where its answer is the error: the error object of
+    /// JSON-RPC, or the last failed result of a Claude session that ended with an error.
+    #[must_use]
+    pub fn reply(&self) -> Option<&str> {
+        self.0.reply.as_deref()
     }
 
     /// The kernel's error number, where there is one.

@@ -40,6 +40,16 @@ impl<T: Clone> Latch<T> {
         self.lock().value.clone()
     }
 
+    /// For a future's `poll`, which keeps its own place.
+    pub(crate) fn poll(&self, place: &mut Place, context: &mut Context<'_>) -> Poll<T> {
+        let mut state = self.lock();
+        if let Some(value) = &state.value {
+            return Poll::Ready(value.clone());
+        }
+        state.wakers.remember(place, context.waker());
+        Poll::Pending
+    }
+
     /// Waits as a future. Cancel-safe: dropping it changes nothing and leaves nothing.
     pub(crate) fn wait(&self) -> Wait<'_, T> {
         Wait { latch: self, place: Place::default() }
@@ -64,12 +74,7 @@ impl<T: Clone> Future for Wait<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let Self { latch, place } = &mut *self;
-        let mut state = latch.lock();
-        if let Some(value) = &state.value {
-            return Poll::Ready(value.clone());
-        }
-        state.wakers.remember(place, context.waker());
-        Poll::Pending
+        latch.poll(place, context)
     }
 }
 

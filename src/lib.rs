@@ -78,6 +78,8 @@ mod engine;
 #[cfg(feature = "local")]
 mod local;
 
+pub mod session;
+
 pub use capacity::{Capacity, CapacityLimit};
 pub use close_policy::{CloseMode, ClosePolicy};
 pub use close_report::{CloseReason, CloseReport, CloseStage, ShutdownReport};

@@ -63,6 +63,23 @@ impl Record {
         serde_json::from_slice(&self.0).map_err(|error| self.not_json(&error))
     }
 
+    /// A part of this record, without a copy: the parent's bytes live as long as the part.
+    ///
+    /// `part` must be a slice of this record, as a borrowed parse gives it.
+    pub(crate) fn part(&self, part: &[u8]) -> Self {
+        Self(self.0.slice_ref(part))
+    }
+
+    /// Any value as a record of JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRecord`] where the value has no JSON: a map with keys that are no text.
+    pub fn from_json(value: &(impl serde::Serialize + ?Sized)) -> Result<Self> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Error::new(ErrorKind::InvalidRecord, "encode", error.to_string()))?;
+        Ok(Self(bytes.into()))
+    }
+
     fn not_json(&self, error: &serde_json::Error) -> Error {
         let what = format!("record of {} bytes does not parse: {error}", self.0.len());
         Error::new(ErrorKind::InvalidRecord, "parse", what)
@@ -158,4 +175,13 @@ fn text<'de: 'a, 'a, D: serde::Deserializer<'de>>(
         }
     }
     deserializer.deserialize_any(Text)
+}
+
+/// The JSON as it stands.
+impl serde::Serialize for Record {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let raw: &serde_json::value::RawValue =
+            serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(to)
+    }
 }

@@ -27,6 +27,10 @@ impl Agent {
         Self { reader: AgentReader::new(control), writer }
     }
 
+    pub(crate) fn writer(&self) -> &AgentWriter {
+        &self.writer
+    }
+
     /// The two halves, for two tasks. Either can close the agent.
     #[must_use]
     pub fn split(self) -> (AgentReader, AgentWriter) {

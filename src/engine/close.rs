@@ -1,11 +1,13 @@
 //! Close, floor 3: asks the engine thread and waits for the report; `transport/close.rs` does it.
 
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::close_policy::ClosePolicy;
-use crate::close_report::{CloseReport, ShutdownReport};
+use crate::close_report::{CloseReason, CloseReport, ShutdownReport};
 use crate::transport;
+use crate::wakers::Place;
 
 use super::agent::Agent;
 use super::handle::Engine;
@@ -73,6 +75,31 @@ macro_rules! closing {
             }
         }
     };
+}
+
+impl AgentWriter {
+    /// Ready once a close begins, whoever began it and whyever.
+    pub(crate) fn poll_closing(
+        &self,
+        place: &mut Place,
+        context: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        self.control.shared.closing.poll(place, context)
+    }
+
+    /// [`closed`](Self::closed) as a poll function.
+    pub(crate) fn poll_closed(
+        &self,
+        place: &mut Place,
+        context: &mut Context<'_>,
+    ) -> Poll<CloseReport> {
+        self.control.shared.outcome.poll(place, context)
+    }
+
+    /// Aborts the agent as if every handle had been dropped, though some are still there.
+    pub(crate) fn abandon(&self) {
+        self.control.abandon();
+    }
 }
 
 closing!(Agent, writer.control);

@@ -1,7 +1,7 @@
 //! Floor 3. What all handles of one agent share; the last one dropped aborts the agent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::transport::{Line, Request, Shared, abandon};
 
@@ -13,6 +13,7 @@ pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     mailbox: Mailbox,
     load: Arc<AtomicUsize>,
+    abandoned: AtomicBool,
     /// Keeps the engine threads while a handle is there.
     engine: Arc<Inner>,
 }
@@ -24,7 +25,7 @@ impl Control {
         load: Arc<AtomicUsize>,
         engine: Arc<Inner>,
     ) -> Arc<Self> {
-        Arc::new(Self { shared, mailbox, load, engine })
+        Arc::new(Self { shared, mailbox, load, abandoned: AtomicBool::new(false), engine })
     }
 }
 
@@ -43,7 +44,14 @@ impl Line for Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
-        if abandon(self) {
+        self.abandon();
+    }
+}
+
+impl Control {
+    /// Nobody will close the agent: it is aborted and counted, once.
+    pub(super) fn abandon(&self) {
+        if !self.abandoned.swap(true, Ordering::Relaxed) && abandon(self) {
             self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }

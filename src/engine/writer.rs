@@ -101,4 +101,14 @@ impl AgentWriter {
     pub fn stats(&self) -> Stats {
         self.control.shared.stats()
     }
+
+    /// `pid 123 (claude)`, for errors.
+    pub(crate) fn label(&self) -> &str {
+        self.control.shared.label.as_str()
+    }
+
+    /// See [`Limits::drain_max`](crate::Limits::drain_max).
+    pub(crate) fn drain_max(&self) -> usize {
+        self.control.shared.limits.drain_max
+    }
 }

@@ -157,6 +157,7 @@ impl Transport {
             .on_agent(self.shared.label.as_str())
             .stderr(self.stderr.tail());
         self.shared.refuse_writes(error);
+        self.shared.closing.set(reason);
         // A frame accepted just before the refusal counts as accepted.
         self.queue.push_all(self.shared.take_frames());
     }

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// Requests in the mailbox of the engine thread: see `Request::bit`.
     asked: AtomicU8,
     outbox: Mutex<Outbox>,
+    /// Set once, when a close begins: whatever the agent still says, it can be told nothing more.
+    pub(crate) closing: Latch<CloseReason>,
     /// Set once, when the close is done.
     pub(crate) outcome: Latch<CloseReport>,
 }
@@ -98,6 +100,7 @@ impl Shared {
             reader_gone: AtomicBool::new(false),
             asked: AtomicU8::new(0),
             outbox: Mutex::default(),
+            closing: Latch::new(),
             outcome: Latch::new(),
         }
     }
@@ -108,6 +111,7 @@ impl Shared {
     pub(crate) fn never_adopted(&self) {
         let error = Error::new(ErrorKind::EngineStopped, "write", "the engine was shut down");
         self.refuse_writes(error.on_agent(self.label.as_str()));
+        self.closing.set(CloseReason::Shutdown);
         self.end_inbox();
         self.outcome.set(CloseReport(Arc::new(Closing {
             backend: Backend::IoUring,

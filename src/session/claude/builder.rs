@@ -1,0 +1,178 @@
+//! Floor 4. Settings and handlers of a Claude session.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::command::AgentCommand;
+use crate::engine::{Agent, Engine};
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::session::dialect::Observer;
+use crate::session::failure::Failure;
+use crate::session::handle::Session as Base;
+use crate::session::serve::{AgentRequest, Handlers};
+use crate::session::settings::Settings;
+
+use super::dialect::{Control, control_request};
+use super::hooks::{HookRequest, Hooks};
+use super::input::Input;
+use super::mcp::{McpRequest, Servers};
+use super::permission::{Permission, PermissionRequest};
+use super::session::Session;
+
+/// Settings and handlers of a Claude session.
+///
+/// Handlers run in tasks of their own, which are dropped, without an answer, when the agent
+/// withdraws the request or the session ends. A [`Failure`] is answered as an error, and so is a
+/// panic; a request that no handler is for is answered with an error that names its subtype.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    settings: Settings,
+    handlers: Handlers,
+    hooks: Hooks,
+    servers: Servers,
+    /// What `initialize` carries beside the hooks.
+    options: BTreeMap<String, Record>,
+    /// An option that has no JSON.
+    broken: Option<Error>,
+}
+
+impl Builder {
+    /// What the session may hold, its deadline, and where its tasks run.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Answers `can_use_tool`. The agent asks only if it was started with
+    /// `--permission-prompt-tool stdio`.
+    #[must_use]
+    pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
+    where
+        F: Fn(PermissionRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<Permission, Failure>> + Send + 'static,
+    {
+        let decide = Arc::new(decide);
+        self.handlers.insert("can_use_tool", move |request: AgentRequest| {
+            let decide = Arc::clone(&decide);
+            async move {
+                let request = PermissionRequest::new(&request)?;
+                let permission = (*decide)(request.clone()).await?;
+                permission.answer(&request)
+            }
+        });
+        self
+    }
+
+    /// Registers a hook: `event` is `PreToolUse`, `Stop`, ...; `matcher` says for which tools;
+    /// the CLI gives it up after `timeout`. What the hook returns is sent as it serializes.
+    #[must_use]
+    pub fn hook<F, R, T>(
+        mut self,
+        event: &str,
+        matcher: Option<&str>,
+        timeout: Option<Duration>,
+        hook: F,
+    ) -> Self
+    where
+        F: Fn(HookRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        T: Serialize,
+    {
+        self.hooks.add(event, matcher, timeout, hook);
+        self
+    }
+
+    /// An MCP server in this process. It is given each message for that name and returns the
+    /// result; a [`Failure`] becomes an error of JSON-RPC (-32603 unless it has a code).
+    #[must_use]
+    pub fn mcp_server<F, R, T>(mut self, name: &str, server: F) -> Self
+    where
+        F: Fn(McpRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        T: Serialize,
+    {
+        self.servers.add(name, server);
+        self
+    }
+
+    /// Answers control requests of another subtype, one to come for instance.
+    #[must_use]
+    pub fn handle<F, R, T>(mut self, subtype: &str, handler: F) -> Self
+    where
+        F: Fn(AgentRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        T: Serialize,
+    {
+        self.handlers.insert(subtype, handler);
+        self
+    }
+
+    /// A key of the `initialize` request, as it serializes: `agents` (name to definition),
+    /// `skills`, `excludeDynamicSections`, `forwardSubagentText`, and what is to come.
+    #[must_use]
+    pub fn option(mut self, key: &str, value: impl Serialize) -> Self {
+        match Record::from_json(&value) {
+            Ok(value) => drop(self.options.insert(key.into(), value)),
+            Err(error) => self.broken = Some(error),
+        }
+        self
+    }
+
+    /// Spawns the agent and initializes it, within the session's deadline.
+    ///
+    /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails,
+    /// or its future is dropped, the agent is aborted.
+    ///
+    /// # Errors
+    /// As [`Engine::spawn`], [`attach`](Self::attach) and [`Session::initialize`].
+    pub async fn start(self, engine: &Engine, command: AgentCommand) -> Result<Session> {
+        let session = self.attach(engine.spawn(command).await?)?;
+        session.initialize().await?;
+        Ok(session)
+    }
+
+    /// Begins on an agent that runs, and sends nothing: [`Session::initialize`] is the next step.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`](crate::ErrorKind::InvalidRecord) for an option that has no JSON,
+    /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where the session thread cannot be
+    /// started; the agent is then aborted.
+    pub fn attach(mut self, agent: Agent) -> Result<Session> {
+        #[derive(Serialize)]
+        struct Initialize<'a, H> {
+            hooks: Option<H>,
+            #[serde(flatten)]
+            options: &'a BTreeMap<String, Record>,
+        }
+        if let Some(error) = self.broken {
+            return Err(error);
+        }
+        let (hooks, options) = (self.hooks.registration(), &self.options);
+        let initialize = Record::from_json(&Initialize { hooks, options })?;
+        self.add_callbacks();
+        let needs_input = !self.handlers.is_empty();
+        let input = Arc::new(Input::new(agent.writer().clone()));
+        let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
+        let dialect = Box::new(Control);
+        let base = Base::start(agent, dialect, observer, self.handlers, self.settings)?;
+        input.set_interrupt(control_request(base.core().reserve(), "interrupt", b"{}"));
+        Ok(Session { base, input, initialize, reply: Arc::new(OnceLock::new()), needs_input })
+    }
+
+    fn add_callbacks(&mut self) {
+        if !self.hooks.is_empty() {
+            let hooks = Arc::new(std::mem::take(&mut self.hooks));
+            self.handlers.insert("hook_callback", move |request| Arc::clone(&hooks).call(request));
+        }
+        if !self.servers.is_empty() {
+            let servers = Arc::new(std::mem::take(&mut self.servers));
+            self.handlers.insert("mcp_message", move |request| Arc::clone(&servers).call(request));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Floor 4: the control protocol of Claude Code over an agent.
+//!
+//! [`Session::next_record`] gives the messages (`assistant`, `result`, `system`, ...) as they
+//! came, those of a type that nobody knows included; control records never show there.
+
+mod builder;
+mod dialect;
+mod hooks;
+mod input;
+mod mcp;
+mod permission;
+mod session;
+mod turns;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::Builder;
+pub use hooks::HookRequest;
+pub use input::UserMessage;
+pub use mcp::McpRequest;
+pub use permission::{Permission, PermissionRequest};
+pub use session::Session;

@@ -1,0 +1,136 @@
+//! Floor 4. `can_use_tool`: the agent asks whether it may.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::Result;
+use crate::record::Record;
+use crate::session::failure::Failure;
+use crate::session::serve::AgentRequest;
+
+/// The agent wants to use a tool.
+#[derive(Clone, Debug)]
+pub struct PermissionRequest {
+    body: Record,
+    tool_name: String,
+    input: Record,
+}
+
+#[derive(Deserialize)]
+struct Asked<'a> {
+    tool_name: String,
+    #[serde(borrow)]
+    input: &'a RawValue,
+}
+
+impl PermissionRequest {
+    pub(super) fn new(request: &AgentRequest) -> Result<Self> {
+        let body = request.body().clone();
+        let asked: Asked<'_> = serde_json::from_slice(body.as_bytes()).map_err(|error| {
+            let what = format!("can_use_tool without a tool_name and an input: {error}");
+            crate::error::Error::new(crate::error::ErrorKind::InvalidRecord, "parse", what)
+        })?;
+        let input = body.part(asked.input.get().as_bytes());
+        Ok(Self { tool_name: asked.tool_name, input, body })
+    }
+
+    /// The tool: `Bash`, `Edit`, `mcp__server__tool`, ...
+    #[must_use]
+    pub fn tool_name(&self) -> &str {
+        &self.tool_name
+    }
+
+    /// What the tool is to be called with, byte for byte as the agent wrote it.
+    #[must_use]
+    pub fn input(&self) -> &Record {
+        &self.input
+    }
+
+    /// The whole request: `tool_use_id`, `permission_suggestions`, `blocked_path`,
+    /// `decision_reason`, `title`, `display_name`, `description`, `agent_id`, and what is to come.
+    #[must_use]
+    pub fn body(&self) -> &Record {
+        &self.body
+    }
+}
+
+/// The answer to a [`PermissionRequest`].
+#[derive(Clone, Debug)]
+pub struct Permission(Verdict);
+
+#[derive(Clone, Debug)]
+enum Verdict {
+    Allow { input: Option<Result<Record>>, permissions: Option<Result<Record>> },
+    Deny { message: String, interrupt: bool },
+}
+
+impl Permission {
+    /// Yes, with the input as it is.
+    #[must_use]
+    pub fn allow() -> Self {
+        Self(Verdict::Allow { input: None, permissions: None })
+    }
+
+    /// Yes, with another input.
+    #[must_use]
+    pub fn allow_with(input: impl Serialize) -> Self {
+        Self(Verdict::Allow { input: Some(Record::from_json(&input)), permissions: None })
+    }
+
+    /// Changes the permissions of the session, too: the list of updates, as in
+    /// `permission_suggestions`. No effect on a [`deny`](Self::deny).
+    #[must_use]
+    pub fn updating(mut self, updates: impl Serialize) -> Self {
+        if let Verdict::Allow { permissions, .. } = &mut self.0 {
+            *permissions = Some(Record::from_json(&updates));
+        }
+        self
+    }
+
+    /// No, and why: the model reads it.
+    #[must_use]
+    pub fn deny(message: impl Into<String>) -> Self {
+        Self(Verdict::Deny { message: message.into(), interrupt: false })
+    }
+
+    /// Ends the turn as well. No effect on an [`allow`](Self::allow).
+    #[must_use]
+    pub fn interrupting(mut self) -> Self {
+        if let Verdict::Deny { interrupt, .. } = &mut self.0 {
+            *interrupt = true;
+        }
+        self
+    }
+
+    pub(super) fn answer(
+        self,
+        request: &PermissionRequest,
+    ) -> std::result::Result<Record, Failure> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Allow {
+            behavior: &'static str,
+            updated_input: Record,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            updated_permissions: Option<Record>,
+        }
+        #[derive(Serialize)]
+        struct Deny {
+            behavior: &'static str,
+            message: String,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            interrupt: bool,
+        }
+        let record = match self.0 {
+            Verdict::Allow { input, permissions } => Record::from_json(&Allow {
+                behavior: "allow",
+                updated_input: input.unwrap_or_else(|| Ok(request.input.clone()))?,
+                updated_permissions: permissions.transpose()?,
+            }),
+            Verdict::Deny { message, interrupt } => {
+                Record::from_json(&Deny { behavior: "deny", message, interrupt })
+            }
+        };
+        Ok(record?)
+    }
+}

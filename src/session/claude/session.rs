@@ -1,0 +1,198 @@
+//! Floor 4. A Claude session: what a host asks of the CLI.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
+use crate::session::handle::{Session as Base, delegate};
+
+use super::builder::Builder;
+use super::input::{Input, UserMessage};
+
+/// The control protocol of Claude Code with one agent. Cheap to clone. See
+/// [`session::Session`](Base) for what all sessions share.
+///
+/// The agent runs with `--input-format stream-json --output-format stream-json --verbose`.
+/// Deadline, errors, cancel-safety of each request here and what happens to it when the agent
+/// dies: [`session::Session::request`](Base::request).
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(super) base: Base,
+    pub(super) input: Arc<Input>,
+    /// The body of `initialize`.
+    pub(super) initialize: Record,
+    pub(super) reply: Arc<OnceLock<Record>>,
+    /// Whether the agent may ask something in the middle of a turn.
+    pub(super) needs_input: bool,
+}
+
+impl Session {
+    /// Settings and handlers first.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The handshake: hooks and options of the builder go to the agent.
+    /// [`Builder::start`] does it.
+    ///
+    /// # Errors
+    /// As [`session::Session::request`](Base::request).
+    pub async fn initialize(&self) -> Result<Record> {
+        let reply = self.base.request("initialize", &self.initialize).await?;
+        let _first = self.reply.set(reply.clone());
+        Ok(reply)
+    }
+
+    /// What the agent answered to the first `initialize`: its commands, output style, models.
+    #[must_use]
+    pub fn server_info(&self) -> Option<&Record> {
+        self.reply.get()
+    }
+
+    /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
+    /// `result`; a graceful close in between interrupts it.
+    ///
+    /// Resolves once the record is queued. Cancel-safe: it is queued whole or not at all.
+    ///
+    /// # Errors
+    /// As [`AgentWriter::send`](crate::AgentWriter::send).
+    pub async fn send(&self, message: impl Into<UserMessage>) -> Result<()> {
+        self.input.send(&message.into()).await
+    }
+
+    /// Reads to the end of a turn: `each` sees every record before the `result`, which is
+    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why).
+    ///
+    /// Cancel-safe: a record is seen, or still there.
+    pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Option<Record> {
+        loop {
+            let record = self.base.next_record().await?;
+            if record.envelope().is_ok_and(|found| found.kind.as_deref() == Some("result")) {
+                return Some(record);
+            }
+            each(&record);
+        }
+    }
+
+    /// Ends the agent's input as soon as nothing needs it, without a time limit: at once where no
+    /// handler is set or nothing is under way, else with the first `result` that finds no
+    /// background agent or workflow running. Does not wait.
+    ///
+    /// Shells, monitors and the like may never end, and are not waited for.
+    pub fn end_input_when_done(&self) {
+        self.input.end_when_done(self.needs_input);
+    }
+
+    /// Why no request is taken any more. See [`session::Session::why_ended`](Base::why_ended).
+    ///
+    /// Where the agent left with an error status right after a `result` that was an error, it is
+    /// an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
+    /// [`Error::reply`] is the record.
+    #[must_use]
+    pub fn why_ended(&self) -> Option<Error> {
+        self.base.why_ended()
+    }
+
+    /// A control request of any subtype; `body` has its other keys, `()` if there are none.
+    ///
+    /// # Errors
+    /// As [`session::Session::request`](Base::request), and
+    /// [`InvalidRecord`](ErrorKind::InvalidRecord) where the body is no JSON object.
+    pub async fn request(&self, subtype: &str, body: impl Serialize) -> Result<Record> {
+        self.request_within(subtype, body, self.base.core().settings.deadline).await
+    }
+
+    /// [`request`](Self::request) with a deadline of its own.
+    ///
+    /// # Errors
+    /// As `request`.
+    pub async fn request_within(
+        &self,
+        subtype: &str,
+        body: impl Serialize,
+        deadline: impl Into<Option<Duration>>,
+    ) -> Result<Record> {
+        let body = Record::from_json(&body)?;
+        if !matches!(body.as_bytes().first(), Some(b'{')) && body.as_bytes() != b"null" {
+            let what = "the body of a control request is a JSON object";
+            return Err(Error::new(ErrorKind::InvalidRecord, "request", what));
+        }
+        self.base.ask(subtype, body.as_bytes(), deadline.into()).await
+    }
+}
+
+/// The keys of the requests below.
+#[derive(Default, Serialize)]
+struct Keys<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_message_id: Option<&'a str>,
+    #[serde(rename = "serverName", skip_serializing_if = "Option::is_none")]
+    server: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<&'a str>,
+}
+
+macro_rules! request {
+    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) => $keys:expr) => {
+        impl Session {
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// As [`session::Session::request`](Base::request).
+            pub async fn $name(&self, $($arg: $type),*) -> Result<Record> {
+                self.request(stringify!($name), $keys).await
+            }
+        }
+    };
+}
+
+request! {
+    /// Interrupts the turn. Its `result` comes all the same.
+    interrupt() => ()
+}
+request! {
+    /// `default`, `acceptEdits`, `plan`, `bypassPermissions`, `dontAsk`, `auto`.
+    set_permission_mode(mode: &str) => Keys { mode: Some(mode), ..Keys::default() }
+}
+request! {
+    /// Another model; `None` is the default one.
+    set_model(model: Option<&str>) => Keys { model: Some(model), ..Keys::default() }
+}
+request! {
+    /// Files as they were at that user message. Needs file checkpointing.
+    rewind_files(user_message_id: &str) =>
+        Keys { user_message_id: Some(user_message_id), ..Keys::default() }
+}
+request! {
+    /// The MCP servers of the session: `{"mcpServers": [...]}`.
+    mcp_status() => ()
+}
+request! {
+    /// Connects an MCP server again.
+    mcp_reconnect(server: &str) => Keys { server: Some(server), ..Keys::default() }
+}
+request! {
+    /// Turns an MCP server on or off.
+    mcp_toggle(server: &str, enabled: bool) =>
+        Keys { server: Some(server), enabled: Some(enabled), ..Keys::default() }
+}
+request! {
+    /// Stops a background task; a `task_notification` follows.
+    stop_task(task_id: &str) => Keys { task_id: Some(task_id), ..Keys::default() }
+}
+request! {
+    /// What fills the context, in tokens.
+    get_context_usage() => ()
+}
+
+delegate!(Session);

@@ -1,0 +1,230 @@
+//! The control protocol on the wire, and what a session remembers, without an agent.
+
+use proptest::prelude::*;
+
+use super::dialect::{Control, control_request};
+use super::turns::{Effect, Turns};
+use crate::record::Record;
+use crate::session::dialect::{Dialect, Incoming, WireId};
+use crate::session::failure::Failure;
+
+fn record(text: &str) -> Record {
+    Record::from(text.as_bytes().to_vec())
+}
+
+fn read(text: &str) -> Incoming {
+    Control.read(&record(text))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("JSON is text")
+}
+
+#[test]
+fn a_control_request_carries_its_body_beside_the_subtype() {
+    let plain = text(control_request(7, "interrupt", b"null"));
+    let wanted =
+        r#"{"type":"control_request","request_id":"req_7","request":{"subtype":"interrupt"}}"#;
+    assert_eq!(plain, wanted);
+    assert_eq!(text(control_request(7, "interrupt", b"{ }")), wanted);
+    let body = text(control_request(1, "set_model", b"{\"model\":null}"));
+    assert!(body.ends_with(r#""request":{"subtype":"set_model","model":null}}"#), "{body}");
+}
+
+#[test]
+fn answers_find_their_request_whatever_they_look_like() {
+    let ok = read(
+        r#"{"type":"control_response","response":{"subtype":"success","request_id":"req_7","response":{"a": 1}}}"#,
+    );
+    let Incoming::Reply { id: Some(7), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
+    assert_eq!(body.as_bytes(), b"{\"a\": 1}");
+    let bare = read(
+        r#"{"type":"control_response","response":{"subtype":"success","request_id":"req_7"}}"#,
+    );
+    assert!(matches!(bare, Incoming::Reply { id: Some(7), outcome: Ok(_) }), "{bare:?}");
+    let error = read(
+        r#"{"type":"control_response","response":{"subtype":"error","request_id":"req_7","error":"no\n"}}"#,
+    );
+    let Incoming::Reply { outcome: Err(failure), .. } = error else { panic!("{error:?}") };
+    assert_eq!(failure, Failure::new("no\n"));
+    for id in ["req_07", "req_+7", "req_", "7", "req_7_9f3a01bc", "req_18446744073709551616"] {
+        let stray = read(&format!(
+            r#"{{"type":"control_response","response":{{"subtype":"success","request_id":"{id}"}}}}"#
+        ));
+        assert!(matches!(stray, Incoming::Reply { id: None, .. }), "{id}: {stray:?}");
+    }
+}
+
+#[test]
+fn a_malformed_control_record_is_answered_or_is_data() {
+    // The story (weakness 22): a request without an id, or an answer that is null, ended the
+    // whole session.
+    for data in [
+        r#"{"type":"control_request"}"#,
+        r#"{"type":"control_request","request":{"subtype":"can_use_tool"}}"#,
+        r#"{"type":"control_response"}"#,
+        r#"{"type":"control_response","response":null}"#,
+        r#"{"type":"control_response","response":{"subtype":"success"}}"#,
+        r#"{"type":"control_response","response":[1]}"#,
+        r#"{"type":"control_cancel_request"}"#,
+        r#"{"type":"control_news","request_id":"1"}"#,
+        r#"{"type":"keep_alive"}"#,
+        r#"{"type":"end"}"#,
+        r#"{"type":"error","error":"x"}"#,
+        r#"{"type":7}"#,
+        "{}",
+        "[1]",
+    ] {
+        assert!(matches!(read(data), Incoming::Data), "{data}");
+    }
+    for asked in [
+        r#"{"type":"control_request","request_id":"a"}"#,
+        r#"{"type":"control_request","request_id":"a","request":null}"#,
+        r#"{"type":"control_request","request_id":"a","request":{"subtype":7}}"#,
+    ] {
+        let Incoming::Refused { answer, .. } = read(asked) else { panic!("{asked}") };
+        let answer = text(answer);
+        assert!(answer.contains(r#""subtype":"error","request_id":"a""#), "{answer}");
+    }
+}
+
+#[test]
+fn an_answer_carries_the_id_as_it_came() {
+    for id in [r#""a\u00e9""#, "7", r#"{"odd":true}"#] {
+        let asked = format!(
+            r#"{{"type":"control_request","request_id":{id},"request":{{"subtype":"x","k":1}}}}"#
+        );
+        let Incoming::Request { id: wire, method, body } = read(&asked) else { panic!("{asked}") };
+        assert_eq!((&*wire.0, &*method), (id, "x"));
+        assert_eq!(body.as_bytes(), br#"{"subtype":"x","k":1}"#);
+        let wanted = format!(
+            r#"{{"type":"control_response","response":{{"subtype":"success","request_id":{id},"response":{{}}}}}}"#
+        );
+        assert_eq!(text(Control.answer(&wire, Ok(b"{}"))), wanted);
+    }
+    let id = WireId("\"a\"".into());
+    let wanted = r#"{"type":"control_response","response":{"subtype":"error","request_id":"a","error":"n\no"}}"#;
+    assert_eq!(text(Control.answer(&id, Err(&Failure::new("n\no")))), wanted);
+}
+
+fn see(turns: &mut Turns, text: &str) -> Vec<Effect> {
+    turns.saw(&record(text))
+}
+
+const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false}"#;
+
+fn started(id: &str, kind: &str) -> String {
+    format!(r#"{{"type":"system","subtype":"task_started","task_id":"{id}","task_type":"{kind}"}}"#)
+}
+
+#[test]
+fn a_turn_is_open_from_the_message_to_the_result() {
+    let mut turns = Turns::default();
+    let (effect, first) = turns.asked();
+    assert_eq!(effect, Some(Effect::TurnOpened));
+    assert_eq!(turns.asked().0, None, "it is open already");
+    assert_eq!(turns.not_asked(first), None, "another message keeps it open");
+    assert_eq!(see(&mut turns, r#"{"type":"assistant"}"#), []);
+    assert_eq!(see(&mut turns, RESULT), [Effect::TurnEnded]);
+    assert_eq!(see(&mut turns, RESULT), []);
+    // The message that waited begins a turn by itself.
+    let init = r#"{"type":"system","subtype":"init"}"#;
+    assert_eq!(see(&mut turns, init), [Effect::TurnOpened]);
+    see(&mut turns, RESULT);
+    let subagent = r#"{"type":"assistant","parent_tool_use_id":"t"}"#;
+    assert_eq!(see(&mut turns, subagent), [], "a subagent works between turns");
+    let (_, number) = turns.asked();
+    assert_eq!(turns.not_asked(number), Some(Effect::TurnEnded), "it was never sent");
+    assert!(!turns.is_open());
+}
+
+#[test]
+fn the_input_ends_with_the_first_result_that_finds_no_task_in_flight() {
+    // Q07 to Q13. The story: stdin was closed at the first result while agents ran in the
+    // background, and their hooks were bypassed without a word.
+    let mut turns = Turns::default();
+    assert_eq!(turns.end_when_done(true), Some(Effect::EndInput), "nothing is under way");
+    turns.asked();
+    assert_eq!(turns.end_when_done(false), Some(Effect::EndInput), "nobody answers anything");
+    assert_eq!(turns.end_when_done(true), None);
+    see(&mut turns, &started("a", "local_agent"));
+    see(&mut turns, &started("a", "local_agent"));
+    see(&mut turns, &started("w", "local_workflow"));
+    for ignored in ["local_bash", "monitor", "in_process_teammate", "remote_agent", ""] {
+        see(&mut turns, &started("s", ignored));
+    }
+    for ignored in [
+        r#"{"type":"system","subtype":"task_started","task_type":"local_agent"}"#,
+        r#"{"type":"system","subtype":"task_started","task_id":7,"task_type":"local_agent"}"#,
+        r#"{"type":"system","subtype":"task_updated","task_id":"a","patch":null}"#,
+        r#"{"type":"system","subtype":"task_updated","task_id":"a","patch":{"status":"running"}}"#,
+        r#"{"type":"system","subtype":"task_updated","task_id":"a","patch":{"status":null}}"#,
+        r#"{"type":"system","subtype":"task_notification"}"#,
+        r#"{"type":"system","subtype":"background_tasks_changed","tasks":[{"task_id":"z"}]}"#,
+    ] {
+        see(&mut turns, ignored);
+    }
+    assert_eq!(turns.tasks(), 2);
+    assert_eq!(see(&mut turns, RESULT), [Effect::TurnEnded], "tasks are in flight");
+    see(
+        &mut turns,
+        r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#,
+    );
+    see(
+        &mut turns,
+        r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#,
+    );
+    assert_eq!(see(&mut turns, RESULT), [], "one is");
+    see(
+        &mut turns,
+        r#"{"type":"system","subtype":"task_updated","task_id":"w","patch":{"status":"killed"}}"#,
+    );
+    assert_eq!(see(&mut turns, RESULT), [Effect::EndInput]);
+    assert_eq!(see(&mut turns, RESULT), [], "once");
+}
+
+#[test]
+fn the_last_error_is_told_in_its_own_words() {
+    // Q23 to Q33.
+    let words = |records: &[&str]| {
+        let mut turns = Turns::default();
+        records.iter().for_each(|record| drop(see(&mut turns, record)));
+        turns.last_error().map(|(words, _)| words)
+    };
+    let error = |rest: &str| format!(r#"{{"type":"result","is_error":true,{rest}}}"#);
+    let said = |rest: &str| words(&[&error(rest)]).expect("an error");
+    assert_eq!(said(r#""errors":["a","b"],"result":"c""#), "a; b");
+    assert_eq!(said(r#""subtype":"success","result":"API Error: 400""#), "API Error: 400");
+    assert_eq!(
+        said(r#""subtype":"success","api_error_status":529"#),
+        "the API answered with status 529"
+    );
+    assert_eq!(said(r#""errors":[" ",""],"subtype":"error_max_turns""#), "error_max_turns");
+    assert_eq!(
+        said(r#""errors":{"x":1},"subtype":"error_during_execution""#),
+        "error_during_execution"
+    );
+    assert_eq!(said(r#""errors":[7,null],"result":7"#), "the last result was an error");
+    let failed = error(r#""errors":["a"]"#);
+    assert_eq!(words(&[RESULT]), None);
+    assert_eq!(words(&[&failed, RESULT]), None);
+    assert_eq!(words(&[&failed, r#"{"type":"system","subtype":"init"}"#]), None, "a new turn");
+    let idle = r#"{"type":"system","subtype":"session_state_changed","state":"idle"}"#;
+    assert_eq!(words(&[&failed, idle, r#"{"type":"keep_alive"}"#]).as_deref(), Some("a"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Fuzz: whatever comes, reading it neither panics nor invents an id.
+    #[test]
+    fn any_text_can_be_read(text in r#"\{"type":"(control_(request|response|cancel_request)|result|system)"(,"(request_id|request|response|subtype|task_id|patch|is_error)":("[a-z_0-9]{0,4}"|null|7|\{("subtype":"x"|"request_id":"req_1")?\})){0,5}\}"#) {
+        let incoming = read(&text);
+        if let Incoming::Request { id, .. } | Incoming::Cancel { id } = &incoming {
+            prop_assert!(text.contains(&*id.0));
+        }
+        if matches!(incoming, Incoming::Data) {
+            Turns::default().saw(&record(&text));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Close, floor 4: fails what is open, cancels what is handled, then asks the engine.
+
+use crate::close_policy::ClosePolicy;
+use crate::close_report::CloseReport;
+use crate::error::ErrorKind;
+
+use super::handle::Session;
+
+impl Session {
+    /// Closes the agent gracefully. Every open request fails at once, every running handler is
+    /// dropped without an answer; what the agent still says can be read afterwards, up to
+    /// [`Limits::drain_max`](crate::Limits::drain_max), whether anybody read before or not.
+    ///
+    /// While a turn is open, a Claude session sends its `interrupt` first; the report's stages say
+    /// so. Bounded and cancel-safe as [`Agent::close`](crate::Agent::close).
+    pub async fn close(&self) -> CloseReport {
+        self.close_with(ClosePolicy::graceful()).await
+    }
+
+    /// Cuts the pipes at once, kills after a short grace. Otherwise as [`close`](Self::close).
+    pub async fn abort(&self) -> CloseReport {
+        self.close_with(ClosePolicy::abort()).await
+    }
+
+    /// Closes with deadlines of one's own. Otherwise as [`close`](Self::close).
+    pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
+        let core = self.core();
+        core.end(core.error(ErrorKind::Closed, "the session was closed"));
+        core.writer.close_with(policy).await
+    }
+
+    /// [`close`](Self::close) for callers without a runtime. Blocks the thread.
+    pub fn close_blocking(&self) -> CloseReport {
+        pollster::block_on(self.close())
+    }
+
+    /// Waits until the agent is closed or has ended by itself, without asking for it.
+    /// Cancel-safe.
+    pub async fn closed(&self) -> CloseReport {
+        self.core().writer.closed().await
+    }
+
+    /// The report, once the agent is closed or has ended by itself.
+    #[must_use]
+    pub fn close_report(&self) -> Option<CloseReport> {
+        self.core().writer.close_report()
+    }
+}

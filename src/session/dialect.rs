@@ -1,0 +1,62 @@
+//! Floor 4. The seam between the router and a protocol: what a record is, and how ours look.
+
+use std::fmt;
+
+use crate::record::Record;
+
+use super::failure::Failure;
+
+/// An id that the agent chose, as the JSON it stands in: `"req-7"` with its quotes, `7`.
+///
+/// Kept as it came, so that the answer carries it back byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WireId(pub(crate) Box<str>);
+
+/// What a record from the agent is.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// An answer to request `id` of ours (`None`: to an id that is none of ours).
+    Reply { id: Option<u64>, outcome: Result<Record, Failure> },
+    /// A request of the agent. It is answered exactly once, unless the agent withdraws it.
+    Request { id: WireId, method: Box<str>, body: Record },
+    /// The agent withdraws a request of its own.
+    Cancel { id: WireId },
+    /// For whoever reads the session: messages, notifications, what nobody knows.
+    Data,
+    /// Not to be handled, and said so with this record.
+    Refused { answer: Vec<u8>, why: &'static str },
+}
+
+/// A protocol of requests and responses. Pure: records in and out, no state but constants.
+///
+/// All returned bytes are whole records, without framing. A body is JSON; `null` stands for none.
+pub(crate) trait Dialect: fmt::Debug + Send + Sync + 'static {
+    /// What this record is. Never fails: what it does not know is [`Incoming::Data`].
+    fn read(&self, record: &Record) -> Incoming;
+
+    /// A request of ours.
+    fn request(&self, id: u64, method: &str, body: &[u8]) -> Vec<u8>;
+
+    /// Tells the agent that a request is no longer wanted, where the protocol can.
+    fn withdraw(&self, id: u64, method: &str) -> Option<Vec<u8>>;
+
+    /// The answer to a request of the agent.
+    fn answer(&self, to: &WireId, outcome: Result<&[u8], &Failure>) -> Vec<u8>;
+
+    /// What is answered to a request that the agent withdrew: nothing, in most protocols.
+    fn answer_withdrawn(&self, _to: &WireId) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The refusal of a request that nobody handles.
+    fn unknown(&self, method: &str) -> Failure;
+}
+
+/// Sees the data records of a session pass, before its reader does. Never blocks.
+pub(crate) trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// A data record came.
+    fn saw(&self, record: &Record);
+
+    /// What the agent said of its end, if it said something: a message, and the record.
+    fn last_words(&self) -> Option<(String, Record)>;
+}

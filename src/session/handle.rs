@@ -1,0 +1,253 @@
+//! Floor 4. A session as its users hold it, whatever its protocol.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::engine::{Agent, AgentWriter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::metrics::Stats;
+use crate::record::Record;
+
+use super::core::Core;
+use super::dialect::{Dialect, Observer};
+use super::pump::Pump;
+use super::serve::Handlers;
+use super::settings::Settings;
+use super::stats::SessionStats;
+
+/// Requests and responses over one agent, both ways. What [`claude::Session`] and
+/// [`jsonrpc::Session`] stand on. Cheap to clone, `Send`, `Sync`; its futures run on any runtime
+/// and on none.
+///
+/// Dropping the last clone without a [`close`](Self::close) aborts the agent.
+///
+/// [`claude::Session`]: super::claude::Session
+/// [`jsonrpc::Session`]: super::jsonrpc::Session
+#[derive(Clone, Debug)]
+pub struct Session(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle(Arc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Session {
+    pub(super) fn start(
+        agent: Agent,
+        dialect: Box<dyn Dialect>,
+        observer: Option<Arc<dyn Observer>>,
+        handlers: Handlers,
+        settings: Settings,
+    ) -> Result<Self> {
+        let (reader, writer) = agent.split();
+        let core = Core::new(writer, dialect, observer, handlers, settings)?;
+        let pump = Pump::new(Arc::clone(&core), reader);
+        let session = Self(Arc::new(Handle(Arc::clone(&core))));
+        core.spawn(Box::pin(pump));
+        Ok(session)
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0.0
+    }
+
+    pub(super) fn writer(&self) -> &AgentWriter {
+        &self.core().writer
+    }
+
+    /// Asks the agent and waits for its answer, with the session's deadline
+    /// ([`Settings::deadline`], 60 s by default). `method` is a method of JSON-RPC or the subtype
+    /// of a control request; `body` its params, or further keys beside the subtype.
+    ///
+    /// Every request has exactly one outcome. Cancel-safe: dropping the future withdraws the
+    /// request, and tells the agent where the protocol can.
+    ///
+    /// # Errors
+    /// [`AgentError`](ErrorKind::AgentError) with the agent's own words;
+    /// [`Timeout`](ErrorKind::Timeout); [`Overloaded`](ErrorKind::Overloaded) at once where too
+    /// many requests are open or too much data is unread; [`Closed`](ErrorKind::Closed),
+    /// [`EngineStopped`](ErrorKind::EngineStopped) or `AgentError` at once where the agent is
+    /// gone or its end is seen, with its exit status and the end of its stderr;
+    /// [`InputEnded`](ErrorKind::InputEnded); [`InvalidRecord`](ErrorKind::InvalidRecord) and
+    /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) before a byte is sent.
+    pub async fn request(&self, method: &str, body: impl Serialize) -> Result<Record> {
+        let body = Record::from_json(&body)?;
+        self.ask(method, body.as_bytes(), self.core().settings.deadline).await
+    }
+
+    /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
+    /// lives.
+    ///
+    /// # Errors
+    /// As `request`.
+    pub async fn request_within(
+        &self,
+        method: &str,
+        body: impl Serialize,
+        deadline: impl Into<Option<Duration>>,
+    ) -> Result<Record> {
+        let body = Record::from_json(&body)?;
+        self.ask(method, body.as_bytes(), deadline.into()).await
+    }
+
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        body: &[u8],
+        deadline: Option<Duration>,
+    ) -> Result<Record> {
+        let core = self.core();
+        let (id, slot) = core.open(method, deadline)?;
+        let _given_up = Withdraw { core, id };
+        let mut reply = slot.wait();
+        let mut sending = Some(Box::pin(core.writer.send(core.dialect.request(id, method, body))));
+        poll_fn(|context| {
+            if let Some(send) = &mut sending
+                && let Poll::Ready(sent) = send.as_mut().poll(context)
+            {
+                sending = None;
+                match sent {
+                    Ok(()) => core.sent(id),
+                    // The agent is gone. Its end says more, and is on its way.
+                    Err(error) if error.kind() == ErrorKind::Closed => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Pin::new(&mut reply).poll(context)
+        })
+        .await
+    }
+
+    /// Sends a record as it is. See [`AgentWriter::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&self, record: impl AsRef<[u8]>) -> Result<()> {
+        self.writer().send(record).await
+    }
+
+    /// The next event that is no part of a request or its answer, in the order they came; `None`
+    /// after [`Event::Exit`]. Each goes to one caller.
+    ///
+    /// Cancel-safe: an event is either returned or still there.
+    pub async fn next(&self) -> Option<Event> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.core().poll_next(context)
+    }
+
+    /// The next record: a message or a notification; other events are passed over. `None` at the
+    /// end. Cancel-safe.
+    pub async fn next_record(&self) -> Option<Record> {
+        while let Some(event) = self.next().await {
+            if let Event::Record(record) = event {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// Ends the agent's input. See [`AgentWriter::end_input`]. Reading goes on, and so do
+    /// requests that were sent before.
+    pub fn end_input(&self) {
+        self.writer().end_input();
+    }
+
+    /// Why no request is taken any more: what each of them fails with. `None` while they are.
+    ///
+    /// Once the agent is gone it has the exit status and the end of stderr.
+    #[must_use]
+    pub fn why_ended(&self) -> Option<Error> {
+        self.core().why_over()
+    }
+
+    /// The tables and counters of the session.
+    #[must_use]
+    pub fn session_stats(&self) -> SessionStats {
+        self.core().stats()
+    }
+
+    /// The counters of the agent's pipes, at most one engine turn old.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.writer().stats()
+    }
+
+    /// The agent's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.writer().pid()
+    }
+}
+
+/// Takes a request out of the table, if it is still in it.
+struct Withdraw<'a> {
+    core: &'a Arc<Core>,
+    id: u64,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        self.core.withdraw(self.id);
+    }
+}
+
+/// What both kinds of sessions share with [`Session`], by name.
+macro_rules! delegate {
+    ($session:ident) => {
+        impl $session {
+            /// The session without its protocol: its `request` takes any method or subtype.
+            #[must_use]
+            pub fn as_session(&self) -> &$crate::session::Session {
+                &self.base
+            }
+
+            /// See [`Session::next`](crate::session::Session::next).
+            pub async fn next(&self) -> Option<$crate::event::Event> {
+                self.base.next().await
+            }
+
+            /// See [`Session::next_record`](crate::session::Session::next_record).
+            pub async fn next_record(&self) -> Option<$crate::record::Record> {
+                self.base.next_record().await
+            }
+
+            /// See [`Session::end_input`](crate::session::Session::end_input).
+            pub fn end_input(&self) {
+                self.base.end_input();
+            }
+
+            /// See [`Session::close`](crate::session::Session::close).
+            pub async fn close(&self) -> $crate::close_report::CloseReport {
+                self.base.close().await
+            }
+
+            /// See [`Session::abort`](crate::session::Session::abort).
+            pub async fn abort(&self) -> $crate::close_report::CloseReport {
+                self.base.abort().await
+            }
+
+            /// See [`Session::close_with`](crate::session::Session::close_with).
+            pub async fn close_with(
+                &self,
+                policy: $crate::close_policy::ClosePolicy,
+            ) -> $crate::close_report::CloseReport {
+                self.base.close_with(policy).await
+            }
+        }
+    };
+}
+pub(super) use delegate;

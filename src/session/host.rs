@@ -1,0 +1,186 @@
+//! Floor 4. The thread that all sessions of the process share: it keeps their deadlines, and runs
+//! their tasks where no other place was asked for.
+//!
+//! It starts with the first session and ends with the last. It sleeps until a task is ready or a
+//! deadline is due; nothing here polls.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Waker;
+use std::thread::Thread;
+use std::time::Instant;
+
+use async_task::Runnable;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::settings::Task;
+
+static CURRENT: Mutex<Weak<Host>> = Mutex::new(Weak::new());
+
+/// A share in the thread. With the last one the thread ends.
+#[derive(Debug)]
+pub(super) struct Host(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    thread: OnceLock<Thread>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Runnable>,
+    timers: BTreeMap<(Instant, u64), Waker>,
+    next: u64,
+    stop: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds these locks panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// The thread, started if there is none.
+    pub(super) fn get() -> Result<Arc<Self>> {
+        let mut current = lock(&CURRENT);
+        if let Some(host) = current.upgrade() {
+            return Ok(host);
+        }
+        let shared = Arc::new(Shared::default());
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("agentpipe-session".into())
+            .spawn(move || own.run())
+            .map_err(|error| {
+                Error::new(ErrorKind::ResourceLimit, "session", "the session thread did not start")
+                    .cause(error)
+            })?;
+        let _first = shared.thread.set(thread.thread().clone());
+        let host = Arc::new(Self(shared));
+        *current = Arc::downgrade(&host);
+        Ok(host)
+    }
+
+    /// Runs a task on this thread.
+    pub(super) fn spawn(&self, task: Task) {
+        let shared = Arc::clone(&self.0);
+        let schedule = move |runnable| {
+            lock(&shared.state).ready.push_back(runnable);
+            shared.ring();
+        };
+        let (runnable, task) = async_task::spawn(task, schedule);
+        task.detach();
+        runnable.schedule();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        lock(&self.0.state).stop = true;
+        self.0.ring();
+    }
+}
+
+impl Shared {
+    fn ring(&self) {
+        // Not set yet: the thread has not looked, and will before it sleeps.
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self) {
+        let _first = self.thread.set(std::thread::current());
+        let mut batch = VecDeque::new();
+        loop {
+            let (due, next, stop) = self.look(&mut batch);
+            if batch.is_empty() && due.is_empty() {
+                if stop {
+                    return;
+                }
+                match next {
+                    Some(at) => {
+                        std::thread::park_timeout(at.saturating_duration_since(Instant::now()))
+                    }
+                    None => std::thread::park(),
+                }
+                continue;
+            }
+            due.into_iter().for_each(Waker::wake);
+            for runnable in batch.drain(..) {
+                // A task that panics is dropped, and its own guards tell who must know.
+                if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+                    tracing::error!("a task of a session panicked");
+                }
+            }
+        }
+    }
+
+    /// What is ready and due now, and when the next timer is.
+    fn look(&self, batch: &mut VecDeque<Runnable>) -> (Vec<Waker>, Option<Instant>, bool) {
+        let mut state = lock(&self.state);
+        std::mem::swap(&mut state.ready, batch);
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while let Some(first) = state.timers.first_entry()
+            && first.key().0 <= now
+        {
+            due.push(first.remove());
+        }
+        let next = state.timers.first_key_value().map(|((at, _), _)| *at);
+        (due, next, state.stop)
+    }
+}
+
+/// One alarm of one session.
+#[derive(Debug)]
+pub(super) struct Timer {
+    host: Arc<Host>,
+    armed: Option<(Instant, u64)>,
+    waker: Waker,
+}
+
+impl Timer {
+    pub(super) fn new(host: Arc<Host>) -> Self {
+        Self { host, armed: None, waker: Waker::noop().clone() }
+    }
+
+    /// Wakes `waker` at `deadline` or before. A later deadline than the armed one is left to the
+    /// wake that comes first.
+    pub(super) fn arm(&mut self, deadline: Option<Instant>, now: Instant, waker: &Waker) {
+        if self.armed.is_some_and(|(at, _)| at <= now) {
+            self.armed = None;
+        }
+        let Some(deadline) = deadline else { return };
+        let same_task = self.waker.will_wake(waker);
+        if same_task && self.armed.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        self.waker.clone_from(waker);
+        let first = {
+            let mut state = lock(&self.host.0.state);
+            if let Some(old) = self.armed.take() {
+                state.timers.remove(&old);
+            }
+            state.next += 1;
+            let key = (deadline, state.next);
+            state.timers.insert(key, waker.clone());
+            self.armed = Some(key);
+            state.timers.first_key_value().is_some_and(|(first, _)| *first == key)
+        };
+        if first {
+            self.host.0.ring();
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(armed) = self.armed.take() {
+            lock(&self.host.0.state).timers.remove(&armed);
+        }
+    }
+}
