@@ -10,6 +10,7 @@ mod ends;
 mod flood;
 mod like_claude;
 mod replay;
+mod script;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -24,6 +24,8 @@ pub(crate) struct Args {
     pub(super) claude: ClaudeArgs,
     #[command(flatten)]
     pub(super) replay: ReplayArgs,
+    #[command(flatten)]
+    pub(super) script: ScriptArgs,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -265,6 +267,18 @@ pub(super) struct ReplayArgs {
     pub(super) replay_map_ids: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Dialogue")]
+pub(super) struct ScriptArgs {
+    /// Play the dialogue in FILE: steps like expect, send, delay and exit, one JSON object each.
+    /// A host that says anything else ends it with status 65 and one line.
+    #[arg(long, value_name = "FILE", group = "mode")]
+    pub(super) script: Option<PathBuf>,
+    /// One step of a dialogue, in place of a file; may be given several times.
+    #[arg(long, value_name = "JSON", group = "mode")]
+    pub(super) step: Vec<String>,
+}
+
 impl Args {
     /// What clap cannot express: flags that contradict the value of another.
     pub(super) fn check(&self) -> Result<(), String> {
@@ -309,7 +323,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 }
 
 /// Takes `TERM`, `SIGTERM` and `15`.
-fn parse_signal(text: &str) -> Result<i32, String> {
+pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
     let wanted = text.to_ascii_uppercase();
     (1..=31)
         .find(|number| {

@@ -30,7 +30,12 @@ pub(super) enum Stop {
     /// The trace ended by a signal.
     Signal(i32),
     Failed(String),
+    /// The host did not do what the dialogue expects.
+    Mismatch(String),
 }
+
+/// The status after a mismatch. `--exit-code` does not hide it.
+const MISMATCH: u8 = 65;
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
@@ -80,6 +85,10 @@ pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
         Stop::Failed(message) => {
             complain(message);
             (1, false)
+        }
+        Stop::Mismatch(message) => {
+            complain(message);
+            return ExitCode::from(MISMATCH);
         }
     };
     if matches!(stop, Stop::Eof | Stop::Enough | Stop::Exit { clean: true, .. }) {
@@ -159,7 +168,7 @@ fn flood_stderr(size: Option<u64>) {
 }
 
 /// Past the lock of `io::stderr`, which a blocked flood would hold.
-fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stderr(), bytes) {
             Ok(moved) => bytes = &bytes[moved..],
@@ -167,6 +176,13 @@ fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Lets go of stderr. The descriptor lives on as /dev/null.
+pub(super) fn close_stderr() -> Result<(), Stop> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stderr(null).map_err(io::Error::from)?;
     Ok(())
 }
 

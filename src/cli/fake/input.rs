@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -68,12 +69,40 @@ impl Input {
             if self.ended {
                 return Ok(Some(self.last()));
             }
-            let now = std::time::Instant::now();
+            let now = Instant::now();
             if !self.signals.wait(true, false, Some(now))?.input {
                 return Ok(None);
             }
             self.fill()?;
         }
+    }
+
+    /// The next item, or `None` once the moment has come.
+    pub(super) fn next_before(&mut self, until: Option<Instant>) -> Result<Option<Item<'_>>, Stop> {
+        loop {
+            if let Some(range) = self.cut()? {
+                return Ok(Some(Item::Record(&self.buffer[range])));
+            }
+            if self.ended {
+                return Ok(Some(self.last()));
+            }
+            let ready = self.signals.wait(true, false, until)?;
+            if ready.term {
+                return Err(Stop::Terminated);
+            }
+            if !ready.input {
+                return Ok(None);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Lets go of the pipe: the host's next write fails. Nothing more comes.
+    pub(super) fn close(&mut self) -> Result<(), Stop> {
+        let null = std::fs::File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
+        self.ended = true;
+        Ok(())
     }
 
     fn last(&mut self) -> Item<'_> {

@@ -10,6 +10,7 @@ mod like_claude;
 mod output;
 mod protocol;
 mod replay;
+mod script;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -64,12 +65,17 @@ fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
         return Ok(Stop::Enough);
     }
     let (claude, replay) = (&agent.args.claude, &agent.args.replay);
+    let script = &agent.args.script;
     if let Some(build) = claude.like {
         like_claude::run(agent, build)
     } else if let Some(name) = &replay.replay_builtin {
         replay::run_builtin(agent, name)
     } else if let Some(path) = &replay.replay {
         replay::run(agent, path)
+    } else if let Some(path) = &script.script {
+        script::run(agent, path)
+    } else if !script.step.is_empty() {
+        script::run_steps(agent, &script.step)
     } else {
         echo::run(agent)
     }

@@ -1,0 +1,312 @@
+//! F5, fake: plays a dialogue. docs/fake.md has the steps; what the host does otherwise ends it.
+
+mod pattern;
+mod steps;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::ends::{self, Stop};
+use super::input::Item;
+use super::{Agent, protocol};
+use pattern::{Names, compare, fill, shown};
+use steps::{Act, Rule, Step, Stream};
+
+/// Where the playing stands.
+struct Player<'a, 'b> {
+    agent: &'a mut Agent<'b>,
+    names: Names,
+    rules: Vec<Rule>,
+    /// Answers of rules that are not due yet.
+    due: Vec<Due>,
+    /// What came during a delay and no rule took.
+    kept: VecDeque<Vec<u8>>,
+    ended: bool,
+}
+
+/// The steps of a rule that wait for their moment, with the names of their record.
+struct Due {
+    at: Instant,
+    steps: Vec<Step>,
+    names: Names,
+}
+
+/// What a wait brought.
+enum Heard {
+    Record(Vec<u8>),
+    End,
+    /// The moment came first.
+    Nothing,
+}
+
+pub(super) fn run(agent: &mut Agent<'_>, path: &Path) -> Result<Stop, Stop> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Stop::Failed(format!("{}: {error}", path.display())))?;
+    let steps = steps::parse(&text)
+        .map_err(|error| Stop::Failed(format!("{}: {error}", path.display())))?;
+    play(agent, &steps)
+}
+
+pub(super) fn run_steps(agent: &mut Agent<'_>, steps: &[String]) -> Result<Stop, Stop> {
+    let steps = steps::parse(&steps.join("\n")).map_err(Stop::Failed)?;
+    play(agent, &steps)
+}
+
+fn play(agent: &mut Agent<'_>, steps: &[Step]) -> Result<Stop, Stop> {
+    let mut player = Player {
+        agent,
+        names: Names::from([("pid".to_owned(), std::process::id().into())]),
+        rules: Vec::new(),
+        due: Vec::new(),
+        kept: VecDeque::new(),
+        ended: false,
+    };
+    player.steps(steps)?;
+    player.outlast()
+}
+
+impl Player<'_, '_> {
+    fn steps(&mut self, steps: &[Step]) -> Result<(), Stop> {
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        match &step.act {
+            Act::Expect { pattern, skip } => self.expect(pattern, *skip, &step.place),
+            Act::ExpectEnd => match self.next(None, true)? {
+                Heard::Record(line) => Err(self.mismatch(&step.place, "the end of input", &line)),
+                _ => Ok(()),
+            },
+            Act::Quiet(time) => self.quiet(*time, &step.place),
+            Act::Delay(time) => self.delay(*time),
+            Act::On(rule) => {
+                self.rules.push(rule.clone());
+                Ok(())
+            }
+            Act::Repeat { times, steps } => {
+                for turn in 0..times.unwrap_or(u64::MAX) {
+                    if times.is_none() && self.input_is_over(steps)? {
+                        break;
+                    }
+                    self.names.insert("i".to_owned(), turn.into());
+                    self.steps(steps)?;
+                }
+                Ok(())
+            }
+            _ => {
+                let names = std::mem::take(&mut self.names);
+                let done = act(self.agent, step, &names);
+                self.names = names;
+                done
+            }
+        }
+    }
+
+    /// A block without end that begins by listening ends with the input.
+    fn input_is_over(&mut self, steps: &[Step]) -> Result<bool, Stop> {
+        if !matches!(steps, [Step { act: Act::Expect { .. }, .. }, ..]) {
+            return Ok(false);
+        }
+        match self.next(None, true)? {
+            Heard::Record(line) => {
+                self.kept.push_front(line);
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Waits for a record that fits; rules take others.
+    fn expect(&mut self, pattern: &Value, skip: bool, place: &str) -> Result<(), Stop> {
+        loop {
+            let Heard::Record(line) = self.next(None, true)? else {
+                let what = format!("{place}: stdin ended, expected {}", json(pattern));
+                return Err(Stop::Mismatch(what));
+            };
+            let fits = parse(&line).and_then(|value| compare(pattern, &value, &self.names));
+            match fits {
+                Ok(found) => {
+                    self.names.extend(found);
+                    return Ok(());
+                }
+                Err(_) if self.rule_takes(&line)? || skip => {}
+                Err(why) => {
+                    let what = format!("{place}: {why}; the record: {}", shown(&line));
+                    return Err(Stop::Mismatch(what));
+                }
+            }
+        }
+    }
+
+    fn quiet(&mut self, time: Duration, place: &str) -> Result<(), Stop> {
+        let until = Instant::now() + time;
+        loop {
+            match self.next(Some(until), true)? {
+                Heard::Nothing => return Ok(()),
+                Heard::End => {
+                    return Err(Stop::Mismatch(format!("{place}: stdin ended, expected silence")));
+                }
+                Heard::Record(line) => {
+                    if !self.rule_takes(&line)? {
+                        return Err(self.mismatch(place, "silence", &line));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits; without rules nothing is read meanwhile, so that a host may find the pipe full.
+    fn delay(&mut self, time: Duration) -> Result<(), Stop> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if self.rules.is_empty() || self.ended {
+                self.pause(until)?;
+            } else if let Heard::Record(line) = self.next(Some(until), false)?
+                && !self.rule_takes(&line)?
+            {
+                self.kept.push_back(line);
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last step: the rules go on until the end of input, and answer what they owe.
+    fn outlast(&mut self) -> Result<Stop, Stop> {
+        while let Heard::Record(line) = self.next(None, true)? {
+            if !self.rule_takes(&line)? {
+                return Err(self.mismatch("after the last step", "the end of input", &line));
+            }
+        }
+        while let Some(at) = self.next_due() {
+            self.pause(at)?;
+        }
+        Ok(Stop::Eof)
+    }
+
+    /// The next record, with due answers given meanwhile. `kept`: whether one that came during a
+    /// delay counts.
+    fn next(&mut self, until: Option<Instant>, kept: bool) -> Result<Heard, Stop> {
+        if kept && let Some(line) = self.kept.pop_front() {
+            return Ok(Heard::Record(line));
+        }
+        loop {
+            self.give_due()?;
+            let wake = [until, self.next_due()].into_iter().flatten().min();
+            match self.agent.input.next_before(wake)? {
+                Some(Item::Record(line) | Item::Tail(line)) => {
+                    return Ok(Heard::Record(line.to_vec()));
+                }
+                Some(Item::End) => {
+                    self.ended = true;
+                    return Ok(Heard::End);
+                }
+                None if until.is_some_and(|until| until <= Instant::now()) => {
+                    return Ok(Heard::Nothing);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Waits without reading; due answers are given.
+    fn pause(&mut self, until: Instant) -> Result<(), Stop> {
+        loop {
+            self.give_due()?;
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            let wake = self.next_due().map_or(until, |due| due.min(until));
+            if self.agent.signals.wait(false, false, Some(wake))?.term {
+                return Err(Stop::Terminated);
+            }
+        }
+    }
+
+    /// Lets the first rule that fits answer.
+    fn rule_takes(&mut self, line: &[u8]) -> Result<bool, Stop> {
+        let Ok(value) = parse(line) else { return Ok(false) };
+        for rule in &mut self.rules {
+            if rule.times == Some(0) {
+                continue;
+            }
+            let Ok(found) = compare(&rule.pattern, &value, &self.names) else { continue };
+            rule.times = rule.times.map(|times| times - 1);
+            // What a rule binds is its own: it must not disturb the dialogue.
+            let mut names = self.names.clone();
+            names.extend(found);
+            let at = Instant::now() + rule.after;
+            self.due.push(Due { at, steps: rule.steps.clone(), names });
+            self.give_due()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due.iter().map(|due| due.at).min()
+    }
+
+    fn give_due(&mut self) -> Result<(), Stop> {
+        while let Some(at) = self.next_due().filter(|at| *at <= Instant::now()) {
+            let Some(first) = self.due.iter().position(|due| due.at == at) else { break };
+            let due = self.due.remove(first);
+            due.steps.iter().try_for_each(|step| act(self.agent, step, &due.names))?;
+        }
+        Ok(())
+    }
+
+    fn mismatch(&self, place: &str, wanted: &str, line: &[u8]) -> Stop {
+        Stop::Mismatch(format!("{place}: expected {wanted}, got {}", shown(line)))
+    }
+}
+
+/// The steps that never wait.
+fn act(agent: &mut Agent<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
+    let filled = |template: &str, json: bool| {
+        fill(template, names, json)
+            .map_err(|error| Stop::Failed(format!("{}: {error}", step.place)))
+    };
+    match &step.act {
+        Act::Send(template) => agent.output.record(filled(template, true)?.as_bytes()),
+        Act::Raw(template) => agent.output.raw(filled(template, false)?.as_bytes()),
+        Act::RawHex(bytes) => agent.output.raw(bytes),
+        Act::Stderr(template) => {
+            let line = filled(template, false)? + "\n";
+            // A host may have closed stderr; the dialogue goes on.
+            let _ = ends::write_stderr(line.as_bytes());
+            Ok(())
+        }
+        Act::Close(Stream::Stdin) => agent.input.close(),
+        Act::Close(Stream::Stdout) => agent.output.close(),
+        Act::Close(Stream::Stderr) => ends::close_stderr(),
+        Act::Exit(code) => Err(Stop::Exit { code: *code, clean: true }),
+        Act::Die(signal) => Err(Stop::Signal(*signal)),
+        Act::Flood { count, size, kind } => {
+            let size = agent.output.body_size(*size);
+            let mut body = Vec::new();
+            for sequence in 0..count.unwrap_or(u64::MAX) {
+                protocol::filler(kind, sequence, size, &mut body);
+                agent.output.record(&body)?;
+            }
+            Ok(())
+        }
+        // These wait; the parser keeps them out of rules.
+        Act::Expect { .. }
+        | Act::ExpectEnd
+        | Act::Quiet(_)
+        | Act::Delay(_)
+        | Act::Repeat { .. }
+        | Act::On(_) => Ok(()),
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))
+}
+
+fn json(pattern: &Value) -> String {
+    shown(pattern.to_string().as_bytes())
+}
