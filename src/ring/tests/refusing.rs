@@ -40,7 +40,8 @@ fn odd_sizes_are_brought_into_range() {
     for (entries, cq_entries, buffers, buffer_size) in
         [(0, 0, 0, 0), (1, 1, 1, 1), (3, 5, 3, 1000), (1 << 20, 1 << 20, 5, 4096)]
     {
-        let config = RingConfig { entries, cq_entries, buffers, buffer_size };
+        let config =
+            RingConfig { entries, cq_entries, buffers, buffer_size, ..RingConfig::default() };
         let mut rig = Rig::with(config);
         let features = rig.ring.features();
         assert!(features.buffers.is_power_of_two() && features.buffer_size >= 512);

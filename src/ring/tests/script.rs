@@ -51,6 +51,7 @@ pub(super) fn check(seed: u64, step: usize) {
         cq_entries: 8 << random.below(4),
         buffers: 1 << random.below(4),
         buffer_size: 512,
+        ..RingConfig::default()
     };
     let mut rig = Rig::on_step(config, step);
     let inbound = |agent: usize, rig: &mut Rig| {

@@ -1,0 +1,172 @@
+//! One small record to an agent that sends it back, and the answer: one at a time.
+//!
+//! On one thread: `LocalEngine` inside tokio's current-thread runtime and inside tokio-uring's,
+//! against tokio's own pipes on the same runtime. Across threads: `Engine` with its handle in a task
+//! of tokio's multi-thread runtime and with a blocking one, against tokio's pipes in a task there.
+//! The limit of both is blocking write(2) and read(2). Every answer is compared.
+
+mod support;
+
+use std::future::Future;
+use std::io::{Read, Write};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use agentpipe::{AgentCommand, Engine, LocalEngine};
+use criterion::{Criterion, criterion_group, criterion_main};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+
+const RECORD: &str = r#"{"type":"ping","id":1,"text":"a record of about a hundred bytes, such as a tool's small answer"}"#;
+
+fn command() -> AgentCommand {
+    AgentCommand::new(support::AGENT).arg("fake")
+}
+
+fn roundtrip(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("roundtrip");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    group.sample_size(30);
+    group.bench_function("read_write", |bencher| bencher.iter_custom(read_write));
+    group.bench_function("one_thread/tokio", |bencher| {
+        bencher.iter_custom(|count| one_thread().block_on(tokio_pipes(count)));
+    });
+    group.bench_function("one_thread/local", |bencher| {
+        bencher.iter_custom(|count| {
+            LocalSet::new().block_on(&one_thread(), async {
+                local(LocalEngine::new().expect("io_uring"), count).await
+            })
+        });
+    });
+    group.bench_function("one_thread/local_in_tokio_uring", |bencher| {
+        bencher.iter_custom(|count| {
+            LocalEngine::run(async |engine| local(engine, count).await).expect("io_uring")
+        });
+    });
+    group.bench_function("threads/tokio", |bencher| {
+        bencher.iter_custom(|count| in_a_task(Box::pin(tokio_pipes(count))));
+    });
+    group.bench_function("threads/engine", |bencher| {
+        bencher.iter_custom(|count| in_a_task(Box::pin(engine(count))));
+    });
+    group.bench_function("threads/engine_blocking", |bencher| {
+        bencher.iter_custom(engine_blocking);
+    });
+    group.finish();
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// In a task of a multi-threaded runtime, as a server's connections are.
+fn in_a_task(program: Pin<Box<dyn Future<Output = Duration> + Send>>) -> Duration {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    runtime.block_on(runtime.spawn(program)).expect("it ends")
+}
+
+/// The limit.
+fn read_write(count: u64) -> Duration {
+    let mut child = support::plain(&["fake".to_owned()]);
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    let line = format!("{RECORD}\n");
+    let mut back = vec![0; line.len()];
+    let mut once = || {
+        stdin.write_all(line.as_bytes()).expect("writable");
+        stdout.read_exact(&mut back).expect("readable");
+        assert_eq!(back, line.as_bytes());
+    };
+    once();
+    let start = Instant::now();
+    (0..count).for_each(|_| once());
+    let took = start.elapsed();
+    child.kill().expect("killable");
+    child.wait().expect("reapable");
+    took
+}
+
+struct Pipes {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    line: Vec<u8>,
+    back: Vec<u8>,
+}
+
+impl Pipes {
+    async fn once(&mut self) {
+        self.stdin.write_all(&self.line).await.expect("writable");
+        self.back.clear();
+        self.stdout.read_until(b'\n', &mut self.back).await.expect("readable");
+        assert_eq!(self.back, self.line);
+    }
+}
+
+async fn tokio_pipes(count: u64) -> Duration {
+    let mut child = Command::new(support::AGENT)
+        .arg("fake")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the built-in agent starts");
+    let mut pipes = Pipes {
+        stdin: child.stdin.take().expect("piped"),
+        stdout: BufReader::new(child.stdout.take().expect("piped")),
+        child,
+        line: format!("{RECORD}\n").into_bytes(),
+        back: Vec::new(),
+    };
+    pipes.once().await;
+    let start = Instant::now();
+    for _ in 0..count {
+        pipes.once().await;
+    }
+    let took = start.elapsed();
+    pipes.child.kill().await.expect("killable");
+    took
+}
+
+async fn local(engine: LocalEngine, count: u64) -> Duration {
+    let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
+    let mut start = Instant::now();
+    for number in 0..=count {
+        if number == 1 {
+            start = Instant::now();
+        }
+        agent.send(RECORD).await.expect("sent");
+        let answer = agent.next_record().await.expect("an echo");
+        assert_eq!(answer.as_bytes(), RECORD.as_bytes());
+    }
+    let took = start.elapsed();
+    agent.abort().await;
+    took
+}
+
+async fn engine(count: u64) -> Duration {
+    let engine = Engine::new().expect("io_uring");
+    let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
+    let mut start = Instant::now();
+    for number in 0..=count {
+        if number == 1 {
+            start = Instant::now();
+        }
+        agent.send(RECORD).await.expect("sent");
+        let answer = agent.next_record().await.expect("an echo");
+        assert_eq!(answer.as_bytes(), RECORD.as_bytes());
+    }
+    let took = start.elapsed();
+    agent.abort().await;
+    took
+}
+
+fn engine_blocking(count: u64) -> Duration {
+    pollster::block_on(engine(count))
+}
+
+criterion_group!(benches, roundtrip);
+criterion_main!(benches);

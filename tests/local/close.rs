@@ -1,0 +1,161 @@
+//! The rows of the close matrix that matter most, on the caller's thread.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use agentpipe::{ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine};
+
+use super::{HANG, RUNTIMES, assert_gone, assert_sound, check_echo, fake, in_each, spawn, until};
+
+/// Stages cut short, so that the deaf are killed soon.
+fn hurried() -> ClosePolicy {
+    let tiny = Duration::from_millis(5);
+    ClosePolicy::graceful().settle(tiny).drain(tiny).gap(tiny).terminate(tiny).cut(tiny)
+}
+
+#[test]
+fn an_idle_agent_leaves_at_the_end_of_its_input() {
+    in_each(async |engine: LocalEngine| {
+        let mut agent = spawn(&engine, &[]).await;
+        check_echo(&mut agent, "{\"n\":1}").await;
+        let report = agent.close().await;
+        assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
+        assert!(report.stage() <= CloseStage::Drain, "{report}");
+        assert_eq!(agent.close().await.to_json(), report.to_json(), "a second closer's report");
+        assert_eq!(agent.next().await, Some(Event::Exit(ExitStatus::Code(0))));
+        assert_eq!(agent.next().await, None);
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn a_full_stdout_that_nobody_reads_is_drained() {
+    // The story: the defect this library exists for. Whoever waits for the exit with a full pipe
+    // waits for ever.
+    in_each(async |engine: LocalEngine| {
+        let command = fake(&["--flood", "2m"]).limits(Limits::new().inbox_high(64 << 10));
+        let agent = engine.spawn(command).await.expect("spawns");
+        until("the read is paused", || agent.stats().pauses > 0).await;
+        let report = agent.close_with(ClosePolicy::graceful().drain(HANG)).await;
+        assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
+        assert_eq!(report.stats().records_in, 2048, "{report}");
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn a_flood_that_never_ends_is_cut() {
+    in_each(async |engine: LocalEngine| {
+        let mut agent = spawn(&engine, &["--flood"]).await;
+        assert!(agent.next_record().await.is_some());
+        let policy = ClosePolicy::abort().abort_grace(HANG);
+        let report = agent.close_with(policy).await;
+        // EPIPE ends it, and no signal.
+        assert_eq!(report.exit(), ExitStatus::Code(1), "{report}");
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn an_agent_deaf_to_everything_is_killed_by_the_deadlines() {
+    // The story: deadlines are the engine's own timer here; without it the close never ends.
+    in_each(async |engine: LocalEngine| {
+        let deaf = ["--flood", "--ignore-eof", "--ignore-sigterm", "--ignore-epipe"];
+        let mut agent = spawn(&engine, &deaf).await;
+        assert!(agent.next_record().await.is_some());
+        let report = agent.close_with(hurried()).await;
+        assert_eq!((report.stage(), report.exit()), (CloseStage::Kill, ExitStatus::Signal(9)));
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
+    in_each(async |engine: LocalEngine| {
+        let command = fake(&["--never-read-stdin"]).limits(Limits::new().outbox_high(64 << 10));
+        let (_reader, writer) = engine.spawn(command).await.expect("spawns").split();
+        let record = format!("\"{}\"", "x".repeat(200 << 10));
+        writer.send(&record).await.expect("an empty queue takes any record");
+        let blocked = tokio::task::spawn_local({
+            let (writer, record) = (writer.clone(), record.clone());
+            async move { writer.send(&record).await }
+        });
+        tokio::task::yield_now().await;
+        let report = writer.abort().await;
+        assert!(report.unsent_bytes() > 64 << 10, "{report}");
+        assert!(blocked.await.expect("it ends").is_err(), "the writer is told");
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn a_close_whose_future_is_dropped_goes_on() {
+    in_each(async |engine: LocalEngine| {
+        let agent = spawn(&engine, &[]).await;
+        {
+            let mut closing = pin!(agent.close());
+            let polled = poll_fn(|context| Poll::Ready(closing.as_mut().poll(context))).await;
+            assert!(polled.is_pending(), "it takes more than a poll");
+        }
+        let report = agent.closed().await;
+        assert_eq!(report.reason(), CloseReason::Requested);
+        assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
+        assert_sound(&report);
+    });
+}
+
+#[test]
+fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
+    in_each(async |engine: LocalEngine| {
+        let agent = spawn(&engine, &["--flood", "--ignore-eof", "--ignore-sigterm"]).await;
+        let pid = agent.pid();
+        drop(agent);
+        assert_eq!((engine.agents(), engine.abandoned()), (0, 1));
+        until("it is gone", || !std::fs::exists(format!("/proc/{pid}")).expect("readable")).await;
+    });
+}
+
+#[test]
+fn a_shutdown_closes_everybody_and_refuses_spawns() {
+    in_each(async |engine: LocalEngine| {
+        let polite = spawn(&engine, &[]).await;
+        let deaf = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).await;
+        let report = engine.shutdown(Duration::from_millis(200)).await;
+        assert_eq!((report.agents, report.aborted), (2, 1), "{report:?}");
+        assert_eq!(polite.closed().await.exit(), ExitStatus::Code(0));
+        assert_eq!(deaf.closed().await.reason(), CloseReason::Shutdown);
+        let refused = engine.spawn(fake(&[])).await.expect_err("refused");
+        assert_eq!(refused.kind(), agentpipe::ErrorKind::EngineStopped);
+        assert_eq!(engine.shutdown(Duration::ZERO).await.agents, 2, "the same report");
+    });
+}
+
+#[test]
+fn a_runtime_that_is_gone_does_not_keep_an_agent_alive() {
+    // The story: the future that holds everything is dropped half-way, by a timeout or a panic.
+    for runtime in RUNTIMES {
+        let (sender, handles) = std::sync::mpsc::channel();
+        let kept = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let place = std::rc::Rc::clone(&kept);
+        runtime(Box::pin(async move {
+            let engine = LocalEngine::new().expect("io_uring");
+            let mut agent = spawn(&engine, &["--flood", "--ignore-eof", "--ignore-sigterm"]).await;
+            assert!(agent.next_record().await.is_some());
+            sender.send(agent.pid()).expect("somebody listens");
+            *place.borrow_mut() = Some((engine, agent));
+        }));
+        // The runtime is gone, the handles are not.
+        let pid = handles.recv().expect("a pid");
+        assert_gone(pid);
+        let (engine, agent) = kept.take().expect("kept");
+        let report = agent.close_report().expect("nobody waits in vain");
+        assert_eq!(report.reason(), CloseReason::Shutdown, "{report}");
+        assert_eq!(engine.counters().in_kernel, 0);
+        assert_sound(&report);
+        drop(agent);
+        assert_eq!(engine.abandoned(), 0, "it was closed, if not by its owner");
+    }
+}

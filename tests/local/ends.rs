@@ -1,0 +1,82 @@
+//! Where an engine may not be, and how it ends.
+
+use agentpipe::{ErrorKind, LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine};
+
+use super::{check_echo, in_each, spawn, until};
+
+/// Ambiguous, and so no program, for a type that is `Send`.
+trait Ambiguous<A> {
+    fn is_not_send() -> bool {
+        true
+    }
+}
+impl<T: ?Sized> Ambiguous<()> for T {}
+struct Invalid;
+impl<T: ?Sized + Send> Ambiguous<Invalid> for T {}
+
+#[test]
+fn no_handle_leaves_its_thread() {
+    // The story: a ring refuses every thread but its own. This compiles because none is `Send`.
+    assert!(<LocalEngine as Ambiguous<_>>::is_not_send());
+    assert!(<LocalAgent as Ambiguous<_>>::is_not_send());
+    assert!(<LocalAgentReader as Ambiguous<_>>::is_not_send());
+    assert!(<LocalAgentWriter as Ambiguous<_>>::is_not_send());
+}
+
+#[test]
+fn without_a_runtime_it_says_so() {
+    let error = LocalEngine::new().expect_err("no runtime");
+    assert_eq!(error.kind(), ErrorKind::EngineStopped);
+    assert!(error.to_string().contains("tokio_uring::start"), "{error}");
+}
+
+#[test]
+fn an_agent_keeps_the_driver_when_the_engine_is_gone() {
+    in_each(async |engine: LocalEngine| {
+        let mut agent = spawn(&engine, &[]).await;
+        drop(engine);
+        for number in 0..10 {
+            check_echo(&mut agent, &format!("{{\"n\":{number}}}")).await;
+        }
+        assert!(agent.close().await.exit().success());
+    });
+}
+
+#[test]
+fn an_engine_that_is_forgotten_ends_and_takes_its_agents_along() {
+    // The story: a server makes and drops engines, and the runtime goes on.
+    in_each(async |engine: LocalEngine| {
+        let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).await;
+        let pid = agent.pid();
+        let rings = rings();
+        drop((agent, engine));
+        until("it is gone", || !std::fs::exists(format!("/proc/{pid}")).expect("readable")).await;
+        // Other tests have rings, too: of this thread's, one less.
+        until("its ring is gone", || self::rings() < rings || rings == 0).await;
+    });
+}
+
+fn rings() -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return 0 };
+    let is_ring = |path: std::path::PathBuf| path.to_string_lossy().contains("io_uring");
+    entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|path| is_ring(path.clone()))
+        .count()
+}
+
+#[test]
+fn run_gives_the_result_and_leaves_no_agent() {
+    let (pid, answer) = LocalEngine::run(async |engine: LocalEngine| {
+        let mut agent = spawn(&engine, &["--ignore-sigterm"]).await;
+        check_echo(&mut agent, "{}").await;
+        let pid = agent.pid();
+        // Still open when the program ends.
+        std::mem::forget(agent);
+        (pid, 42)
+    })
+    .expect("io_uring");
+    assert_eq!(answer, 42);
+    super::assert_gone(pid);
+}
