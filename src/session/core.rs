@@ -4,10 +4,9 @@
 //! back, so no code of a user ever runs under it.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::engine::AgentWriter;
@@ -27,45 +26,42 @@ use super::stats::SessionStats;
 /// Where the outcome of a request arrives.
 pub(super) type Slot = Arc<Latch<Result<Record>>>;
 
-/// Records of ours that wait for room in the outbox, at most, before the session stops reading.
-const POSTED_MAX: usize = 1024;
-
 #[derive(Debug)]
 pub(super) struct Core {
     state: Mutex<State>,
     pub(super) writer: AgentWriter,
     pub(super) dialect: Box<dyn Dialect>,
-    observer: Option<Arc<dyn Observer>>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
     handlers: Handlers,
     pub(super) settings: Settings,
     pub(super) host: Arc<Host>,
 }
 
 #[derive(Debug)]
-struct State {
-    router: Router<Slot, Arc<Token>>,
-    inbox: VecDeque<Event>,
+pub(super) struct State {
+    pub(super) router: Router<Slot, Arc<Token>>,
+    pub(super) inbox: VecDeque<Event>,
     /// Weight of the inbox.
-    unread: usize,
-    readers: Vec<Waker>,
+    pub(super) unread: usize,
+    pub(super) readers: Vec<Waker>,
     /// No event will come any more.
-    ended: bool,
+    pub(super) ended: bool,
     /// Why no request is taken any more.
-    over: Option<Error>,
+    pub(super) over: Option<Error>,
     /// A close is under way: the drain budget counts.
-    closing: bool,
+    pub(super) closing: bool,
     /// Too much is unread: the pump does not read, and no request is taken.
-    stalled: bool,
+    pub(super) stalled: bool,
     /// Every handle is gone.
-    released: bool,
-    pump: Option<Waker>,
+    pub(super) released: bool,
+    pub(super) pump: Option<Waker>,
     /// The moment by which the pump will look at the deadlines.
-    armed: Option<Instant>,
+    pub(super) armed: Option<Instant>,
     /// Records of ours that wait for room in the outbox.
-    posted: usize,
-    running: usize,
-    waiting: VecDeque<Job<Arc<Token>>>,
-    stats: SessionStats,
+    pub(super) posted: usize,
+    pub(super) running: usize,
+    pub(super) waiting: VecDeque<Job<Arc<Token>>>,
+    pub(super) stats: SessionStats,
 }
 
 impl Core {
@@ -98,7 +94,7 @@ impl Core {
         Ok(Arc::new(Self { state, writer, dialect, observer, handlers, settings, host }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // No code that holds this lock panics half-way; the data is good even if a task died.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,7 +154,7 @@ impl Core {
         }
     }
 
-    fn tell_withdrawn(self: &Arc<Self>, id: u64, pending: &Pending<Slot>) {
+    pub(super) fn tell_withdrawn(self: &Arc<Self>, id: u64, pending: &Pending<Slot>) {
         if pending.sent
             && let Some(record) = self.dialect.withdraw(id, &pending.method)
         {
@@ -185,26 +181,6 @@ impl Core {
             self.tell_withdrawn(id, &pending);
         }
         next
-    }
-
-    /// Sends a record that nobody waits for, behind the caller's back if there is no room now.
-    pub(super) fn post(self: &Arc<Self>, record: Vec<u8>) {
-        let writer = self.writer.clone();
-        let mut sending = Box::pin(async move { writer.send(record).await });
-        if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return;
-        }
-        let stalled = {
-            let mut state = self.lock();
-            state.posted += 1;
-            self.stall(&mut state)
-        };
-        self.fail(stalled, true);
-        let posted = Posted(Arc::clone(self));
-        self.spawn(Box::pin(async move {
-            let _refused = sending.await;
-            drop(posted);
-        }));
     }
 
     // Records from the agent, on the pump.
@@ -249,24 +225,6 @@ impl Core {
             Some(json) => error.answered(json),
             None => error,
         }
-    }
-
-    pub(super) fn on_data(self: &Arc<Self>, event: Event) {
-        let (readers, stalled) = {
-            let mut state = self.lock();
-            if let Event::Record(record) = &event {
-                state.stats.data_records += 1;
-                state.stats.data_bytes += record.len() as u64;
-            }
-            if self.settings.discard_data && !matches!(event, Event::Exit(_)) {
-                return;
-            }
-            state.unread += event.weight();
-            state.inbox.push_back(event);
-            (std::mem::take(&mut state.readers), self.stall(&mut state))
-        };
-        readers.into_iter().for_each(Waker::wake);
-        self.fail(stalled, true);
     }
 
     // Requests of the agent.
@@ -314,125 +272,6 @@ impl Core {
         }
     }
 
-    // Too much unread.
-
-    /// Stops reading if too much is unread; then gives the requests to be failed.
-    fn stall(&self, state: &mut State) -> Vec<(u64, Pending<Slot>)> {
-        if state.stalled || (state.unread <= self.unread_max(state) && state.posted < POSTED_MAX) {
-            return Vec::new();
-        }
-        state.stalled = true;
-        state.stats.stalls += 1;
-        state.router.take_pending()
-    }
-
-    /// Reads on if the readers caught up: the waker of the pump, then.
-    fn unstall(&self, state: &mut State) -> Option<Waker> {
-        let caught_up =
-            state.unread <= self.unread_max(state) / 2 && state.posted <= POSTED_MAX / 2;
-        if !state.stalled || !caught_up {
-            return None;
-        }
-        state.stalled = false;
-        state.pump.take()
-    }
-
-    fn unread_max(&self, state: &State) -> usize {
-        let budget = self.settings.unread_max;
-        if state.closing { budget.max(self.writer.drain_max()) } else { budget }
-    }
-
-    fn overloaded(&self, state: &State) -> Error {
-        if state.posted >= POSTED_MAX / 2 {
-            let what = format!("the agent leaves {} answers unread", state.posted);
-            return self.error(ErrorKind::Overloaded, what);
-        }
-        let what = format!(
-            "nobody reads {} bytes of data, above the budget of {}, so no answer can come through",
-            state.unread, self.settings.unread_max
-        );
-        self.error(ErrorKind::Overloaded, what)
-            .remedy("read the session on, raise Settings::unread_max or set Settings::discard_data")
-    }
-
-    /// Fails requests that a stall took out of the table.
-    fn fail(self: &Arc<Self>, stalled: Vec<(u64, Pending<Slot>)>, tell: bool) {
-        if stalled.is_empty() {
-            return;
-        }
-        let error = self.overloaded(&self.lock());
-        for (id, pending) in stalled {
-            pending.slot.set(Err(error.clone()));
-            if tell {
-                self.tell_withdrawn(id, &pending);
-            }
-        }
-    }
-
-    // The end.
-
-    /// The agent is on its way out: what it still says is kept up to the drain budget.
-    pub(super) fn drain(&self) {
-        let pump = {
-            let mut state = self.lock();
-            state.closing = true;
-            self.unstall(&mut state)
-        };
-        wake(pump);
-    }
-
-    /// No request is taken from now on, and none will be answered. The first reason stays.
-    pub(super) fn end(&self, why: Error) {
-        let (over, pending, serving, pump) = {
-            let mut state = self.lock();
-            let over = state.over.get_or_insert(why).clone();
-            state.closing = true;
-            state.waiting.clear();
-            let pending = state.router.take_pending();
-            let serving = state.router.take_serving();
-            let reads_on = self.unstall(&mut state);
-            (over, pending, serving, reads_on.or_else(|| state.pump.take()))
-        };
-        wake(pump);
-        serving.iter().for_each(|token| token.cancel());
-        for (_, pending) in pending {
-            pending.slot.set(Err(over.clone()));
-        }
-    }
-
-    /// Nothing will come from the agent any more. This reason replaces a poorer one.
-    pub(super) fn finished(&self, why: Error, last: Option<Event>) {
-        let readers = {
-            let mut state = self.lock();
-            state.over = Some(why.clone());
-            state.ended = true;
-            state.inbox.extend(last);
-            std::mem::take(&mut state.readers)
-        };
-        self.end(why);
-        readers.into_iter().for_each(Waker::wake);
-    }
-
-    /// The last handle is gone.
-    pub(super) fn release(&self) {
-        let inbox = {
-            let mut state = self.lock();
-            state.released = true;
-            std::mem::take(&mut state.inbox)
-        };
-        drop(inbox);
-        self.end(self.error(ErrorKind::Closed, "every handle of the session was dropped"));
-        self.writer.abandon();
-    }
-
-    pub(super) fn why_over(&self) -> Option<Error> {
-        self.lock().over.clone()
-    }
-
-    pub(super) fn last_words(&self) -> Option<(String, Record)> {
-        self.observer.as_ref().and_then(|observer| observer.last_words())
-    }
-
     // The pump's view.
 
     /// Registers the pump for whatever changes. `None` once there is nobody left to pump for.
@@ -443,26 +282,6 @@ impl Core {
             none => *none = Some(waker.clone()),
         }
         (!state.released).then_some(!state.stalled)
-    }
-
-    // The readers' view.
-
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let mut state = self.lock();
-        if let Some(event) = state.inbox.pop_front() {
-            state.unread = state.unread.saturating_sub(event.weight());
-            let pump = self.unstall(&mut state);
-            drop(state);
-            wake(pump);
-            return Poll::Ready(Some(event));
-        }
-        if state.ended {
-            return Poll::Ready(None);
-        }
-        if !state.readers.iter().any(|known| known.will_wake(context.waker())) {
-            state.readers.push(context.waker().clone());
-        }
-        Poll::Pending
     }
 
     pub(super) fn stats(&self) -> SessionStats {
@@ -482,22 +301,8 @@ impl Core {
     }
 }
 
-fn wake(waker: Option<Waker>) {
+pub(super) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-/// A record on its way past a full outbox.
-struct Posted(Arc<Core>);
-
-impl Drop for Posted {
-    fn drop(&mut self) {
-        let pump = {
-            let mut state = self.0.lock();
-            state.posted -= 1;
-            self.0.unstall(&mut state)
-        };
-        wake(pump);
     }
 }

@@ -20,6 +20,7 @@ pub mod jsonrpc;
 mod close;
 mod core;
 mod dialect;
+mod end;
 mod failure;
 mod handle;
 mod host;
@@ -28,6 +29,7 @@ mod router;
 mod serve;
 mod settings;
 mod stats;
+mod unread;
 
 pub use failure::Failure;
 pub use handle::Session;

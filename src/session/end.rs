@@ -1,0 +1,73 @@
+//! Floor 4. The end of a session, whoever brings it about: all that is open fails at once.
+
+use std::task::Waker;
+
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::record::Record;
+
+use super::core::{Core, wake};
+
+impl Core {
+    /// The agent is on its way out: what it still says is kept up to the drain budget.
+    pub(super) fn drain(&self) {
+        let pump = {
+            let mut state = self.lock();
+            state.closing = true;
+            self.unstall(&mut state)
+        };
+        wake(pump);
+    }
+
+    /// No request is taken from now on, and none will be answered. The first reason stays.
+    pub(super) fn end(&self, why: Error) {
+        let (over, pending, serving, pump) = {
+            let mut state = self.lock();
+            let over = state.over.get_or_insert(why).clone();
+            state.closing = true;
+            state.waiting.clear();
+            let pending = state.router.take_pending();
+            let serving = state.router.take_serving();
+            let reads_on = self.unstall(&mut state);
+            (over, pending, serving, reads_on.or_else(|| state.pump.take()))
+        };
+        wake(pump);
+        serving.iter().for_each(|token| token.cancel());
+        for (_, pending) in pending {
+            pending.slot.set(Err(over.clone()));
+        }
+    }
+
+    /// Nothing will come from the agent any more. This reason replaces a poorer one.
+    pub(super) fn finished(&self, why: Error, last: Option<Event>) {
+        let readers = {
+            let mut state = self.lock();
+            state.over = Some(why.clone());
+            state.ended = true;
+            state.inbox.extend(last);
+            std::mem::take(&mut state.readers)
+        };
+        self.end(why);
+        readers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The last handle is gone.
+    pub(super) fn release(&self) {
+        let inbox = {
+            let mut state = self.lock();
+            state.released = true;
+            std::mem::take(&mut state.inbox)
+        };
+        drop(inbox);
+        self.end(self.error(ErrorKind::Closed, "every handle of the session was dropped"));
+        self.writer.abandon();
+    }
+
+    pub(super) fn why_over(&self) -> Option<Error> {
+        self.lock().over.clone()
+    }
+
+    pub(super) fn last_words(&self) -> Option<(String, Record)> {
+        self.observer.as_ref().and_then(|observer| observer.last_words())
+    }
+}

@@ -1,0 +1,140 @@
+//! Floor 4. What a session holds for others, and what it does when that is too much: data for its
+//! readers, and records for an agent that does not read.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+
+use super::core::{Core, Slot, State, wake};
+use super::router::Pending;
+
+/// Records of ours that wait for room in the outbox, at most, before the session stops reading.
+const POSTED_MAX: usize = 1024;
+
+impl Core {
+    pub(super) fn on_data(self: &Arc<Self>, event: Event) {
+        let (readers, stalled) = {
+            let mut state = self.lock();
+            if let Event::Record(record) = &event {
+                state.stats.data_records += 1;
+                state.stats.data_bytes += record.len() as u64;
+            }
+            if self.settings.discard_data && !matches!(event, Event::Exit(_)) {
+                return;
+            }
+            state.unread += event.weight();
+            state.inbox.push_back(event);
+            (std::mem::take(&mut state.readers), self.stall(&mut state))
+        };
+        readers.into_iter().for_each(Waker::wake);
+        self.fail(stalled, true);
+    }
+
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut state = self.lock();
+        if let Some(event) = state.inbox.pop_front() {
+            state.unread = state.unread.saturating_sub(event.weight());
+            let pump = self.unstall(&mut state);
+            drop(state);
+            wake(pump);
+            return Poll::Ready(Some(event));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        if !state.readers.iter().any(|known| known.will_wake(context.waker())) {
+            state.readers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Sends a record that nobody waits for, behind the caller's back if there is no room now.
+    pub(super) fn post(self: &Arc<Self>, record: Vec<u8>) {
+        let writer = self.writer.clone();
+        let mut sending = Box::pin(async move { writer.send(record).await });
+        if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        let stalled = {
+            let mut state = self.lock();
+            state.posted += 1;
+            self.stall(&mut state)
+        };
+        self.fail(stalled, true);
+        let posted = Posted(Arc::clone(self));
+        self.spawn(Box::pin(async move {
+            let _refused = sending.await;
+            drop(posted);
+        }));
+    }
+
+    /// Stops reading if too much is unread; then gives the requests to be failed.
+    pub(super) fn stall(&self, state: &mut State) -> Vec<(u64, Pending<Slot>)> {
+        if state.stalled || (state.unread <= self.unread_max(state) && state.posted < POSTED_MAX) {
+            return Vec::new();
+        }
+        state.stalled = true;
+        state.stats.stalls += 1;
+        state.router.take_pending()
+    }
+
+    /// Reads on if the readers caught up: the waker of the pump, then.
+    pub(super) fn unstall(&self, state: &mut State) -> Option<Waker> {
+        let caught_up =
+            state.unread <= self.unread_max(state) / 2 && state.posted <= POSTED_MAX / 2;
+        if !state.stalled || !caught_up {
+            return None;
+        }
+        state.stalled = false;
+        state.pump.take()
+    }
+
+    fn unread_max(&self, state: &State) -> usize {
+        let budget = self.settings.unread_max;
+        if state.closing { budget.max(self.writer.drain_max()) } else { budget }
+    }
+
+    pub(super) fn overloaded(&self, state: &State) -> Error {
+        if state.posted >= POSTED_MAX / 2 {
+            let what = format!("the agent leaves {} answers unread", state.posted);
+            return self.error(ErrorKind::Overloaded, what);
+        }
+        let what = format!(
+            "nobody reads {} bytes of data, above the budget of {}, so no answer can come through",
+            state.unread, self.settings.unread_max
+        );
+        self.error(ErrorKind::Overloaded, what)
+            .remedy("read the session on, raise Settings::unread_max or set Settings::discard_data")
+    }
+
+    /// Fails requests that a stall took out of the table.
+    fn fail(self: &Arc<Self>, stalled: Vec<(u64, Pending<Slot>)>, tell: bool) {
+        if stalled.is_empty() {
+            return;
+        }
+        let error = self.overloaded(&self.lock());
+        for (id, pending) in stalled {
+            pending.slot.set(Err(error.clone()));
+            if tell {
+                self.tell_withdrawn(id, &pending);
+            }
+        }
+    }
+}
+
+/// A record on its way past a full outbox.
+struct Posted(Arc<Core>);
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        let pump = {
+            let mut state = self.0.lock();
+            state.posted -= 1;
+            self.0.unstall(&mut state)
+        };
+        wake(pump);
+    }
+}

@@ -1,0 +1,289 @@
+//! However an agent ends, what waits for it fails at once and says how it ended. Weaknesses 10,
+//! 11, 12, 15, 16 of the reference: 60 s each.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use agentpipe::session::{Failure, Settings, claude, jsonrpc};
+use agentpipe::{ClosePolicy, CloseStage, Error, ErrorKind, Event, ExitStatus, Limits};
+use serde_json::json;
+
+use crate::{ANSWER_ALL, Dropped, HANDSHAKE, SOON, assert_played, dialogue, engine, start, wait};
+
+/// How a pending request fails when the agent does this.
+fn failure_of(steps: &[&str]) -> (Error, claude::Session) {
+    let mut all = vec![HANDSHAKE, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#];
+    all.extend(steps);
+    wait(async {
+        let session = start(&engine(), &all).await;
+        let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
+        let error = first.expect_err("no answer");
+        assert_eq!(
+            second.expect_err("no answer").to_string(),
+            error.to_string(),
+            "the same for all"
+        );
+        let again = session.interrupt().await.expect_err("it is gone");
+        assert_eq!(again.to_string(), error.to_string(), "and for those who come later");
+        assert_eq!(session.as_session().session_stats().pending, 0);
+        (error, session)
+    })
+}
+
+#[test]
+fn every_end_of_the_agent_fails_what_is_pending_at_once() {
+    // The story (weakness 11): a CLI that exits with 0 before it answers left `initialize`, and
+    // whatever else was open, waiting for 60 s.
+    let stderr = r#"{"stderr":"out of credit"}"#;
+    for (end, exit) in [
+        (r#"{"exit":0}"#, ExitStatus::Code(0)),
+        (r#"{"exit":3}"#, ExitStatus::Code(3)),
+        (r#"{"exit":"SIGKILL"}"#, ExitStatus::Signal(9)),
+    ] {
+        let (error, session) = failure_of(&[stderr, end]);
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert_eq!(error.exit_status(), Some(exit), "{error}");
+        assert!(error.stderr_tail().is_some_and(|tail| tail.contains("out of credit")), "{error}");
+        assert!(error.to_string().contains("the agent ended"), "{error}");
+        assert_eq!(session.why_ended().map(|why| why.to_string()), Some(error.to_string()));
+        assert_eq!(wait(session.next()), Some(Event::Exit(exit)));
+        assert_eq!(wait(session.next()), None);
+    }
+}
+
+#[test]
+fn an_agent_that_closes_its_stdout_and_lives_on_fails_what_is_pending() {
+    wait(async {
+        let steps = [
+            HANDSHAKE,
+            r#"{"expect":{"request":{"subtype":"interrupt"}}}"#,
+            r#"{"close":"stdout"}"#,
+            r#"{"expect_end":true}"#,
+            r#"{"delay":300}"#,
+        ];
+        let session = start(&engine(), &steps).await;
+        let error = session.interrupt().await.expect_err("nobody can answer");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert!(error.to_string().contains("closed its stdout"), "{error}");
+        assert_eq!(session.as_session().close_report(), None, "it is still being waited for");
+        assert_played(&session.as_session().closed().await);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_just_before_the_end_is_delivered() {
+    // The story: the agent answers and exits in one breath. The end must not overtake the answer.
+    for _ in 0..20 {
+        wait(async {
+            let steps = [
+                HANDSHAKE,
+                r#"{"expect":{"request_id":"${id}","request":{"subtype":"interrupt"}}}"#,
+                r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{"n":1}}}}"#,
+                r#"{"exit":0}"#,
+            ];
+            let session = start(&engine(), &steps).await;
+            assert_eq!(session.interrupt().await.expect("answered").as_bytes(), b"{\"n\":1}");
+        });
+    }
+}
+
+#[test]
+fn an_agent_that_ends_before_its_handshake_fails_the_start_and_leaves_nothing() {
+    // Weaknesses 10 and 11: a failure between spawn and session left a live child; an exit with
+    // 0 took the whole 60 s.
+    let engine = engine();
+    let refuses = r#"{"expect":{"request_id":"${id}"}}"#;
+    let refusal = r#"{"send":{"type":"control_response","response":{"subtype":"error","request_id":"${id}","error":"bad hooks"}}}"#;
+    let lives_on = r#"{"delay":60000}"#;
+    for (steps, kind, words) in [
+        (&[r#"{"stderr":"no login"}"#, r#"{"exit":0}"#][..], ErrorKind::Closed, "no login"),
+        (&[refuses, refusal, lives_on], ErrorKind::AgentError, "bad hooks"),
+        (&[lives_on], ErrorKind::Timeout, "initialize"),
+    ] {
+        let settings = Settings::new().deadline(Duration::from_secs(2));
+        let builder = claude::Session::builder().settings(settings);
+        let error = wait(builder.start(&engine, dialogue(steps))).expect_err("no handshake");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let bad = claude::Session::builder()
+        .option("agents", std::collections::BTreeMap::from([([1, 2], 3)]));
+    let error = wait(bad.start(&engine, dialogue(&[lives_on]))).expect_err("no JSON");
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord, "{error}");
+    let report = wait(engine.shutdown(SOON));
+    assert_eq!(report.aborted, 0, "what failed was aborted before: {report:?}");
+}
+
+#[test]
+fn a_start_whose_future_is_dropped_leaves_no_child() {
+    let engine = engine();
+    for polls in 1..40 {
+        let builder = claude::Session::builder();
+        let mut starting = Box::pin(builder.start(&engine, dialogue(&[r#"{"delay":60000}"#])));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..polls * polls {
+            assert!(starting.as_mut().poll(&mut context).is_pending());
+            std::thread::yield_now();
+        }
+    }
+    let begun = std::time::Instant::now();
+    while engine.agents() > 0 {
+        assert!(begun.elapsed() < SOON, "{} are left", engine.agents());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn close_and_shutdown_fail_what_is_pending_at_once() {
+    // Weakness 12: a close left whoever waited for an answer to its 60 s.
+    wait(async {
+        let session =
+            start(&engine(), &[HANDSHAKE, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#])
+                .await;
+        let (pending, report) = tokio::join!(session.interrupt(), session.close());
+        let error = pending.expect_err("closed");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert_played(&report);
+        let why = session.why_ended().expect("over");
+        assert!(why.is_closed(), "{why}");
+    });
+    wait(async {
+        let engine = engine();
+        let session =
+            start(&engine, &[HANDSHAKE, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#]).await;
+        let (pending, _report) = tokio::join!(session.interrupt(), engine.shutdown(SOON));
+        let error = pending.expect_err("shut down");
+        assert_eq!(error.kind(), ErrorKind::EngineStopped, "{error}");
+    });
+}
+
+#[test]
+fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
+    let (sender, dropped) = mpsc::channel();
+    let builder = jsonrpc::Session::builder().handle("slow", move |_| {
+        let guard = Dropped(sender.clone());
+        async move {
+            let _guard = guard;
+            std::future::pending::<Result<(), Failure>>().await
+        }
+    });
+    let engine = engine();
+    let steps = [
+        r#"{"send":{"jsonrpc":"2.0","id":1,"method":"slow"}}"#,
+        r#"{"send":{"jsonrpc":"2.0","method":"ready"}}"#,
+        r#"{"expect_end":true}"#,
+    ];
+    let session = wait(builder.start(&engine, dialogue(&steps))).expect("starts");
+    assert!(wait(session.next_record()).is_some());
+    drop(session);
+    assert_eq!(dropped.recv_timeout(SOON), Ok("dropped"));
+    let begun = std::time::Instant::now();
+    while engine.agents() > 0 {
+        assert!(begun.elapsed() < SOON);
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.abandoned(), 1);
+}
+
+#[test]
+fn a_close_waits_for_no_handler() {
+    // Weakness 15: bridges were closed one after another, 5 s each, before the agent even saw the
+    // end of its input.
+    let builder = claude::Session::builder()
+        .mcp_server("a", |_| std::future::pending::<Result<(), Failure>>())
+        .can_use_tool(|_| std::future::pending());
+    let ask = r#"{"repeat":8,"steps":[{"send":{"type":"control_request","request_id":"${i}","request":{"subtype":"mcp_message","server_name":"a","message":{"jsonrpc":"2.0","id":1,"method":"tools/call"}}}}]}"#;
+    let steps = [HANDSHAKE, ask, r#"{"send":{"type":"system"}}"#, r#"{"expect_end":true}"#];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        assert!(session.next_record().await.is_some());
+        assert_eq!(session.as_session().session_stats().serving, 8);
+        let report = session.close().await;
+        assert_played(&report);
+        assert!(report.stage() <= CloseStage::Drain, "no force was needed: {report}");
+        assert_eq!(session.as_session().session_stats().serving, 0);
+    });
+}
+
+#[test]
+fn a_deadline_holds_while_the_agent_does_not_read() {
+    // Weakness 16: the deadline began only after the write, and the write to a full pipe had none.
+    wait(async {
+        let command = dialogue(&[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, r#"{"delay":60000}"#])
+            .limits(Limits::new().outbox_high(64 << 10));
+        // Rules answer during a delay: this agent must not even read.
+        let deaf = command.args(["--never-read-stdin"]);
+        let session =
+            claude::Session::builder().attach(engine().spawn(deaf).await.expect("spawns"));
+        let session = session.expect("attached");
+        let big = "x".repeat(1 << 20);
+        session.send(big.as_str()).await.expect("queued");
+        let limit = Duration::from_millis(50);
+        let error = session.request_within("interrupt", (), limit).await.expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("has not taken it"), "{error}");
+        assert_eq!(session.as_session().session_stats().pending, 0);
+        let report = session.abort().await;
+        assert!(report.unsent_bytes() > 0, "{report}");
+    });
+}
+
+#[test]
+fn a_close_in_the_middle_of_a_turn_interrupts_it_first() {
+    // The real CLI never leaves on the end of input alone while it answers; with an interrupt
+    // first it does in 0.15 s, and its result is delivered.
+    let steps = [
+        HANDSHAKE,
+        r#"{"expect":{"type":"user"}}"#,
+        r#"{"send":{"type":"assistant","message":{"content":[]}}}"#,
+        r#"{"expect":{"type":"control_request","request_id":"${id}","request":{"subtype":"interrupt"}}}"#,
+        r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{}}}}"#,
+        r#"{"send":{"type":"result","subtype":"error_during_execution","is_error":true,"session_id":"s"}}"#,
+        r#"{"expect_end":true}"#,
+        r#"{"exit":1}"#,
+    ];
+    wait(async {
+        let session = start(&engine(), &steps).await;
+        session.send("go").await.expect("sent");
+        assert!(session.next_record().await.is_some(), "the turn is under way");
+        let report = session.close().await;
+        assert_eq!(report.exit(), ExitStatus::Code(1), "{}", report.stderr_tail());
+        let stages: Vec<CloseStage> = report.stages().iter().map(|(stage, _)| *stage).collect();
+        assert!(stages.contains(&CloseStage::Interrupt), "{report}");
+        let result = session.next_record().await.expect("delivered after the close");
+        assert!(result.as_str().unwrap().contains("error_during_execution"));
+        assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(1))));
+    });
+}
+
+#[test]
+fn a_close_between_turns_does_not_interrupt() {
+    wait(async {
+        let session =
+            start(&engine(), &[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, crate::RESULT]).await;
+        session.send("go").await.expect("sent");
+        assert!(session.read_turn(|_| ()).await.is_some());
+        let report = session.close().await;
+        assert_played(&report);
+        assert!(
+            report.stages().iter().all(|(stage, _)| *stage != CloseStage::Interrupt),
+            "{report}"
+        );
+    });
+}
+
+#[test]
+fn a_session_of_no_deadline_waits_and_one_that_is_closed_twice_says_the_same() {
+    wait(async {
+        let settings = Settings::new().deadline(None);
+        let builder = claude::Session::builder().settings(settings);
+        let session = builder.start(&engine(), dialogue(&[ANSWER_ALL])).await.expect("starts");
+        session.request("news", json!({"a": 1})).await.expect("answered");
+        let error = session.request("news", [1]).await.expect_err("no object");
+        assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+        let (first, second) =
+            tokio::join!(session.close(), session.close_with(ClosePolicy::graceful()));
+        assert_eq!(first, second);
+        assert_played(&first);
+    });
+}

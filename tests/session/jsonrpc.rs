@@ -1,0 +1,201 @@
+//! JSON-RPC: MCP over lines, a language server over Content-Length, both ways.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};
+use agentpipe::session::{AgentRequest, Failure, Settings};
+use agentpipe::{ErrorKind, Framing};
+use serde_json::{Value, json};
+
+use crate::{Dropped, SOON, assert_played, dialogue, engine, wait};
+
+async fn start(builder: Builder, steps: &[&str]) -> Session {
+    builder.start(&engine(), dialogue(steps)).await.expect("starts")
+}
+
+const HANDSHAKE: [&str; 4] = [
+    r#"{"expect":{"jsonrpc":"2.0","id":"${id}","method":"initialize","params":{"protocolVersion":"2025-06-18"}}}"#,
+    r#"{"send":{"jsonrpc":"2.0","id":"${id}","result":{"capabilities":{}}}}"#,
+    r#"{"expect":{"jsonrpc":"2.0","id":"${absent}","method":"notifications/initialized","params":"${absent}"}}"#,
+    r#"{"on":{"id":"${id}","method":"tools/list"},"send":{"jsonrpc":"2.0","id":"${id}","result":{"tools":[{"name":"add"}]}}}"#,
+];
+
+#[test]
+fn an_mcp_handshake_goes_over_lines_and_over_content_length() {
+    for (framing, name) in [(Framing::Ndjson, "ndjson"), (Framing::ContentLength, "content-length")]
+    {
+        wait(async {
+            let command = dialogue(&HANDSHAKE).args(["--framing", name]).framing(framing);
+            let session = Session::builder().start(&engine(), command).await.expect("starts");
+            let hello = json!({"protocolVersion": "2025-06-18"});
+            let reply = session.request("initialize", hello).await.expect("answered");
+            assert_eq!(reply.as_bytes(), br#"{"capabilities":{}}"#);
+            session.notify("notifications/initialized", ()).await.expect("sent");
+            let tools: Value = session.request("tools/list", ()).await.unwrap().json().unwrap();
+            assert_eq!(tools["tools"][0]["name"], "add");
+            assert_played(&session.close().await);
+        });
+    }
+}
+
+#[test]
+fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
+    // The story: one handler fails, one panics, one is not there. The agent gets an answer to
+    // each, with its own id, and the session goes on.
+    let builder = Session::builder()
+        .handle("double", |request: AgentRequest| async move {
+            Ok(request.json::<u64>().map(|number| number * 2)?)
+        })
+        .handle("fail", |_| async { Err::<(), _>(Failure::new("no").code(7)) })
+        .handle("panic", |_| async {
+            assert!(std::hint::black_box(false), "a bug of the host");
+            Ok(())
+        })
+        .handle("huge", |_| async { Ok("x".repeat(17 << 20)) });
+    wait(async {
+        let session = start(
+            builder,
+            &[
+                r#"{"send":{"jsonrpc":"2.0","id":"a","method":"double","params":21}}"#,
+                r#"{"expect":{"jsonrpc":"2.0","id":"a","result":42}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":"a","method":"double","params":"x"}}"#,
+                r#"{"expect":{"id":"a","error":{"code":-32603}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":1.50,"method":"fail"}}"#,
+                r#"{"expect":{"id":1.50,"error":{"code":7,"message":"no"}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":2,"method":"panic"}}"#,
+                r#"{"expect":{"id":2,"error":{"code":-32603,"message":"the handler panicked: a bug of the host"}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":3,"method":"huge"}}"#,
+                r#"{"expect":{"id":3,"error":{"code":-32603}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":4,"method":"none"}}"#,
+                r#"{"expect":{"id":4,"error":{"code":-32601,"message":"no such method: none"}}}"#,
+                r#"{"send":[{"jsonrpc":"2.0","id":5,"method":"double"}]}"#,
+                r#"{"expect":{"id":null,"error":{"code":-32600}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"news","params":{"n": 1}}}"#,
+            ],
+        )
+        .await;
+        let news = session.next_record().await.expect("a notification");
+        assert_eq!(news.as_bytes(), br#"{"jsonrpc":"2.0","method":"news","params":{"n":1}}"#);
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.serving, stats.answered, stats.refused), (0, 6, 1), "{stats:?}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
+    let (sender, dropped) = mpsc::channel();
+    let builder = Session::builder().cancellation(Cancellation::Mcp).handle("slow", move |_| {
+        let guard = Dropped(sender.clone());
+        async move {
+            let _guard = guard;
+            std::future::pending::<Result<(), Failure>>().await
+        }
+    });
+    wait(async {
+        let session = start(
+            builder,
+            &[
+                r#"{"send":{"jsonrpc":"2.0","id":9,"method":"slow"}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":8}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}}"#,
+                r#"{"quiet":30}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"over"}}"#,
+            ],
+        )
+        .await;
+        assert!(session.next_record().await.is_some());
+        assert_eq!(dropped.recv_timeout(SOON), Ok("dropped"));
+        assert_eq!(session.as_session().session_stats().serving, 0);
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn a_request_that_the_host_gives_up_is_withdrawn_and_its_late_answer_counted() {
+    // The story: a host drops the future of a request, or its deadline passes. The agent is told
+    // where the protocol can, and what it answers all the same is nobody's.
+    let builder = Session::builder().cancellation(Cancellation::Mcp);
+    wait(async {
+        let session = start(
+            builder,
+            &[
+                r#"{"expect":{"id":"${a}","method":"slow"}}"#,
+                r#"{"expect":{"method":"notifications/cancelled","params":{"requestId":"${=a}"}}}"#,
+                r#"{"expect":{"id":"${b}","method":"late"}}"#,
+                r#"{"expect":{"method":"notifications/cancelled","params":{"requestId":"${=b}"}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":"${a}","result":1}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":"${b}","result":1}}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":77,"result":1}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"over"}}"#,
+            ],
+        )
+        .await;
+        let base = session.as_session();
+        let mut given_up = Box::pin(session.request("slow", ()));
+        while base.stats().records_out == 0 {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(given_up.as_mut().poll(&mut context).is_pending());
+        }
+        assert_eq!(base.session_stats().pending, 1);
+        drop(given_up);
+        assert_eq!(base.session_stats().pending, 0);
+        let limit = Duration::from_millis(20);
+        let error = session.request_within("late", (), limit).await.expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("`late` was not answered in time"), "{error}");
+        assert!(session.next_record().await.is_some());
+        let stats = base.session_stats();
+        assert_eq!((stats.late, stats.unknown, stats.timeouts), (2, 1, 1), "{stats:?}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn tables_have_limits_and_say_so() {
+    // Weakness 23: the reference runs any number of handlers and keeps any number of waiters.
+    let (sender, running) = mpsc::channel();
+    let settings = Settings::new().pending_max(2).requests_max(3).concurrency(1);
+    let builder = Session::builder().settings(settings).handle("slow", move |_| {
+        sender.send(()).expect("counted");
+        std::future::pending::<Result<(), Failure>>()
+    });
+    wait(async {
+        let session = start(
+            builder,
+            &[
+                r#"{"repeat":3,"steps":[{"send":{"jsonrpc":"2.0","id":"${i}","method":"slow"}}]}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":"one too many","method":"slow"}}"#,
+                r#"{"expect":{"id":"one too many","error":{"code":-32603}}}"#,
+                r#"{"expect":{"method":"x"}}"#,
+                r#"{"expect":{"method":"x"}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"over"}}"#,
+                r#"{"expect_end":true}"#,
+            ],
+        )
+        .await;
+        let two = async { tokio::join!(session.request("x", ()), session.request("x", ())) };
+        let third = async {
+            assert!(
+                session.next_record().await.is_some(),
+                "{:?}",
+                session.as_session().why_ended()
+            );
+            let error = session.request("x", ()).await.expect_err("too many");
+            let stats = session.as_session().session_stats();
+            (error, stats, session.close().await)
+        };
+        let (outcomes, (error, stats, report)) = tokio::join!(two, third);
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        assert!(error.to_string().contains("2 requests are open"), "{error}");
+        assert_eq!((stats.pending, stats.serving, stats.running, stats.refused), (2, 3, 1, 1));
+        assert_eq!(running.try_iter().count(), 1, "one at a time");
+        for outcome in [outcomes.0, outcomes.1] {
+            assert_eq!(outcome.expect_err("closed").kind(), ErrorKind::Closed);
+        }
+        assert_played(&report);
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.pending, stats.serving), (0, 0));
+    });
+}

@@ -1,0 +1,151 @@
+//! Answers and requests of the agent pass by data that nobody reads. Weaknesses 13 and 14.
+
+use std::time::Duration;
+
+use agentpipe::session::{Settings, claude};
+use agentpipe::{Error, ErrorKind, Event, ExitStatus};
+use serde_json::json;
+
+use crate::{ANSWER_ALL, HANDSHAKE, SOON, assert_played, dialogue, engine, wait};
+
+const BUDGET: usize = 4 << 20;
+
+async fn flooded(steps: &[&str]) -> claude::Session {
+    let settings = Settings::new().unread_max(BUDGET);
+    let builder = claude::Session::builder()
+        .settings(settings)
+        .handle("ask", |_| async { Ok(json!({"ok": true})) });
+    builder.start(&engine(), dialogue(steps)).await.expect("starts")
+}
+
+#[test]
+fn an_interrupt_is_answered_while_three_megabytes_are_unread() {
+    // The story: more than 100 messages unread, and an interrupt took 60 s: its answer stood in
+    // the same queue. So did hooks and permission prompts.
+    let steps = [
+        HANDSHAKE,
+        r#"{"flood":3000,"size":1024,"type":"assistant"}"#,
+        r#"{"send":{"type":"control_request","request_id":"q","request":{"subtype":"ask"}}}"#,
+        r#"{"expect":{"response":{"request_id":"q","response":{"ok":true}}}}"#,
+        r#"{"expect":{"request_id":"${id}","request":{"subtype":"interrupt"}}}"#,
+        r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}"}}}"#,
+        r#"{"send":{"type":"result"}}"#,
+    ];
+    wait(async {
+        let session = flooded(&steps).await;
+        session.interrupt().await.expect("answered");
+        assert!(session.as_session().session_stats().unread > 3000 << 10);
+        let mut messages = 0;
+        assert!(session.read_turn(|_| messages += 1).await.is_some());
+        assert_eq!(messages, 3000, "and nothing of it is lost");
+        assert_played(&session.close().await);
+    });
+}
+
+async fn overloaded(session: &claude::Session) -> Error {
+    // The flood is under way: the requests that come before it is too much fail when it is.
+    loop {
+        let limit = Duration::from_secs(60);
+        match session.request_within("mcp_status", (), limit).await {
+            Err(error) => break error,
+            Ok(_) => std::thread::yield_now(),
+        }
+    }
+}
+
+fn endless() -> [&'static str; 2] {
+    [HANDSHAKE, r#"{"flood":"forever","size":1024,"type":"assistant"}"#]
+}
+
+#[test]
+fn beyond_the_budget_requests_fail_at_once_and_say_how_much_is_unread() {
+    wait(async {
+        let session = flooded(&endless()).await;
+        let error = overloaded(&session).await;
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        let unread = session.as_session().session_stats().unread;
+        assert!((BUDGET..BUDGET + (64 << 10)).contains(&unread), "{unread}");
+        assert!(error.to_string().contains(&format!("nobody reads {unread} bytes")), "{error}");
+        let again = session.interrupt().await.expect_err("still nobody reads");
+        assert_eq!(again.kind(), ErrorKind::Overloaded);
+        let report = session.abort().await;
+        assert!(report.exit() != ExitStatus::StillRunning, "{report}");
+    });
+}
+
+#[test]
+fn reading_on_recovers_an_overloaded_session() {
+    let steps = [
+        ANSWER_ALL,
+        r#"{"expect":{"type":"user"}}"#,
+        r#"{"flood":6000,"size":1024,"type":"assistant"}"#,
+        r#"{"send":{"type":"result"}}"#,
+    ];
+    wait(async {
+        let session = flooded(&steps).await;
+        session.send("go").await.expect("sent");
+        while session.as_session().session_stats().stalls == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(session.interrupt().await.expect_err("unread").kind(), ErrorKind::Overloaded);
+        let mut messages = 0;
+        assert!(session.read_turn(|_| messages += 1).await.is_some());
+        assert_eq!(messages, 6000);
+        session.interrupt().await.expect("it recovered");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn an_overloaded_session_closes_and_loses_nothing() {
+    // The story: the field's defect. Nobody reads, the agent is blocked in a write, and a close
+    // that stops reading waits for ever. Here the close reads on, up to the drain budget.
+    let steps = [
+        HANDSHAKE,
+        r#"{"flood":12000,"size":1024,"type":"assistant"}"#,
+        r#"{"send":{"type":"last"}}"#,
+    ];
+    wait(async {
+        let session = flooded(&steps).await;
+        assert_eq!(overloaded(&session).await.kind(), ErrorKind::Overloaded);
+        let report = session.close().await;
+        assert_played(&report);
+        let (mut records, mut last) = (0, None);
+        while let Some(event) = session.next().await {
+            records += usize::from(matches!(event, Event::Record(_)));
+            last = Some(event);
+        }
+        assert_eq!((records, last), (12_001, Some(Event::Exit(ExitStatus::Code(0)))));
+    });
+}
+
+#[test]
+fn an_overloaded_agent_that_exits_is_seen_to_exit() {
+    let steps = [HANDSHAKE, r#"{"flood":6000,"size":1024}"#, r#"{"exit":3}"#];
+    wait(async {
+        let session = flooded(&steps).await;
+        let error = overloaded(&session).await;
+        // The rest of the flood, more than the pipe holds, keeps the agent alive until it is read.
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        while session.next().await.is_some() {}
+        let why = session.why_ended().expect("over");
+        assert_eq!(why.exit_status(), Some(ExitStatus::Code(3)), "{why}");
+        assert!(session.as_session().closed().await.total() < SOON);
+    });
+}
+
+#[test]
+fn a_session_without_readers_can_discard_its_data() {
+    wait(async {
+        let settings = Settings::new().unread_max(1 << 10).discard_data(true);
+        let steps = [ANSWER_ALL, r#"{"flood":6000,"size":1024}"#];
+        let builder = claude::Session::builder().settings(settings);
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        session.interrupt().await.expect("answered");
+        let report = session.close().await;
+        assert_played(&report);
+        assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.data_records, stats.unread, stats.stalls), (6000, 0, 0));
+    });
+}
