@@ -14,7 +14,10 @@ use agentpipe::{
     Agent, AgentCommand, ClosePolicy, CloseReason, Engine, ErrorKind, Event, ExitStatus, Limits,
     Record, Stats,
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, setrlimit,
+    waitid,
+};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
@@ -212,6 +215,8 @@ fn a_full_outbox_makes_the_writer_wait_and_a_dropped_send_sends_nothing() {
     let mut agent = spawn(&engine, fake(&[]).limits(limits));
     check_echo(&mut agent, "{}");
     kill_process(pid(&agent), Signal::STOP).expect("it lives");
+    // The signal only begins to stop it: on another core it goes on reading for a moment.
+    waitid(WaitId::Pid(pid(&agent)), WaitIdOptions::STOPPED).expect("it stops");
     let record = |number: usize| format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(1000));
     // The engine empties the outbox into the pipe until that is full, too.
     let (mut accepted, mut dropped) = (Vec::new(), 0);
