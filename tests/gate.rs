@@ -1,8 +1,10 @@
 //! `agentpipe gate` as a CI job sees it: exit codes, the one line of an error, the page.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -45,9 +47,17 @@ fn report(p99: f64) -> Value {
     json!({
         "schema": 1, "version": "0.1.0", "profile": "release", "kernel": "6.18.5",
         "arch": "x86_64", "cpu": "a | cpu", "cores": 2, "backend": "io_uring",
-        "scenarios": [{"name": "close_idle", "figures": figures,
+        "tier": "FLAGS",
+        "scenarios": [{"name": "close_idle", "group": "shutdown", "figures": figures,
             "counts": {"enters_per_record": 2.0}}],
     })
+}
+
+/// So many scenarios, each with a name of its own.
+fn many(count: usize) -> Value {
+    let figures = json!({"n": 1, "p50_us": 1, "p90_us": 1, "p99_us": 1, "max_us": 1});
+    let one = |index| json!({"name": format!("s{index}"), "group": "g", "figures": figures});
+    (0..count).map(one).collect()
 }
 
 fn code(output: &Output) -> Option<i32> {
@@ -133,7 +143,17 @@ fn a_hostile_report_exits_1_with_one_line() {
         (p50("NaN"), "not a bench report"),
         (p50("null"), "not a bench report"),
         (p50("1e999"), "not a bench report"),
-        (p50("-1"), "no finite number"),
+        (p50("-1"), "no number from 0"),
+        (p50("1e300"), "no number from 0"),
+        (p50(&"9".repeat(3_000_000)), "not a bench report"),
+        (whole.replacen("10.5", "10.5,\"p50_us\":1", 1), "duplicate field `p50_us`"),
+        (whole.replacen(":2.0}", ":2.0,\"enters_per_record\":0}", 1), "duplicate field `enters_"),
+        (whole.replacen("\"io_uring\"", &format!("{}1", "[".repeat(1_000_000)), 1), "not a bench"),
+        (with("ignored", json!(null)), "unknown field `ignored`"),
+        (with("schema", json!(u64::MAX)), "schema 18446744073709551615"),
+        (with("cores", json!(-2)), "not a bench report"),
+        (with("scenarios", many(40_000)), "more than 256 scenarios"),
+        (with("command", json!(vec!["x"; 100_000])), "more than 256"),
         (p50("50"), "do not ascend"),
         (whole.replace("close_idle", "a | b"), "a name"),
         ("{}".to_owned(), "missing field `schema`"),
@@ -153,8 +173,14 @@ fn a_hostile_limits_file_exits_1_with_one_line() {
         ("schema = 2\n[scenario.close_idle]\np50_us = 1\n", "schema 2"),
         ("schema = 1\n", "limits no scenario"),
         ("schema = 1\n[scenario.close_idle]\n", "no ceiling"),
-        ("schema = 1\n[scenario.close_idle]\np50_us = nan\n", "no finite number"),
-        ("schema = 1\n[scenario.close_idle]\np50_us = inf\n", "no finite number"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = nan\n", "no number from 0"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = inf\n", "no number from 0"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = 1e300\n", "no number from 0"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = -1\n", "no number from 0"),
+        ("schema = 1\n[scenario.close_idle]\np50_us = 1\np50_us = 2\n", "line 4: duplicate"),
+        ("schema = 99999999999999999999\n", "not a limits file"),
+        ("schema = 1\nbackend = 'iouring'\n", "backend is not one of io_uring, epoll"),
+        ("schema = 1\n[scenario.close_idle]\nratio_to_peer = 1\n", "no peer"),
         ("schema = 1\n[scenario.close_idle]\np51_us = 1\n", "unknown field `p51_us`"),
         ("schema = 1\n[scenario.close_idel]\np50_us = 1\n", "no such scenario"),
         ("schema = 1\n[scenario.close_idle]\nratio = 1\n", "no in-run limit"),
@@ -164,6 +190,44 @@ fn a_hostile_limits_file_exits_1_with_one_line() {
         let output = Case::new(text, &report(1e3).to_string()).gate(&[]);
         assert_eq!(code(&output), Some(1), "{says}");
         assert_one_line(&output, says);
+    }
+    let deep = [
+        format!("schema = {}1", "[".repeat(1_000_000)),
+        format!("{} = 1", ["a"; 500_000].join(".")),
+        format!("schema = 1\n[{}]\nx = 1\n", ["scenario"; 300_000].join(".")),
+        format!("schema = 1\n[scenario.{}]\np50_us = 1\n", "x".repeat(3_000_000)),
+    ];
+    for text in deep {
+        let start = Instant::now();
+        let output = Case::new(&text, &report(1e3).to_string()).gate(&[]);
+        assert_eq!(code(&output), Some(1), "{}", &text[..40]);
+        assert_one_line(&output, "limits.toml: ");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+}
+
+// Memory is bounded, too: it is judged in a process that may not have more.
+#[test]
+fn a_hostile_report_is_refused_in_64_mib() {
+    let whole = report(500.0).to_string();
+    let large = [
+        "[".repeat(4 << 20),
+        whole.replacen("10.5", &"9".repeat(4_000_000), 1),
+        whole.replacen("\"a | cpu\"", &format!("\"{}\"", "x".repeat(4_000_000)), 1),
+        whole.replacen("{\"schema\"", &format!("{{\"x\":{}1,\"schema\"", "[".repeat(3_000_000)), 1),
+        json!({"schema": 1, "scenarios": many(40_000)}).to_string(),
+    ];
+    for text in large {
+        let case = Case::new(LIMITS, &text);
+        let limit = format!("ulimit -v {} && exec \"$0\" \"$@\"", 64 << 10);
+        let output = Command::new("sh")
+            .args(["-c", &limit, env!("CARGO_BIN_EXE_agentpipe"), "gate"])
+            .args(["--limits", "limits.toml", "--report", "report.json"])
+            .current_dir(case.dir.path())
+            .output()
+            .expect("the shell runs");
+        assert_eq!(code(&output), Some(1), "{}: {output:?}", &text[..40]);
+        assert_one_line(&output, "report.json: ");
     }
 }
 
@@ -176,8 +240,15 @@ fn a_file_of_100_mb_a_missing_one_and_one_without_end_exit_1_with_one_line() {
     assert_eq!(code(&output), Some(1));
     assert_one_line(&output, "report.json: larger than the 4 MiB allowed");
     case.write("report.json", report(1e3).to_string().as_bytes());
-    for (path, says) in [("none.json", "No such file"), ("/dev/zero", "larger than"), (".", "dir")]
-    {
+    let made = Command::new("mkfifo").arg(case.path("fifo")).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (path, says) in [
+        ("none.json", "No such file"),
+        ("/dev/zero", "not a regular file"),
+        // Nobody writes to it: opening it as usual would wait for ever.
+        ("fifo", "not a regular file"),
+        (".", "a directory"),
+    ] {
         let output = case.gate(&["--baseline", path]);
         assert_eq!(code(&output), Some(1), "{path}");
         assert_one_line(&output, says);
@@ -199,15 +270,58 @@ fn dashboards_get_their_formats_and_the_exit_code_stays() {
     assert_eq!(page["close_idle"]["enters-per-record"]["value"], json!(2.0));
 }
 
-/// What docs/latency-ci.md tells people to copy is a limits file.
 #[test]
-fn the_limits_file_in_the_documentation_is_one() {
+fn a_report_comes_from_stdin_where_no_file_is_named() {
+    let case = Case::new(LIMITS, "");
+    for (p99, status) in [(500.0, 0), (501.0, 3)] {
+        let mut gate = Command::new(env!("CARGO_BIN_EXE_agentpipe"))
+            .current_dir(case.dir.path())
+            .args(["gate", "--limits", "limits.toml"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let mut stdin = gate.stdin.take().expect("piped");
+        stdin.write_all(report(p99).to_string().as_bytes()).expect("written");
+        drop(stdin);
+        assert_eq!(gate.wait().expect("it ends").code(), Some(status));
+    }
+}
+
+// A peer that is not what it was is a regression like any other.
+#[test]
+fn a_ratio_to_the_peer_above_its_ceiling_is_a_breach() {
+    let mut slow = report(500.0);
+    let figures = slow["scenarios"][0]["figures"].clone();
+    slow["scenarios"][0]["peer"] = json!({"what": "others", "figures": figures});
+    slow["scenarios"][0]["ratio_to_peer"] = json!(1.0);
+    let limits = "schema = 1\n[scenario.close_idle]\nratio_to_peer = 0.5\n";
+    let output = Case::new(limits, &slow.to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(3));
+    assert_one_line(&output, "close_idle ratio_to_peer: 1.00 is above the limit of 0.50");
+    // One that does not follow from the medians was not measured.
+    slow["scenarios"][0]["ratio_to_peer"] = json!(0.4);
+    let output = Case::new(limits, &slow.to_string()).gate(&[]);
+    assert_eq!(code(&output), Some(1));
+    assert_one_line(&output, "the ratio to its peer does not follow");
+}
+
+#[test]
+fn the_starting_limits_and_those_in_the_documentation_are_limits_files() {
     let page = include_str!("../docs/latency-ci.md");
     let (_, rest) = page.split_once("```toml\n").expect("a sample");
     let (sample, _) = rest.split_once("```").expect("it ends");
     assert!(sample.contains("[scenario.close_idle]"), "{sample}");
-    // It is read whole before the report is: another scenario is missing first.
-    let output = Case::new(sample, &report(1e3).to_string()).gate(&[]);
-    assert_eq!(code(&output), Some(1));
-    assert_one_line(&output, "the report has no such scenario");
+    let printed = Command::new(env!("CARGO_BIN_EXE_agentpipe"))
+        .args(["gate", "--print-limits"])
+        .output()
+        .expect("the program runs");
+    assert_eq!(code(&printed), Some(0));
+    for text in [sample, &stdout(&printed)] {
+        // It is read whole before the report is: another scenario is missing first.
+        let output = Case::new(text, &report(1e3).to_string()).gate(&[]);
+        assert_eq!(code(&output), Some(1));
+        assert_one_line(&output, "the report has no such scenario");
+    }
 }

@@ -1,5 +1,6 @@
 //! F5, bench: a report as one page that names nothing outside itself.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::cli::report::{Report, Scenario};
@@ -19,7 +20,7 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:40px 0 10px}\
 p{margin:6px 0}.soft,figcaption{color:var(--soft)}\
 .legend span{margin-right:22px;white-space:nowrap}\
 .legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:7px}\
-figure{margin:0;padding:14px 18px 8px;background:var(--card);border:1px solid var(--line);\
+figcaption{font-size:13px;padding:2px 0 6px}figure{margin:0;padding:14px 18px 8px;background:var(--card);border:1px solid var(--line);\
 border-radius:10px}svg{width:100%;height:auto;display:block}\
 svg text{font:12px system-ui,'DejaVu Sans',sans-serif;fill:var(--ink)}\
 .grid{stroke:var(--line)}svg .tick{text-anchor:middle;fill:var(--soft)}\
@@ -30,7 +31,7 @@ svg .name{text-anchor:end;font-weight:600}svg .value{text-anchor:end;fill:var(--
 .wide{overflow-x:auto}table{border-collapse:collapse;margin:14px 0;font-size:13.5px;width:100%}\
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);\
 font-variant-numeric:tabular-nums;white-space:nowrap}\
-th{color:var(--soft);font-weight:500}th:first-child,td:first-child,.text th,.text td{text-align:left}\
+th{color:var(--soft);font-weight:500;white-space:normal}th:first-child,td:first-child,.text th,.text td{text-align:left}\
 .text td{white-space:normal;vertical-align:top}.text td:first-child{white-space:nowrap}";
 
 /// What each group is about; another one is shown by its name.
@@ -96,20 +97,45 @@ fn section(page: &mut String, group: &str, members: &[&Scenario]) {
             ),
         );
     }
-    page.push_str("</table></div>\n<div class=\"wide\"><table class=\"text\"><tr><th>scenario<th>limit<th>peer<th>counts</tr>\n");
+    page.push_str("</table></div>\n");
+    counted(page, members);
+    page.push_str(
+        "<div class=\"wide\"><table class=\"text\"><tr><th>scenario<th>limit<th>peer</tr>\n",
+    );
     for it in members {
         let what = |what: Option<&str>| text(what.unwrap_or_default());
-        let counts = it.counts.iter().map(|(name, value)| format!("{} {value:.3}", text(name)));
         put(
             page,
             format_args!(
-                "<tr><td>{}<td>{}<td>{}<td>{}</tr>",
+                "<tr><td>{}<td>{}<td>{}</tr>",
                 text(&it.name),
                 what(it.limit.as_ref().map(|it| it.what.as_str())),
                 what(it.peer.as_ref().map(|it| it.what.as_str())),
-                counts.collect::<Vec<_>>().join("<br>"),
             ),
         );
+    }
+    page.push_str("</table></div>\n");
+}
+
+/// The counts of a group, a column each.
+fn counted(page: &mut String, members: &[&Scenario]) {
+    let names: BTreeSet<&String> = members.iter().flat_map(|it| it.counts.keys()).collect();
+    if names.is_empty() {
+        return;
+    }
+    page.push_str("<div class=\"wide\"><table><tr><th>scenario");
+    for name in &names {
+        put(page, format_args!("<th>{}", text(&name.replace('_', " "))));
+    }
+    page.push_str("</tr>\n");
+    for it in members.iter().filter(|it| !it.counts.is_empty()) {
+        put(page, format_args!("<tr><td>{}", text(&it.name)));
+        for name in &names {
+            let count =
+                it.counts.get(*name).map_or_else(String::new, |count| format!("{count:.3}"));
+            put(page, format_args!("<td>{count}"));
+        }
+        page.push_str("</tr>\n");
     }
     page.push_str("</table></div>\n");
 }

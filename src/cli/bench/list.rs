@@ -120,8 +120,8 @@ const fn throughput(name: &'static str, record_bytes: u64, records: u64) -> Scen
         peer: Some("std BufReader, a Vec for each line"),
         records,
         record_bytes,
-        // A sample of the largest takes as long as ten of the others.
-        thin: if record_bytes >= 1 << 20 { 2 } else { 1 },
+        // A sample of the largest takes as long as several of the others.
+        thin: if record_bytes >= 1 << 20 { 3 } else { 1 },
         open: throughput::open,
         ..CLOSE
     }

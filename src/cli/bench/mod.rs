@@ -63,7 +63,7 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
 
     /// How often each is measured; the slow ones 2 to 10 times less often
-    #[arg(long, value_name = "N", default_value_t = 30,
+    #[arg(long, value_name = "N", default_value_t = 20,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
 
