@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-const RECORD: &str = r#"{"type":"ping","id":1,"text":"a record of about a hundred bytes, such as a tool's small answer"}"#;
+const RECORD: &str = r#"{"type":"ping","id":1,"text":"a hundred bytes, such as a tool's small answer has, give or take"}"#;
 
 fn command() -> AgentCommand {
     AgentCommand::new(support::AGENT).arg("fake")

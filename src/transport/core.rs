@@ -229,8 +229,11 @@ impl Core {
         for slot in &touched {
             if let Some(agent) = self.agents.get_mut(*slot) {
                 agent.carry_out(&mut *self.io, &mut self.arena, now);
+                self.tally.advance(&mut agent.tallied, &agent.intake.stats);
             }
         }
+        // Who sees a record finds it counted.
+        self.tally.publish(&self.io.counters(), now);
         self.reap(&touched, now);
         for slot in touched.drain(..) {
             self.settle_one(slot, now);
@@ -258,6 +261,7 @@ impl Core {
             return;
         }
         agent.deliver(&mut *self.io);
+        self.tally.advance(&mut agent.tallied, &agent.intake.stats);
         let deadline = agent.deadline();
         self.arm(slot, deadline);
     }

@@ -36,6 +36,9 @@ fn two_thousand_agents_answer_and_leave_nothing() {
     assert!(limit > 4 * AGENTS as u64 + 100, "RLIMIT_NOFILE is {limit}: raise it for this test");
     let before_engine = (open_descriptors(), children(), threads());
     let engine = engine();
+    // A thread names itself a moment after it is there.
+    let named = || threads().iter().filter(|name| name.starts_with("agentpipe-")).count();
+    super::wait_until("the engine's threads have their names", || named() == 3);
     let (descriptors, own_threads) = (open_descriptors(), threads());
 
     let begun = Instant::now();
@@ -112,7 +115,9 @@ fn a_thousand_aborts_in_one_turn_all_end() {
     }
     assert_eq!((stats.io.stale, children()), (0, 0));
     // Per agent a cancel and a close for each of four ends.
-    assert_eq!(stats.io.submitted - before.submitted, 8000, "{stats}");
+    // The doorbell may have been rung and be watched again.
+    let submitted = stats.io.submitted - before.submitted;
+    assert!((8000..=8001).contains(&submitted), "{submitted}: {stats}");
     drop(agents);
     drop(engine);
     assert!(open_descriptors() < descriptors);

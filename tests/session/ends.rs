@@ -209,10 +209,8 @@ fn a_close_waits_for_no_handler() {
 fn a_deadline_holds_while_the_agent_does_not_read() {
     // Weakness 16: the deadline began only after the write, and the write to a full pipe had none.
     wait(async {
-        let command = dialogue(&[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, r#"{"delay":60000}"#])
-            .limits(Limits::new().outbox_high(64 << 10));
-        // Rules answer during a delay: this agent must not even read.
-        let deaf = command.args(["--never-read-stdin"]);
+        // A delay without a rule reads nothing.
+        let deaf = dialogue(&[r#"{"delay":60000}"#]).limits(Limits::new().outbox_high(64 << 10));
         let session =
             claude::Session::builder().attach(engine().spawn(deaf).await.expect("spawns"));
         let session = session.expect("attached");

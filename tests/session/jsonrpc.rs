@@ -87,6 +87,7 @@ fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
 fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
     let (sender, dropped) = mpsc::channel();
     let builder = Session::builder().cancellation(Cancellation::Mcp).handle("slow", move |_| {
+        sender.send("running").expect("somebody listens");
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;
@@ -98,6 +99,7 @@ fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
             builder,
             &[
                 r#"{"send":{"jsonrpc":"2.0","id":9,"method":"slow"}}"#,
+                r#"{"expect":{"method":"it runs"}}"#,
                 r#"{"send":{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":8}}}"#,
                 r#"{"send":{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}}"#,
                 r#"{"quiet":30}"#,
@@ -105,6 +107,8 @@ fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
             ],
         )
         .await;
+        assert_eq!(dropped.recv_timeout(SOON), Ok("running"));
+        session.notify("it runs", ()).await.expect("sent");
         assert!(session.next_record().await.is_some());
         assert_eq!(dropped.recv_timeout(SOON), Ok("dropped"));
         assert_eq!(session.as_session().session_stats().serving, 0);
@@ -168,6 +172,7 @@ fn tables_have_limits_and_say_so() {
                 r#"{"repeat":3,"steps":[{"send":{"jsonrpc":"2.0","id":"${i}","method":"slow"}}]}"#,
                 r#"{"send":{"jsonrpc":"2.0","id":"one too many","method":"slow"}}"#,
                 r#"{"expect":{"id":"one too many","error":{"code":-32603}}}"#,
+                r#"{"send":{"jsonrpc":"2.0","method":"your turn"}}"#,
                 r#"{"expect":{"method":"x"}}"#,
                 r#"{"expect":{"method":"x"}}"#,
                 r#"{"send":{"jsonrpc":"2.0","method":"over"}}"#,
@@ -175,13 +180,11 @@ fn tables_have_limits_and_say_so() {
             ],
         )
         .await;
+        let why = || session.as_session().why_ended();
+        assert!(session.next_record().await.is_some(), "{:?}", why());
         let two = async { tokio::join!(session.request("x", ()), session.request("x", ())) };
         let third = async {
-            assert!(
-                session.next_record().await.is_some(),
-                "{:?}",
-                session.as_session().why_ended()
-            );
+            assert!(session.next_record().await.is_some(), "{:?}", why());
             let error = session.request("x", ()).await.expect_err("too many");
             let stats = session.as_session().session_stats();
             (error, stats, session.close().await)

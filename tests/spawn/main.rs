@@ -91,7 +91,9 @@ fn a_hanging_exec_holds_up_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let programs: Vec<PathBuf> = (0..3).map(|n| folder.path().join(format!("agent{n}"))).collect();
     for program in &programs {
-        fs::copy("/bin/cat", program).expect("copied");
+        // By another process: a child of another test could hold our descriptor for writing, and a
+        // program that is open for writing cannot be run.
+        assert!(Command::new("cp").arg("/bin/cat").arg(program).status().expect("cp").success());
     }
     let engine = engine();
     let mut before = engine.spawn_blocking(fake(&[])).expect("spawns");

@@ -20,7 +20,8 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:40px 0 10px}\
 p{margin:6px 0}.soft,figcaption{color:var(--soft)}\
 .legend span{margin-right:22px;white-space:nowrap}\
 .legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:7px}\
-figcaption{font-size:13px;padding:2px 0 6px}figure{margin:0;padding:14px 18px 8px;background:var(--card);border:1px solid var(--line);\
+figcaption{font-size:13px;padding:2px 0 6px}figure{margin:0;padding:14px 18px 8px;\
+background:var(--card);border:1px solid var(--line);\
 border-radius:10px}svg{width:100%;height:auto;display:block}\
 svg text{font:12px system-ui,'DejaVu Sans',sans-serif;fill:var(--ink)}\
 .grid{stroke:var(--line)}svg .tick{text-anchor:middle;fill:var(--soft)}\
@@ -31,7 +32,8 @@ svg .name{text-anchor:end;font-weight:600}svg .value{text-anchor:end;fill:var(--
 .wide{overflow-x:auto}table{border-collapse:collapse;margin:14px 0;font-size:13.5px;width:100%}\
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);\
 font-variant-numeric:tabular-nums;white-space:nowrap}\
-th{color:var(--soft);font-weight:500;white-space:normal}th:first-child,td:first-child,.text th,.text td{text-align:left}\
+th{color:var(--soft);font-weight:500;white-space:normal}\
+th:first-child,td:first-child,.text th,.text td{text-align:left}\
 .text td{white-space:normal;vertical-align:top}.text td:first-child{white-space:nowrap}";
 
 /// What each group is about; another one is shown by its name.
@@ -50,7 +52,8 @@ pub(super) fn page(report: &Report) -> String {
          <title>agentpipe bench</title><style>{STYLE}</style></head><body>\n\
          <h1>agentpipe bench</h1>\n<p class=\"soft\">{}</p>\n<p class=\"soft\">{}</p>\n\
          <p class=\"legend\"><span class=\"ours\"><i style=\"background:var(--c)\"></i>agentpipe</span>\
-         <span class=\"limit\"><i style=\"background:var(--c)\"></i>limit: the least that the kernel needs</span>\
+         <span class=\"limit\"><i style=\"background:var(--c)\"></i>\
+         limit: the least that the kernel needs</span>\
          <span class=\"peer\"><i style=\"background:var(--c)\"></i>peer: what others do</span></p>\n",
         text(&headline(report)),
         text(&report.features),

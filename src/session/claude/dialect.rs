@@ -60,7 +60,8 @@ pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
     let rest = body.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     let comma = if rest == b"}" { "" } else { "," };
     let mut out = format!(
-        "{{\"type\":\"control_request\",\"request_id\":\"{PREFIX}{id}\",\"request\":{{\"subtype\":{subtype}{comma}"
+        "{{\"type\":\"control_request\",\"request_id\":\"{PREFIX}{id}\",\
+         \"request\":{{\"subtype\":{subtype}{comma}"
     )
     .into_bytes();
     out.extend_from_slice(rest);

@@ -33,9 +33,10 @@ fn a_control_request_carries_its_body_beside_the_subtype() {
 
 #[test]
 fn answers_find_their_request_whatever_they_look_like() {
-    let ok = read(
-        r#"{"type":"control_response","response":{"subtype":"success","request_id":"req_7","response":{"a": 1}}}"#,
-    );
+    let ok = read(concat!(
+        r#"{"type":"control_response","response":{"subtype":"success","#,
+        r#""request_id":"req_7","response":{"a": 1}}}"#
+    ));
     let Incoming::Reply { id: Some(7), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
     assert_eq!(body.as_bytes(), b"{\"a\": 1}");
     let bare = read(
@@ -98,12 +99,19 @@ fn an_answer_carries_the_id_as_it_came() {
         assert_eq!((&*wire.0, &*method), (id, "x"));
         assert_eq!(body.as_bytes(), br#"{"subtype":"x","k":1}"#);
         let wanted = format!(
-            r#"{{"type":"control_response","response":{{"subtype":"success","request_id":{id},"response":{{}}}}}}"#
+            concat!(
+                r#"{{"type":"control_response","response":{{"subtype":"success","#,
+                r#""request_id":{id},"response":{{}}}}}}"#
+            ),
+            id = id
         );
         assert_eq!(text(Control.answer(&wire, Ok(b"{}"))), wanted);
     }
     let id = WireId("\"a\"".into());
-    let wanted = r#"{"type":"control_response","response":{"subtype":"error","request_id":"a","error":"n\no"}}"#;
+    let wanted = concat!(
+        r#"{"type":"control_response","response":{"subtype":"error","#,
+        r#""request_id":"a","error":"n\no"}}"#
+    );
     assert_eq!(text(Control.answer(&id, Err(&Failure::new("n\no")))), wanted);
 }
 
@@ -214,11 +222,17 @@ fn the_last_error_is_told_in_its_own_words() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     /// Fuzz: whatever comes, reading it neither panics nor invents an id.
     #[test]
-    fn any_text_can_be_read(text in r#"\{"type":"(control_(request|response|cancel_request)|result|system)"(,"(request_id|request|response|subtype|task_id|patch|is_error)":("[a-z_0-9]{0,4}"|null|7|\{("subtype":"x"|"request_id":"req_1")?\})){0,5}\}"#) {
+    fn any_text_can_be_read(text in concat!(
+        r#"\{"type":"(control_(request|response|cancel_request)|result|system)"#,
+        r#""(,"(request_id|request|response|subtype|task_id|patch|is_error)":"#,
+        r#"("[a-z_0-9]{0,4}"|null|7|\{("subtype":"x"|"request_id":"req_1")?\})){0,5}\}"#
+    )) {
         let incoming = read(&text);
         if let Incoming::Request { id, .. } | Incoming::Cancel { id } = &incoming {
             prop_assert!(text.contains(&*id.0));

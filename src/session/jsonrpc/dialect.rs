@@ -187,8 +187,12 @@ fn failure(record: &Record, error: &RawValue) -> Failure {
 
 impl Dialect for JsonRpc {
     fn read(&self, record: &Record) -> Incoming {
-        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(record.as_bytes()) else {
+        // A derived struct reads an array, too: field by field.
+        if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
             return batch(record);
+        }
+        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(record.as_bytes()) else {
+            return Incoming::Data;
         };
         if let Some(method) = &wire.method {
             return self.called(record, method, &wire);

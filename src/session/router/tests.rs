@@ -210,7 +210,8 @@ impl Bench {
     }
 
     /// Whatever is still open ends now, and everything has had exactly one outcome.
-    fn finish(mut self) {
+    /// How many requests of ours there were; each has had its one outcome.
+    fn finish(mut self) -> usize {
         self.apply(Op::EndOurs);
         self.apply(Op::EndTheirs);
         assert!(self.outcomes.iter().all(|count| *count == 1), "{:?}", self.outcomes);
@@ -218,6 +219,7 @@ impl Bench {
         let left = (self.router.pending(), self.router.serving(), self.router.serving_bytes);
         assert_eq!(left, (0, 0, 0));
         assert!(self.router.deadlines.is_empty() && self.router.ids.is_empty());
+        self.outcomes.len()
     }
 }
 
@@ -276,11 +278,12 @@ proptest! {
     fn random_events_give_each_request_one_outcome(
         ops in prop::collection::vec(any_op(), 0..200)
     ) {
-        let mut bench = Bench::new();
+        let (count, mut bench) = (ops.len(), Bench::new());
         for op in ops {
             bench.apply(op);
         }
-        bench.finish();
+        let requests = bench.finish();
+        prop_assert!(requests <= count, "{requests} outcomes of {count} events");
     }
 }
 
