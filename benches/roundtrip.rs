@@ -20,7 +20,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-const RECORD: &str = r#"{"type":"ping","id":1,"text":"a hundred bytes, such as a tool's small answer has, give or take"}"#;
+const RECORD: &str =
+    r#"{"type":"ping","id":1,"text":"a hundred bytes, such as a small answer of a tool has"}"#;
 
 fn command() -> AgentCommand {
     AgentCommand::new(support::AGENT).arg("fake")

@@ -80,24 +80,6 @@ fn abort_all(engine: &Engine, count: usize) -> Duration {
     let aborts: Vec<_> = agents.iter().map(|agent| Box::pin(agent.abort())).collect();
     let reports = pollster::block_on(join_all(aborts));
     let took = start.elapsed();
-    if std::env::var_os("SCALE_DEBUG").is_some() {
-        let mut stages = std::collections::BTreeMap::<String, (usize, Duration)>::new();
-        for report in &reports {
-            *stages.entry(format!("by {} {}", report.stage(), report.exit())).or_default() = {
-                let e = stages
-                    .get(&format!("by {} {}", report.stage(), report.exit()))
-                    .copied()
-                    .unwrap_or_default();
-                (e.0 + 1, e.1.max(report.total()))
-            };
-            for (s, d) in report.stages() {
-                let e = stages.entry(s.to_string()).or_default();
-                e.0 += 1;
-                e.1 = e.1.max(*d);
-            }
-        }
-        eprintln!("{took:?} {stages:#?} {:?}", engine.counters_blocking());
-    }
     assert_eq!(reports.len(), count);
     took
 }

@@ -37,6 +37,7 @@ fn spawn(engine: &Engine, command: &AgentCommand) -> Agent {
 const ALONE: &str = "AGENTPIPE_TEST_ALONE";
 
 /// True in the process of its own. Else runs it there, and asserts that the test ran and passed.
+#[expect(clippy::print_stdout, reason = "the figures of the process that ran it")]
 fn alone(test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;

@@ -78,7 +78,10 @@ fn an_answer_that_comes_just_before_the_end_is_delivered() {
             let steps = [
                 HANDSHAKE,
                 r#"{"expect":{"request_id":"${id}","request":{"subtype":"interrupt"}}}"#,
-                r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{"n":1}}}}"#,
+                concat!(
+                    r#"{"send":{"type":"control_response","response":{"subtype":"success","#,
+                    r#""request_id":"${id}","response":{"n":1}}}}"#
+                ),
                 r#"{"exit":0}"#,
             ];
             let session = start(&engine(), &steps).await;
@@ -93,7 +96,10 @@ fn an_agent_that_ends_before_its_handshake_fails_the_start_and_leaves_nothing() 
     // 0 took the whole 60 s.
     let engine = engine();
     let refuses = r#"{"expect":{"request_id":"${id}"}}"#;
-    let refusal = r#"{"send":{"type":"control_response","response":{"subtype":"error","request_id":"${id}","error":"bad hooks"}}}"#;
+    let refusal = concat!(
+        r#"{"send":{"type":"control_response","response":{"subtype":"error","#,
+        r#""request_id":"${id}","error":"bad hooks"}}}"#
+    );
     let lives_on = r#"{"delay":60000}"#;
     for (steps, kind, words) in [
         (&[r#"{"stderr":"no login"}"#, r#"{"exit":0}"#][..], ErrorKind::Closed, "no login"),
@@ -192,7 +198,11 @@ fn a_close_waits_for_no_handler() {
     let builder = claude::Session::builder()
         .mcp_server("a", |_| std::future::pending::<Result<(), Failure>>())
         .can_use_tool(|_| std::future::pending());
-    let ask = r#"{"repeat":8,"steps":[{"send":{"type":"control_request","request_id":"${i}","request":{"subtype":"mcp_message","server_name":"a","message":{"jsonrpc":"2.0","id":1,"method":"tools/call"}}}}]}"#;
+    let ask = concat!(
+        r#"{"repeat":8,"steps":[{"send":{"type":"control_request","request_id":"${i}","#,
+        r#""request":{"subtype":"mcp_message","server_name":"a","#,
+        r#""message":{"jsonrpc":"2.0","id":1,"method":"tools/call"}}}}]}"#
+    );
     let steps = [HANDSHAKE, ask, r#"{"send":{"type":"system"}}"#, r#"{"expect_end":true}"#];
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
@@ -235,7 +245,10 @@ fn a_close_in_the_middle_of_a_turn_interrupts_it_first() {
         r#"{"expect":{"type":"user"}}"#,
         r#"{"send":{"type":"assistant","message":{"content":[]}}}"#,
         r#"{"expect":{"type":"control_request","request_id":"${id}","request":{"subtype":"interrupt"}}}"#,
-        r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{}}}}"#,
+        concat!(
+            r#"{"send":{"type":"control_response","response":{"subtype":"success","#,
+            r#""request_id":"${id}","response":{}}}}"#
+        ),
         r#"{"send":{"type":"result","subtype":"error_during_execution","is_error":true,"session_id":"s"}}"#,
         r#"{"expect_end":true}"#,
         r#"{"exit":1}"#,

@@ -15,10 +15,19 @@ async fn start(builder: Builder, steps: &[&str]) -> Session {
 }
 
 const HANDSHAKE: [&str; 4] = [
-    r#"{"expect":{"jsonrpc":"2.0","id":"${id}","method":"initialize","params":{"protocolVersion":"2025-06-18"}}}"#,
+    concat!(
+        r#"{"expect":{"jsonrpc":"2.0","id":"${id}","method":"initialize","#,
+        r#""params":{"protocolVersion":"2025-06-18"}}}"#
+    ),
     r#"{"send":{"jsonrpc":"2.0","id":"${id}","result":{"capabilities":{}}}}"#,
-    r#"{"expect":{"jsonrpc":"2.0","id":"${absent}","method":"notifications/initialized","params":"${absent}"}}"#,
-    r#"{"on":{"id":"${id}","method":"tools/list"},"send":{"jsonrpc":"2.0","id":"${id}","result":{"tools":[{"name":"add"}]}}}"#,
+    concat!(
+        r#"{"expect":{"jsonrpc":"2.0","id":"${absent}","#,
+        r#""method":"notifications/initialized","params":"${absent}"}}"#
+    ),
+    concat!(
+        r#"{"on":{"id":"${id}","method":"tools/list"},"send":{"jsonrpc":"2.0","#,
+        r#""id":"${id}","result":{"tools":[{"name":"add"}]}}}"#
+    ),
 ];
 
 #[test]
@@ -64,7 +73,10 @@ fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
                 r#"{"send":{"jsonrpc":"2.0","id":1.50,"method":"fail"}}"#,
                 r#"{"expect":{"id":1.50,"error":{"code":7,"message":"no"}}}"#,
                 r#"{"send":{"jsonrpc":"2.0","id":2,"method":"panic"}}"#,
-                r#"{"expect":{"id":2,"error":{"code":-32603,"message":"the handler panicked: a bug of the host"}}}"#,
+                concat!(
+                    r#"{"expect":{"id":2,"error":{"code":-32603,"#,
+                    r#""message":"the handler panicked: a bug of the host"}}}"#
+                ),
                 r#"{"send":{"jsonrpc":"2.0","id":3,"method":"huge"}}"#,
                 r#"{"expect":{"id":3,"error":{"code":-32603}}}"#,
                 r#"{"send":{"jsonrpc":"2.0","id":4,"method":"none"}}"#,

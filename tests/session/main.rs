@@ -16,10 +16,18 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 const SOON: Duration = Duration::from_secs(10);
 
 /// A control request of the host is answered with an empty success.
-const ANSWER_ALL: &str = r#"{"on":{"type":"control_request","request_id":"${id}"},"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{}}}}"#;
+const ANSWER_ALL: &str = concat!(
+    r#"{"on":{"type":"control_request","request_id":"${id}"},"#,
+    r#""send":{"type":"control_response","response":{"subtype":"success","#,
+    r#""request_id":"${id}","response":{}}}}"#
+);
 /// The handshake, as two steps.
-const HANDSHAKE: &str = r#"{"expect":{"type":"control_request","request_id":"${handshake}","request":{"subtype":"initialize"}}}
-{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${handshake}","response":{"commands":[]}}}}"#;
+const HANDSHAKE: &str = concat!(
+    r#"{"expect":{"type":"control_request","request_id":"${handshake}","request":{"subtype":"initialize"}}}"#,
+    "\n",
+    r#"{"send":{"type":"control_response","response":{"subtype":"success","#,
+    r#""request_id":"${handshake}","response":{"commands":[]}}}}"#
+);
 const RESULT: &str =
     r#"{"send":{"type":"result","subtype":"success","is_error":false,"session_id":"s"}}"#;
 

@@ -17,7 +17,9 @@ pub(crate) struct Lease {
 impl Lease {
     /// On a file that nobody has open. The kernel gives it up after `fs.lease-break-time` (45 s).
     pub(crate) fn take(path: &Path) -> Self {
-        let file = File::options().read(true).write(true).open(path).expect("ours");
+        // For reading: a program that somebody has open for writing cannot be run, and the exec goes
+        // on a moment before a descriptor that is being closed is closed.
+        let file = File::open(path).expect("ours");
         let set = |command, value: i32| {
             // SAFETY: passes numbers only; the descriptor is open.
             let done = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };

@@ -123,6 +123,7 @@ fn a_hanging_exec_holds_up_nobody() {
 }
 
 /// A host that spawns from a thread that ends, says who the agent is, and waits to be killed.
+#[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
     let engine = engine();
     let command =
@@ -212,7 +213,7 @@ impl Cgroups {
         while let Some(event) = agent.next_blocking() {
             if let agentpipe::Event::Noise(sample) = event {
                 let line = String::from_utf8_lossy(sample.head()).into_owned();
-                path = path.or(line.strip_prefix("0::").map(str::to_owned));
+                path = path.or_else(|| line.strip_prefix("0::").map(str::to_owned));
             }
         }
         agent.closed_blocking();

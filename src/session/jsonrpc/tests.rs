@@ -117,11 +117,16 @@ fn no_params_are_no_params() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     /// Fuzz: whatever comes, reading it neither panics nor invents an id.
     #[test]
-    fn any_text_can_be_read(text in r#"[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]|null|"requestId"){0,40}[\}\]]?"#) {
+    fn any_text_can_be_read(text in concat!(
+        r#"[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]"#,
+        r#"|null|"requestId"){0,40}[\}\]]?"#
+    )) {
         for dialect in [&PLAIN, &LSP, &MCP] {
             if let Incoming::Request { id, .. } | Incoming::Cancel { id } = read(dialect, &text) {
                 prop_assert!(text.contains(&*id.0));
