@@ -1,7 +1,7 @@
 //! Floor 1. Child processes: spawn at vfork cost, signal the group, reap once. It never waits
 //! for an agent, and knows nothing of rings and frames.
 //!
-//! - [`spawn()`]: checks the command, makes the pipes, clones, execs. Every failure has a cause,
+//! - `spawn`: checks the command, makes the pipes, clones, execs. Every failure has a cause,
 //!   and leaves no descriptor and no zombie behind.
 //! - [`Spawner`]: the thread that does it, so that a slow search or exec stalls nobody.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are

@@ -139,7 +139,9 @@ fn spawn_costs_the_same_in_a_big_process() {
     let big = fastest(&plain);
     assert_eq!(touched[touched.len() - 1], 1);
     println!("fastest spawn: {small:?}, with 256 MiB: {big:?}");
-    assert!(big <= small * 5, "{small:?} became {big:?}");
+    // A fork takes more than twice this; less is a busy machine.
+    let most_of = |usual: Duration| (usual * 5).max(Duration::from_millis(5));
+    assert!(big <= most_of(small), "{small:?} became {big:?}");
     let most = plain
         .clone()
         .env("PATH", "/nowhere:/usr/bin:/bin")
@@ -152,7 +154,7 @@ fn spawn_costs_the_same_in_a_big_process() {
     for command in options {
         let took = fastest(&command);
         println!("{took:?}: {command:?}");
-        assert!(took <= big * 5, "{big:?} became {took:?} with {command:?}");
+        assert!(took <= most_of(big), "{big:?} became {took:?} with {command:?}");
     }
     assert_eq!(touched[touched.len() / 2], 1);
 }
