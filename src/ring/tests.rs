@@ -15,6 +15,7 @@ mod writing;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::setup::LADDER;
@@ -26,6 +27,21 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Long enough for what is wrongly in flight to show itself.
 const QUIET: Duration = Duration::from_millis(30);
+
+/// The reader is gone: the writer gets EPIPE. True if it did at once. A child that another test is
+/// just spawning holds copies of all our pipes until its exec; that is waited for.
+fn must_break(write: &OwnedFd) -> bool {
+    let epipe = || rustix::io::write(write, b"x") == Err(rustix::io::Errno::PIPE);
+    if epipe() {
+        return true;
+    }
+    let limit = Timespec::try_from(LIMIT).expect("a time");
+    // Errors need not be asked for.
+    let polled = poll(&mut [PollFd::new(write, PollFlags::empty())], Some(&limit));
+    assert_eq!(polled, Ok(1), "the pipe still has a reader");
+    assert!(epipe());
+    false
+}
 
 /// A completion with its bytes taken and its errors as numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -250,7 +250,7 @@ fn child_that_cannot_be_killed_is_not_waited_for_without_limit() {
     dropper.join().expect("no panic");
     assert!(begun.elapsed() < PATIENCE, "it waited for what it could not kill");
     // As root it is still there; else it could be killed, and is reaped.
-    let killed = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    let killed = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     assert_eq!(killed.is_ok(), rustix::process::geteuid().is_root());
     if killed.is_ok() {
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("waitid").expect("a status");

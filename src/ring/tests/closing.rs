@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn epipe(write: &OwnedFd) -> bool {
-    rustix::io::write(write, b"x") == Err(rustix::io::Errno::PIPE)
-}
-
 /// A pending read holds the pipe: closed without a cancel, the child would write into it for
 /// ever. The moment we are told it is closed, its writer gets EPIPE.
 #[test]
@@ -18,7 +14,7 @@ fn close_with_a_pending_read_gives_the_writer_epipe() {
         }
         rig.ring.close(&[end]);
         rig.until("closed", |seen| count(seen, closed) == 1);
-        assert!(epipe(&write), "armed {armed}");
+        must_break(&write);
         assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
         assert_eq!(rig.ring.in_kernel(), 0);
         rig.seen.clear();
@@ -35,7 +31,7 @@ fn close_with_nothing_pending_closes() {
     put(&write, b"never read");
     rig.ring.close(&[end]);
     rig.until("closed", |seen| count(seen, closed) == 1);
-    assert!(epipe(&write));
+    must_break(&write);
     assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
     assert_eq!(rig.ring.closed_by_hand, 0);
 }
@@ -88,8 +84,8 @@ fn all_ends_of_a_close_go_in_one_submission() {
     assert_eq!(after.submitted, before.submitted + 6);
     assert_eq!(after.enters, before.enters + 1);
     rig.until("closed", |seen| count(seen, closed) == 3);
-    assert!(epipe(&out_write));
-    assert!(epipe(&err_write));
+    must_break(&out_write);
+    must_break(&err_write);
     assert_eq!(get(&input_read), (Vec::new(), true));
 }
 
@@ -142,7 +138,7 @@ fn data_racing_a_close_leaks_no_buffer() {
         put(&write, b"racing");
         rig.ring.close(&[end]);
         rig.until("closed", |seen| count(seen, closed) == round as usize + 1);
-        assert!(epipe(&write));
+        must_break(&write);
     }
     assert_eq!(rig.ring.counters().buffers_free, 2);
     assert_eq!(count(&rig.seen, closed), 100);
