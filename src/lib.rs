@@ -127,6 +127,14 @@ pub mod _docs {
     #[doc = include_str!("../docs/fake.md")]
     pub mod fake {}
 
+    #[doc = include_str!("../docs/sessions.md")]
+    pub mod sessions {}
+
+    #[cfg(feature = "tokio-uring")]
+    #[doc = "[close.md]: crate::_docs::close\n\n"]
+    #[doc = include_str!("../docs/local.md")]
+    pub mod local {}
+
     #[doc = include_str!("../docs/unsafe.md")]
     pub mod unsafe_code {}
 }
