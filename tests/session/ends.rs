@@ -167,6 +167,7 @@ fn close_and_shutdown_fail_what_is_pending_at_once() {
 fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
     let (sender, dropped) = mpsc::channel();
     let builder = jsonrpc::Session::builder().handle("slow", move |_| {
+        sender.send("running").expect("somebody listens");
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;
@@ -181,6 +182,7 @@ fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
     ];
     let session = wait(builder.start(&engine, dialogue(&steps))).expect("starts");
     assert!(wait(session.next_record()).is_some());
+    assert_eq!(dropped.recv_timeout(SOON), Ok("running"));
     drop(session);
     assert_eq!(dropped.recv_timeout(SOON), Ok("dropped"));
     let begun = std::time::Instant::now();
