@@ -6,12 +6,16 @@ use agentpipe::Agent;
 
 use super::blocked_abort::{FAKE, await_stuck, unread};
 use super::counts::{Counts, Ends, Held, each};
-use super::patience::{PATIENCE, all, within};
+use super::patience::{all, within_for};
 use super::plain::{Plain, timed};
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, ended};
 
 const AGENTS: u64 = 100;
+
+/// Closes that are slow one after another, 300 ms each, are a figure for the gate and no failure
+/// of the bench.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
     Ok(Box::new(Hundred { target, ends: Ends::default() }))
@@ -40,7 +44,7 @@ impl Hundred<'_> {
     fn abort(&mut self, agents: &[Agent]) -> Failed<Duration> {
         let aborted = all(agents.iter().map(|agent| agent.abort()));
         let late = || format!("a hundred aborts took longer than {} s", PATIENCE.as_secs());
-        let (took, reports) = timed(|| within(aborted).ok_or_else(late))?;
+        let (took, reports) = timed(|| within_for(PATIENCE, aborted).ok_or_else(late))?;
         for report in reports {
             self.ends.add(&ended(report)?);
         }

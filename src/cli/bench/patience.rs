@@ -25,7 +25,12 @@ thread_local! {
 
 /// The future's value, or `None` once [`PATIENCE`] is over.
 pub(super) fn within<T>(future: impl Future<Output = T>) -> Option<T> {
-    let until = Instant::now() + PATIENCE;
+    within_for(PATIENCE, future)
+}
+
+/// The same with a limit of one's own.
+pub(super) fn within_for<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let until = Instant::now() + limit;
     let mut future = pin!(future);
     WAKER.with(|waker| {
         let mut context = Context::from_waker(waker);
