@@ -132,37 +132,33 @@ async fn tokio_pipes(count: u64) -> Duration {
     took
 }
 
+/// So many round trips, after one that is not counted; both engines' handles do it alike.
+macro_rules! rounds {
+    ($agent:ident, $count:ident) => {{
+        let mut start = Instant::now();
+        for number in 0..=$count {
+            if number == 1 {
+                start = Instant::now();
+            }
+            $agent.send(RECORD).await.expect("sent");
+            let answer = $agent.next_record().await.expect("an echo");
+            assert_eq!(answer.as_bytes(), RECORD.as_bytes());
+        }
+        let took = start.elapsed();
+        $agent.abort().await;
+        took
+    }};
+}
+
 async fn local(engine: LocalEngine, count: u64) -> Duration {
     let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
-    let mut start = Instant::now();
-    for number in 0..=count {
-        if number == 1 {
-            start = Instant::now();
-        }
-        agent.send(RECORD).await.expect("sent");
-        let answer = agent.next_record().await.expect("an echo");
-        assert_eq!(answer.as_bytes(), RECORD.as_bytes());
-    }
-    let took = start.elapsed();
-    agent.abort().await;
-    took
+    rounds!(agent, count)
 }
 
 async fn engine(count: u64) -> Duration {
     let engine = Engine::new().expect("io_uring");
     let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
-    let mut start = Instant::now();
-    for number in 0..=count {
-        if number == 1 {
-            start = Instant::now();
-        }
-        agent.send(RECORD).await.expect("sent");
-        let answer = agent.next_record().await.expect("an echo");
-        assert_eq!(answer.as_bytes(), RECORD.as_bytes());
-    }
-    let took = start.elapsed();
-    agent.abort().await;
-    took
+    rounds!(agent, count)
 }
 
 fn engine_blocking(count: u64) -> Duration {

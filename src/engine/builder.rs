@@ -18,9 +18,6 @@ pub struct EngineBuilder {
 /// More engine threads than this are a mistake, not a setting.
 const THREADS_MAX: usize = 256;
 
-/// A longer window is a mistake, not a setting.
-const WINDOW_MAX: Duration = Duration::from_millis(100);
-
 impl EngineBuilder {
     pub(super) fn new() -> Self {
         Self { threads: 1, ring: RingConfig::default(), max_agents: None }
@@ -38,7 +35,7 @@ impl EngineBuilder {
     /// up to a power of two, 8 to 4096.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
-        self.ring.buffers = buffers.clamp(8, 4096).next_power_of_two();
+        self.ring.buffers = RingConfig::buffers_in_range(buffers);
         self
     }
 
@@ -67,7 +64,7 @@ impl EngineBuilder {
     /// ([`Features::min_wait`](crate::Features::min_wait)).
     #[must_use]
     pub fn coalesce(mut self, window: Duration) -> Self {
-        self.ring.window = window.min(WINDOW_MAX);
+        self.ring.window = RingConfig::window_in_range(window);
         self
     }
 

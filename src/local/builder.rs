@@ -20,9 +20,6 @@ pub struct LocalEngineBuilder {
     window: Duration,
 }
 
-/// A longer window is a mistake, not a setting.
-const WINDOW_MAX: Duration = Duration::from_millis(100);
-
 impl LocalEngineBuilder {
     pub(super) fn new() -> Self {
         Self { ring: RingConfig::default(), window: Duration::ZERO }
@@ -32,7 +29,7 @@ impl LocalEngineBuilder {
     /// to 4096.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
-        self.ring.buffers = buffers.clamp(8, 4096).next_power_of_two();
+        self.ring.buffers = RingConfig::buffers_in_range(buffers);
         self
     }
 
@@ -46,7 +43,7 @@ impl LocalEngineBuilder {
     /// Costs a system call a window for a timer, since the caller's runtime is what waits.
     #[must_use]
     pub fn coalesce(mut self, window: Duration) -> Self {
-        self.window = window.min(WINDOW_MAX);
+        self.window = RingConfig::window_in_range(window);
         self
     }
 

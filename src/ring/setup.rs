@@ -38,6 +38,19 @@ pub(crate) struct RingConfig {
 impl RingConfig {
     const BUFFERS: u16 = 128;
 
+    /// A longer window is a mistake, not a setting.
+    const WINDOW_MAX: Duration = Duration::from_millis(100);
+
+    /// What an engine may be asked for: as many buffers, brought into range.
+    pub(crate) fn buffers_in_range(buffers: u16) -> u16 {
+        buffers.clamp(8, 4096).next_power_of_two()
+    }
+
+    /// The same for a window.
+    pub(crate) fn window_in_range(window: Duration) -> Duration {
+        window.min(Self::WINDOW_MAX)
+    }
+
     /// For so many descriptors at a time. More of them work too: completions that do not fit
     /// wait in the kernel, at a cost.
     pub(crate) fn for_ends(ends: u32) -> Self {

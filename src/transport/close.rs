@@ -194,13 +194,17 @@ impl Transport {
     }
 
     fn close_release(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        let still_running =
-            self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning));
-        if !still_running {
+        if !self.outlived_its_kill() {
             self.ends.close(io, &[Role::Exit]);
             self.close_cgroup(io);
         }
         self.released_if_closed(now);
+    }
+
+    /// It could not be reaped in time. Its exit is still watched.
+    fn outlived_its_kill(&self) -> bool {
+        let exit = self.close.as_ref().and_then(|closing| closing.exit);
+        exit == Some(ExitStatus::StillRunning)
     }
 
     fn released_if_closed(&mut self, now: Instant) {
@@ -208,8 +212,7 @@ impl Transport {
         if closing.plan.stage() != CloseStage::Release {
             return;
         }
-        let waits_for_exit = closing.exit == Some(ExitStatus::StillRunning);
-        if self.ends.all_closed() || (waits_for_exit && self.ends.pipes_closed()) {
+        if self.ends.all_closed() || (self.outlived_its_kill() && self.ends.pipes_closed()) {
             self.plan_event(CloseEvent::Released, now);
         }
     }
@@ -233,8 +236,7 @@ impl Transport {
             let agent = self.shared.label.as_str();
             tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
-        let left = self.close.as_ref().is_some_and(|c| c.exit != Some(ExitStatus::StillRunning));
-        if left {
+        if !self.outlived_its_kill() {
             // Before its closers know: the next spawn may be theirs.
             self.child.give_place_back();
         }
