@@ -62,6 +62,7 @@ mod event;
 mod exit_status;
 mod features;
 mod histogram;
+mod json;
 mod latch;
 mod metrics;
 mod pipe_io;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::{self, Value};
 
 /// The bytes of exactly one message, without its framing. Cheap to clone: a shared slice.
 ///
@@ -58,8 +59,13 @@ impl Record {
     /// other values are skipped, not built. Keys of another type than text are passed over.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where it is not a JSON object.
+    /// [`ErrorKind::InvalidRecord`] where it is not a JSON object, and where one of those keys
+    /// stands there twice.
     pub fn envelope(&self) -> Result<Envelope<'_>> {
+        if let Some(envelope) = Envelope::of_plain(&self.0) {
+            return Ok(envelope);
+        }
+        // Escapes and everything that is wrong: rare, and serde says best what it is.
         serde_json::from_slice(&self.0).map_err(|error| self.not_json(&error))
     }
 
@@ -125,6 +131,42 @@ pub struct Envelope<'a> {
     /// `parent_tool_use_id`
     #[serde(borrow, default, deserialize_with = "text")]
     pub parent_tool_use_id: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// One pass without allocation, for an object whose keys and envelope hold no escapes and no
+    /// key of the envelope twice: nearly all of them. `None` for all others.
+    fn of_plain(text: &'a [u8]) -> Option<Self> {
+        let mut found: [Option<Value<'a>>; 5] = [None; 5];
+        let mut twice = false;
+        let object = json::keys(text, &mut |key, value| {
+            let index = match key {
+                b"type" => 0,
+                b"subtype" => 1,
+                b"request_id" => 2,
+                b"session_id" => 3,
+                b"parent_tool_use_id" => 4,
+                _ => return,
+            };
+            twice |= found[index].replace(value).is_some();
+        })?;
+        if twice || !object {
+            return None;
+        }
+        let text = |value| match value {
+            Some(Value::Text(text)) => str::from_utf8(text).ok().map(|text| Some(text.into())),
+            Some(Value::Escaped) => None,
+            Some(Value::Other) | None => Some(None),
+        };
+        let [kind, subtype, request_id, session_id, parent_tool_use_id] = found;
+        Some(Self {
+            kind: text(kind)?,
+            subtype: text(subtype)?,
+            request_id: text(request_id)?,
+            session_id: text(session_id)?,
+            parent_tool_use_id: text(parent_tool_use_id)?,
+        })
+    }
 }
 
 /// Text as it stands, `None` for anything else; a key of the wrong type is not an error here.

@@ -1,9 +1,8 @@
 //! Floor 1. Is it a record? Looks at each byte a fixed number of times and never recurses.
 
-use serde::de::IgnoredAny;
-
 use crate::config::JsonCheck;
 use crate::event::Malformation;
+use crate::json;
 
 /// What a complete line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +35,11 @@ pub(super) fn line(bytes: &[u8], check: JsonCheck) -> Verdict {
     let text = trimmed(bytes);
     match text.first() {
         None => Verdict::Blank,
-        Some(b'{') => match json(text, check) {
+        Some(b'{') => match verify(text, check) {
             Ok(()) => Verdict::Record,
             Err(reason) => Verdict::Malformed(reason),
         },
-        Some(b'[') => match json(text, check) {
+        Some(b'[') => match verify(text, check) {
             Ok(()) => Verdict::Record,
             Err(_) => Verdict::Noise,
         },
@@ -62,28 +61,22 @@ pub(super) fn tail(bytes: &[u8]) -> Verdict {
 pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<(), Malformation> {
     let text = trimmed(bytes);
     match text.first() {
-        Some(b'{' | b'[') => json(text, check),
-        _ => json(text, JsonCheck::Syntax),
+        Some(b'{' | b'[') => verify(text, check),
+        _ => verify(text, JsonCheck::Syntax),
     }
 }
 
 /// UTF-8 first: the JSON pass does not look into strings.
-fn json(text: &[u8], check: JsonCheck) -> Result<(), Malformation> {
-    let utf8 = std::str::from_utf8(text).map_err(|_| Malformation::Utf8)?;
+fn verify(text: &[u8], check: JsonCheck) -> Result<(), Malformation> {
+    std::str::from_utf8(text).map_err(|_| Malformation::Utf8)?;
     let good = match check {
-        JsonCheck::Syntax => syntax(utf8).is_ok(),
+        JsonCheck::Syntax => json::is_valid(text),
         JsonCheck::Shape => match text.first() {
             Some(b'{') => text.last() == Some(&b'}'),
             _ => text.last() == Some(&b']') && may_be_array(text),
         },
     };
     if good { Ok(()) } else { Err(Malformation::Json) }
-}
-
-/// One JSON value and nothing after it. The pass keeps its nesting in a byte per level on the
-/// heap, not on the stack, so depth is no danger and no error.
-pub(super) fn syntax(text: &str) -> serde_json::Result<()> {
-    serde_json::from_str::<IgnoredAny>(text).map(|_| ())
 }
 
 /// `[`, and then nothing yet or what an array can begin with. `[debug]` is not.

@@ -1,9 +1,10 @@
 //! Floor 1. An outgoing record becomes one frame, in one piece, or is refused.
 
+use serde::de::IgnoredAny;
+
 use crate::config::{Framing, Limits};
 use crate::error::{Error, ErrorKind, Result};
-
-use super::classify;
+use crate::json;
 
 /// Appends `record` as one frame to `out`. On an error nothing is appended.
 ///
@@ -58,9 +59,13 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     let text = std::str::from_utf8(record).map_err(|error| {
         refused(format!("record of {} bytes is not UTF-8: {error}", record.len()))
     })?;
-    classify::syntax(text).map_err(|error| {
-        refused(format!("record of {} bytes is not one JSON value: {error}", record.len()))
-    })
+    if json::is_valid(record) {
+        return Ok(());
+    }
+    // Once more, by the parser that can say what is wrong and where.
+    let why = serde_json::from_str::<IgnoredAny>(text).err();
+    let why = why.map_or_else(|| "no more is known".to_owned(), |error| error.to_string());
+    Err(refused(format!("record of {} bytes is not one JSON value: {why}", record.len())))
 }
 
 fn refused(what: String) -> Error {

@@ -1,0 +1,205 @@
+//! The pass against `serde_json`: what one takes, the other takes.
+
+use proptest::prelude::*;
+use serde::de::IgnoredAny;
+
+use super::{Value, is_valid, keys};
+
+fn reference(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Every text here, cut off at every byte, is judged as `serde_json` judges it.
+#[test]
+fn a_text_cut_anywhere_is_judged_as_serde_does() {
+    let texts = [
+        r#"{"type":"assistant","n":[1,-0,0.5,1e9,2E-7,3.25e+1],"x":{"y":null,"z":[true,false]}}"#,
+        r#" { "a" : "b\"c\\ \/\b\f\n\r\t\u00e9\ud83d" , "long" : "0123456789abcdef0123456789abcdef0123456789" } "#,
+        "\t[ [] , {} , \"\" , [[[{\"a\":[]}]]] ]\r\n",
+        r#""a text alone""#,
+        "-12.5e-3",
+        "true",
+        "{\"\u{65e5}\u{672c}\":\"\u{8a9e}\u{1f980}\"}",
+    ];
+    for text in texts {
+        assert!(is_valid(text.as_bytes()), "{text}");
+        for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
+            let part = &text[..cut];
+            assert_eq!(is_valid(part.as_bytes()), reference(part), "{part:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_nearly_json_is_refused() {
+    for text in [
+        "",
+        " ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "[1,]",
+        "[,1]",
+        "{,}",
+        r#"{"a"}"#,
+        r#"{"a":}"#,
+        r#"{"a":1,}"#,
+        r#"{"a" 1}"#,
+        r#"{1:2}"#,
+        r#"{"a":1]"#,
+        "[1}",
+        "01",
+        "-",
+        "+1",
+        ".5",
+        "1.",
+        "1e",
+        "1e+",
+        "0x1",
+        "nul",
+        "nulll",
+        "True",
+        "'a'",
+        r#""a"#,
+        r#""\x""#,
+        r#""\u12g4""#,
+        r#""\u123"#,
+        "\"\n\"",
+        "\"\0\"",
+        "{} {}",
+        "[] 1",
+        "\u{a0}1",
+        "NaN",
+        "[1 2]",
+        r#"["a""b"]"#,
+    ] {
+        assert!(!reference(text), "{text:?} is a bad example");
+        assert!(!is_valid(text.as_bytes()), "{text:?}");
+    }
+}
+
+/// The brackets' bits are kept in words; the seams lie at every 64th level.
+#[test]
+fn nesting_is_right_at_any_depth() {
+    for depth in [1, 2, 63, 64, 65, 127, 128, 129, 5000] {
+        for shape in [["[", "]"], [r#"{"k":"#, "}"]] {
+            let text = |close: usize| shape[0].repeat(depth) + "1" + &shape[1].repeat(close);
+            assert!(is_valid(text(depth).as_bytes()), "{depth}");
+            assert!(!is_valid(text(depth - 1).as_bytes()), "{depth}");
+            assert!(!is_valid(text(depth + 1).as_bytes()), "{depth}");
+        }
+        let mixed = r#"[{"k":"#.repeat(depth) + "1" + &"}]".repeat(depth);
+        assert!(is_valid(mixed.as_bytes()), "{depth}");
+        let crossed = r#"[{"k":"#.repeat(depth) + "1" + &"]}".repeat(depth);
+        assert!(!is_valid(crossed.as_bytes()), "{depth}");
+    }
+}
+
+/// A special byte at any place of any length of text: blocks, words and rests have no seam.
+#[test]
+fn the_end_of_a_string_is_found_at_every_length() {
+    for len in 0..200 {
+        let text = "x".repeat(len);
+        assert!(is_valid(format!("\"{text}\"").as_bytes()), "{len}");
+        for at in 0..len {
+            for (bad, good) in
+                [("\n", false), ("\u{1f}", false), (" ", true), ("\\n", true), ("\u{80}", true)]
+            {
+                let text = format!("\"{}{bad}{}\"", &text[..at], &text[at..]);
+                assert_eq!(is_valid(text.as_bytes()), good, "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_are_those_of_the_outermost_object() {
+    let text = br#" {"a":"one","b":{"a":"two"},"c":["a"],"d":"t\n","e":-1,"f":null,"a":"" } "#;
+    let mut seen = Vec::new();
+    let object = keys(text, &mut |key, value| seen.push((key, value)));
+    assert_eq!(object, Some(true));
+    let other = Value::Other;
+    let expected: [(&[u8], Value<'_>); 7] = [
+        (b"a", Value::Text(b"one")),
+        (b"b", other),
+        (b"c", other),
+        (b"d", Value::Escaped),
+        (b"e", other),
+        (b"f", other),
+        (b"a", Value::Text(b"")),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(keys(b"[{\"a\":1}]", &mut |_, _| panic!("no key")), Some(false));
+    assert_eq!(keys(br#"{"\u0061":1}"#, &mut |_, _| panic!("no key")), None);
+    assert_eq!(keys(b"{", &mut |_, _| ()), None);
+}
+
+/// Texts that are JSON, or nearly so.
+fn texts() -> impl Strategy<Value = String> {
+    let token = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"a\"",
+        "\"\"",
+        "\"\\u00e9\"",
+        "\"\\",
+        "1",
+        "-0.5e3",
+        "0",
+        "true",
+        "null",
+        " ",
+        "\"0123456789abcdef0123456789abcdef\"",
+        "\u{e9}",
+        "\n",
+    ]);
+    let near = prop::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat());
+    let leaf = prop_oneof![
+        any::<String>().prop_map(serde_json::Value::from),
+        any::<i64>().prop_map(serde_json::Value::from),
+        any::<f64>().prop_map(serde_json::Value::from),
+        any::<bool>().prop_map(serde_json::Value::from),
+    ];
+    let good = leaf.prop_recursive(6, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..6)
+                .prop_map(|pairs| pairs.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    });
+    let good = good.prop_map(|value| value.to_string());
+    let broken = (good.clone(), any::<prop::sample::Index>(), "[\\[\\]{}\",:\\\\x0\n]").prop_map(
+        |(mut text, at, with)| {
+            let mut at = at.index(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            text.insert_str(at, &with);
+            text
+        },
+    );
+    prop_oneof![near, good, broken]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn any_text_is_judged_as_serde_does(text in texts()) {
+        prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
+    }
+
+    #[test]
+    fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            prop_assert_eq!(is_valid(&bytes), reference(text));
+        } else {
+            is_valid(&bytes);
+        }
+    }
+}
