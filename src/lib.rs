@@ -57,6 +57,7 @@ mod close_report;
 mod command;
 mod config;
 mod engine_stats;
+mod envelope;
 mod error;
 mod event;
 mod exit_status;
@@ -88,6 +89,7 @@ pub use command::AgentCommand;
 pub use config::{Framing, JsonCheck, Limits};
 pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
 pub use engine_stats::EngineStats;
+pub use envelope::Envelope;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Malformation, Sample};
 pub use exit_status::ExitStatus;
@@ -96,7 +98,7 @@ pub use histogram::Histogram;
 #[cfg(feature = "local")]
 pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
 pub use metrics::{Backend, IoCounters, Stats};
-pub use record::{Envelope, Record};
+pub use record::Record;
 pub use resource::Resource;
 
 /// The long documents: as pages beside the reference, and so that their samples are tested.

@@ -1,14 +1,14 @@
 //! Floor 1. Is it a record? Looks at each byte a fixed number of times and never recurses.
 
 use crate::config::JsonCheck;
+use crate::envelope::Outline;
 use crate::event::Malformation;
-use crate::json;
 
 /// What a complete line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Blank,
-    Record,
+    Record(Outline),
     Noise,
     Malformed(Malformation),
     /// Only for the last line, the one without a newline.
@@ -35,12 +35,12 @@ pub(super) fn line(bytes: &[u8], check: JsonCheck) -> Verdict {
     let text = trimmed(bytes);
     match text.first() {
         None => Verdict::Blank,
-        Some(b'{') => match verify(text, check) {
-            Ok(()) => Verdict::Record,
+        Some(b'{') => match verify(bytes, check) {
+            Ok(outline) => Verdict::Record(outline),
             Err(reason) => Verdict::Malformed(reason),
         },
-        Some(b'[') => match verify(text, check) {
-            Ok(()) => Verdict::Record,
+        Some(b'[') => match verify(bytes, check) {
+            Ok(outline) => Verdict::Record(outline),
             Err(_) => Verdict::Noise,
         },
         Some(_) => Verdict::Noise,
@@ -58,25 +58,26 @@ pub(super) fn tail(bytes: &[u8]) -> Verdict {
 }
 
 /// A body whose length was given. There any JSON value is a record: the header says so.
-pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<(), Malformation> {
+pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
     let text = trimmed(bytes);
     match text.first() {
-        Some(b'{' | b'[') => verify(text, check),
-        _ => verify(text, JsonCheck::Syntax),
+        Some(b'{' | b'[') => verify(bytes, check),
+        _ => verify(bytes, JsonCheck::Syntax),
     }
 }
 
 /// UTF-8 first: the JSON pass does not look into strings.
-fn verify(text: &[u8], check: JsonCheck) -> Result<(), Malformation> {
-    std::str::from_utf8(text).map_err(|_| Malformation::Utf8)?;
-    let good = match check {
-        JsonCheck::Syntax => json::is_valid(text),
-        JsonCheck::Shape => match text.first() {
-            Some(b'{') => text.last() == Some(&b'}'),
-            _ => text.last() == Some(&b']') && may_be_array(text),
-        },
+fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
+    std::str::from_utf8(bytes).map_err(|_| Malformation::Utf8)?;
+    let text = trimmed(bytes);
+    let seen = match (check, text.first()) {
+        (JsonCheck::Syntax, _) => Outline::of(bytes),
+        (JsonCheck::Shape, Some(b'{')) => (text.last() == Some(&b'}')).then_some(Outline::UNKNOWN),
+        (JsonCheck::Shape, _) => {
+            (text.last() == Some(&b']') && may_be_array(text)).then_some(Outline::UNKNOWN)
+        }
     };
-    if good { Ok(()) } else { Err(Malformation::Json) }
+    seen.ok_or(Malformation::Json)
 }
 
 /// `[`, and then nothing yet or what an array can begin with. `[debug]` is not.

@@ -234,7 +234,9 @@ impl ContentLength {
         if self.body.len() == need {
             self.state = State::Lines;
             match classify::body(self.body.bytes(), self.check) {
-                Ok(()) => self.body.hand_over(0..need, |payload| see(Frame::Record(payload))),
+                Ok(outline) => {
+                    self.body.hand_over(0..need, |payload| see(Frame::Record(payload, outline)));
+                }
                 Err(reason) => {
                     let sample = Sample::new(need as u64, self.body.bytes(), self.sample);
                     see(Frame::Malformed { reason, sample });
@@ -248,7 +250,7 @@ impl ContentLength {
     /// A body that lies whole in this read: nothing is copied.
     fn show_body(&self, body: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
         see(match classify::body(body, self.check) {
-            Ok(()) => Frame::Record(Payload::Borrowed(body)),
+            Ok(outline) => Frame::Record(Payload::Borrowed(body), outline),
             Err(reason) => {
                 let sample = Sample::new(body.len() as u64, body, self.sample);
                 Frame::Malformed { reason, sample }

@@ -116,7 +116,7 @@ impl Ndjson {
             return see(Frame::Oversized(self.sample_of(line)));
         }
         match classify::line(line, self.check) {
-            Verdict::Record => see(Frame::Record(Payload::Borrowed(line))),
+            Verdict::Record(outline) => see(Frame::Record(Payload::Borrowed(line), outline)),
             verdict => self.show_other(verdict, line, see),
         }
     }
@@ -128,8 +128,8 @@ impl Ndjson {
         content: Range<usize>,
         see: &mut dyn FnMut(Frame<'_>),
     ) {
-        if verdict == Verdict::Record {
-            self.carry.hand_over(content, |payload| see(Frame::Record(payload)));
+        if let Verdict::Record(outline) = verdict {
+            self.carry.hand_over(content, |payload| see(Frame::Record(payload, outline)));
         } else {
             self.show_other(verdict, &self.carry.bytes()[content], see);
             self.carry.clear();
@@ -138,7 +138,7 @@ impl Ndjson {
 
     fn show_other(&self, verdict: Verdict, line: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
         match verdict {
-            Verdict::Blank | Verdict::Record => {}
+            Verdict::Blank | Verdict::Record(_) => {}
             Verdict::Noise => see(Frame::Noise(self.sample_of(line))),
             Verdict::Malformed(reason) => {
                 see(Frame::Malformed { reason, sample: self.sample_of(line) });

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::envelope::Outline;
 use crate::event::{Event, Malformation, Sample};
 use crate::record::Record;
 
@@ -23,28 +24,33 @@ impl Payload<'_> {
     }
 
     /// One copy for a borrowed one, none for an owned one.
-    pub(crate) fn into_record(self) -> Record {
-        Record::new(match self {
+    pub(crate) fn into_record(self, outline: Outline) -> Record {
+        let bytes = match self {
             Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Self::Owned(bytes) => Bytes::from(bytes),
-        })
+        };
+        Record::new(bytes, outline)
     }
 }
 
 /// One thing found in the output. See [`Event`] for what each one means.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
-    Record(Payload<'a>),
+    /// The outline is that of its bytes, where the check saw it.
+    Record(Payload<'a>, Outline),
     Noise(Sample),
     Oversized(Sample),
-    Malformed { reason: Malformation, sample: Sample },
+    Malformed {
+        reason: Malformation,
+        sample: Sample,
+    },
     Truncated(Sample),
 }
 
 impl Frame<'_> {
     pub(crate) fn into_event(self) -> Event {
         match self {
-            Self::Record(payload) => Event::Record(payload.into_record()),
+            Self::Record(payload, outline) => Event::Record(payload.into_record(outline)),
             Self::Noise(sample) => Event::Noise(sample),
             Self::Oversized(sample) => Event::Oversized(sample),
             Self::Malformed { reason, sample } => Event::Malformed { reason, sample },

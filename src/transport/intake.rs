@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::envelope::Outline;
 use crate::event::Event;
 use crate::frame::{Frame, Payload};
 use crate::metrics::Stats;
@@ -50,7 +51,7 @@ impl Intake {
 
     pub(super) fn frame(&mut self, arena: &mut Arena, frame: Frame<'_>) {
         match &frame {
-            Frame::Record(_) => {}
+            Frame::Record(..) => {}
             Frame::Noise(_) => self.stats.noise += 1,
             Frame::Oversized(_) => self.stats.oversized += 1,
             Frame::Malformed { .. } => self.stats.malformed += 1,
@@ -60,7 +61,7 @@ impl Intake {
             }
         }
         match frame {
-            Frame::Record(payload) => self.record(arena, payload),
+            Frame::Record(payload, outline) => self.record(arena, payload, outline),
             other => self.push_if_room(other.into_event()),
         }
     }
@@ -77,7 +78,7 @@ impl Intake {
         self.push(event);
     }
 
-    fn record(&mut self, arena: &mut Arena, payload: Payload<'_>) {
+    fn record(&mut self, arena: &mut Arena, payload: Payload<'_>, outline: Outline) {
         let len = payload.as_bytes().len();
         self.stats.records_in += 1;
         if self.shared.reader_is_gone() || !self.has_room(len) {
@@ -86,8 +87,8 @@ impl Intake {
             return;
         }
         let record = match payload {
-            Payload::Borrowed(bytes) => Record::new(arena.copy(bytes)),
-            owned @ Payload::Owned(_) => owned.into_record(),
+            Payload::Borrowed(bytes) => Record::new(arena.copy(bytes), outline),
+            owned @ Payload::Owned(_) => owned.into_record(outline),
         };
         self.push(Event::Record(record));
     }

@@ -101,7 +101,7 @@ fn a_record_inside_one_read_lies_where_it_was_read() {
         let range = input.as_ptr_range();
         let mut count = 0;
         Framer::new(framing, &Limits::new()).feed(&input, &mut |frame| {
-            let super::super::Frame::Record(payload) = frame else { panic!("{frame:?}") };
+            let super::super::Frame::Record(payload, _) = frame else { panic!("{frame:?}") };
             let bytes = payload.as_bytes().as_ptr_range();
             assert!(range.contains(&bytes.start) && bytes.end <= range.end);
             count += 1;
@@ -117,7 +117,7 @@ fn a_record_handed_over_holds_no_more_than_its_bytes() {
     let mut seen = 0;
     for chunk in line.as_bytes().chunks(4096) {
         framer.feed(chunk, &mut |frame| match frame {
-            super::super::Frame::Record(Payload::Owned(bytes)) => {
+            super::super::Frame::Record(Payload::Owned(bytes), _) => {
                 assert_eq!(bytes.len(), 70_004);
                 assert_eq!(bytes.capacity(), bytes.len());
                 seen += 1;

@@ -119,7 +119,7 @@ pub(super) fn handed_over<'a>(
     let mut framer = Framer::new(framing, limits);
     for chunk in chunks {
         framer.feed(chunk, &mut |frame| {
-            if let super::Frame::Record(payload) = frame {
+            if let super::Frame::Record(payload, _) = frame {
                 let owned = matches!(payload, Payload::Owned(_));
                 seen.push((owned, payload.as_bytes().len()));
             }

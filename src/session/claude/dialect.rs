@@ -28,13 +28,6 @@ struct Wire<'a> {
     response: Option<&'a RawValue>,
 }
 
-/// The one key that data has to be looked at for.
-#[derive(Deserialize)]
-struct Kind<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-}
-
 #[derive(Deserialize)]
 struct Response<'a> {
     #[serde(borrow)]
@@ -153,9 +146,9 @@ impl Dialect for Control {
     fn read(&self, record: &Record) -> Incoming {
         let bytes = record.as_bytes();
         // Most records are data, and for them the type is all that is looked at.
-        match serde_json::from_slice::<Kind<'_>>(bytes) {
-            Ok(Kind { kind }) if kind.starts_with("control_") => {}
-            _ => return Incoming::Data,
+        let control = |kind: &Cow<'_, str>| kind.starts_with("control_");
+        if record.envelope().is_ok_and(|envelope| !envelope.kind.as_ref().is_some_and(control)) {
+            return Incoming::Data;
         }
         let Ok(wire) = serde_json::from_slice::<Wire<'_>>(bytes) else { return Incoming::Data };
         match &*wire.kind {

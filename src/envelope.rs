@@ -1,0 +1,169 @@
+//! Floor 0. What a message is, without the rest of it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::json::{self, Value};
+
+#[cfg(test)]
+mod tests;
+
+/// What a message is, without the rest of it. See [`Record::envelope`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Envelope<'a> {
+    /// `type`
+    #[serde(borrow, default, rename = "type", deserialize_with = "text")]
+    pub kind: Option<Cow<'a, str>>,
+    /// `subtype`
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub subtype: Option<Cow<'a, str>>,
+    /// `request_id`
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub request_id: Option<Cow<'a, str>>,
+    /// `session_id`
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub session_id: Option<Cow<'a, str>>,
+    /// `parent_tool_use_id`
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub parent_tool_use_id: Option<Cow<'a, str>>,
+}
+
+/// Where the text of the envelope's keys stands in a record: what the check of the JSON saw on
+/// its way. 32 bytes, no pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    starts: [u32; KEYS],
+    /// [`ABSENT`] where there is no such key, or no text behind it.
+    lens: [u16; KEYS],
+    known: bool,
+}
+
+/// In the order of the fields of [`Envelope`].
+const KEYS: usize = 5;
+const ABSENT: u16 = u16::MAX;
+
+impl Outline {
+    /// Nobody looked, or it takes a parser to tell.
+    pub(crate) const UNKNOWN: Self = Self { starts: [0; KEYS], lens: [0; KEYS], known: false };
+
+    /// One pass without allocation; `None` for what is no JSON. It stays unknown for what is no
+    /// object, for escapes in an outermost key or in the envelope, for a key of the envelope that
+    /// stands there twice, and for text that is longer than any id.
+    pub(crate) fn of(text: &[u8]) -> Option<Self> {
+        let mut outline = Self { starts: [0; KEYS], lens: [ABSENT; KEYS], known: false };
+        let mut seen = [false; KEYS];
+        let mut plain = true;
+        let mut object = false;
+        json::keys(text, &mut |key, value| {
+            object = true;
+            let Value::Text(key) = key else {
+                plain = false;
+                return;
+            };
+            let index = match key {
+                b"type" => 0,
+                b"subtype" => 1,
+                b"request_id" => 2,
+                b"session_id" => 3,
+                b"parent_tool_use_id" => 4,
+                _ => return,
+            };
+            plain &= !std::mem::replace(&mut seen[index], true);
+            match value {
+                Value::Other => {}
+                Value::Escaped => plain = false,
+                Value::Text(value) => {
+                    let start = value.as_ptr().addr() - text.as_ptr().addr();
+                    match (u32::try_from(start), u16::try_from(value.len())) {
+                        (Ok(start), Ok(len)) if len != ABSENT => {
+                            outline.starts[index] = start;
+                            outline.lens[index] = len;
+                        }
+                        _ => plain = false,
+                    }
+                }
+            }
+        })?;
+        outline.known = plain && object;
+        Some(outline)
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The envelope of the bytes that this is the outline of. `None` if it is not known.
+    pub(crate) fn envelope<'a>(&self, record: &'a [u8]) -> Option<Envelope<'a>> {
+        if !self.known {
+            return None;
+        }
+        let text = |index: usize| {
+            if self.lens[index] == ABSENT {
+                return Some(None);
+            }
+            let start = self.starts[index] as usize;
+            let text = record.get(start..start + usize::from(self.lens[index]))?;
+            Some(Some(Cow::Borrowed(str::from_utf8(text).ok()?)))
+        };
+        Some(Envelope {
+            kind: text(0)?,
+            subtype: text(1)?,
+            request_id: text(2)?,
+            session_id: text(3)?,
+            parent_tool_use_id: text(4)?,
+        })
+    }
+}
+
+/// Text as it stands, `None` for anything else; a key of the wrong type is not an error here.
+fn text<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'a, str>>, D::Error> {
+    struct Text;
+    impl<'de> serde::de::Visitor<'de> for Text {
+        type Value = Option<Cow<'de, str>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any value")
+        }
+        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+            Ok(Some(text.into()))
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.to_owned().into()))
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> Result<Self::Value, A::Error> {
+            while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Text)
+}
