@@ -7,6 +7,7 @@
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are
 //!   done by number; the number is ours as long as the leader is not reaped.
 //! - [`group_is_empty`], [`count_members`]: what is left of a group.
+//! - [`rest`]: whether a process can be seen to have nothing more to do.
 //!
 //! Order of a spawn: `environment`, `credentials`, `resolve` (all that can be refused without a
 //! process), `cgroup`, `pipes`, `clone`, and `failure`, which turns what the kernel said into an
@@ -29,6 +30,7 @@ mod host_limits;
 mod pipes;
 mod refusal;
 mod resolve;
+mod rest;
 mod signal;
 mod spawn;
 mod spawner;
@@ -40,6 +42,7 @@ pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};
 pub(crate) use host_limits::capacity;
+pub(crate) use rest::{Rest, rest};
 pub(crate) use spawn::Spawned;
 #[cfg(test)]
 pub(crate) use spawn::spawn;

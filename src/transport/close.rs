@@ -28,6 +28,8 @@ pub(crate) struct Closing {
     pub(super) outputs_held: bool,
     /// Waits for the reaping that ends this turn: one look at /proc serves all of them.
     pub(super) wants_reap: bool,
+    /// Waits for a look at the process, where the turn has one to spare.
+    pub(super) wants_look: bool,
     pub(super) finished: bool,
     /// Written, and not yet told to anybody.
     report: Option<CloseReport>,
@@ -50,8 +52,10 @@ impl Transport {
             writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
             // Without an input there is no interrupting it.
             turn_open: self.shared.interrupt().is_some() && self.ends.stdin.open().is_some(),
-            backlog: self.paused,
-            last_output: self.last_output,
+            paused: self.paused,
+            backlog: self.resumed.is_some(),
+            // Silence counts from when it could be heard.
+            last_output: self.resumed.map_or(self.last_output, |at| at.max(self.last_output)),
         };
         let agent = self.shared.label.as_str();
         let (mode, why) = (policy.mode.name(), reason.name());
@@ -63,6 +67,7 @@ impl Transport {
             killed_extra: 0,
             outputs_held: false,
             wants_reap: false,
+            wants_look: false,
             finished: false,
             report: None,
         });
@@ -130,8 +135,9 @@ impl Transport {
         match action {
             // Done by `begin_close`, before the plan was asked anything.
             CloseAction::RefuseWrites => {}
-            CloseAction::ReadOn => self.close_read_on(io),
+            CloseAction::ReadOn => self.close_read_on(io, now),
             CloseAction::Interrupt => self.close_interrupt(io, now),
+            CloseAction::Look => self.close_look(),
             CloseAction::EndInput => self.close_input(io),
             CloseAction::Terminate => {
                 self.child.terminate();
@@ -162,9 +168,9 @@ impl Transport {
         self.queue.push_all(self.shared.take_frames());
     }
 
-    fn close_read_on(&mut self, io: &mut dyn PipeIo) {
+    fn close_read_on(&mut self, io: &mut dyn PipeIo, now: Instant) {
         self.intake.draining = true;
-        self.resume(io);
+        self.resume(io, now);
     }
 
     fn close_interrupt(&mut self, io: &mut dyn PipeIo, now: Instant) {

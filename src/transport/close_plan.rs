@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::CloseStage;
+use crate::process::Rest;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ pub(crate) enum CloseEvent {
     TurnEnded,
     /// Bytes came from stdout or stderr.
     Output,
+    /// The answer to `Look`.
+    Seen(Rest),
     /// Stdout and stderr are both at their end.
     OutputsEnded,
     /// The agent exited. It is not reaped.
@@ -44,6 +47,8 @@ pub(crate) enum CloseAction {
     ReadOn,
     /// Send the interrupt request of the session.
     Interrupt,
+    /// See whether the agent is at rest; answer with `Seen`.
+    Look,
     /// Cancel the pending write and close stdin, in one submission.
     EndInput,
     /// SIGTERM to the group.
@@ -67,9 +72,11 @@ pub(crate) struct CloseStart {
     pub(crate) outputs_ended: bool,
     pub(crate) writes_pending: bool,
     pub(crate) turn_open: bool,
-    /// Reading was paused: the agent may have a queue of its own.
+    /// Reading is paused: the agent may have a queue of its own.
+    pub(crate) paused: bool,
+    /// Reading was paused once: the agent is one that gets ahead of its reader.
     pub(crate) backlog: bool,
-    /// When the last byte of output came; the spawn, if none did.
+    /// When the last byte of output came, or reading was resumed after it; the spawn, if neither.
     pub(crate) last_output: Instant,
 }
 
@@ -98,10 +105,19 @@ const BACKLOG_READS: u32 = 16;
 /// How much longer the silence must be where a backlog was seen.
 const BACKLOG_SETTLE: u32 = 4;
 
+/// How much longer the silence must be where the agent is at work: on a busy machine one that
+/// writes all the time may fall silent for that long.
+const AT_WORK_SETTLE: u32 = 20;
+
+/// After so much silence an agent is looked at: who has something to write and finds room for it
+/// does not sleep.
+const LOOK_AFTER: Duration = Duration::from_micros(250);
+
 impl ClosePlan {
     /// Begins a close. The first actions are ready in [`take_actions`](Self::take_actions).
     pub(crate) fn begin(policy: ClosePolicy, mut known: CloseStart, now: Instant) -> Self {
-        if known.backlog {
+        if known.paused {
+            known.backlog = true;
             // While nobody read, silence meant nothing: it is listened for from now on.
             known.last_output = now;
         }
@@ -192,6 +208,11 @@ impl ClosePlan {
                     self.await_silence(now);
                 }
             }
+            CloseEvent::Seen(rest) => {
+                if self.stage == CloseStage::EndInput {
+                    self.seen(rest, now);
+                }
+            }
             CloseEvent::OutputsEnded => {
                 self.known.outputs_ended = true;
                 self.outputs_or_exit(now);
@@ -267,7 +288,7 @@ impl ClosePlan {
             CloseStage::Refuse | CloseStage::Done => self.deadline = None,
             CloseStage::Flush => self.after_flush(now),
             CloseStage::Interrupt => self.enter_end_input(now),
-            CloseStage::EndInput => self.end_input(now),
+            CloseStage::EndInput => self.await_silence(now),
             CloseStage::Drain if self.known.exited => self.enter_cut(now),
             CloseStage::Drain => {
                 let limit = self.policy.terminate.max(self.policy.gap);
@@ -305,16 +326,44 @@ impl ClosePlan {
         }
     }
 
+    /// Silence that is long whatever the agent does ends the input; any other is looked into.
     fn await_silence(&mut self, now: Instant) {
-        let factor = if self.known.backlog { BACKLOG_SETTLE } else { 1 };
-        let budget = self.policy.settle_max.min(self.policy.drain);
-        let silent = self.known.last_output + self.policy.settle * factor;
-        let until = silent.min(self.entered + budget);
-        if self.known.outputs_ended || now >= until {
+        let most = self.silence_until(self.policy.settle * AT_WORK_SETTLE);
+        let look_at = self.known.last_output + LOOK_AFTER.min(self.policy.settle);
+        if self.known.outputs_ended || now >= most {
             self.end_input(now);
+        } else if now < look_at {
+            self.deadline = Some(look_at.min(most));
         } else {
-            self.deadline = Some(until);
+            self.actions.push(CloseAction::Look);
+            // The answer sets a nearer one.
+            self.deadline = Some(most);
         }
+    }
+
+    /// How much silence is enough, for one that looks like this.
+    fn seen(&mut self, rest: Rest, now: Instant) {
+        let settle = self.policy.settle;
+        let backlog = if self.known.backlog { BACKLOG_SETTLE } else { 1 };
+        let enough = self.silence_until(match rest {
+            Rest::One => Duration::ZERO,
+            Rest::Threads => settle,
+            Rest::Unknown => settle * backlog,
+            Rest::AtWork => settle * AT_WORK_SETTLE,
+        });
+        if now >= enough {
+            self.end_input(now);
+        } else if rest == Rest::AtWork {
+            self.deadline = Some((now + settle).min(enough));
+        } else {
+            self.deadline = Some(enough);
+        }
+    }
+
+    /// The end of so much silence, or of what silence may cost.
+    fn silence_until(&self, silence: Duration) -> Instant {
+        let budget = self.policy.settle_max.min(self.policy.drain);
+        (self.known.last_output + silence).min(self.entered + budget)
     }
 
     fn end_input(&mut self, now: Instant) {

@@ -65,6 +65,7 @@ impl Transport {
             intake,
             tallied: Work::default(),
             paused: false,
+            resumed: None,
             last_output: now,
             stdout_ended: false,
             stderr_ended: false,

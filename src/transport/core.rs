@@ -54,6 +54,9 @@ impl Request {
     }
 }
 
+/// Looks at processes in one turn, at some 50 us each.
+const LOOKS: usize = 16;
+
 /// All agents of one thread.
 pub(crate) struct Core {
     io: Box<dyn PipeIo>,
@@ -150,7 +153,7 @@ impl Core {
         self.touched.push(slot);
         match request {
             Request::Write => agent.pump_writes(&mut *self.io, now),
-            Request::Resume => agent.resume(&mut *self.io),
+            Request::Resume => agent.resume(&mut *self.io, now),
             Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
             Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
             Request::Close(policy, reason) => agent.begin_close(policy, reason, now),
@@ -234,6 +237,7 @@ impl Core {
         }
         // Who sees a record finds it counted.
         self.tally.publish(&self.io.counters(), now);
+        self.look(&touched, now);
         self.reap(&touched, now);
         for slot in touched.drain(..) {
             self.settle_one(slot, now);
@@ -290,6 +294,19 @@ impl Core {
         }
         if let Some(new) = deadline {
             self.timers.insert((new, slot));
+        }
+    }
+
+    /// Who is closed and was at work a moment ago: is it at rest? Of many only some are looked at
+    /// in one turn, since a look takes its time; of the others nothing is known.
+    fn look(&mut self, touched: &[usize], now: Instant) {
+        let mut left = LOOKS;
+        for slot in touched {
+            let Some(agent) = self.agents.get_mut(*slot) else { continue };
+            if agent.takes_look() {
+                agent.look(left > 0, now);
+                left = left.saturating_sub(1);
+            }
         }
     }
 

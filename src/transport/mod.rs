@@ -12,6 +12,7 @@
 mod arena;
 mod close;
 mod close_cgroup;
+mod close_look;
 mod close_plan;
 mod close_reap;
 mod close_report;

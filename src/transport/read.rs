@@ -93,9 +93,10 @@ impl Transport {
     }
 
     /// Reads again: the reader caught up, or is gone, or the agent is being closed.
-    pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
+    pub(super) fn resume(&mut self, io: &mut dyn PipeIo, now: Instant) {
         if self.paused {
             self.paused = false;
+            self.resumed = Some(now);
             self.shared.unpause();
             if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);
