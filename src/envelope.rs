@@ -10,7 +10,7 @@ use crate::json::{self, Value};
 #[cfg(test)]
 mod tests;
 
-/// What a message is, without the rest of it. See [`Record::envelope`].
+/// What a message is, without the rest of it. See [`Record::envelope`](crate::Record::envelope).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope<'a> {

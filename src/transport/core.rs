@@ -130,7 +130,7 @@ impl Core {
     ) {
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
-        shared.set_slot(slot);
+        shared.adopted(slot, &self.arena.batches);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let shared = Arc::clone(shared);

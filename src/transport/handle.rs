@@ -128,6 +128,9 @@ pub(crate) fn poll_next<L: Line>(
         return Poll::Ready(None);
     }
     let Some(event) = local.pop_front() else { return Poll::Pending };
+    if local.is_empty() {
+        shared.read_out(local);
+    }
     if shared.consumed(event.weight()) {
         line.request(Request::Resume);
     }

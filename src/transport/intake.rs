@@ -1,5 +1,6 @@
 //! Floor 2. Frames become events of this turn, counted; what nobody can take is counted, too.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::envelope::Outline;
@@ -9,6 +10,7 @@ use crate::metrics::Stats;
 use crate::record::Record;
 
 use super::arena::Arena;
+use super::batches::KEPT;
 use super::shared::Shared;
 
 /// Where an agent's framers put what they find.
@@ -19,24 +21,21 @@ pub(super) struct Intake {
     pub(super) stderr_events: bool,
     /// Set by a close: the reading goes on whatever the reader does, within the drain budget.
     pub(super) draining: bool,
-    batch: Vec<Event>,
+    batch: VecDeque<Event>,
     weight: usize,
 }
 
-/// An idle agent keeps no larger batch than this.
-const BATCH_KEPT: usize = 4;
-
 impl Intake {
     pub(super) fn new(shared: Arc<Shared>, stats: Stats, stderr_events: bool) -> Self {
-        Self { shared, stats, stderr_events, draining: false, batch: Vec::new(), weight: 0 }
+        Self { shared, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
     }
 
     /// Hands the turn's events to the reader. Returns the weight now unread.
     pub(super) fn deliver(&mut self) -> usize {
         let weight = std::mem::take(&mut self.weight);
         let unread = self.shared.deliver(&mut self.batch, weight, &self.stats);
-        if self.batch.capacity() > BATCH_KEPT {
-            self.batch = Vec::new();
+        if self.batch.capacity() > KEPT {
+            self.shared.give_back(std::mem::take(&mut self.batch));
         }
         unread
     }
@@ -46,7 +45,20 @@ impl Intake {
             return;
         }
         self.weight += event.weight();
-        self.batch.push(event);
+        if self.batch.len() == self.batch.capacity() {
+            self.make_room();
+        }
+        self.batch.push_back(event);
+    }
+
+    /// A burst goes on in a queue that has served before, if there is one.
+    fn make_room(&mut self) {
+        let mut queue = self.shared.borrow();
+        if queue.capacity() > self.batch.capacity() {
+            queue.append(&mut self.batch);
+            std::mem::swap(&mut queue, &mut self.batch);
+        }
+        self.shared.give_back(queue);
     }
 
     pub(super) fn frame(&mut self, arena: &mut Arena, frame: Frame<'_>) {

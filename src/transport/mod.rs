@@ -10,6 +10,7 @@
 //! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod arena;
+mod batches;
 mod close;
 mod close_cgroup;
 mod close_look;

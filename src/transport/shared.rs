@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use crate::close_policy::CloseMode;
@@ -18,6 +18,8 @@ use crate::latch::Latch;
 use crate::metrics::{Backend, Stats};
 use crate::wakers::{Place, Wakers, wake_all};
 
+use super::batches::{Batches, KEPT};
+
 /// One agent, as its handles see it.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -28,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Where its engine keeps it; set when the engine takes it over.
     slot: AtomicUsize,
+    /// Where its queues of events come from and go to; set with the slot.
+    batches: OnceLock<Arc<Batches>>,
     inbox: Mutex<Inbox>,
     /// Weight of the events delivered and not yet taken.
     inbox_bytes: AtomicUsize,
@@ -78,9 +82,6 @@ pub(crate) enum Offer {
     Refused(Error),
 }
 
-/// An idle agent keeps room for no more events than this, on either side.
-const KEPT: usize = 4;
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds these locks panics half-way; the data is good even if a thread died.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,6 +95,7 @@ impl Shared {
             framing,
             limits,
             slot: AtomicUsize::new(usize::MAX),
+            batches: OnceLock::new(),
             inbox: Mutex::default(),
             inbox_bytes: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
@@ -135,17 +137,28 @@ impl Shared {
         self.slot.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_slot(&self, slot: usize) {
+    /// Its engine has taken it over.
+    pub(crate) fn adopted(&self, slot: usize, batches: &Arc<Batches>) {
         self.slot.store(slot, Ordering::Relaxed);
+        let _second = self.batches.set(Arc::clone(batches));
     }
 
     /// Hands a turn's events over in one go and wakes the reader once. Returns the weight now
-    /// unread.
-    pub(crate) fn deliver(&self, batch: &mut Vec<Event>, weight: usize, stats: &Stats) -> usize {
+    /// unread; `batch` is empty then.
+    pub(crate) fn deliver(
+        &self,
+        batch: &mut VecDeque<Event>,
+        weight: usize,
+        stats: &Stats,
+    ) -> usize {
         let unread = self.inbox_bytes.fetch_add(weight, Ordering::SeqCst) + weight;
         let waker = {
             let mut inbox = lock(&self.inbox);
-            inbox.events.extend(batch.drain(..));
+            if inbox.events.is_empty() {
+                std::mem::swap(batch, &mut inbox.events);
+            } else {
+                inbox.events.append(batch);
+            }
             inbox.stats = *stats;
             if inbox.events.is_empty() { None } else { inbox.waker.take() }
         };
@@ -266,10 +279,6 @@ impl Shared {
     /// Moves what is there to `local`. Registers `waker` if nothing is. False once ended and
     /// empty.
     pub(crate) fn take_events(&self, local: &mut VecDeque<Event>, waker: &Waker) -> bool {
-        // It is empty; a large one would go round and round between the two sides.
-        if local.capacity() > KEPT {
-            *local = VecDeque::new();
-        }
         let mut inbox = lock(&self.inbox);
         if inbox.events.is_empty() {
             if inbox.ended {
@@ -283,6 +292,25 @@ impl Shared {
             std::mem::swap(local, &mut inbox.events);
         }
         true
+    }
+
+    /// A reader's queue is empty. A large one goes to whoever has the next burst.
+    pub(crate) fn read_out(&self, local: &mut VecDeque<Event>) {
+        if local.capacity() > KEPT {
+            self.give_back(std::mem::take(local));
+        }
+    }
+
+    /// An empty queue that has served before, if there is one.
+    pub(crate) fn borrow(&self) -> VecDeque<Event> {
+        self.batches.get().map(|batches| batches.borrow()).unwrap_or_default()
+    }
+
+    /// Takes an empty queue.
+    pub(crate) fn give_back(&self, queue: VecDeque<Event>) {
+        if let Some(batches) = self.batches.get() {
+            batches.give_back(queue);
+        }
     }
 
     /// The reader took an event of this weight. True if the engine has to be told to read on.
