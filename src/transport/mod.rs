@@ -10,6 +10,8 @@
 //! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod arena;
+#[cfg(feature = "__bench")]
+mod bare;
 mod close;
 mod close_cgroup;
 mod close_plan;
@@ -26,6 +28,8 @@ mod tally;
 mod write;
 mod write_queue;
 
+#[cfg(feature = "__bench")]
+pub use bare::RecordPath;
 pub(crate) use connect::label;
 pub(crate) use core::{Core, Request};
 pub(crate) use handle::{
