@@ -27,6 +27,7 @@ mod series;
 mod spawn;
 mod target;
 mod throughput;
+mod tokio_lines;
 
 use std::ffi::OsString;
 use std::fs::File;

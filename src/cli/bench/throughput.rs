@@ -1,16 +1,18 @@
-//! F5, bench: records of one size as fast as the built-in agent can write them.
+//! F5, bench: records of one size as fast as the built-in agent can write them; taken as lines
+//! are, or (`pipeline`) known to be JSON and looked into.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::time::Duration;
 
-use agentpipe::{Agent, JsonCheck, Limits};
+use agentpipe::{Agent, JsonCheck, Limits, Record};
 
 use super::alloc::counted;
 use super::counts::{Counts, asked_per_record, came, middle};
 use super::patience::{PATIENCE, within};
-use super::plain::{Plain, timed};
+use super::plain::timed;
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, next_record};
+use super::tokio_lines::TokioLines;
 
 /// What is counted is counted so often.
 const COUNTING_ROUNDS: usize = 5;
@@ -19,12 +21,29 @@ pub(super) fn open<'a>(
     target: &'a Target,
     scenario: &'static Scenario,
 ) -> Failed<Box<dyn Rounds + 'a>> {
-    Ok(Box::new(Throughput {
-        target,
-        records: scenario.records,
-        size: scenario.record_bytes,
-        size_word: scenario.record_bytes.to_string(),
-    }))
+    // The limit and the peer parse nothing, so records are known by their outside here, too.
+    Ok(Box::new(Throughput::new(target, scenario, JsonCheck::Shape, |_| Ok(()), |_| Ok(()))))
+}
+
+pub(super) fn open_pipeline<'a>(
+    target: &'a Target,
+    scenario: &'static Scenario,
+) -> Failed<Box<dyn Rounds + 'a>> {
+    Ok(Box::new(Throughput::new(target, scenario, JsonCheck::Syntax, envelope, value)))
+}
+
+fn envelope(record: &Record) -> Failed<()> {
+    let envelope = record.envelope().map_err(|error| error.to_string())?;
+    is_flood(envelope.kind.as_deref())
+}
+
+fn value(line: &str) -> Failed<()> {
+    let value: serde_json::Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    is_flood(value["type"].as_str())
+}
+
+fn is_flood(kind: Option<&str>) -> Failed<()> {
+    if kind == Some("flood") { Ok(()) } else { Err("a record is not the agent's".to_owned()) }
 }
 
 struct Throughput<'a> {
@@ -33,17 +52,30 @@ struct Throughput<'a> {
     /// Newline included.
     size: u64,
     size_word: String,
+    check: JsonCheck,
+    look: fn(&Record) -> Failed<()>,
+    peer_looks: fn(&str) -> Failed<()>,
 }
 
-impl Throughput<'_> {
+impl<'a> Throughput<'a> {
+    fn new(
+        target: &'a Target,
+        scenario: &'static Scenario,
+        check: JsonCheck,
+        look: fn(&Record) -> Failed<()>,
+        peer_looks: fn(&str) -> Failed<()>,
+    ) -> Self {
+        let (records, size) = (scenario.records, scenario.record_bytes);
+        Self { target, records, size, size_word: size.to_string(), check, look, peer_looks }
+    }
+
     fn fake(&self) -> [&str; 4] {
         ["--flood", "--never-read-stdin", "--record-size", &self.size_word]
     }
 
     /// An agent in mid-stream.
     fn agent(&self) -> Failed<Agent> {
-        // The limit counts lines and nothing else, so records are not parsed here, either.
-        let limits = Limits::new().json_check(JsonCheck::Shape);
+        let limits = Limits::new().json_check(self.check);
         let mut agent = self.target.spawn(&self.fake(), limits)?;
         next_record(&mut agent)?;
         Ok(agent)
@@ -53,7 +85,7 @@ impl Throughput<'_> {
         let take_all = async {
             for _ in 0..records {
                 match agent.next_record().await {
-                    Some(record) if record.len() as u64 + 1 == self.size => {}
+                    Some(record) if record.len() as u64 + 1 == self.size => (self.look)(&record)?,
                     _ => return Err("a record is missing or of the wrong size".to_owned()),
                 }
             }
@@ -115,18 +147,11 @@ impl Rounds for Throughput<'_> {
     }
 
     fn peer(&mut self) -> Failed<Duration> {
-        let mut child: Plain = self.target.spawn_plain(&self.fake())?;
-        let mut stdout = BufReader::new(child.stdout()?);
-        let mut line = || {
-            let mut line = Vec::new();
-            stdout.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-            match line.len() as u64 == self.size {
-                true => Ok(line),
-                false => Err("a line is missing or of the wrong size".to_owned()),
-            }
-        };
-        line()?;
-        Ok(timed(|| (0..self.records).try_for_each(|_| line().map(drop)))?.0)
+        let mut lines = TokioLines::of(self.target.spawn_plain(&self.fake())?)?;
+        lines.take(self.records, |line| match line.len() as u64 + 1 == self.size {
+            true => (self.peer_looks)(line),
+            false => Err("a line is of the wrong size".to_owned()),
+        })
     }
 
     fn counts(&mut self) -> Failed<Counts> {
