@@ -7,18 +7,23 @@
 //! that say what each is. The peers split by memchr and parse what lies in the buffer:
 //! `serde_envelope` into a borrowed struct of those keys, `serde_value` into a `Value`.
 
+mod percentiles;
+
 use std::borrow::Cow;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentpipe::__bench::RecordPath;
 use agentpipe::{Event, Framing, JsonCheck, Limits, Record};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
+
+use crate::percentiles::{Contest, Contestant, Rounds};
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// What one buffer of the pool holds.
 const READ: usize = 4096;
+const SAMPLE: Duration = Duration::from_millis(5);
 const SESSION: &str = "9b6f4d5e-6a0c-4a57-9c59-0f1d2e3a4b5c";
 
 /// A record of exactly this size, newline included.
@@ -135,39 +140,56 @@ fn serde_value(line: &[u8]) {
     is_the_record(value["type"].as_str(), value["session_id"].as_str(), [false; 3]);
 }
 
+/// Rounds of one contestant over the same input; a sample is the time of a record.
+fn contestant<'a>(
+    name: &'static str,
+    (input, records): (&'a [u8], u64),
+    mut round: impl FnMut(&[u8]) -> u64 + 'a,
+) -> Contestant<'a> {
+    let rounds = move |count: u64| {
+        let start = Instant::now();
+        for _ in 0..count {
+            assert_eq!(round(black_box(input)), records);
+        }
+        let total = start.elapsed();
+        // Shorter ones are of the warm-up.
+        let each = (total > SAMPLE).then(|| total.div_f64((count * records) as f64));
+        Rounds { total, samples: each.into_iter().collect() }
+    };
+    (name, Box::new(rounds))
+}
+
 fn frame(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("frame");
-    group.warm_up_time(Duration::from_millis(200));
-    group.measurement_time(Duration::from_millis(800)).sample_size(20);
     for size in SIZES {
-        let (input, count) = input(size);
+        let (input, records) = input(size);
         let bytes = input.len() as u64;
-        group.throughput(Throughput::ElementsAndBytes { elements: count, bytes });
-        group.bench_function(BenchmarkId::new("memchr_scan", size), |bencher| {
-            bencher.iter(|| assert_eq!(memchr_scan(black_box(&input)), count));
-        });
-        let ours: [(&str, JsonCheck, fn(&Record)); 4] = [
-            ("framed", JsonCheck::Shape, |_| ()),
-            ("checked", JsonCheck::Syntax, |_| ()),
-            ("framed_envelope", JsonCheck::Shape, envelope),
-            ("checked_envelope", JsonCheck::Syntax, envelope),
-        ];
-        for (name, check, each) in ours {
+        let on = (&input[..], records);
+        let ours = |name, check, each| {
             let mut path = RecordPath::new(Framing::Ndjson, &Limits::new().json_check(check));
-            group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                bencher.iter(|| assert_eq!(agentpipe(black_box(&input), &mut path, each), count));
-            });
-        }
-        let peers: [(&str, fn(&[u8])); 2] =
-            [("serde_envelope", serde_envelope), ("serde_value", serde_value)];
-        for (name, each) in peers {
+            contestant(name, on, move |input| agentpipe(input, &mut path, each))
+        };
+        let peer = |name, each| {
             let mut carry = Vec::new();
-            group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                bencher.iter(|| assert_eq!(by_hand(black_box(&input), &mut carry, each), count));
-            });
-        }
+            contestant(name, on, move |input| by_hand(input, &mut carry, each))
+        };
+        let contestants = vec![
+            contestant("memchr_scan", on, memchr_scan),
+            ours("framed", JsonCheck::Shape, |_| ()),
+            ours("checked", JsonCheck::Syntax, |_| ()),
+            ours("framed_envelope", JsonCheck::Shape, envelope),
+            ours("checked_envelope", JsonCheck::Syntax, envelope),
+            peer("serde_envelope", serde_envelope),
+            peer("serde_value", serde_value),
+        ];
+        let contest = Contest {
+            group: "frame",
+            parameter: size.to_string(),
+            warm_up: Duration::from_millis(200),
+            time: Duration::from_millis(700),
+            throughput: Some(Throughput::ElementsAndBytes { elements: records, bytes }),
+        };
+        contest.run(criterion, contestants);
     }
-    group.finish();
 }
 
 criterion_group!(benches, frame);

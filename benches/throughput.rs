@@ -34,7 +34,7 @@ use crate::percentiles::{Contest, Contestant, Rounds};
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// What all but agentpipe read into.
 const BUFFER: usize = 64 << 10;
-/// A call that moves less is of the warm-up: it measures the start of a child.
+/// A call that moves fewer bytes is of the warm-up: it measures the start of a child.
 const SAMPLE: u64 = 4 << 20;
 
 #[derive(Clone, Copy)]

@@ -81,7 +81,8 @@ fn print(title: &str, rows: &[(&str, Histogram<u64>)]) {
     let us = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6;
     for (name, times) in &rows {
         let at = [0.5, 0.9, 0.99, 1.0].map(|quantile| us(times.value_at_quantile(quantile)));
-        let cells = at.map(|time| format!("{time:.2}")).join(" | ");
+        let digits = if at[0] < 10.0 { 3 } else { 1 };
+        let cells = at.map(|time| format!("{time:.digits$}")).join(" | ");
         let ratio = at[0] / us(first.value_at_quantile(0.5));
         println!("| {name} | {} | {cells} | {ratio:.2} |", times.len());
     }
