@@ -140,6 +140,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
 
+    #[doc = include_str!("../docs/benchmarks.md")]
+    pub mod benchmarks {}
+
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]
     #[doc = include_str!("../docs/local.md")]
