@@ -3,7 +3,7 @@
 use super::scenario::{Own, Scenario};
 use super::{
     blocked_abort, blocked_graceful, envelope, first_record, flush_1m, hundred, idle_close,
-    roundtrip, spawn, throughput,
+    pipeline, roundtrip, spawn, throughput,
 };
 
 pub(super) static ALL: [Scenario; 19] = [
@@ -28,7 +28,7 @@ pub(super) static ALL: [Scenario; 19] = [
     throughput("throughput_1m", 1 << 20, 16),
     Scenario {
         peer: Some("tokio's BufReader::lines, serde_json::Value"),
-        open: throughput::open_pipeline,
+        open: pipeline::open,
         // 5 times the peer's pace.
         targets: &[("ratio_to_peer", 0.2)],
         ..throughput("pipeline_1k", 1 << 10, 4000)

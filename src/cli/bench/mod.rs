@@ -18,6 +18,7 @@ mod list;
 mod machine;
 mod markdown;
 mod patience;
+mod pipeline;
 mod plain;
 mod plot;
 mod progress;

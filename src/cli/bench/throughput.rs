@@ -1,15 +1,14 @@
-//! F5, bench: records of one size as fast as the built-in agent can write them; taken as lines
-//! are, or (`pipeline`) known to be JSON and looked into.
+//! F5, bench: records of one size as fast as the built-in agent can write them.
 
 use std::io::Read;
 use std::time::Duration;
 
-use agentpipe::{Agent, JsonCheck, Limits, Record};
+use agentpipe::{Agent, JsonCheck, Limits};
 
 use super::alloc::counted;
-use super::counts::{Counts, asked_per_record, came, middle};
+use super::counts::{Counts, asked_per_record, came, each, middle};
 use super::patience::{PATIENCE, within};
-use super::plain::timed;
+use super::plain::{Plain, timed};
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, next_record};
 use super::tokio_lines::TokioLines;
@@ -21,29 +20,12 @@ pub(super) fn open<'a>(
     target: &'a Target,
     scenario: &'static Scenario,
 ) -> Failed<Box<dyn Rounds + 'a>> {
-    // The limit and the peer parse nothing, so records are known by their outside here, too.
-    Ok(Box::new(Throughput::new(target, scenario, JsonCheck::Shape, |_| Ok(()), |_| Ok(()))))
-}
-
-pub(super) fn open_pipeline<'a>(
-    target: &'a Target,
-    scenario: &'static Scenario,
-) -> Failed<Box<dyn Rounds + 'a>> {
-    Ok(Box::new(Throughput::new(target, scenario, JsonCheck::Syntax, envelope, value)))
-}
-
-fn envelope(record: &Record) -> Failed<()> {
-    let envelope = record.envelope().map_err(|error| error.to_string())?;
-    is_flood(envelope.kind.as_deref())
-}
-
-fn value(line: &str) -> Failed<()> {
-    let value: serde_json::Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    is_flood(value["type"].as_str())
-}
-
-fn is_flood(kind: Option<&str>) -> Failed<()> {
-    if kind == Some("flood") { Ok(()) } else { Err("a record is not the agent's".to_owned()) }
+    Ok(Box::new(Throughput {
+        target,
+        records: scenario.records,
+        size: scenario.record_bytes,
+        size_word: scenario.record_bytes.to_string(),
+    }))
 }
 
 struct Throughput<'a> {
@@ -52,30 +34,17 @@ struct Throughput<'a> {
     /// Newline included.
     size: u64,
     size_word: String,
-    check: JsonCheck,
-    look: fn(&Record) -> Failed<()>,
-    peer_looks: fn(&str) -> Failed<()>,
 }
 
-impl<'a> Throughput<'a> {
-    fn new(
-        target: &'a Target,
-        scenario: &'static Scenario,
-        check: JsonCheck,
-        look: fn(&Record) -> Failed<()>,
-        peer_looks: fn(&str) -> Failed<()>,
-    ) -> Self {
-        let (records, size) = (scenario.records, scenario.record_bytes);
-        Self { target, records, size, size_word: size.to_string(), check, look, peer_looks }
-    }
-
+impl Throughput<'_> {
     fn fake(&self) -> [&str; 4] {
         ["--flood", "--never-read-stdin", "--record-size", &self.size_word]
     }
 
     /// An agent in mid-stream.
     fn agent(&self) -> Failed<Agent> {
-        let limits = Limits::new().json_check(self.check);
+        // The limit and the peer parse nothing, so records are known by their outside here, too.
+        let limits = Limits::new().json_check(JsonCheck::Shape);
         let mut agent = self.target.spawn(&self.fake(), limits)?;
         next_record(&mut agent)?;
         Ok(agent)
@@ -85,7 +54,7 @@ impl<'a> Throughput<'a> {
         let take_all = async {
             for _ in 0..records {
                 match agent.next_record().await {
-                    Some(record) if record.len() as u64 + 1 == self.size => (self.look)(&record)?,
+                    Some(record) if record.len() as u64 + 1 == self.size => {}
                     _ => return Err("a record is missing or of the wrong size".to_owned()),
                 }
             }
@@ -122,34 +91,13 @@ impl Rounds for Throughput<'_> {
     }
 
     fn limit(&mut self) -> Failed<Duration> {
-        let mut child = self.target.spawn_plain(&self.fake())?;
-        let mut stdout = child.stdout()?;
-        let mut buffer = vec![0; 64 << 10];
-        let mut read = || match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
-            0 => Err("the output ended".to_owned()),
-            count => Ok((count as u64, memchr::memchr_iter(b'\n', &buffer[..count]).count())),
-        };
-        let (mut bytes, _) = read()?;
-        let end = bytes + self.records * self.size;
-        let read_all = || {
-            let mut lines = 0;
-            while bytes < end {
-                let (count, more) = read()?;
-                (bytes, lines) = (bytes + count, lines + more);
-            }
-            Ok(lines)
-        };
-        let (took, lines) = timed(read_all)?;
-        if (lines as u64) + 1 < self.records {
-            return Err(format!("{lines} lines of {}", self.records));
-        }
-        Ok(took)
+        read_lines(&mut self.target.spawn_plain(&self.fake())?, self.records, self.size)
     }
 
     fn peer(&mut self) -> Failed<Duration> {
         let mut lines = TokioLines::of(self.target.spawn_plain(&self.fake())?)?;
         lines.take(self.records, |line| match line.len() as u64 + 1 == self.size {
-            true => (self.peer_looks)(line),
+            true => Ok(()),
             false => Err("a line is of the wrong size".to_owned()),
         })
     }
@@ -158,4 +106,30 @@ impl Rounds for Throughput<'_> {
         let rounds = (0..COUNTING_ROUNDS).map(|_| self.counting_round());
         Ok(middle(rounds.collect::<Failed<_>>()?))
     }
+}
+
+/// The limit: blocking read(2), and a count of newlines. The first read is before the clock starts.
+pub(super) fn read_lines(child: &mut Plain, records: u64, size: u64) -> Failed<Duration> {
+    let mut stdout = child.stdout()?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut read = || match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
+        0 => Err("the output ended".to_owned()),
+        count => Ok((count as u64, memchr::memchr_iter(b'\n', &buffer[..count]).count())),
+    };
+    let (mut bytes, mut lines) = read()?;
+    let first = bytes;
+    let end = (records + 1) * size;
+    let read_all = || {
+        while bytes < end {
+            let (count, more) = read()?;
+            (bytes, lines) = (bytes + count, lines + more);
+        }
+        Ok(())
+    };
+    let (took, ()) = timed(read_all)?;
+    if (lines as u64) < records {
+        return Err(format!("{lines} lines of {records}"));
+    }
+    // What came before the clock started is taken to be as fast as the rest.
+    Ok(took.mul_f64(each(records * size, end - first)))
 }
