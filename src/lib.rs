@@ -140,6 +140,7 @@ pub mod _docs {
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
 
+    #[doc = "[close.md]: crate::_docs::close\n[scale.md]: crate::_docs::scale\n\n"]
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
