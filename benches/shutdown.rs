@@ -1,38 +1,48 @@
-//! From the decision to close until the agent is reaped.
+//! From the decision to close until the agent is reaped. `shutdown/SCENARIO/CONTESTANT/AGENTS`.
 //!
-//! `blocked`: the agent sits in write(2) on a full pipe and has a SIGTERM handler that restarts
-//! it. The limit is SIGKILL and waitpid; the peer is tokio: drop the ChildStdout, then wait.
-//! `idle`: an echo agent; the limit is closing its stdin and waitpid.
+//! `idle`: it has said one thing and waits for input. `flush_1m`: it is in the middle of writing
+//! 1 MiB, and all of it must come. `blocked`: it sits in write(2) on a full pipe that nobody reads,
+//! and restarts that write on SIGTERM; one such, or 100 or 1000 that are closed at once. The first
+//! of each is the limit. `ladder_10ms` is the close of most SDKs (end of input, SIGTERM, SIGKILL,
+//! and nobody reads meanwhile) with rungs of 10 ms for their 2 to 10 s. Percentiles of all rounds
+//! are printed, too.
 
+mod percentiles;
 mod support;
+mod with_tokio;
 
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentCommand, Engine, Limits};
+use agentpipe::{
+    Agent, AgentCommand, ClosePolicy, CloseReport, Engine, Limits, LocalAgent, LocalEngine,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rustix::event::{PollFd, PollFlags, poll};
+use futures_util::future::join_all;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tokio::io::AsyncReadExt;
+use tokio::task::LocalSet;
 
-/// Blocked on a full pipe for good: nobody reads, SIGTERM restarts the write.
+use crate::percentiles::{Contest, Contestant, Rounds, testing};
+
+const FLUSH: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+const RUNG: Duration = Duration::from_millis(10);
+
+fn idle_agent() -> Vec<String> {
+    ["fake", "--records", "1"].map(str::to_owned).into()
+}
+
+fn flushing_agent() -> Vec<String> {
+    ["fake", "--flood", "1m", "--record-size", "4096"].map(str::to_owned).into()
+}
+
 fn blocked_agent() -> Vec<String> {
-    ["fake", "--flood", "--sigterm-restart", "--record-size", "4096"].map(str::to_owned).to_vec()
-}
-
-/// Waits until a default pipe holds all that it can: then the writer is blocked.
-fn await_full(stdout: impl std::os::fd::AsFd) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while ioctl_fionread(&stdout).expect("a pipe") < 60_000 {
-        assert!(Instant::now() < deadline, "the pipe never filled");
-        let mut fds = [PollFd::new(&stdout, PollFlags::IN)];
-        poll(&mut fds, None).expect("pollable");
-        std::thread::yield_now();
-    }
-}
-
-fn total(rounds: u64, mut round: impl FnMut() -> Duration) -> Duration {
-    (0..rounds).map(|_| round()).sum()
+    ["fake", "--flood", "--sigterm-restart", "--record-size", "4096"].map(str::to_owned).into()
 }
 
 fn timed(act: impl FnOnce()) -> Duration {
@@ -41,122 +51,307 @@ fn timed(act: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn kill_and_wait(mut child: Child) -> Duration {
-    timed(|| {
-        child.kill().expect("killable");
+/// A contestant whose round is this.
+fn rounds<'a>(name: &'static str, mut round: impl FnMut() -> Duration + 'a) -> Contestant<'a> {
+    let rounds = move |count: u64| {
+        let samples: Vec<Duration> = (0..count).map(|_| round()).collect();
+        Rounds { total: samples.iter().sum(), samples }
+    };
+    (name, Box::new(rounds))
+}
+
+/// Rounds for so long, the time to get there included, and ten at the least.
+fn contest(
+    criterion: &mut Criterion,
+    group: &'static str,
+    agents: usize,
+    contestants: Vec<Contestant<'_>>,
+) {
+    let (warm_up, time) = match agents {
+        1 => (Duration::from_millis(200), Duration::from_millis(2500)),
+        _ => (Duration::from_millis(1), Duration::from_millis(1)),
+    };
+    let parameter = agents.to_string();
+    let contest = Contest { group, parameter, warm_up, time, throughput: None };
+    contest.run(criterion, contestants);
+}
+
+/// Waits until a default pipe holds all that it can: then its writer is blocked.
+fn await_full(stdout: impl AsFd) {
+    let deadline = Instant::now() + PATIENCE;
+    while ioctl_fionread(&stdout).expect("a pipe") < 60_000 {
+        assert!(Instant::now() < deadline, "the pipe never filled");
+        poll(&mut [PollFd::new(&stdout, PollFlags::IN)], None).expect("pollable");
+        std::thread::yield_now();
+    }
+}
+
+fn full(child: &mut Child) {
+    await_full(child.stdout.as_ref().expect("piped"));
+}
+
+fn spoke(child: &mut Child) {
+    let count = child.stdout.as_mut().expect("piped").read(&mut [0; 4096]);
+    assert!(count.expect("readable") > 0);
+}
+
+/// So many plain children, each in the state that is measured.
+fn plain(args: &[String], count: usize, ready: fn(&mut Child)) -> Vec<Child> {
+    let mut children: Vec<Child> = (0..count).map(|_| support::plain(args)).collect();
+    children.iter_mut().for_each(ready);
+    children
+}
+
+fn wait_all(children: &mut [Child]) {
+    for child in children {
         child.wait().expect("reapable");
+    }
+}
+
+fn sigkill_waitpid(mut children: Vec<Child>) -> Duration {
+    timed(|| {
+        for child in &mut children {
+            child.kill().expect("killable");
+        }
+        wait_all(&mut children);
     })
 }
 
-/// An agent whose output nobody takes: reading pauses at one byte, so its pipe fills.
-fn stuck(engine: &Engine) -> Agent {
-    let command =
-        AgentCommand::new(support::AGENT).args(blocked_agent()).limits(Limits::new().inbox_high(1));
-    let agent = engine.spawn_blocking(command).expect("the built-in agent starts");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while agent.stats().pauses == 0 {
-        assert!(Instant::now() < deadline, "reading never paused");
-        std::thread::yield_now();
-    }
-    // The pipe is the engine's; that its writer is blocked shows in its state: this agent sleeps
-    // nowhere but in write(2).
-    let stat = format!("/proc/{}/stat", agent.pid());
-    let mut asleep = 0;
-    while asleep < 20 {
-        assert!(Instant::now() < deadline, "the agent never blocked");
-        let sleeps = std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S "));
-        asleep = if sleeps { asleep + 1 } else { 0 };
-        std::thread::yield_now();
-    }
-    agent
+fn eof_waitpid(mut children: Vec<Child>) -> Duration {
+    timed(|| {
+        for child in &mut children {
+            drop(child.stdin.take());
+        }
+        wait_all(&mut children);
+    })
 }
 
-fn blocked(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("shutdown/blocked");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    group.sample_size(20);
-    group.bench_function("sigkill_waitpid", |bencher| {
-        bencher.iter_custom(|rounds| {
-            total(rounds, || {
-                let child = support::plain(&blocked_agent());
-                await_full(child.stdout.as_ref().expect("piped"));
-                kill_and_wait(child)
-            })
-        });
-    });
-    group.bench_function("tokio_drop_wait", |bencher| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        bencher.iter_custom(|rounds| {
-            total(rounds, || {
-                runtime.block_on(async {
-                    let mut child = tokio::process::Command::new(support::AGENT)
-                        .args(blocked_agent())
-                        .stdin(std::process::Stdio::piped())
-                        .stdout(std::process::Stdio::piped())
-                        .spawn()
-                        .expect("the built-in agent starts");
-                    await_full(child.stdout.as_ref().expect("piped"));
-                    let start = Instant::now();
-                    drop(child.stdout.take());
-                    child.wait().await.expect("reapable");
-                    start.elapsed()
-                })
-            })
-        });
-    });
-    let engine = Engine::new().expect("io_uring");
-    group.bench_function("agentpipe_abort", |bencher| {
-        bencher.iter_custom(|rounds| {
-            total(rounds, || {
-                let agent = stuck(&engine);
-                timed(|| {
-                    let report = agent.abort_blocking();
-                    assert!(report.exit().code().is_some(), "it leaves by itself: {report}");
-                })
-            })
-        });
-    });
-    group.finish();
+/// Closes stdin, reads everything, waits.
+fn eof_read_waitpid(mut children: Vec<Child>) -> Duration {
+    let mut buffer = vec![0; 64 << 10];
+    timed(|| {
+        for child in &mut children {
+            drop(child.stdin.take());
+            let (stdout, mut bytes) = (child.stdout.as_mut().expect("piped"), 0);
+            loop {
+                match stdout.read(&mut buffer).expect("readable") {
+                    0 => break,
+                    count => bytes += count as u64,
+                }
+            }
+            assert_eq!(bytes, FLUSH);
+            assert!(child.wait().expect("reapable").success());
+        }
+    })
+}
+
+/// A rung is over when all are gone or its time is.
+fn ladder(mut children: Vec<Child>) -> Duration {
+    let pids: Vec<Pid> = children.iter().map(Pid::from_child).collect();
+    let open = |pid: &Pid| pidfd_open(*pid, PidfdFlags::empty()).expect("unreaped");
+    let exits: Vec<OwnedFd> = pids.iter().map(open).collect();
+    timed(|| {
+        for child in &mut children {
+            drop(child.stdin.take());
+        }
+        let mut left = stay(&exits, Instant::now() + RUNG);
+        if !left.is_empty() {
+            for index in &left {
+                kill_process(pids[*index], Signal::TERM).expect("unreaped");
+            }
+            left = stay(&exits, Instant::now() + RUNG);
+        }
+        for index in left {
+            children[index].kill().expect("killable");
+        }
+        wait_all(&mut children);
+    })
+}
+
+/// Those that are not gone by then.
+fn stay(exits: &[OwnedFd], until: Instant) -> Vec<usize> {
+    let stays = |exit: &OwnedFd| {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).expect("short");
+        poll(&mut [PollFd::new(exit, PollFlags::IN)], Some(&limit)).expect("pollable") == 0
+    };
+    (0..exits.len()).filter(|index| stays(&exits[*index])).collect()
+}
+
+type TokioChild = tokio::process::Child;
+
+/// So many children of tokio, all closed by `close` at once.
+fn tokio(
+    args: &[String],
+    count: usize,
+    is_full: bool,
+    close: impl AsyncFn(&mut TokioChild) + Copy,
+) -> Duration {
+    with_tokio::runtime().block_on(async {
+        let child = |_| with_tokio::child(support::AGENT, args);
+        let mut children: Vec<TokioChild> = (0..count).map(child).collect();
+        for child in &mut children {
+            let stdout = child.stdout.as_mut().expect("piped");
+            if is_full {
+                await_full(stdout.as_fd());
+            } else {
+                assert!(stdout.read(&mut [0; 4096]).await.expect("readable") > 0);
+            }
+        }
+        let start = Instant::now();
+        join_all(children.iter_mut().map(async |child| close(child).await)).await;
+        start.elapsed()
+    })
+}
+
+async fn drop_wait(child: &mut TokioChild) {
+    drop(child.stdout.take());
+    child.wait().await.expect("reapable");
+}
+
+async fn eof_read_wait(child: &mut TokioChild) {
+    drop(child.stdin.take());
+    let mut bytes = Vec::new();
+    child.stdout.as_mut().expect("piped").read_to_end(&mut bytes).await.expect("readable");
+    assert_eq!(bytes.len() as u64, FLUSH);
+    assert!(child.wait().await.expect("reapable").success());
+}
+
+/// Its output is taken by nobody: reading pauses at one byte, so its pipe fills.
+fn unread(args: &[String]) -> AgentCommand {
+    AgentCommand::new(support::AGENT).args(args).limits(Limits::new().inbox_high(1))
+}
+
+/// The pipe is the engine's. That its writer is blocked shows in its state: this agent sleeps
+/// nowhere but in write(2). No event tells it.
+fn is_asleep(pid: u32) -> bool {
+    let stat = format!("/proc/{pid}/stat");
+    (0..20).all(|_| {
+        std::thread::yield_now();
+        std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S "))
+    })
+}
+
+fn await_blocked(agent: &Agent) {
+    let deadline = Instant::now() + PATIENCE;
+    while agent.stats().pauses == 0 || !is_asleep(agent.pid()) {
+        assert!(Instant::now() < deadline, "the agent never blocked");
+        std::thread::yield_now();
+    }
+}
+
+async fn await_local_blocked(agent: &LocalAgent) {
+    let deadline = Instant::now() + PATIENCE;
+    while agent.stats().pauses == 0 || !is_asleep(agent.pid()) {
+        assert!(Instant::now() < deadline, "the agent never blocked");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn blocked_agents(engine: &Engine, args: &[String], count: usize) -> Vec<Agent> {
+    let spawn = |_| engine.spawn_blocking(unread(args)).expect("it starts");
+    let agents: Vec<Agent> = (0..count).map(spawn).collect();
+    agents.iter().for_each(await_blocked);
+    agents
+}
+
+/// One leaves by itself, because its pipe was closed. Of many at once some are not given a core
+/// within the grace of an abort, and are killed.
+fn assert_gone(reports: &[CloseReport]) {
+    const SIGKILL: i32 = 9;
+    for report in reports {
+        let exit = report.exit();
+        let killed = exit.signal() == Some(SIGKILL) && reports.len() > 1;
+        assert!(exit.code().is_some() || killed, "{report}");
+    }
+}
+
+fn agentpipe_abort(engine: &Engine, args: &[String], count: usize) -> Duration {
+    let agents = blocked_agents(engine, args, count);
+    timed(|| {
+        assert_gone(&pollster::block_on(join_all(agents.iter().map(Agent::abort))));
+    })
+}
+
+fn local_abort(args: &[String], count: usize) -> Duration {
+    LocalSet::new().block_on(&with_tokio::runtime(), async {
+        let engine = LocalEngine::new().expect("io_uring");
+        let mut agents = Vec::new();
+        for _ in 0..count {
+            agents.push(engine.spawn(unread(args)).await.expect("it starts"));
+        }
+        for agent in &agents {
+            await_local_blocked(agent).await;
+        }
+        let start = Instant::now();
+        let reports = join_all(agents.iter().map(LocalAgent::abort)).await;
+        let took = start.elapsed();
+        assert_gone(&reports);
+        took
+    })
 }
 
 fn idle(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("shutdown/idle");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    group.sample_size(20);
-    group.bench_function("eof_waitpid", |bencher| {
-        bencher.iter_custom(|rounds| {
-            total(rounds, || {
-                let mut child =
-                    support::plain(&["fake".to_owned(), "--records".into(), "1".into()]);
-                let mut first = [0; 2048];
-                let count = child.stdout.as_mut().expect("piped").read(&mut first);
-                assert!(count.expect("readable") > 0);
-                timed(|| {
-                    drop(child.stdin.take());
-                    child.wait().expect("reapable");
-                })
-            })
-        });
-    });
     let engine = Engine::new().expect("io_uring");
-    group.bench_function("agentpipe_close", |bencher| {
-        bencher.iter_custom(|rounds| {
-            total(rounds, || {
-                let command = AgentCommand::new(support::AGENT).args(["fake", "--records", "1"]);
-                let mut agent = engine.spawn_blocking(command).expect("it starts");
-                agent.next_record_blocking().expect("a record");
-                // An idle agent has been silent for longer than the settling takes.
-                std::thread::sleep(Duration::from_millis(6));
-                timed(|| {
-                    let report = agent.close_blocking();
-                    assert!(report.exit().success(), "{report}");
-                })
-            })
-        });
-    });
-    group.finish();
+    let args = idle_agent();
+    let agentpipe_close = || {
+        let command = AgentCommand::new(support::AGENT).args(&args);
+        let mut agent = engine.spawn_blocking(command).expect("it starts");
+        agent.next_record_blocking().expect("a record");
+        // An idle agent has been silent for longer than the settling takes.
+        std::thread::sleep(Duration::from_millis(6));
+        timed(|| assert!(agent.close_blocking().exit().success()))
+    };
+    let contestants = vec![
+        rounds("eof_waitpid", || eof_waitpid(plain(&args, 1, spoke))),
+        rounds("sigkill_waitpid", || sigkill_waitpid(plain(&args, 1, spoke))),
+        rounds("tokio_drop_wait", || tokio(&args, 1, false, drop_wait)),
+        rounds("ladder_10ms", || ladder(plain(&args, 1, spoke))),
+        rounds("agentpipe_close", agentpipe_close),
+    ];
+    contest(criterion, "shutdown/idle", 1, contestants);
 }
 
-criterion_group!(benches, blocked, idle);
+fn flush(criterion: &mut Criterion) {
+    let engine = Engine::new().expect("io_uring");
+    let args = flushing_agent();
+    let close = |policy: ClosePolicy| {
+        let agents = blocked_agents(&engine, &args, 1);
+        timed(|| {
+            let report = pollster::block_on(agents[0].close_with(policy));
+            assert!(report.exit().success(), "{report}");
+            assert_eq!(report.stats().bytes_in, FLUSH);
+        })
+    };
+    let contestants = vec![
+        rounds("eof_read_waitpid", || eof_read_waitpid(plain(&args, 1, full))),
+        rounds("tokio_eof_read_wait", || tokio(&args, 1, true, eof_read_wait)),
+        rounds("ladder_10ms_loses_it", || ladder(plain(&args, 1, full))),
+        rounds("agentpipe_close", || close(ClosePolicy::graceful())),
+        // For agents that do not lose what they queued at the end of their input.
+        rounds("agentpipe_close_unsettled", || {
+            close(ClosePolicy::graceful().settle(Duration::ZERO))
+        }),
+    ];
+    contest(criterion, "shutdown/flush_1m", 1, contestants);
+}
+
+fn blocked(criterion: &mut Criterion) {
+    let engine = Engine::new().expect("io_uring");
+    let args = blocked_agent();
+    for agents in [1_usize, 100, 1000] {
+        // A test looks whether it works.
+        let count = if testing() { agents.div_ceil(50) } else { agents };
+        let contestants = vec![
+            rounds("sigkill_waitpid", || sigkill_waitpid(plain(&args, count, full))),
+            rounds("tokio_drop_wait", || tokio(&args, count, true, drop_wait)),
+            rounds("ladder_10ms", || ladder(plain(&args, count, full))),
+            rounds("agentpipe_abort", || agentpipe_abort(&engine, &args, count)),
+            rounds("agentpipe_local_abort", || local_abort(&args, count)),
+        ];
+        contest(criterion, "shutdown/blocked", agents, contestants);
+    }
+}
+
+criterion_group!(benches, idle, flush, blocked);
 criterion_main!(benches);

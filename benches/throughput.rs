@@ -1,108 +1,338 @@
-//! One agent writing records as fast as it can, one write(2) each; how fast are they taken?
+//! One agent that writes records as fast as it can, one write(2) each: how fast are they taken?
+//! `throughput/PIPE/CONTESTANT/BYTES`, for a pipe of the usual size and of the most that the kernel
+//! grants to everybody.
 //!
-//! The limit is a blocking read(2) loop that counts newlines. Peers: tokio's ChildStdout with
-//! `lines()`. Ours: the engine, with records checked to be JSON (the default) and by shape only
-//! (as the peers do). The answer, the size of each record, is asserted inside.
+//! The writer is the same child for all, and each contestant has its first record before the clock
+//! starts. The limit, `read_loop`, is blocking read(2) and a count of newlines: it keeps nothing.
+//! Nor do `tokio_uring` and `compio`, which look at each line where it lies; the other peers give
+//! owned lines. `.._framed` is agentpipe with records known by their outside, as lines are;
+//! `.._checked` is the default, where each is known to be JSON; `.._envelope` reads the keys of
+//! those; `.._value` parses the whole, and `tokio_lines_value` is what most hosts do. `engine`
+//! reads on a thread of its own and hands over, `local` on the thread that takes. The size of each
+//! record is asserted.
 
+mod percentiles;
 mod support;
+mod with_tokio;
 
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use agentpipe::{AgentCommand, Engine, JsonCheck, Limits};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use agentpipe::{AgentCommand, Engine, JsonCheck, Limits, LocalEngine, Record};
+use compio_io::AsyncRead;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::{Stream, StreamExt};
+use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
+use tokio::task::LocalSet;
+use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
-const SIZES: [usize; 4] = [256, 1024, 4096, 65_536];
+use crate::percentiles::{Contest, Contestant, Rounds};
 
-/// Arguments of an agent that writes records of `size` bytes for ever.
-fn flood(size: usize) -> Vec<String> {
-    ["fake", "--flood", "--never-read-stdin", "--record-size", &size.to_string()]
-        .map(str::to_owned)
-        .to_vec()
+const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
+/// What all but agentpipe read into.
+const BUFFER: usize = 64 << 10;
+/// A call that moves fewer bytes is of the warm-up: it measures the start of a child.
+const SAMPLE: u64 = 4 << 20;
+
+#[derive(Clone, Copy)]
+struct Case {
+    size: usize,
+    pipe: usize,
+}
+
+/// What takes so many records and says how long that took.
+type Take = fn(Case, u64) -> Duration;
+
+const CONTESTANTS: [(&str, Take); 15] = [
+    ("read_loop", read_loop),
+    ("tokio_lines", |case, records| tokio_lines(case, records, drop)),
+    ("tokio_lines_codec", tokio_lines_codec),
+    ("tokio_any_delimiter", tokio_any_delimiter),
+    ("tokio_uring", tokio_uring),
+    ("compio", compio),
+    ("engine_framed", |case, records| engine(case, records, JsonCheck::Shape, |_| ())),
+    ("engine_checked", |case, records| engine(case, records, JsonCheck::Syntax, |_| ())),
+    ("engine_envelope", |case, records| engine(case, records, JsonCheck::Syntax, envelope)),
+    ("local_framed", |case, records| local(case, records, JsonCheck::Shape, |_| ())),
+    ("local_checked", |case, records| local(case, records, JsonCheck::Syntax, |_| ())),
+    ("local_envelope", |case, records| local(case, records, JsonCheck::Syntax, envelope)),
+    ("tokio_lines_value", |case, records| {
+        tokio_lines(case, records, |line| value(line.as_bytes()))
+    }),
+    // Who parses every record has it checked by that.
+    ("engine_value", |case, records| {
+        engine(case, records, JsonCheck::Shape, |record| value(record.as_bytes()))
+    }),
+    ("local_value", |case, records| {
+        local(case, records, JsonCheck::Shape, |record| value(record.as_bytes()))
+    }),
+];
+
+fn envelope(record: &Record) {
+    assert_eq!(record.envelope().expect("an object").kind.as_deref(), Some("flood"));
+}
+
+fn value(text: &[u8]) {
+    assert_eq!(serde_json::from_slice::<Value>(text).expect("JSON")["type"], "flood");
 }
 
 fn throughput(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("throughput");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    group.sample_size(20);
-    for size in SIZES {
-        group.throughput(Throughput::Bytes(size as u64));
-        group.bench_function(BenchmarkId::new("read_loop", size), |bencher| {
-            bencher.iter_custom(|records| read_loop(size, records));
-        });
-        group.bench_function(BenchmarkId::new("tokio_lines", size), |bencher| {
-            bencher.iter_custom(|records| tokio_lines(size, records));
-        });
-        for (name, check) in [("shape", JsonCheck::Shape), ("json", JsonCheck::Syntax)] {
-            let id = BenchmarkId::new(format!("agentpipe_{name}"), size);
-            group.bench_function(id, |bencher| {
-                bencher.iter_custom(|records| agentpipe(size, records, check));
-            });
+    for (group, pipe) in [("throughput/pipe_64k", 64 << 10), ("throughput/pipe_max", pipe_max())] {
+        for size in SIZES {
+            let case = Case { size, pipe };
+            let contest = Contest {
+                group,
+                parameter: size.to_string(),
+                warm_up: Duration::from_millis(200),
+                time: Duration::from_millis(700),
+                throughput: Some(Throughput::ElementsAndBytes { elements: 1, bytes: size as u64 }),
+            };
+            contest.run(
+                criterion,
+                CONTESTANTS.map(|(name, take)| contestant(case, name, take)).into(),
+            );
         }
     }
-    group.finish();
 }
 
-/// The limit: nothing but read(2) and a newline count.
-fn read_loop(size: usize, records: u64) -> Duration {
-    let mut child = support::plain(&flood(size));
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut buffer = vec![0; 64 << 10];
-    let mut seen = stdout.read(&mut buffer).expect("readable") as u64;
-    let start = Instant::now();
-    let want = seen + records * size as u64;
-    let mut lines = 0;
-    while seen < want {
-        let count = stdout.read(&mut buffer).expect("readable");
-        lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count();
-        seen += count as u64;
+fn contestant(case: Case, name: &'static str, take: Take) -> Contestant<'static> {
+    let rounds = move |records: u64| {
+        let total = take(case, records);
+        let enough = records * case.size as u64 >= SAMPLE;
+        let each = enough.then(|| total.div_f64(records as f64));
+        Rounds { total, samples: each.into_iter().collect() }
+    };
+    (name, Box::new(rounds))
+}
+
+/// What an unprivileged process may make of a pipe.
+fn pipe_max() -> usize {
+    let text = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("Linux has it");
+    text.trim().parse().expect("bytes")
+}
+
+impl Case {
+    /// Arguments of an agent that writes such records for ever.
+    fn flood(self) -> Vec<String> {
+        let size = self.size.to_string();
+        ["fake", "--flood", "--never-read-stdin", "--record-size", &size].map(str::to_owned).into()
     }
-    let took = start.elapsed();
-    assert!(lines as u64 + 1 >= records, "{lines} lines of {records}");
-    child.kill().expect("killable");
-    child.wait().expect("reapable");
-    took
+
+    fn set_pipe_size(self, pipe: impl AsFd) {
+        let granted = rustix::pipe::fcntl_setpipe_size(pipe, self.pipe).expect("pipe-max-size");
+        assert!(granted >= self.pipe, "{granted} bytes of {}", self.pipe);
+    }
+
+    /// With a plain child's output, until `take` is done with it.
+    fn with_plain(self, take: impl FnOnce(ChildStdout) -> Duration) -> Duration {
+        let mut child = support::plain(&self.flood());
+        let stdout = child.stdout.take().expect("piped");
+        self.set_pipe_size(&stdout);
+        let took = take(stdout);
+        child.kill().expect("killable");
+        child.wait().expect("reapable");
+        took
+    }
+
+    /// The same inside a runtime of tokio's.
+    fn with_tokio(
+        self,
+        take: impl AsyncFnOnce(tokio::process::ChildStdout) -> Duration,
+    ) -> Duration {
+        with_tokio::runtime().block_on(async {
+            let mut child = with_tokio::child(support::AGENT, &self.flood());
+            let stdout = child.stdout.take().expect("piped");
+            self.set_pipe_size(&stdout);
+            let took = take(stdout).await;
+            child.kill().await.expect("killable");
+            took
+        })
+    }
+
+    /// Takes one more than so many, the first before the clock starts.
+    async fn timed(self, records: u64, mut next: impl AsyncFnMut() -> usize) -> Duration {
+        let mut start = Instant::now();
+        for number in 0..=records {
+            if number == 1 {
+                start = Instant::now();
+            }
+            assert_eq!(next().await + 1, self.size);
+        }
+        start.elapsed()
+    }
 }
 
-fn tokio_lines(size: usize, records: u64) -> Duration {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let mut child = tokio::process::Command::new(support::AGENT)
-            .args(flood(size))
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("the built-in agent starts");
-        let stdout = tokio::io::BufReader::new(child.stdout.take().expect("piped"));
-        let mut lines = stdout.lines();
-        lines.next_line().await.expect("readable").expect("a line");
+/// The limit.
+fn read_loop(case: Case, records: u64) -> Duration {
+    case.with_plain(|mut stdout| {
+        let mut buffer = vec![0; BUFFER];
+        let mut count_lines = || {
+            let count = stdout.read(&mut buffer).expect("readable");
+            assert!(count > 0, "the output ended");
+            memchr::memchr_iter(b'\n', &buffer[..count]).count() as u64
+        };
+        let mut lines = 0;
+        while lines == 0 {
+            lines = count_lines();
+        }
         let start = Instant::now();
-        for _ in 0..records {
-            let line = lines.next_line().await.expect("readable").expect("a line");
-            assert_eq!(line.len() + 1, size);
+        let want = lines + records;
+        while lines < want {
+            lines += count_lines();
         }
-        let took = start.elapsed();
-        child.kill().await.expect("killable");
+        start.elapsed()
+    })
+}
+
+fn tokio_lines(case: Case, records: u64, each: fn(String)) -> Duration {
+    case.with_tokio(async |stdout| {
+        let mut lines = tokio::io::BufReader::with_capacity(BUFFER, stdout).lines();
+        let next = async || {
+            let line = lines.next_line().await.expect("readable").expect("a line");
+            let len = line.len();
+            each(line);
+            len
+        };
+        case.timed(records, next).await
+    })
+}
+
+fn tokio_lines_codec(case: Case, records: u64) -> Duration {
+    case.with_tokio(async |stdout| {
+        let lines = FramedRead::with_capacity(stdout, LinesCodec::new(), BUFFER);
+        codec(case, records, lines.map(|line| line.expect("a line").len())).await
+    })
+}
+
+fn tokio_any_delimiter(case: Case, records: u64) -> Duration {
+    case.with_tokio(async |stdout| {
+        let newline = AnyDelimiterCodec::new(b"\n".to_vec(), Vec::new());
+        let lines = FramedRead::with_capacity(stdout, newline, BUFFER);
+        codec(case, records, lines.map(|line| line.expect("a line").len())).await
+    })
+}
+
+async fn codec(case: Case, records: u64, mut sizes: impl Stream<Item = usize> + Unpin) -> Duration {
+    case.timed(records, async || sizes.next().await.expect("a line")).await
+}
+
+fn tokio_uring(case: Case, records: u64) -> Duration {
+    case.with_plain(|stdout| {
+        tokio_uring::start(async {
+            let stdout = tokio_uring::fs::File::from_std(OwnedFd::from(stdout).into());
+            let read = async |mut buffer: Vec<u8>| {
+                buffer.clear();
+                let (count, buffer) = stdout.read_at(buffer, 0).await;
+                count.expect("readable");
+                buffer
+            };
+            let took = Splitter::timed(case, records, read).await;
+            stdout.close().await.expect("closable");
+            took
+        })
+    })
+}
+
+fn compio(case: Case, records: u64) -> Duration {
+    compio_runtime::Runtime::new().expect("a runtime").block_on(async {
+        let mut command = compio_process::Command::new(support::AGENT);
+        command.args(case.flood());
+        command.stdin(Stdio::piped()).expect("settable");
+        command.stdout(Stdio::piped()).expect("settable");
+        let mut child = command.spawn().expect("the built-in agent starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        case.set_pipe_size(&stdout);
+        let read = async |mut buffer: Vec<u8>| {
+            buffer.clear();
+            let (count, buffer) = stdout.read(buffer).await.into();
+            count.expect("readable");
+            buffer
+        };
+        let took = Splitter::timed(case, records, read).await;
+        child.kill().expect("killable");
+        child.wait().await.expect("reapable");
         took
     })
 }
 
-fn agentpipe(size: usize, records: u64, check: JsonCheck) -> Duration {
-    let engine = Engine::new().expect("io_uring");
-    let command =
-        AgentCommand::new(support::AGENT).args(flood(size)).limits(Limits::new().json_check(check));
-    let mut agent = engine.spawn_blocking(command).expect("the built-in agent starts");
-    agent.next_record_blocking().expect("a record");
-    let start = Instant::now();
-    for _ in 0..records {
-        let record = agent.next_record_blocking().expect("a record");
-        assert_eq!(record.len() + 1, size);
+/// Splits what a bare reader gets: each line is measured, none is kept.
+struct Splitter {
+    size: usize,
+    /// Bytes of the unfinished line.
+    carried: usize,
+    lines: u64,
+}
+
+impl Splitter {
+    fn feed(&mut self, mut bytes: &[u8]) {
+        assert!(!bytes.is_empty(), "the output ended");
+        while let Some(at) = memchr::memchr(b'\n', bytes) {
+            assert_eq!(self.carried + at + 1, self.size);
+            self.carried = 0;
+            self.lines += 1;
+            bytes = &bytes[at + 1..];
+        }
+        self.carried += bytes.len();
     }
-    let took = start.elapsed();
-    agent.abort_blocking();
-    took
+
+    async fn timed(
+        case: Case,
+        records: u64,
+        mut read: impl AsyncFnMut(Vec<u8>) -> Vec<u8>,
+    ) -> Duration {
+        let mut splitter = Self { size: case.size, carried: 0, lines: 0 };
+        let mut buffer = Vec::with_capacity(BUFFER);
+        while splitter.lines == 0 {
+            buffer = read(buffer).await;
+            splitter.feed(&buffer);
+        }
+        let start = Instant::now();
+        let want = splitter.lines + records;
+        while splitter.lines < want {
+            buffer = read(buffer).await;
+            splitter.feed(&buffer);
+        }
+        start.elapsed()
+    }
+}
+
+fn command(case: Case, check: JsonCheck) -> AgentCommand {
+    let limits = Limits::new().json_check(check);
+    AgentCommand::new(support::AGENT).args(case.flood()).limits(limits).pipe_size(case.pipe)
+}
+
+/// So many records of an agent of either engine; their handles do it alike.
+macro_rules! timed {
+    ($agent:ident, $case:ident, $records:ident, $each:ident) => {{
+        let next = async || {
+            let record = $agent.next_record().await.expect("a record");
+            $each(&record);
+            record.len()
+        };
+        let took = $case.timed($records, next).await;
+        assert_eq!($agent.stats().stdout_pipe_size, $case.pipe as u64);
+        $agent.abort().await;
+        took
+    }};
+}
+
+fn engine(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Duration {
+    let engine = Engine::new().expect("io_uring");
+    pollster::block_on(async {
+        let mut agent = engine.spawn(command(case, check)).await.expect("it starts");
+        timed!(agent, case, records, each)
+    })
+}
+
+fn local(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Duration {
+    LocalSet::new().block_on(&with_tokio::runtime(), async {
+        let engine = LocalEngine::new().expect("io_uring");
+        let mut agent = engine.spawn(command(case, check)).await.expect("it starts");
+        timed!(agent, case, records, each)
+    })
 }
 
 criterion_group!(benches, throughput);

@@ -101,6 +101,13 @@ pub use metrics::{Backend, IoCounters, Stats};
 pub use record::Record;
 pub use resource::Resource;
 
+/// For benches/frame.rs, and for nobody else: no release keeps it as it is.
+#[cfg(feature = "__bench")]
+#[doc(hidden)]
+pub mod __bench {
+    pub use crate::transport::RecordPath;
+}
+
 /// The long documents: as pages beside the reference, and so that their samples are tested.
 ///
 /// Each begins with the targets that its links have here; in the repository they lead to files.
@@ -132,6 +139,10 @@ pub mod _docs {
 
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
+
+    #[doc = "[close.md]: crate::_docs::close\n[scale.md]: crate::_docs::scale\n\n"]
+    #[doc = include_str!("../docs/benchmarks.md")]
+    pub mod benchmarks {}
 
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]

@@ -128,6 +128,11 @@ fn a_hostile_report_exits_1_with_one_line() {
         report[key] = value;
         report.to_string()
     };
+    let aim = |aim: Value| {
+        let mut report = report(600.0);
+        report["scenarios"][0]["targets"] = json!([aim]);
+        report.to_string()
+    };
     let p50 = |value: &str| report(600.0).to_string().replace("10.5", value);
     let cases = [
         (whole[..whole.len() / 2].to_owned(), "EOF"),
@@ -155,6 +160,9 @@ fn a_hostile_report_exits_1_with_one_line() {
         (with("scenarios", many(40_000)), "more than 256 scenarios"),
         (with("command", json!(vec!["x"; 100_000])), "more than 256"),
         (p50("50"), "do not ascend"),
+        (aim(json!({"metric": "ratio", "target": 1, "found": 2, "met": true})), "not met as it"),
+        (aim(json!({"metric": "ratio", "target": -1, "found": 2, "met": false})), "no number"),
+        (aim(json!({"metric": "a | b", "target": 1, "found": 2, "met": false})), "a name"),
         (whole.replace("close_idle", "a | b"), "a name"),
         ("{}".to_owned(), "missing field `schema`"),
     ];
@@ -324,5 +332,110 @@ fn the_starting_limits_and_those_in_the_documentation_are_limits_files() {
         let output = Case::new(text, &report(1e3).to_string()).gate(&[]);
         assert_eq!(code(&output), Some(1));
         assert_one_line(&output, "the report has no such scenario");
+    }
+}
+
+/// A report that is well below each of the starting limits, but for what `spoil` does.
+fn healthy_but(spoil: impl FnOnce(&mut Value)) -> (String, String) {
+    let printed = Command::new(env!("CARGO_BIN_EXE_agentpipe"))
+        .args(["gate", "--print-limits"])
+        .output()
+        .expect("the program runs");
+    let limits = stdout(&printed);
+    let parsed: toml::Table = limits.parse().expect("TOML");
+    let figures = |p50: f64| {
+        let [p90, p99, max] = [1.5, 2.0, 3.0].map(|factor| p50 * factor);
+        json!({"n": 20, "p50_us": p50, "p90_us": p90, "p99_us": p99, "max_us": max})
+    };
+    let scenario = |(name, ceilings): (&String, &toml::Value)| {
+        let counts = ceilings.get("counts").and_then(toml::Value::as_table);
+        let half = |ceiling: &toml::Value| {
+            let whole = ceiling.as_integer().map(|whole| whole as f64);
+            ceiling.as_float().or(whole).expect("a number") / 2.0
+        };
+        let counts = counts.into_iter().flatten().map(|(name, ceiling)| (name, half(ceiling)));
+        json!({"name": name, "group": "any", "figures": figures(500.0), "ratio": 1.0,
+            "limit": {"what": "the least", "figures": figures(500.0)}, "ratio_to_peer": 0.5,
+            "peer": {"what": "others", "figures": figures(1000.0)},
+            "counts": counts.collect::<std::collections::BTreeMap<_, _>>()})
+    };
+    let scenarios = parsed["scenario"].as_table().expect("scenarios").iter().map(scenario);
+    let mut whole = report(0.0);
+    whole["scenarios"] = scenarios.collect();
+    spoil(&mut whole);
+    (limits, whole.to_string())
+}
+
+/// A scenario of such a report.
+fn scenario<'a>(report: &'a mut Value, name: &str) -> &'a mut Value {
+    let all = report["scenarios"].as_array_mut().expect("scenarios");
+    all.iter_mut().find(|it| it["name"] == name).expect("the starting limits name it")
+}
+
+/// So many microseconds more in each sample of it.
+fn delay(report: &mut Value, name: &str, us: f64) {
+    let it = scenario(report, name);
+    for figure in ["p50_us", "p90_us", "p99_us", "max_us"] {
+        it["figures"][figure] = json!(it["figures"][figure].as_f64().expect("a time") + us);
+    }
+    for (ratio, beside) in [("ratio", "limit"), ("ratio_to_peer", "peer")] {
+        let ours = it["figures"]["p50_us"].as_f64().expect("a time");
+        it[ratio] = json!(ours / it[beside]["figures"]["p50_us"].as_f64().expect("a time"));
+    }
+}
+
+// What the starting limits are for: the report of a healthy run, altered as each defect alters it.
+#[test]
+fn the_starting_limits_catch_the_defects_they_are_for() {
+    let (limits, report) = healthy_but(|_| ());
+    let output = Case::new(&limits, &report).gate(&[]);
+    assert_eq!(code(&output), Some(0), "{output:?}");
+    type Spoil = fn(&mut Value);
+    let defects: [(&str, Spoil, &[&str]); 4] = [
+        (
+            "a sleep of 300 ms before the cut of an abort",
+            |report| delay(report, "close_blocked_abort", 300_000.0),
+            &["close_blocked_abort p50_us: 300500 is above the limit of 25000"],
+        ),
+        (
+            "the same before that of a graceful close",
+            |report| {
+                for name in ["close_idle", "flush_1m"] {
+                    delay(report, name, 300_000.0);
+                }
+            },
+            &["close_idle p50_us: 300500", "flush_1m p50_us: 300500"],
+        ),
+        (
+            "one allocation more for each record",
+            |report| {
+                for name in ["throughput_256", "throughput_4k"] {
+                    let counts = &mut scenario(report, name)["counts"];
+                    let count = counts["allocations_per_1000_records"].as_f64().expect("counted");
+                    counts["allocations_per_1000_records"] = json!(count + 1000.0);
+                }
+            },
+            &[
+                "throughput_256 allocations_per_1000_records: 1300 is above the limit of 600",
+                "throughput_4k allocations_per_1000_records: 1400 is above the limit of 800",
+            ],
+        ),
+        (
+            "stdout closed after the wait for the exit: the agent stays blocked and is killed",
+            |report| {
+                delay(report, "close_blocked_abort", 50_000.0);
+                scenario(report, "close_blocked_abort")["counts"]["kills_per_close"] = json!(1.0);
+            },
+            &["close_blocked_abort kills_per_close: 1.00 is above the limit of 0.10"],
+        ),
+    ];
+    for (defect, spoil, breaches) in defects {
+        let (limits, report) = healthy_but(spoil);
+        let output = Case::new(&limits, &report).gate(&[]);
+        assert_eq!(code(&output), Some(3), "{defect}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        for breach in breaches {
+            assert!(said.contains(breach), "{defect}: {said}");
+        }
     }
 }

@@ -81,6 +81,20 @@ pub(super) struct Scenario {
     /// Numbers that are no times, for instance `enters_per_record`.
     #[serde(default, deserialize_with = "once_each")]
     pub(super) counts: BTreeMap<String, f64>,
+    /// What the project aims at here. The gate does not judge by it: limits are the user's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) targets: Vec<Aim>,
+}
+
+/// A figure of a scenario, and what it should be at the most.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Aim {
+    /// As a limits file names it, or `us_per_record`.
+    pub(super) metric: String,
+    pub(super) target: f64,
+    pub(super) found: f64,
+    pub(super) met: bool,
 }
 
 /// What a scenario is held against.
@@ -190,17 +204,21 @@ impl Report {
 
 impl Scenario {
     fn check(&self) -> Result<(), String> {
-        let mut names = [&self.name, &self.group].into_iter().chain(self.counts.keys());
+        let names = [&self.name, &self.group].into_iter().chain(self.counts.keys());
+        let mut names = names.chain(self.targets.iter().map(|aim| &aim.metric));
         if !names.all(|name| is_name(name)) {
             return Err("a name is not 1 to 64 of a-z, 0-9 and _".to_owned());
         }
         let name = &self.name;
-        if self.counts.len() > ENTRIES_MAX {
-            return Err(format!("{name}: it has more than {ENTRIES_MAX} counts"));
+        if self.counts.len().max(self.targets.len()) > ENTRIES_MAX {
+            return Err(format!("{name}: it has more than {ENTRIES_MAX} counts or targets"));
         }
         self.figures.check().map_err(|why| format!("{name}: {why}"))?;
         if !self.counts.values().copied().all(is_figure) {
             return Err(format!("{name}: a count is no number from 0 to 10^15"));
+        }
+        if !self.targets.iter().all(Aim::is_sound) {
+            return Err(format!("{name}: a target is no number, or is not met as it says"));
         }
         self.check_beside("limit", self.limit.as_ref(), self.ratio)?;
         self.check_beside("peer", self.peer.as_ref(), self.ratio_to_peer)
@@ -225,6 +243,12 @@ impl Scenario {
             (None, None) => Ok(()),
             _ => Err(format!("{name}: the ratio to its {what} does not follow from the medians")),
         }
+    }
+}
+
+impl Aim {
+    fn is_sound(&self) -> bool {
+        is_figure(self.target) && is_figure(self.found) && self.met == (self.found <= self.target)
     }
 }
 

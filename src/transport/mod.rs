@@ -11,6 +11,8 @@
 
 mod arena;
 mod batches;
+#[cfg(feature = "__bench")]
+mod bare;
 mod close;
 mod close_cgroup;
 mod close_look;
@@ -28,6 +30,8 @@ mod tally;
 mod write;
 mod write_queue;
 
+#[cfg(feature = "__bench")]
+pub use bare::RecordPath;
 pub(crate) use connect::label;
 pub(crate) use core::{Core, Request};
 pub(crate) use handle::{

@@ -38,7 +38,7 @@ const GATE: &[&str] = &[
     "cargo clippy --no-default-features --lib --locked -- -D warnings",
     "RUSTDOCFLAGS='-D warnings'",
     "cargo doc --no-deps",
-    "cargo bench --locked -- --test",
+    "cargo bench --locked --features __bench -- --test",
     "cargo deny",
     "passed, %d failed, %d skipped",
 ];

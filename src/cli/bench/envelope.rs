@@ -73,7 +73,7 @@ impl Rounds for Keys {
 }
 
 /// Such as an agent sends: an envelope around blocks of content, `bytes` long with its newline.
-fn message(bytes: usize) -> String {
+pub(super) fn message(bytes: usize) -> String {
     const BLOCK: &str = r#"{"type":"text","text":"It was a bright cold day in April.","n":13},"#;
     let mut text = String::from(r#"{"type":"assistant","message":{"role":"assistant","content":["#);
     let end = r#"]},"session_id":"0c6f0a2e-7d3b-4f52-9f0e-5b1f2f4b8a11"}"#;

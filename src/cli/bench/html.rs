@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::cli::report::{Report, Scenario};
+use crate::cli::report::{Aim, Report, Scenario};
 
-use super::markdown::{each_record, headline, mib_per_second, time};
+use super::markdown::{aims, each_record, headline, met, mib_per_second, time};
 use super::plot;
 
 /// Dark where the reader's system is.
@@ -69,8 +69,33 @@ pub(super) fn page(report: &Report) -> String {
             report.scenarios.iter().filter(|it| it.group == group).collect();
         section(&mut page, group, &members);
     }
+    targets(&mut page, report);
     page.push_str("</body></html>\n");
     page
+}
+
+/// What the project aims at, where it was measured.
+fn targets(page: &mut String, report: &Report) {
+    let mut aims = aims(&report.scenarios).peekable();
+    if aims.peek().is_none() {
+        return;
+    }
+    page.push_str(
+        "<h2>Targets of the project</h2>\n<div class=\"wide\"><table>\
+         <tr><th>scenario<th>metric<th>at the most<th>found<th></tr>\n",
+    );
+    for (name, aim) in aims {
+        let Aim { metric, target, found, .. } = aim;
+        let (name, metric) = (text(name), text(&metric.replace('_', " ")));
+        put(
+            page,
+            format_args!(
+                "<tr><td>{name}<td>{metric}<td>{target}<td>{found:.2}<td>{}</tr>",
+                met(aim)
+            ),
+        );
+    }
+    page.push_str("</table></div>\n");
 }
 
 fn section(page: &mut String, group: &str, members: &[&Scenario]) {

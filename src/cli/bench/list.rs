@@ -3,20 +3,36 @@
 use super::scenario::{Own, Scenario};
 use super::{
     blocked_abort, blocked_graceful, envelope, first_record, flush_1m, hundred, idle_close,
-    roundtrip, spawn, throughput,
+    pipeline, roundtrip, spawn, throughput,
 };
 
-pub(super) static ALL: [Scenario; 18] = [
+pub(super) static ALL: [Scenario; 19] = [
     envelope("envelope_256", 256, 2000),
-    envelope("envelope_1k", 1 << 10, 1000),
+    // The rest of a record's way, up to here, is in benches/frame.rs: framers are not public.
+    Scenario {
+        targets: &[("us_per_record", 0.5), ("allocations_per_1000_records", 0.0)],
+        ..envelope("envelope_1k", 1 << 10, 1000)
+    },
     envelope("envelope_4k", 4 << 10, 400),
     envelope("envelope_64k", 64 << 10, 40),
     envelope("envelope_1m", 1 << 20, 3),
     throughput("throughput_256", 256, 8000),
     throughput("throughput_1k", 1 << 10, 4000),
-    throughput("throughput_4k", 4 << 10, 2000),
-    throughput("throughput_64k", 64 << 10, 200),
+    Scenario {
+        // 0.8 of the loop's pace, 1.3 of the peer's.
+        targets: &[("ratio", 1.25), ("ratio_to_peer", 0.77)],
+        ..throughput("throughput_4k", 4 << 10, 2000)
+    },
+    // 0.9 of the loop's pace.
+    Scenario { targets: &[("ratio", 1.11)], ..throughput("throughput_64k", 64 << 10, 200) },
     throughput("throughput_1m", 1 << 20, 16),
+    Scenario {
+        peer: Some("tokio's BufReader::lines, serde_json::Value"),
+        open: pipeline::open,
+        // 5 times the peer's pace.
+        targets: &[("ratio_to_peer", 0.2)],
+        ..throughput("pipeline_1k", 1 << 10, 4000)
+    },
     Scenario {
         name: "close_idle",
         group: "shutdown",
@@ -31,6 +47,7 @@ pub(super) static ALL: [Scenario; 18] = [
         peer: Some(
             "close stdin, read nothing, SIGTERM after 20 ms, SIGKILL after 20 ms (loses it)",
         ),
+        targets: &[("ratio", 1.5)],
         open: flush_1m::open,
         ..CLOSE
     },
@@ -38,6 +55,7 @@ pub(super) static ALL: [Scenario; 18] = [
         name: "close_blocked_abort",
         limit: "SIGKILL, waitpid",
         peer: Some("close(2) of stdout, waitpid"),
+        targets: &[("ratio", 1.1), ("p99_us", 5000.0)],
         open: blocked_abort::open,
         ..CLOSE
     },
@@ -96,6 +114,7 @@ const CLOSE: Scenario = Scenario {
     record_bytes: 0,
     thin: 1,
     own: Own::Never,
+    targets: &[],
     open: idle_close::open,
 };
 
@@ -117,7 +136,7 @@ const fn throughput(name: &'static str, record_bytes: u64, records: u64) -> Scen
         name,
         group: "throughput",
         limit: "blocking read(2) loop that counts lines",
-        peer: Some("std BufReader, a Vec for each line"),
+        peer: Some("tokio's BufReader::lines on one thread"),
         records,
         record_bytes,
         // A sample of the largest takes as long as several of the others.

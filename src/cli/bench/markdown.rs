@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::cli::report::{Beside, Report, Scenario};
+use crate::cli::report::{Aim, Beside, Report, Scenario};
 
-/// Two tables, times and counts, and what was held against what.
+/// Times, what was held against what with the counts, and the targets.
 pub(super) fn tables(report: &Report) -> String {
     let mut page = String::new();
     put(&mut page, format_args!("{}\n", headline(report)));
@@ -51,7 +51,27 @@ pub(super) fn tables(report: &Report) -> String {
         let (limit, peer) = (what(&it.limit), what(&it.peer));
         put(&mut page, format_args!("| {} | {limit} | {peer} | {counts} |", it.name));
     }
+    if report.scenarios.iter().any(|it| !it.targets.is_empty()) {
+        page.push_str("\n| target of | metric | at the most | found | |\n");
+        page.push_str("| --- | --- | ---: | ---: | --- |\n");
+    }
+    for (name, aim) in aims(&report.scenarios) {
+        let Aim { metric, target, found, .. } = aim;
+        put(
+            &mut page,
+            format_args!("| {name} | {metric} | {target} | {found:.2} | {} |", met(aim)),
+        );
+    }
     page
+}
+
+/// All targets, each with the name of its scenario.
+pub(super) fn aims(scenarios: &[Scenario]) -> impl Iterator<Item = (&str, &Aim)> {
+    scenarios.iter().flat_map(|it| it.targets.iter().map(|aim| (it.name.as_str(), aim)))
+}
+
+pub(super) fn met(aim: &Aim) -> &'static str {
+    if aim.met { "met" } else { "missed" }
 }
 
 /// Where and what, in one line.

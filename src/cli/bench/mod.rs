@@ -18,6 +18,7 @@ mod list;
 mod machine;
 mod markdown;
 mod patience;
+mod pipeline;
 mod plain;
 mod plot;
 mod progress;
@@ -27,6 +28,7 @@ mod series;
 mod spawn;
 mod target;
 mod throughput;
+mod tokio_lines;
 
 use std::ffi::OsString;
 use std::fs::File;

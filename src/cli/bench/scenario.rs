@@ -27,6 +27,8 @@ pub(super) struct Scenario {
     /// A slow one is measured once where others are measured so often.
     pub(super) thin: u32,
     pub(super) own: Own,
+    /// What the project aims at: metrics and the most that each should be.
+    pub(super) targets: &'static [(&'static str, f64)],
     pub(super) open: for<'a> fn(&'a Target, &'static Self) -> Failed<Box<dyn Rounds + 'a>>,
 }
 

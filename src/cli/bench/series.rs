@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::cli::report::{self, Beside, Figures};
+use crate::cli::report::{self, Aim, Beside, Figures};
 
+use super::markdown::each_record;
 use super::progress::Progress;
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::Target;
@@ -59,7 +60,7 @@ pub(super) fn run(
         Some(what) => Some(Beside { what: what.to_owned(), figures: next()? }),
         None => None,
     };
-    Ok(report::Scenario {
+    let mut measured = report::Scenario {
         name: scenario.name.to_owned(),
         group: scenario.group.to_owned(),
         records: scenario.records,
@@ -70,7 +71,29 @@ pub(super) fn run(
         ratio_to_peer: peer.as_ref().and_then(|peer| report::ratio(&ours, peer)),
         peer,
         counts,
-    })
+        targets: Vec::new(),
+    };
+    measured.targets = aims(scenario, &measured)?;
+    Ok(measured)
+}
+
+/// The scenario's targets, and whether they were met.
+fn aims(scenario: &Scenario, measured: &report::Scenario) -> Failed<Vec<Aim>> {
+    let figure = |metric: &str| match metric {
+        "ratio" => measured.ratio,
+        "ratio_to_peer" => measured.ratio_to_peer,
+        "us_per_record" => each_record(measured),
+        _ => {
+            let times = measured.figures.named();
+            let time = times.iter().find(|(name, _)| *name == metric).map(|(_, time)| *time);
+            time.or_else(|| measured.counts.get(metric).copied())
+        }
+    };
+    let aim = |(metric, target): &(&str, f64)| {
+        let found = figure(metric).ok_or_else(|| format!("there is no figure {metric}"))?;
+        Ok(Aim { metric: (*metric).to_owned(), target: *target, found, met: found <= *target })
+    };
+    scenario.targets.iter().map(aim).collect()
 }
 
 impl Series {

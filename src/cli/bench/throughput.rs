@@ -1,16 +1,17 @@
 //! F5, bench: records of one size as fast as the built-in agent can write them.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::time::Duration;
 
 use agentpipe::{Agent, JsonCheck, Limits};
 
 use super::alloc::counted;
-use super::counts::{Counts, asked_per_record, came, middle};
+use super::counts::{Counts, asked_per_record, came, each, middle};
 use super::patience::{PATIENCE, within};
 use super::plain::{Plain, timed};
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, next_record};
+use super::tokio_lines::TokioLines;
 
 /// What is counted is counted so often.
 const COUNTING_ROUNDS: usize = 5;
@@ -42,7 +43,7 @@ impl Throughput<'_> {
 
     /// An agent in mid-stream.
     fn agent(&self) -> Failed<Agent> {
-        // The limit counts lines and nothing else, so records are not parsed here, either.
+        // The limit and the peer parse nothing, so records are known by their outside here, too.
         let limits = Limits::new().json_check(JsonCheck::Shape);
         let mut agent = self.target.spawn(&self.fake(), limits)?;
         next_record(&mut agent)?;
@@ -90,47 +91,45 @@ impl Rounds for Throughput<'_> {
     }
 
     fn limit(&mut self) -> Failed<Duration> {
-        let mut child = self.target.spawn_plain(&self.fake())?;
-        let mut stdout = child.stdout()?;
-        let mut buffer = vec![0; 64 << 10];
-        let mut read = || match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
-            0 => Err("the output ended".to_owned()),
-            count => Ok((count as u64, memchr::memchr_iter(b'\n', &buffer[..count]).count())),
-        };
-        let (mut bytes, _) = read()?;
-        let end = bytes + self.records * self.size;
-        let read_all = || {
-            let mut lines = 0;
-            while bytes < end {
-                let (count, more) = read()?;
-                (bytes, lines) = (bytes + count, lines + more);
-            }
-            Ok(lines)
-        };
-        let (took, lines) = timed(read_all)?;
-        if (lines as u64) + 1 < self.records {
-            return Err(format!("{lines} lines of {}", self.records));
-        }
-        Ok(took)
+        read_lines(&mut self.target.spawn_plain(&self.fake())?, self.records, self.size)
     }
 
     fn peer(&mut self) -> Failed<Duration> {
-        let mut child: Plain = self.target.spawn_plain(&self.fake())?;
-        let mut stdout = BufReader::new(child.stdout()?);
-        let mut line = || {
-            let mut line = Vec::new();
-            stdout.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-            match line.len() as u64 == self.size {
-                true => Ok(line),
-                false => Err("a line is missing or of the wrong size".to_owned()),
-            }
-        };
-        line()?;
-        Ok(timed(|| (0..self.records).try_for_each(|_| line().map(drop)))?.0)
+        let mut lines = TokioLines::of(self.target.spawn_plain(&self.fake())?)?;
+        lines.take(self.records, |line| match line.len() as u64 + 1 == self.size {
+            true => Ok(()),
+            false => Err("a line is of the wrong size".to_owned()),
+        })
     }
 
     fn counts(&mut self) -> Failed<Counts> {
         let rounds = (0..COUNTING_ROUNDS).map(|_| self.counting_round());
         Ok(middle(rounds.collect::<Failed<_>>()?))
     }
+}
+
+/// The limit: blocking read(2), and a count of newlines. The first read is before the clock starts.
+pub(super) fn read_lines(child: &mut Plain, records: u64, size: u64) -> Failed<Duration> {
+    let mut stdout = child.stdout()?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut read = || match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
+        0 => Err("the output ended".to_owned()),
+        count => Ok((count as u64, memchr::memchr_iter(b'\n', &buffer[..count]).count())),
+    };
+    let (mut bytes, mut lines) = read()?;
+    let first = bytes;
+    let end = (records + 1) * size;
+    let read_all = || {
+        while bytes < end {
+            let (count, more) = read()?;
+            (bytes, lines) = (bytes + count, lines + more);
+        }
+        Ok(())
+    };
+    let (took, ()) = timed(read_all)?;
+    if (lines as u64) < records {
+        return Err(format!("{lines} lines of {records}"));
+    }
+    // What came before the clock started is taken to be as fast as the rest.
+    Ok(took.mul_f64(each(records * size, end - first)))
 }

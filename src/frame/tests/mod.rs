@@ -4,6 +4,7 @@
 //! test that states what an input means states it for every chunking.
 
 mod content_length;
+mod copies;
 mod encode;
 mod headers;
 mod laws;
