@@ -9,7 +9,7 @@ use agentpipe::{
     Agent, AgentCommand, AgentReader, AgentWriter, Backend, Capacity, CapacityLimit, CloseMode,
     ClosePolicy, CloseReason, CloseReport, CloseStage, Engine, EngineBuilder, EngineStats,
     Envelope, Error, ErrorKind, Event, ExitStatus, Features, Framing, Histogram, IoCounters,
-    JsonCheck, Limits, Malformation, Record, Resource, Sample, ShutdownReport, Stats,
+    JsonCheck, Limits, Malformation, Record, Resource, Sample, ShutdownReport, Stats, session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -84,6 +84,27 @@ fn every_public_type_crosses_threads() {
     let checked = |name: &String| checked.contains(name) || name.starts_with("Local");
     let missing: Vec<String> = exported().into_iter().filter(|name| !checked(name)).collect();
     assert_eq!(missing, Vec::<String>::new(), "exported and not checked here");
+}
+
+#[test]
+fn the_types_of_sessions_cross_threads() {
+    // The story: a view that is looked at by another task than the one that read it.
+    let checked = BTreeSet::from([
+        shared_and_cloned::<session::AgentRequest>(),
+        shared_and_cloned::<session::Failure>(),
+        shared_and_cloned::<session::Session>(),
+        shared_and_cloned::<session::SessionStats>(),
+        shared_and_cloned::<session::Settings>(),
+        shared_and_cloned::<session::jsonrpc::Builder>(),
+        shared_and_cloned::<session::claude::UserMessage>(),
+        shared_and_cloned::<session::claude::Permission>(),
+        shared_and_cloned::<session::claude::Message<'static>>(),
+        shared_and_cloned::<session::claude::message::Block<'static>>(),
+        shared_and_cloned::<session::claude::message::Content<'static>>(),
+        shared_and_cloned::<session::claude::message::Extra<'static>>(),
+        shared_and_cloned::<session::claude::message::Json<'static>>(),
+    ]);
+    assert_eq!(checked.len(), 13, "{checked:?}");
 }
 
 fn must_be_send<T: Send>(_: T) -> bool {

@@ -543,13 +543,13 @@ fn real_sessions_pass_unchanged() {
     let mut traces: Vec<PathBuf> =
         fs::read_dir(folder).expect("traces").flatten().map(|entry| entry.path()).collect();
     traces.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
-    assert!(traces.len() >= 5, "{traces:?}");
+    assert!(traces.len() >= 21, "{traces:?}");
     for path in traces {
         let trace = fs::read_to_string(&path).expect("a trace");
         let path = path.to_str().expect("utf-8");
         let done = run_fake(&[], &["--replay", path], side(&trace, "in").as_bytes());
         let wanted = side(&trace, "out");
-        assert!(wanted.lines().count() > 2, "{path}");
+        assert!(!wanted.is_empty(), "{path}");
         assert!(done.stdout == wanted.as_bytes(), "{path}: {}", done.report);
         assert_eq!(done.count("records_in"), wanted.lines().count() as u64, "{path}");
         assert_eq!(done.count("unsent_bytes"), 0, "{path}");

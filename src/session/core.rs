@@ -134,6 +134,7 @@ impl Core {
                 .error(ErrorKind::Overloaded, format!("`{method}`: {open} requests are open"))
                 .remedy("await some of them, or raise Settings::pending_max"));
         };
+        state.stats.asked += 1;
         // The pump looks at the deadlines by `armed`; an earlier one is news to it.
         let news = deadline.filter(|at| state.armed.is_none_or(|armed| *at < armed));
         let pump = news.and_then(|_| state.pump.take());
@@ -148,7 +149,12 @@ impl Core {
 
     /// Nobody waits for the answer any more.
     pub(super) fn withdraw(self: &Arc<Self>, id: u64) {
-        let pending = self.lock().router.withdraw(id);
+        let pending = {
+            let mut state = self.lock();
+            let pending = state.router.withdraw(id);
+            state.stats.withdrawn += u64::from(pending.is_some());
+            pending
+        };
         if let Some(pending) = pending {
             self.tell_withdrawn(id, &pending);
         }
@@ -187,7 +193,16 @@ impl Core {
 
     pub(super) fn on_record(self: &Arc<Self>, record: Record) {
         let incoming = self.dialect.read(&record);
-        let action = self.lock().router.route(incoming);
+        let action = {
+            let mut state = self.lock();
+            let action = state.router.route(incoming);
+            match action {
+                Action::Settle(..) => state.stats.settled += 1,
+                Action::Stop { .. } => state.stats.cancelled += 1,
+                _ => {}
+            }
+            action
+        };
         match action {
             Action::Data => {
                 if let Some(observer) = &self.observer {

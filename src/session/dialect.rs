@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::record::Record;
 
 use super::failure::Failure;
@@ -25,6 +28,13 @@ pub(crate) enum Incoming {
     Data,
     /// Not to be handled, and said so with this record.
     Refused { answer: Vec<u8>, why: &'static str },
+}
+
+/// An object as `T`. A derived struct reads an array, too, field by field: that would make a
+/// message of what is none.
+pub(crate) fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    let text = raw.get();
+    if text.starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }
 
 /// A protocol of requests and responses. Pure: records in and out, no state but constants.

@@ -27,6 +27,7 @@ impl Core {
             state.closing = true;
             state.waiting.clear();
             let pending = state.router.take_pending();
+            state.stats.failed += pending.len() as u64;
             let serving = state.router.take_serving();
             let reads_on = self.unstall(&mut state);
             (over, pending, serving, reads_on.or_else(|| state.pump.take()))

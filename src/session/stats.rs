@@ -16,10 +16,20 @@ pub struct SessionStats {
     pub data_records: u64,
     /// Their bytes, framing excluded.
     pub data_bytes: u64,
+    /// Requests of ours that were opened. Each is pending, or in exactly one of the next four.
+    pub asked: u64,
+    /// Those that the agent answered, with a result or an error.
+    pub settled: u64,
+    /// Those that were given up by whoever asked: the future was dropped, or nothing could be sent.
+    pub withdrawn: u64,
+    /// Those that failed with the session's end, or because too much was unread.
+    pub failed: u64,
+    /// Those that met their deadline.
+    pub timeouts: u64,
     /// Requests of the agent that were answered, refusals of unknown ones included.
     pub answered: u64,
-    /// Requests of ours that met their deadline.
-    pub timeouts: u64,
+    /// Requests of the agent that it withdrew before they were answered.
+    pub cancelled: u64,
     /// Times the session stopped reading because too much was unread.
     pub stalls: u64,
     /// Answers to requests that had their outcome already: repeated, or too late.

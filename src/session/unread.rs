@@ -78,7 +78,9 @@ impl Core {
         }
         state.stalled = true;
         state.stats.stalls += 1;
-        state.router.take_pending()
+        let pending = state.router.take_pending();
+        state.stats.failed += pending.len() as u64;
+        pending
     }
 
     /// Reads on if the readers caught up: the waker of the pump, then.

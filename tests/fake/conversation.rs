@@ -107,7 +107,40 @@ fn contradicting_flags_are_a_usage_error() {
         &["--flood", "64q"],
         &["--record-size", "10"],
         &["--ignore-sigterm", "--sigterm-restart"],
+        &["--chat", "1"],
+        &["--chat", "1,-2"],
+        &["--chat-as", "mcp"],
     ] {
         assert_eq!(converse(args, "").1.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn what_a_dialogue_would_pass_over_in_silence_is_a_usage_error() {
+    // The story: `--script FILE --flood 1m`, and no flood came. A test that believes its flags
+    // tests something else.
+    let step = ["--step", r#"{"exit": 0}"#];
+    for plays in [&step[..], &["--script", "/dev/null"], &["--chat", "1,0"]] {
+        assert_eq!(converse(plays, "").1.code(), Some(0), "{plays:?} alone is fine");
+        for flag in [
+            &["--flood"][..],
+            &["--flood", "1m"],
+            &["--records", "3"],
+            &["--record-size", "2k"],
+            &["--records", "3", "--rate", "5"],
+            &["--one-write"],
+            &["--huge", "1m"],
+            &["--flood-after-input"],
+            &["--read-eof-between"],
+            &["--never-read-stdin"],
+            &["--close-stdout"],
+            &["--like", "claude-native"],
+            &["--replay-builtin", "text_turn"],
+            &["--answer-initialize"],
+            &["--echo"],
+        ] {
+            let args = [plays, flag].concat();
+            assert_eq!(converse(&args, "").1.code(), Some(2), "{args:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! limits only.
 
 mod bad_output;
+mod chat;
 mod conversation;
 mod deafness;
 mod ends;

@@ -1,9 +1,12 @@
 //! Sessions over real children: every agent here plays a dialogue, and leaves with 65 if the host
 //! says anything that is not in it.
 
+mod chat;
 mod ends;
 mod jsonrpc;
 mod lanes;
+mod sentinels;
+mod traces;
 
 use std::sync::mpsc;
 use std::time::Duration;

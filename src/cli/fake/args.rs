@@ -70,24 +70,29 @@ pub(super) struct GenerateArgs {
         long,
         value_name = "SIZE",
         value_parser = parse_size,
-        conflicts_with_all = ["like", "replay", "replay_builtin"],
+        conflicts_with = "plays",
     )]
     pub(super) flood: Option<Option<u64>>,
     /// Flood this many records.
-    #[arg(long, value_name = "N", conflicts_with_all = ["like", "replay", "replay_builtin"])]
+    #[arg(long, value_name = "N", conflicts_with = "plays")]
     pub(super) records: Option<u64>,
     /// The exact size of a generated record, newline included (the body with content-length
     /// framing), at least 64 [default: 1k, with --like 1021].
-    #[arg(long, value_name = "SIZE", value_parser = parse_record_size)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_record_size,
+        conflicts_with_all = ["replay", "replay_builtin", "script", "step", "chat"],
+    )]
     pub(super) record_size: Option<u64>,
     /// Flood at most this many records a second, by deadlines that do not drift.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: Option<u32>,
     /// Generate only after the first input line has been answered.
-    #[arg(long, conflicts_with_all = ["like", "never_read_stdin"])]
+    #[arg(long, conflicts_with_all = ["plays", "never_read_stdin"])]
     pub(super) flood_after_input: bool,
     /// While flooding look at stdin between two records, answer what is there and act on its end.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plays")]
     pub(super) read_eof_between: bool,
     /// Write one record of this size with a single write(2), so that a signal cuts it short.
     #[arg(
@@ -96,7 +101,7 @@ pub(super) struct GenerateArgs {
         num_args = 0..=1,
         default_missing_value = "1m",
         value_parser = parse_record_size,
-        conflicts_with_all = ["like", "replay", "replay_builtin"],
+        conflicts_with = "plays",
     )]
     pub(super) one_write: Option<u64>,
     /// Write one record of this size.
@@ -104,7 +109,7 @@ pub(super) struct GenerateArgs {
         long,
         value_name = "SIZE",
         value_parser = parse_record_size,
-        conflicts_with_all = ["like", "replay", "replay_builtin"],
+        conflicts_with = "plays",
     )]
     pub(super) huge: Option<u64>,
 }
@@ -145,7 +150,7 @@ pub(super) struct SpoilArgs {
 #[command(next_help_heading = "Deafness")]
 pub(super) struct DeafArgs {
     /// Never read stdin, and so never see its end.
-    #[arg(long, conflicts_with_all = ["like", "replay", "replay_builtin", "read_eof_between"])]
+    #[arg(long, conflicts_with_all = ["plays", "read_eof_between"])]
     pub(super) never_read_stdin: bool,
     /// Stay when stdin ends.
     #[arg(long)]
@@ -178,7 +183,7 @@ pub(super) struct EndArgs {
     #[arg(long, value_name = "SIG", value_parser = parse_signal)]
     pub(super) die_by_signal: Option<i32>,
     /// Close stdout once the generated output is written, and live on.
-    #[arg(long, conflicts_with_all = ["like", "replay", "replay_builtin"])]
+    #[arg(long, conflicts_with = "plays")]
     pub(super) close_stdout: bool,
     /// Spawn a process that holds stdout and stderr open for DURATION, whatever becomes of
     /// this one.
@@ -219,7 +224,7 @@ pub(super) enum Build {
 pub(super) struct ClaudeArgs {
     /// Behave as this build of Claude Code was measured to: never blocked in write(2), a
     /// queue in memory, its own limits at the end.
-    #[arg(long, value_enum, group = "mode")]
+    #[arg(long, value_enum, groups = ["mode", "plays"])]
     pub(super) like: Option<Build>,
     /// Queue this much assistant text at the first user message.
     #[arg(
@@ -251,10 +256,10 @@ pub(super) struct ClaudeArgs {
 pub(super) struct ReplayArgs {
     /// Play a recorded trace: its `out` records in order, each `in` record waits for an
     /// input line; `builtin:NAME` names a built-in one.
-    #[arg(long, value_name = "FILE", group = "mode")]
+    #[arg(long, value_name = "FILE", groups = ["mode", "plays"])]
     pub(super) replay: Option<PathBuf>,
     /// Play a trace that is built in: `text_turn` or `tool_use_turn`.
-    #[arg(long, value_name = "NAME", group = "mode")]
+    #[arg(long, value_name = "NAME", groups = ["mode", "plays"])]
     pub(super) replay_builtin: Option<String>,
     /// Keep the recorded pauses, divided by X (without it there are none).
     #[arg(long, value_name = "X", value_parser = parse_speed)]
@@ -272,11 +277,34 @@ pub(super) struct ReplayArgs {
 pub(super) struct ScriptArgs {
     /// Play the dialogue in FILE: steps like expect, send, delay and exit, one JSON object each.
     /// A host that says anything else ends it with status 65 and one line.
-    #[arg(long, value_name = "FILE", group = "mode")]
+    #[arg(long, value_name = "FILE", groups = ["mode", "plays"])]
     pub(super) script: Option<PathBuf>,
     /// One step of a dialogue, in place of a file; may be given several times.
-    #[arg(long, value_name = "JSON", group = "mode")]
+    #[arg(long, value_name = "JSON", groups = ["mode", "plays"])]
     pub(super) step: Vec<String>,
+    /// Ask the host COUNT times and answer what it asks, at random: late, out of order, with
+    /// withdrawals. Counts it all, and ends with status 65 if the host owes anything.
+    #[arg(long, value_name = "SEED,COUNT", groups = ["mode", "plays"], value_parser = parse_chat)]
+    pub(super) chat: Option<Chat>,
+    /// The protocol of the chat.
+    #[arg(long, value_enum, default_value = "claude", requires = "chat")]
+    pub(super) chat_as: ChatAs,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chat {
+    pub(super) seed: u64,
+    pub(super) count: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum ChatAs {
+    /// Control requests. The agent can withdraw, the host cannot.
+    Claude,
+    /// JSON-RPC; what is withdrawn (`notifications/cancelled`) is not answered.
+    Mcp,
+    /// JSON-RPC; what is withdrawn (`$/cancelRequest`) is answered with -32800.
+    Lsp,
 }
 
 impl Args {
@@ -313,6 +341,13 @@ fn parse_record_size(text: &str) -> Result<u64, String> {
         size @ MIN_RECORD..=MAX_RECORD => Ok(size),
         _ => Err(format!("a record is {MIN_RECORD} to {MAX_RECORD} bytes")),
     }
+}
+
+fn parse_chat(text: &str) -> Result<Chat, String> {
+    let parts = text.split_once(',').and_then(|(seed, count)| {
+        Some(Chat { seed: seed.parse().ok()?, count: count.parse().ok()? })
+    });
+    parts.ok_or_else(|| "expected two numbers: SEED,COUNT".to_owned())
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {

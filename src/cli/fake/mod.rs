@@ -1,6 +1,7 @@
 //! F5, fake: the misbehaving agent. Flags are in `args`, one file per family of misbehaviour.
 
 mod args;
+mod chat;
 mod echo;
 mod ends;
 mod flood;
@@ -72,6 +73,8 @@ fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
         replay::run_builtin(agent, name)
     } else if let Some(path) = &replay.replay {
         replay::run(agent, path)
+    } else if let Some(chat) = script.chat {
+        chat::run(agent, chat)
     } else if let Some(path) = &script.script {
         script::run(agent, path)
     } else if !script.step.is_empty() {

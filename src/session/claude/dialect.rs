@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId};
+use crate::session::dialect::{Dialect, Incoming, WireId, object};
 use crate::session::failure::Failure;
 
 /// `control_request`, `control_response`, `control_cancel_request`; all else is data.
@@ -110,7 +110,7 @@ impl Control {
         // Without an id there is nobody to answer; the reader may know what it is.
         let Some(id) = wire.request_id else { return Incoming::Data };
         let subtype = wire.request.and_then(|raw| {
-            let subtype: Subtype<'_> = serde_json::from_str(raw.get()).ok()?;
+            let subtype: Subtype<'_> = object(raw)?;
             Some((raw, subtype.subtype))
         });
         match subtype {
@@ -127,9 +127,9 @@ impl Control {
     }
 
     fn answered(record: &Record, wire: &Wire<'_>) -> Incoming {
-        let response =
-            wire.response.and_then(|raw| serde_json::from_str::<Response<'_>>(raw.get()).ok());
-        let Some(response) = response else { return Incoming::Data };
+        let Some(response) = wire.response.and_then(object::<Response<'_>>) else {
+            return Incoming::Data;
+        };
         let outcome = if response.subtype == "success" {
             Ok(match response.response {
                 Some(body) => record.part(body.get().as_bytes()),

@@ -2,12 +2,14 @@
 //!
 //! [`Session::next_record`] gives the messages (`assistant`, `result`, `system`, ...) as they
 //! came, those of a type that nobody knows included; control records never show there.
+//! [`Message::of`] says what is in one.
 
 mod builder;
 mod dialect;
 mod hooks;
 mod input;
 mod mcp;
+pub mod message;
 mod permission;
 mod session;
 mod turns;
@@ -19,5 +21,6 @@ pub use builder::Builder;
 pub use hooks::HookRequest;
 pub use input::UserMessage;
 pub use mcp::McpRequest;
+pub use message::Message;
 pub use permission::{Permission, PermissionRequest};
 pub use session::Session;

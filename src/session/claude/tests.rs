@@ -67,6 +67,9 @@ fn a_malformed_control_record_is_answered_or_is_data() {
         r#"{"type":"control_response","response":null}"#,
         r#"{"type":"control_response","response":{"subtype":"success"}}"#,
         r#"{"type":"control_response","response":[1]}"#,
+        // Field by field, as a derived reader takes it.
+        r#"{"type":"control_response","response":["success","req_7"]}"#,
+        r#"["control_request","a",{"subtype":"x"}]"#,
         r#"{"type":"control_cancel_request"}"#,
         r#"{"type":"control_news","request_id":"1"}"#,
         r#"{"type":"keep_alive"}"#,
@@ -82,6 +85,7 @@ fn a_malformed_control_record_is_answered_or_is_data() {
         r#"{"type":"control_request","request_id":"a"}"#,
         r#"{"type":"control_request","request_id":"a","request":null}"#,
         r#"{"type":"control_request","request_id":"a","request":{"subtype":7}}"#,
+        r#"{"type":"control_request","request_id":"a","request":["can_use_tool"]}"#,
     ] {
         let Incoming::Refused { answer, .. } = read(asked) else { panic!("{asked}") };
         let answer = text(answer);
@@ -221,10 +225,76 @@ fn the_last_error_is_told_in_its_own_words() {
     assert_eq!(words(&[&failed, idle, r#"{"type":"keep_alive"}"#]).as_deref(), Some("a"));
 }
 
+/// What may stand in the place of an id or an object.
+const PARTS: &[&str] = &[
+    "null",
+    "7",
+    r#""x""#,
+    "[]",
+    r#"["x"]"#,
+    r#"["x","req_1"]"#,
+    "{}",
+    r#"{"subtype":"x"}"#,
+    r#"{"subtype":7,"request_id":"req_1"}"#,
+    r#"{"subtype":"success","request_id":"req_1"}"#,
+    r#"{"subtype":"error","request_id":"req_1","error":[]}"#,
+    r#"{"subtype":"success","request_id":7,"response":{}}"#,
+];
+
+fn plain_reading(envelope: &serde_json::Value) -> &'static str {
+    let has_id = !envelope["request_id"].is_null();
+    let response = &envelope["response"];
+    match envelope["type"].as_str() {
+        Some("control_request") if has_id => {
+            if envelope["request"]["subtype"].is_string() {
+                "request"
+            } else {
+                "refused"
+            }
+        }
+        Some("control_response")
+            if response["subtype"].is_string() && response["request_id"].is_string() =>
+        {
+            "reply"
+        }
+        Some("control_cancel_request") if has_id => "cancel",
+        _ => "data",
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+        cases: ProptestConfig::default().cases.max(2000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     })]
+
+    /// Fuzz: every envelope, whole or not, is what a plain reading of its JSON makes of it.
+    #[test]
+    fn an_envelope_is_what_it_says_and_nothing_else(
+        kind in prop::sample::select(vec![
+            "control_request", "control_response", "control_cancel_request", "control_x", "end",
+        ]),
+        parts in prop::collection::btree_map(
+            prop::sample::select(vec!["request_id", "request", "response", "error"]),
+            prop::sample::select(PARTS.to_vec()),
+            0..4,
+        ),
+    ) {
+        let mut text = format!("{{\"type\":\"{kind}\"");
+        for (key, part) in &parts {
+            text += &format!(",\"{key}\":{part}");
+        }
+        text.push('}');
+        let found = match read(&text) {
+            Incoming::Request { .. } => "request",
+            Incoming::Reply { .. } => "reply",
+            Incoming::Cancel { .. } => "cancel",
+            Incoming::Refused { .. } => "refused",
+            Incoming::Data => "data",
+        };
+        prop_assert_eq!(found, plain_reading(&serde_json::from_str(&text).expect("JSON")), "{}", text);
+    }
 
     /// Fuzz: whatever comes, reading it neither panics nor invents an id.
     #[test]

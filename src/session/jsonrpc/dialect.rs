@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId};
+use crate::session::dialect::{Dialect, Incoming, WireId, object};
 use crate::session::failure::Failure;
 
 const INVALID_REQUEST: i64 = -32600;
@@ -149,7 +149,7 @@ impl JsonRpc {
         if Some(method) != self.cancellation.method() {
             return None;
         }
-        let params: Params<'_> = serde_json::from_str(wire.params?.get()).ok()?;
+        let params: Params<'_> = object(wire.params?)?;
         wire_id(params.id)
     }
 }
@@ -174,13 +174,13 @@ fn failure(record: &Record, error: &RawValue) -> Failure {
         #[serde(borrow, default, deserialize_with = "present")]
         data: Option<&'a RawValue>,
     }
-    match serde_json::from_str::<Object<'_>>(error.get()) {
-        Ok(object) => Failure {
+    match object::<Object<'_>>(error) {
+        Some(object) => Failure {
             message: object.message.unwrap_or_default().into_owned(),
             code: object.code,
             data: object.data.map(|data| record.part(data.get().as_bytes())),
         },
-        Err(_) => Failure::new("an error that is no error object")
+        None => Failure::new("an error that is no error object")
             .data(record.part(error.get().as_bytes())),
     }
 }

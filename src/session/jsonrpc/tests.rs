@@ -103,6 +103,9 @@ fn a_request_is_withdrawn_as_the_protocol_says() {
     assert!(answer.contains(r#""id":"a""#) && answer.contains("-32800"), "{answer}");
     let incoming = r#"{"method":"notifications/cancelled","params":{"requestId":9,"reason":"x"}}"#;
     assert!(matches!(read(&MCP, incoming), Incoming::Cancel { .. }));
+    // Params by position have no id in them.
+    let incoming = r#"{"method":"$/cancelRequest","params":["a"]}"#;
+    assert!(matches!(read(&LSP, incoming), Incoming::Data));
     assert_eq!(MCP.answer_withdrawn(&id), None);
 }
 
@@ -118,7 +121,9 @@ fn no_params_are_no_params() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+        cases: ProptestConfig::default().cases.max(2000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     })]
 
     /// Fuzz: whatever comes, reading it neither panics nor invents an id.

@@ -1,0 +1,335 @@
+//! F5, fake: asks and is asked at random, withdraws and is withdrawn from, and counts it all.
+//!
+//! The order of events is a matter of chance and of the host; that every request has one outcome
+//! is not. What the host owes is checked as it comes, the rest at the end of input.
+
+mod random;
+mod wire;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Agent;
+use super::args::{Chat, ChatAs};
+use super::ends::Stop;
+use super::input::Item;
+use random::Random;
+use wire::{Ask, Heard, Outcome};
+
+/// Requests of ours that are open at once, at most.
+const WINDOW: u64 = 64;
+/// The longest pause before a request, an answer or a withdrawal.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What is to be done at some moment.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Ask,
+    Withdraw(u64),
+    /// JSON text of the id; again: though it was answered.
+    Answer {
+        id: String,
+        number: Option<u64>,
+        again: bool,
+    },
+}
+
+/// A request of ours.
+#[derive(Debug)]
+struct Own {
+    fails: bool,
+    withdrawn: bool,
+    answered: bool,
+}
+
+/// What was said and heard.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Lines that came.
+    records: u64,
+    /// Requests of ours; how many were answered, withdrawn, and both.
+    asked: u64,
+    answered: u64,
+    withdrawn: u64,
+    crossed: u64,
+    /// Answers of the host that say: as you withdrew it.
+    cancelled: u64,
+    /// Requests of the host, and those of them that stay without an answer: because they say so,
+    /// or because they were withdrawn.
+    heard: u64,
+    ignored: u64,
+    dropped: u64,
+    /// Answers to the host, those that nobody asked for twice included.
+    answers: u64,
+    repeated: u64,
+    /// Other records of ours.
+    notes: u64,
+}
+
+struct Player<'a, 'b> {
+    agent: &'a mut Agent<'b>,
+    chat: Chat,
+    dialect: ChatAs,
+    random: Random,
+    due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
+    /// Orders what is due at the same moment.
+    sequence: u64,
+    own: HashMap<u64, Own>,
+    open: u64,
+    /// Requests of the host that wait for an answer.
+    waiting: HashMap<String, Ask>,
+    done: bool,
+    tally: Tally,
+}
+
+pub(super) fn run(agent: &mut Agent<'_>, chat: Chat) -> Result<Stop, Stop> {
+    let mut player = Player {
+        dialect: agent.args.script.chat_as,
+        random: Random(chat.seed),
+        agent,
+        chat,
+        due: BinaryHeap::new(),
+        sequence: 0,
+        own: HashMap::new(),
+        open: 0,
+        waiting: HashMap::new(),
+        done: false,
+        tally: Tally::default(),
+    };
+    for _ in 0..WINDOW.min(chat.count) {
+        player.later(Due::Ask);
+    }
+    player.play()
+}
+
+impl Player<'_, '_> {
+    fn play(&mut self) -> Result<Stop, Stop> {
+        loop {
+            self.act()?;
+            self.say_when_done()?;
+            let next = self.due.peek().map(|Reverse((at, ..))| *at);
+            let heard = match self.agent.input.next_before(next)? {
+                Some(Item::Record(line) | Item::Tail(line)) => {
+                    (self.dialect.read(line), String::from_utf8_lossy(line).into_owned())
+                }
+                Some(Item::End) => return self.end(),
+                None => continue,
+            };
+            self.tally.records += 1;
+            self.hear(heard.0).map_err(|why| match why {
+                Stop::Mismatch(why) => Stop::Mismatch(format!("chat: {why}: {}", heard.1)),
+                other => other,
+            })?;
+        }
+    }
+
+    fn later(&mut self, what: Due) {
+        self.sequence += 1;
+        let at = Instant::now() + self.random.delay(PAUSE);
+        self.due.push(Reverse((at, self.sequence, what)));
+    }
+
+    /// Does what is due.
+    fn act(&mut self) -> Result<(), Stop> {
+        while self.due.peek().is_some_and(|Reverse((at, ..))| *at <= Instant::now()) {
+            let Some(Reverse((_, _, what))) = self.due.pop() else { break };
+            self.carry_out(what)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, what: Due) -> Result<(), Stop> {
+        match what {
+            Due::Ask => self.ask(),
+            Due::Withdraw(number) => self.withdraw(number),
+            Due::Answer { id, number, again } => {
+                if !again && self.waiting.remove(&id).is_none() {
+                    // Withdrawn meanwhile.
+                    return Ok(());
+                }
+                self.tally.repeated += u64::from(again);
+                self.answer(&id, number.map_or(Outcome::Error, |n| Outcome::Success(Some(n))))
+            }
+        }
+    }
+
+    fn ask(&mut self) -> Result<(), Stop> {
+        let number = self.tally.asked + 1;
+        let fails = self.random.once_in(8);
+        self.tally.asked = number;
+        self.open += 1;
+        self.own.insert(number, Own { fails, withdrawn: false, answered: false });
+        if self.random.once_in(8) {
+            self.later(Due::Withdraw(number));
+        }
+        let act = if fails { "fail" } else { "answer" };
+        self.agent.output.record(self.dialect.request(number, act).as_bytes())?;
+        if self.random.once_in(4) {
+            self.note("chat_note")?;
+        }
+        Ok(())
+    }
+
+    /// A record that is nobody's request and nobody's answer.
+    fn note(&mut self, name: &str) -> Result<(), Stop> {
+        self.tally.notes += 1;
+        let record = self.dialect.data(name, json!({"seq": self.tally.notes}));
+        self.agent.output.record(record.as_bytes())
+    }
+
+    fn withdraw(&mut self, number: u64) -> Result<(), Stop> {
+        let Some(own) = self.own.get_mut(&number).filter(|own| !own.answered) else {
+            return Ok(());
+        };
+        own.withdrawn = true;
+        self.tally.withdrawn += 1;
+        self.agent.output.record(self.dialect.withdrawal(number).as_bytes())?;
+        self.settled();
+        Ok(())
+    }
+
+    /// One more of ours is over: there is room for another.
+    fn settled(&mut self) {
+        self.open -= 1;
+        let begun = self.tally.asked + self.queued();
+        if begun < self.chat.count {
+            self.later(Due::Ask);
+        }
+    }
+
+    fn queued(&self) -> u64 {
+        self.due.iter().filter(|Reverse((_, _, due))| *due == Due::Ask).count() as u64
+    }
+
+    fn answer(&mut self, id: &str, outcome: Outcome) -> Result<(), Stop> {
+        self.tally.answers += 1;
+        self.agent.output.record(self.dialect.answer(id, outcome).as_bytes())
+    }
+
+    fn hear(&mut self, heard: Heard) -> Result<(), Stop> {
+        match heard {
+            Heard::Asked { id, ask } => self.asked(id, ask),
+            Heard::Answered { number, outcome } => {
+                self.answered(number, outcome).map_err(|why| Stop::Mismatch(why.to_owned()))
+            }
+            Heard::Withdrawn { id } => self.withdrawn(&id),
+            Heard::Told => Ok(()),
+            Heard::Strange => Err(Stop::Mismatch("it is no part of a chat".to_owned())),
+        }
+    }
+
+    fn asked(&mut self, id: String, ask: Ask) -> Result<(), Stop> {
+        if ask == Ask::Greet {
+            let hello = self.dialect.answer(&id, Outcome::Success(None));
+            return self.agent.output.record(hello.as_bytes());
+        }
+        self.tally.heard += 1;
+        if self.waiting.insert(id.clone(), ask).is_some() {
+            return Err(Stop::Mismatch("the id of this request is in use".to_owned()));
+        }
+        let number = match ask {
+            Ask::Answer(number) | Ask::Twice(number) => Some(number),
+            Ask::Fail | Ask::Ignore | Ask::Greet => None,
+        };
+        match ask {
+            Ask::Ignore => {}
+            Ask::Twice(_) => {
+                self.later(Due::Answer { id: id.clone(), number, again: false });
+                self.later(Due::Answer { id, number, again: true });
+            }
+            _ => self.later(Due::Answer { id, number, again: false }),
+        }
+        Ok(())
+    }
+
+    /// The host answers: once, as it was asked to, and not what it was not asked.
+    fn answered(&mut self, number: Option<u64>, outcome: Outcome) -> Result<(), &'static str> {
+        let Some(own) = number.and_then(|number| self.own.get_mut(&number)) else {
+            return Err("an answer to what was not asked");
+        };
+        if std::mem::replace(&mut own.answered, true) {
+            return Err("a second answer to one request");
+        }
+        match outcome {
+            Outcome::Cancelled if own.withdrawn => {
+                self.tally.cancelled += 1;
+                return Ok(());
+            }
+            Outcome::Success(_) if own.fails => return Err("it was asked for an error"),
+            Outcome::Success(said) if said != number => {
+                return Err("the answer to another request");
+            }
+            Outcome::Success(_) => {}
+            Outcome::Error if own.fails => {}
+            _ => return Err("it was asked for an answer"),
+        }
+        self.tally.answered += 1;
+        if own.withdrawn {
+            self.tally.crossed += 1;
+        } else {
+            self.settled();
+        }
+        Ok(())
+    }
+
+    fn withdrawn(&mut self, id: &str) -> Result<(), Stop> {
+        // It may have crossed our answer.
+        let Some(_ask) = self.waiting.remove(id) else { return Ok(()) };
+        if self.dialect == ChatAs::Lsp {
+            return self.answer(id, Outcome::Cancelled);
+        }
+        self.tally.dropped += 1;
+        Ok(())
+    }
+
+    fn say_when_done(&mut self) -> Result<(), Stop> {
+        if self.done || self.tally.asked < self.chat.count || self.open > 0 {
+            return Ok(());
+        }
+        self.done = true;
+        self.note("chat_done")
+    }
+
+    /// The end of input: what is owed is given, what was owed is looked for, and all is told.
+    fn end(&mut self) -> Result<Stop, Stop> {
+        if !self.done {
+            let what = format!("chat: stdin ended with {} requests of mine open", self.open);
+            return Err(Stop::Mismatch(what));
+        }
+        while let Some(Reverse((_, _, what))) = self.due.pop() {
+            self.carry_out(what)?;
+        }
+        let lsp = self.dialect == ChatAs::Lsp;
+        let owed = |own: &&Own| !own.answered && (lsp || !own.withdrawn);
+        let owed = self.own.values().filter(owed).count();
+        if owed > 0 {
+            let what = format!("chat: stdin ended and {owed} answers did not come");
+            return Err(Stop::Mismatch(what));
+        }
+        self.tally.ignored = self.waiting.len() as u64;
+        let Tally {
+            records,
+            asked,
+            answered,
+            withdrawn,
+            crossed,
+            cancelled,
+            heard,
+            ignored,
+            dropped,
+            answers,
+            repeated,
+            notes,
+        } = self.tally;
+        let tally = json!({
+            "records": records, "asked": asked, "answered": answered, "withdrawn": withdrawn,
+            "crossed": crossed, "cancelled": cancelled, "heard": heard, "ignored": ignored,
+            "dropped": dropped, "answers": answers, "repeated": repeated, "notes": notes,
+        });
+        self.agent.output.record(self.dialect.data("chat_tally", tally).as_bytes())?;
+        Ok(Stop::Eof)
+    }
+}

@@ -1,0 +1,498 @@
+//! Views of real records, of broken ones and of whatever proptest thinks of.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn record(value: &Value) -> Record {
+    Record::from_json(value).expect("a value has JSON")
+}
+
+fn refusal(value: &Value) -> String {
+    let record = record(value);
+    let error = Message::of(&record).expect_err("no view");
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+    error.to_string()
+}
+
+/// Numbers by their value: `0` may come back as `0.0`.
+fn normal(value: Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(list) => list.into_iter().map(normal).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, normal(value))).collect(),
+        other => other,
+    }
+}
+
+/// What a view and its `extra` hold together is the record, path for path and value for value.
+fn must_hold_all_of(message: &Message<'_>, wanted: &Value) {
+    // As text and back: both sides have their fractions read by the same reader.
+    let held = serde_json::to_string(message).expect("a view has JSON");
+    let held = serde_json::from_str(&held).expect("and that is JSON");
+    assert_eq!(normal(held), normal(wanted.clone()));
+}
+
+/// Every record that a real CLI wrote and that is no control record.
+fn real_records() -> Vec<(String, Record)> {
+    #[derive(serde::Deserialize)]
+    struct Line<'a> {
+        dir: &'a str,
+        #[serde(borrow)]
+        record: Option<&'a RawValue>,
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("traces") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "ndjson") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a trace");
+        for line in text.lines() {
+            let line: Line<'_> = serde_json::from_str(line).expect("a line of a trace");
+            let Some(raw) = line.record.filter(|_| line.dir == "out") else { continue };
+            let record = Record::from(raw.get().as_bytes().to_vec());
+            let kind = record.envelope().expect("an object").kind.expect("a type").into_owned();
+            if !kind.starts_with("control_") {
+                found.push((format!("{}: {kind}", path.display()), record));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_field_of_every_real_record_is_reached_through_its_view() {
+    let records = real_records();
+    assert_eq!(records.len(), 253, "the data records of all traces");
+    for (name, record) in &records {
+        let message = Message::of(record).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!matches!(message, Message::Other(_)), "{name} has a view");
+        must_hold_all_of(&message, &record.json().expect("JSON"));
+    }
+}
+
+#[test]
+fn the_fields_of_a_real_turn_are_typed() {
+    let results = real_records().into_iter().filter(|(name, _)| name.ends_with(": result"));
+    let mut errors = 0;
+    for (name, record) in results {
+        let message = Message::of(&record).expect("a view");
+        let Message::Result(result) = message else { panic!("{name}: {message:?}") };
+        assert!(result.num_turns > 0 && result.session_id.len() == 36, "{name}");
+        assert!(result.usage.is_some() && result.total_cost_usd.is_some(), "{name}");
+        if let Some(status) = result.api_error_status {
+            // A refusal of the API is a `success` that is an error.
+            assert_eq!((status, &*result.subtype, result.is_error), (400, "success", true));
+            errors += 1;
+        }
+    }
+    assert_eq!(errors, 1);
+}
+
+/// One record of each type that has a view, all keys in place, and which of them are required.
+fn one_of_each() -> Vec<(&'static str, Value, &'static [&'static str])> {
+    let message = json!({"role": "assistant", "model": "m", "content": []});
+    let tasks: &[&str] = &["task_id", "description", "uuid", "session_id"];
+    vec![
+        (
+            "user",
+            json!({"type": "user", "message": {"content": "t"}, "uuid": "u", "tool_use_result": 1,
+                "parent_tool_use_id": "p", "origin": {"kind": "k"}}),
+            &["message"],
+        ),
+        (
+            "assistant",
+            json!({"type": "assistant", "message": message, "error": "rate_limit", "uuid": "u",
+                "parent_tool_use_id": "p", "session_id": "s"}),
+            &["message"],
+        ),
+        (
+            "system",
+            json!({"type": "system", "subtype": "hook_started", "hook_event": "e",
+                "hook_name": "n", "hook_event_name": "m", "session_id": "s", "uuid": "u"}),
+            &["subtype"],
+        ),
+        (
+            "task_started",
+            json!({"type": "system", "subtype": "task_started", "task_id": "t", "uuid": "u",
+                "description": "d", "session_id": "s", "tool_use_id": "x", "task_type": "y"}),
+            tasks,
+        ),
+        (
+            "task_progress",
+            json!({"type": "system", "subtype": "task_progress", "task_id": "t", "uuid": "u",
+                "description": "d", "session_id": "s", "usage": {}, "last_tool_name": "y"}),
+            &["task_id", "description", "usage", "uuid", "session_id"],
+        ),
+        (
+            "task_notification",
+            json!({"type": "system", "subtype": "task_notification", "task_id": "t", "uuid": "u",
+                "status": "failed", "output_file": "o", "summary": "s", "session_id": "s"}),
+            &["task_id", "status", "output_file", "summary", "uuid", "session_id"],
+        ),
+        (
+            "task_updated",
+            json!({"type": "system", "subtype": "task_updated", "task_id": "t", "uuid": "u",
+                "patch": {"status": "killed"}, "session_id": "s"}),
+            &[],
+        ),
+        (
+            "mirror_error",
+            json!({"type": "system", "subtype": "mirror_error", "key": {}, "error": "e"}),
+            &[],
+        ),
+        ("system", json!({"type": "system", "subtype": "init", "cwd": "/"}), &["subtype"]),
+        (
+            "result",
+            json!({"type": "result", "subtype": "success", "duration_ms": 1, "num_turns": 1,
+                "duration_api_ms": 1, "is_error": false, "session_id": "s", "result": "r",
+                "stop_reason": "r", "total_cost_usd": 0.5, "usage": {}, "modelUsage": {},
+                "structured_output": [], "permission_denials": [], "errors": ["e"],
+                "deferred_tool_use": {"id": "i", "name": "n", "input": {}}, "uuid": "u",
+                "api_error_status": 500, "terminal_reason": "t", "origin": {"kind": "k"}}),
+            &["subtype", "duration_ms", "duration_api_ms", "is_error", "num_turns", "session_id"],
+        ),
+        (
+            "stream_event",
+            json!({"type": "stream_event", "uuid": "u", "session_id": "s", "event": {},
+                "parent_tool_use_id": "p"}),
+            &["uuid", "session_id", "event"],
+        ),
+        (
+            "rate_limit_event",
+            json!({"type": "rate_limit_event", "uuid": "u", "session_id": "s",
+                "rate_limit_info": {"status": "allowed", "resetsAt": 1, "rateLimitType": "five",
+                "utilization": 0.5, "overageStatus": "o", "overageResetsAt": 2,
+                "overageDisabledReason": "r"}}),
+            &["rate_limit_info", "uuid", "session_id"],
+        ),
+        (
+            "conversation_reset",
+            json!({"type": "conversation_reset", "new_conversation_id": "n", "uuid": "u",
+                "session_id": "s"}),
+            &["new_conversation_id", "uuid", "session_id"],
+        ),
+    ]
+}
+
+#[test]
+fn a_missing_key_is_an_error_that_names_it_and_its_type() {
+    // The story: a release of the CLI drops a key. What is said of it must be enough to find it.
+    for (kind, whole, required) in one_of_each() {
+        let whole_record = record(&whole);
+        let message = Message::of(&whole_record).expect("it is whole");
+        let kinds_own = serde_json::to_value(&message).expect("JSON");
+        assert_eq!(kinds_own, whole, "{kind}: nothing is lost");
+        let keys = whole.as_object().expect("an object").keys().filter(|key| *key != "type");
+        for key in keys {
+            for broken in [None, Some(json!({"no": "such thing"})), Some(Value::Null)] {
+                let mut value = whole.clone();
+                match &broken {
+                    None => drop(value.as_object_mut().expect("an object").remove(key)),
+                    Some(other) => value[key] = other.clone(),
+                }
+                let record = record(&value);
+                match Message::of(&record) {
+                    Ok(message) => {
+                        let any = ["usage", "event", "subtype"].contains(&&**key);
+                        assert!(!required.contains(&&**key) || any, "{kind}: {key} is required");
+                        must_hold_all_of(&message, &value);
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(required.contains(&&**key) || key == "subtype", "{kind}: {error}");
+                        let names = [format!("`{key}`"), format!("`{kind}`")];
+                        let says = names.iter().all(|name| error.contains(name));
+                        assert!(says || key == "subtype" && error.contains(&names[0]), "{error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(refusal(&json!({"no": "type"})).contains("the key `type` is missing"));
+    assert!(refusal(&json!({"type": 7})).contains("`type`: expected a string"));
+    assert!(refusal(&json!([])).contains("expected an object"));
+}
+
+#[test]
+fn an_error_inside_says_where() {
+    let of = |block: Value| {
+        let content = json!([{"type": "text", "text": "t"}, block]);
+        json!({"type": "assistant", "message": {"model": "m", "content": content}})
+    };
+    let error = refusal(&of(json!({"type": "tool_use", "name": "n", "input": {}})));
+    let place = "`assistant`: `message`: `content`: `1`: `tool_use`: the key `id` is missing";
+    assert!(error.contains(place), "{error}");
+    let error = refusal(&of(json!({"type": "text", "text": 3})));
+    assert!(error.contains("`1`: `text`: `text`: expected a string"), "{error}");
+    let error = refusal(&json!({"type": "assistant", "message": {"content": []}}));
+    assert!(error.contains("`assistant`: `message`: the key `model` is missing"), "{error}");
+    let error = refusal(&json!({"type": "user", "message": {"content": 1}}));
+    assert!(error.contains("`user`: `message`: `content`: expected a list"), "{error}");
+}
+
+#[test]
+fn what_nobody_knows_is_kept_as_it_is() {
+    let unknown = record(&json!({"type": "keep_alive", "a": [1]}));
+    let Message::Other(other) = Message::of(&unknown).expect("a view") else { panic!() };
+    assert_eq!((&*other.kind, other.record), ("keep_alive", &unknown));
+
+    let blocks = json!([
+        {"type": "image", "source": {"data": "x"}}, {"no": "type"}, {"type": 1}, "text", 7,
+        {"type": "thinking", "thinking": "t", "signature": "s", "new": true},
+        {"type": "server_tool_use", "id": "i", "name": "n", "input": {"q": 1}},
+        {"type": "advisor_tool_result", "tool_use_id": "i", "content": {"type": "x"}},
+        {"type": "tool_result", "tool_use_id": "i", "content": [{"type": "image"}]},
+    ]);
+    let said = json!({"type": "user", "message": {"role": "user", "content": blocks}, "new": {}});
+    let said_record = record(&said);
+    let message = Message::of(&said_record).expect("a view");
+    must_hold_all_of(&message, &said);
+    let Message::User(user) = message else { panic!() };
+    let Content::Blocks(blocks) = &user.message.content else { panic!() };
+    let others = blocks.iter().filter(|block| matches!(block, Block::Other(_))).count();
+    assert_eq!((blocks.len(), others), (9, 5));
+    let Block::Thinking(thinking) = &blocks[5] else { panic!("{:?}", blocks[5]) };
+    assert_eq!(thinking.extra.get("new").map(Json::as_str), Some("true"));
+    assert_eq!(user.extra.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["new"]);
+}
+
+#[test]
+fn an_origin_without_a_kind_in_words_is_none() {
+    for (origin, kept) in [
+        (json!({"kind": "channel", "server": "s"}), true),
+        (json!({"kind": 7}), false),
+        (json!({}), false),
+        (json!("channel"), false),
+        (json!(null), false),
+    ] {
+        let value = json!({"type": "user", "message": {"content": ""}, "origin": origin});
+        let record = record(&value);
+        let message = Message::of(&record).expect("a view");
+        must_hold_all_of(&message, &value);
+        let Message::User(user) = message else { panic!() };
+        assert_eq!(user.origin.is_some(), kept, "{origin}");
+        assert_eq!(user.extra.get("origin").is_some(), !kept, "{origin}");
+    }
+}
+
+#[test]
+fn words_are_known_and_new_ones_are_kept() {
+    let status = |word: &str| {
+        let patch = json!({"status": word, "end_time": 3});
+        let record = record(&json!({"type": "system", "subtype": "task_updated", "patch": patch}));
+        let Ok(Message::TaskUpdated(updated)) = Message::of(&record) else { panic!() };
+        let status = updated.patch.expect("a patch").status.expect("a status");
+        assert_eq!(status.as_str(), word);
+        status.is_terminal()
+    };
+    for word in ["completed", "failed", "stopped", "killed"] {
+        assert!(status(word), "{word}");
+    }
+    assert!(!status("running") && !status("paused") && !status(""));
+
+    let error = |word: &str| {
+        let message = json!({"model": "m", "content": []});
+        let record = record(&json!({"type": "assistant", "message": message, "error": word}));
+        let Ok(Message::Assistant(said)) = Message::of(&record) else { panic!() };
+        let error = said.error.expect("an error");
+        assert_eq!(error.as_str(), word);
+        !matches!(error, AssistantError::Other(_))
+    };
+    for word in
+        "authentication_failed billing_error rate_limit invalid_request server_error unknown"
+            .split(' ')
+    {
+        assert!(error(word), "{word}");
+    }
+    assert!(!error("max_output_tokens"));
+
+    for key in ["hook_event", "hook_name", "hook_event_name"] {
+        let record = record(&json!({"type": "system", "subtype": "hook_response", key: "Stop"}));
+        let Ok(Message::HookEvent(hook)) = Message::of(&record) else { panic!() };
+        assert_eq!(hook.event(), Some("Stop"), "{key}");
+    }
+}
+
+#[test]
+fn a_text_without_escapes_is_not_copied() {
+    let long = "x".repeat(1 << 20);
+    let content = json!([{"type": "text", "text": long}, {"type": "image", "data": long}]);
+    let record = record(&json!({"type": "user", "message": {"content": content}}));
+    let inside = record.as_bytes().as_ptr_range();
+    let Ok(Message::User(user)) = Message::of(&record) else { panic!() };
+    let Content::Blocks(blocks) = user.message.content else { panic!() };
+    let [Block::Text(text), Block::Other(image)] = &blocks[..] else { panic!("{blocks:?}") };
+    assert!(matches!(text.text, Cow::Borrowed(_)) && inside.contains(&text.text.as_ptr()));
+    assert!(inside.contains(&image.as_str().as_ptr()));
+    let shown = format!("{:?}", image);
+    assert!(shown.len() < 200 && shown.ends_with("bytes)"), "{shown}");
+}
+
+#[test]
+fn what_a_field_cannot_hold_in_full_is_kept_beside_it() {
+    // The story: a clock that goes backwards, a text cut in the middle of a character, a key
+    // that is there twice. None of it may cost the message, or be lost.
+    let text = concat!(
+        r#"{"type":"result","subtype":"success","duration_ms":-3,"duration_api_ms":12.75,"#,
+        r#""is_error":true,"is_error":false,"num_turns":1,"session_id":"s","#,
+        r#""result":"cut \ud83d","total_cost_usd":12345678901234567890}"#
+    );
+    let record = Record::from(text.as_bytes().to_vec());
+    let Ok(Message::Result(result)) = Message::of(&record) else { panic!() };
+    assert_eq!((result.duration_ms, result.duration_api_ms, result.is_error), (0, 13, false));
+    assert_eq!(result.result.as_deref(), Some("cut \u{fffd}\u{fffd}\u{fffd}"));
+    let kept: Vec<_> = result.extra.iter().map(|(key, json)| (key, json.as_str())).collect();
+    let wanted = [
+        ("duration_ms", "-3"),
+        ("duration_api_ms", "12.75"),
+        ("is_error", "true"),
+        ("is_error", "false"),
+        ("result", "\"cut \\ud83d\""),
+        ("total_cost_usd", "12345678901234567890"),
+    ];
+    assert_eq!(kept, wanted);
+    assert_eq!(result.extra.get("is_error").map(Json::as_str), Some("false"));
+    let again = serde_json::to_string(&result).expect("JSON");
+    assert_eq!(again.matches("is_error").count(), 2, "{again}");
+}
+
+#[test]
+fn a_record_as_deep_as_it_is_long_has_a_view() {
+    // The story: 5 000 brackets ended the reference's session with a RecursionError.
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let call = format!(r#"{{"type":"tool_use","id":"i","name":"n","input":{deep}}}"#);
+    let text = format!(
+        r#"{{"type":"assistant","deep":{deep},"message":{{"model":"m","content":[{call}]}}}}"#
+    );
+    let record = Record::from(text.into_bytes());
+    let Ok(Message::Assistant(said)) = Message::of(&record) else { panic!() };
+    let [Block::ToolUse(call)] = &said.message.content[..] else { panic!() };
+    assert_eq!(call.input.as_str(), deep);
+    assert!(call.input.parse::<Value>().is_err(), "too deep to build, and no panic");
+    assert_eq!(serde_json::to_string(&said).expect("JSON").len(), record.len());
+}
+
+/// Keys of real messages, and now and then another.
+fn any_key() -> impl Strategy<Value = String> {
+    let keys = "type subtype message content model text id name input uuid session_id patch status \
+        origin kind is_error num_turns duration_ms duration_api_ms task_id description event usage \
+        errors tool_use_id thinking signature total_cost_usd parent_tool_use_id error result new";
+    let keys: Vec<&str> = keys.split_whitespace().collect();
+    prop_oneof![9 => prop::sample::select(keys).prop_map(String::from), 1 => ".{0,3}"]
+}
+
+/// Values that meet: types, keys and words of real messages, in any place.
+fn any_value() -> impl Strategy<Value = Value> {
+    let words = "user assistant system result stream_event task_started task_updated text tool_use \
+        tool_result thinking success completed init";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let leaf = prop_oneof![
+        3 => prop::sample::select(words).prop_map(Value::from),
+        1 => any::<String>().prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        // Fractions that everybody reads alike.
+        1 => any::<i32>().prop_map(|number| Value::from(f64::from(number) / 4.0)),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => Just(Value::Null),
+    ];
+    leaf.prop_recursive(5, 64, 6, |inner| {
+        prop_oneof![
+            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            3 => prop::collection::btree_map(any_key(), inner, 0..10)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// The places of a value, as JSON pointers.
+fn places(value: &Value, here: &str, found: &mut Vec<String>) {
+    found.push(here.to_owned());
+    match value {
+        Value::Array(list) => {
+            for (at, inner) in list.iter().enumerate() {
+                places(inner, &format!("{here}/{at}"), found);
+            }
+        }
+        Value::Object(map) => {
+            for (key, inner) in map {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                places(inner, &format!("{here}/{key}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_bytes_make_a_view_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let record = Record::from(bytes);
+        if let Ok(message) = Message::of(&record) {
+            prop_assert!(record.json::<Value>().is_ok(), "{message:?}");
+        }
+    }
+
+    /// Values of all kinds under keys that are known, in messages of all types.
+    #[test]
+    fn whatever_has_a_view_is_whole_in_it(
+        pick in any::<prop::sample::Index>(),
+        others in prop::collection::btree_map(any_key(), any_value(), 0..6),
+        inside in prop::collection::btree_map(any_key(), any_value(), 0..6),
+    ) {
+        let all = one_of_each();
+        let (kind, mut value, required) = pick.get(&all).clone();
+        for (key, other) in others {
+            if key != "type" && key != "subtype" && !required.contains(&&*key) {
+                value[key] = other;
+            }
+        }
+        if let Some(message) = value.get_mut("message").filter(|message| message.is_object()) {
+            for (key, other) in inside.into_iter().filter(|(key, _)| key != "model") {
+                // Some contents are none.
+                message[key] = other;
+            }
+        }
+        let record = record(&value);
+        match Message::of(&record) {
+            Ok(message) => must_hold_all_of(&message, &value),
+            Err(error) => prop_assert!(error.to_string().contains("`content`"), "{kind}: {error}"),
+        }
+    }
+
+    /// A real record with one value of it replaced: by another, or by nothing.
+    #[test]
+    fn a_real_record_with_one_wrong_value_is_whole_or_an_error(
+        pick in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(),
+        other in any_value(),
+    ) {
+        let all: Vec<Value> = one_of_each().into_iter().map(|(_, value, _)| value).collect();
+        let mut value = pick.get(&all).clone();
+        let mut found = Vec::new();
+        places(&value, "", &mut found);
+        let place: &String = place.get(&found);
+        *value.pointer_mut(place).expect("it is there") = other;
+        let record = record(&value);
+        match Message::of(&record) {
+            Ok(message) => must_hold_all_of(&message, &value),
+            Err(error) => {
+                let error = error.to_string();
+                prop_assert!(error.contains('`') || error.contains("expected an object"), "{error}");
+            }
+        }
+    }
+}

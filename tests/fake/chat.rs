@@ -1,0 +1,63 @@
+//! `--chat`: the agent that asks and is asked at random, and keeps count.
+
+use super::{Fake, converse};
+
+/// The answer to request `c-1`, whether it asks for an answer or for an error.
+fn both_answers() -> [&'static str; 2] {
+    [
+        concat!(
+            r#"{"type":"control_response","response":{"subtype":"success","#,
+            r#""request_id":"c-1","response":{"n":1}}}"#,
+            "\n"
+        ),
+        concat!(
+            r#"{"type":"control_response","response":{"subtype":"error","#,
+            r#""request_id":"c-1","error":"no"}}"#,
+            "\n"
+        ),
+    ]
+}
+
+#[test]
+fn a_host_that_owes_an_answer_is_told_so() {
+    for said in [
+        "",
+        "{\"type\":\"news\"}\n",
+        "{\"type\":\"control_response\",\"response\":{\"subtype\":\"success\",\"request_id\":\"c-9\"}}\n",
+        "no record\n",
+    ] {
+        let (_, status) = converse(&["--chat", "7,1"], said);
+        assert_eq!(status.code(), Some(65), "{said:?}");
+    }
+}
+
+#[test]
+fn a_chat_ends_well_only_if_each_request_has_one_answer_of_the_right_kind() {
+    // The host cannot know when it is asked: it waits for the request.
+    let statuses: Vec<Option<i32>> = [[0].as_slice(), &[1], &[0, 0], &[1, 1]]
+        .into_iter()
+        .map(|which| {
+            let mut fake = Fake::start(&["--chat", "7,1"]);
+            let asked = fake.record();
+            assert_eq!(asked["request"]["n"], 1, "{asked}");
+            let said: String = which.iter().map(|at| both_answers()[*at]).collect();
+            fake.send(said.trim_end());
+            fake.end_input();
+            fake.timed_exit().0
+        })
+        .collect();
+    let fine = statuses.iter().filter(|status| **status == Some(0)).count();
+    assert_eq!(fine, 1, "once, and as it was asked to: {statuses:?}");
+    assert!(statuses[2..].iter().all(|status| *status == Some(65)), "{statuses:?}");
+}
+
+#[test]
+fn a_chat_about_nothing_is_its_tally() {
+    for protocol in ["claude", "mcp", "lsp"] {
+        let (output, status) = converse(&["--chat", "5,0", "--chat-as", protocol], "");
+        let text = String::from_utf8(output).expect("utf-8");
+        let records: Vec<&str> = text.lines().collect();
+        assert_eq!((records.len(), status.code()), (2, Some(0)), "{text}");
+        assert!(records[0].contains("chat_done") && records[1].contains("chat_tally"), "{text}");
+    }
+}
