@@ -5,6 +5,7 @@
 
 mod builder;
 mod dialect;
+mod hook_output;
 mod hooks;
 mod input;
 mod mcp;
@@ -16,6 +17,7 @@ mod turns;
 mod tests;
 
 pub use builder::Builder;
+pub use hook_output::HookOutput;
 pub use hooks::HookRequest;
 pub use input::UserMessage;
 pub use mcp::McpRequest;

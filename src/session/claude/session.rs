@@ -24,6 +24,7 @@ pub struct Session {
     pub(super) input: Arc<Input>,
     /// The body of `initialize`.
     pub(super) initialize: Record,
+    pub(super) handshake: Option<Duration>,
     pub(super) reply: Arc<OnceLock<Record>>,
     /// Whether the agent may ask something in the middle of a turn.
     pub(super) needs_input: bool,
@@ -36,18 +37,22 @@ impl Session {
         Builder::default()
     }
 
-    /// The handshake: hooks and options of the builder go to the agent.
-    /// [`Builder::start`] does it.
+    /// The handshake: hooks and options of the builder go to the agent, which has
+    /// [`Builder::initialize_deadline`] for its answer. [`Builder::start`] does it.
+    ///
+    /// Cancel-safety and errors: as [`session::Session::request`](Base::request).
     ///
     /// # Errors
-    /// As [`session::Session::request`](Base::request).
+    /// As there.
     pub async fn initialize(&self) -> Result<Record> {
-        let reply = self.base.request("initialize", &self.initialize).await?;
+        let body = self.initialize.as_bytes();
+        let reply = self.base.ask("initialize", body, self.handshake).await?;
         let _first = self.reply.set(reply.clone());
         Ok(reply)
     }
 
     /// What the agent answered to the first `initialize`: its commands, output style, models.
+    /// `None` before. It is kept here: nothing is asked, and it stays after the agent is gone.
     #[must_use]
     pub fn server_info(&self) -> Option<&Record> {
         self.reply.get()
@@ -62,6 +67,32 @@ impl Session {
     /// As [`AgentWriter::send`](crate::AgentWriter::send).
     pub async fn send(&self, message: impl Into<UserMessage>) -> Result<()> {
         self.input.send(&message.into()).await
+    }
+
+    /// Sends the messages that `next` gives, one after another, until it gives `None`; then ends
+    /// the input as [`end_input_when_done`](Self::end_input_when_done) does: at once if nothing
+    /// was sent, else with the turn. A source that fails gives `None`, so that the turn under way
+    /// completes. Returns the number of messages.
+    ///
+    /// Cancel-safe: dropping it sends nothing more and leaves the input open.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), at the first message that cannot be sent; the input then ends the
+    /// same way.
+    pub async fn send_all<M: Into<UserMessage>>(
+        &self,
+        mut next: impl AsyncFnMut() -> Option<M>,
+    ) -> Result<u64> {
+        let mut sent = 0;
+        let outcome = loop {
+            let Some(message) = next().await else { break Ok(sent) };
+            match self.send(message).await {
+                Ok(()) => sent += 1,
+                Err(error) => break Err(error),
+            }
+        };
+        self.end_input_when_done();
+        outcome
     }
 
     /// Reads to the end of a turn: `each` sees every record before the `result`, which is
