@@ -44,9 +44,12 @@ fn any_thread_may_close_and_wakes_whoever_reads() {
 #[test]
 fn what_came_before_a_close_can_be_read_after_it() {
     // Q19, Q38: the buffer of the session outlives the close, and then it is at its end.
-    let turn = r#"{"repeat":50,"steps":[{"send":{"type":"assistant","number":"${i}"}}]}"#;
+    let turn = r#"{"repeat":50,"steps":[{"send":{"type":"news","number":"${i}"}}]}"#;
     wait(async {
         let session = start(&engine(), &[HANDSHAKE, turn]).await;
+        while session.as_session().session_stats().data_records < 50 {
+            tokio::task::yield_now().await;
+        }
         let report = session.close().await;
         assert_played(&report);
         for number in 0..50 {
