@@ -30,6 +30,7 @@ const ANSWER_ALL: &str = concat!(
     r#"{"on":{"type":"control_request","request_id":"${id}"},"#,
     r#""send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}"}}}"#
 );
+const RESULT: &str = r#"{"send":{"type":"result"}}"#;
 /// Two requests of the agent: both have to be answered.
 const ASKS: &str = concat!(
     r#"{"send":{"type":"control_request","request_id":"p","request":"#,
@@ -111,11 +112,12 @@ async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize)
     let settings = if number % 2 == 0 { Settings::new() } else { on_runtime };
     match number % WAYS {
         0 | 1 => {
-            let steps = [HANDSHAKE, ASKS, ANSWER_ALL, r#"{"expect":{"type":"user"}}"#];
+            let steps = [ANSWER_ALL, r#"{"expect":{"type":"user"}}"#, ASKS, RESULT];
             let session = start(engine, settings, &steps).await;
             let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
             assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
             session.send("over").await.expect("sent");
+            assert!(session.read_turn(|_| ()).await.is_some(), "{:?}", session.why_ended());
             let report = session.close().await;
             assert_eq!(report.exit(), ExitStatus::Code(0), "{report}: {}", report.stderr_tail());
         }
@@ -171,7 +173,23 @@ fn run_cycles(engine: &Engine, runtime: &tokio::runtime::Runtime, cycles: std::o
     });
 }
 
-/// What was dropped ends in the background.
+/// What was dropped is aborted in the background: until nothing of it is left in the kernel, and
+/// the session thread has ended.
+fn await_idle(engine: &Engine) {
+    let begun = Instant::now();
+    loop {
+        let held = Held::now();
+        // The wake-up eventfd is watched.
+        let in_kernel = engine.counters_blocking().iter().map(|ring| ring.in_kernel).max();
+        let idle = engine.agents() == 0 && held.children.is_empty() && in_kernel == Some(1);
+        if idle && !held.has_session_thread() {
+            return;
+        }
+        assert!(begun.elapsed() < CEILING, "{held:?}, {in_kernel:?} operations");
+        std::thread::yield_now();
+    }
+}
+
 fn await_equal(wanted: &Held, what: &str) {
     let begun = Instant::now();
     while Held::now() != *wanted {
@@ -196,24 +214,11 @@ fn a_thousand_sessions_leave_nothing_behind() {
     let engine = Engine::new().expect("io_uring");
     // The first of each way pays for what is set up once.
     run_cycles(&engine, &runtime, 0..WAYS);
-    let idle = |what| {
-        let begun = Instant::now();
-        while engine.agents() > 0 || Held::now().has_session_thread() {
-            assert!(
-                begun.elapsed() < CEILING,
-                "{what}: {} agents, {:?}",
-                engine.agents(),
-                Held::now()
-            );
-            std::thread::yield_now();
-        }
-    };
-    idle("after the first of each");
+    await_idle(&engine);
     let with_engine = Held::now();
-    assert_eq!(with_engine.children, Vec::<String>::new());
 
     run_cycles(&engine, &runtime, WAYS..WAYS + CYCLES);
-    idle("after all");
+    await_idle(&engine);
     await_equal(&with_engine, "after all sessions, with the engine alive");
     let dropped = 4 * (WAYS + CYCLES) / WAYS;
     assert!(engine.abandoned() >= dropped as u64 / 2, "{}", engine.abandoned());
