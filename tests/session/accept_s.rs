@@ -10,6 +10,10 @@ use crate::{
     ANSWER_ALL, HANDSHAKE, RESULT, SOON, assert_played, dialogue, engine, says, start, wait,
 };
 
+fn must_be_send<T: Send>(future: T) -> T {
+    future
+}
+
 /// Until no agent has a handle any more.
 fn await_no_agent(engine: &Engine) {
     let begun = std::time::Instant::now();
@@ -83,7 +87,8 @@ fn every_message_of_the_user_is_written_as_it_is_given() {
         let mut source =
             vec![UserMessage::text("first"), UserMessage::text("second").session_id("")]
                 .into_iter();
-        assert_eq!(session.send_all(async || source.next()).await.expect("sent"), 2);
+        let sending = must_be_send(session.send_all(async || source.next()));
+        assert_eq!(sending.await.expect("sent"), 2);
         for frame in wanted {
             let seen: Value = session.next_record().await.expect("seen").json().unwrap();
             assert_eq!(seen["frame"], frame);

@@ -61,7 +61,8 @@ impl Session {
     /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
     /// `result`; a graceful close in between interrupts it.
     ///
-    /// Resolves once the record is queued. Cancel-safe: it is queued whole or not at all.
+    /// Resolves once the record is queued. It has no deadline: it waits while the outbox is full,
+    /// and fails at once when the agent goes. Cancel-safe: it is queued whole or not at all.
     ///
     /// # Errors
     /// As [`AgentWriter::send`](crate::AgentWriter::send).
@@ -96,7 +97,8 @@ impl Session {
     }
 
     /// Reads to the end of a turn: `each` sees every record before the `result`, which is
-    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why).
+    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why). It
+    /// has no deadline: drop it, or [`interrupt`](Self::interrupt), where a turn takes too long.
     ///
     /// Cancel-safe: a record is seen, or still there.
     pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Option<Record> {
@@ -113,15 +115,16 @@ impl Session {
     /// handler is set or nothing is under way, else with the first `result` that finds no
     /// background agent or workflow running. Does not wait.
     ///
-    /// Shells, monitors and the like may never end, and are not waited for.
+    /// Shells, monitors and the like may never end, and are not waited for. Of an agent that is
+    /// gone, nothing is ended.
     pub fn end_input_when_done(&self) {
         self.input.end_when_done(self.needs_input);
     }
 
     /// Why no request is taken any more. See [`session::Session::why_ended`](Base::why_ended).
     ///
-    /// Where the agent left with an error status right after a `result` that was an error, it is
-    /// an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
+    /// Where the agent left with an error status, or closed its stdout, right after a `result` that
+    /// was an error, it is an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
     /// [`Error::reply`] is the record.
     #[must_use]
     pub fn why_ended(&self) -> Option<Error> {
@@ -137,7 +140,8 @@ impl Session {
         self.request_within(subtype, body, self.base.core().settings.deadline).await
     }
 
-    /// [`request`](Self::request) with a deadline of its own.
+    /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
+    /// lives.
     ///
     /// # Errors
     /// As `request`.
@@ -178,8 +182,11 @@ macro_rules! request {
         impl Session {
             $(#[$doc])*
             ///
+            /// Deadline, cancel-safety, the agent's death: as
+            /// [`session::Session::request`](Base::request).
+            ///
             /// # Errors
-            /// As [`session::Session::request`](Base::request).
+            /// As there.
             pub async fn $name(&self, $($arg: $type),*) -> Result<Record> {
                 self.request(stringify!($name), $keys).await
             }
