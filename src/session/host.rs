@@ -109,12 +109,11 @@ impl Shared {
                 }
                 continue;
             }
-            due.into_iter().for_each(Waker::wake);
+            for waker in due {
+                contain(|| waker.wake());
+            }
             for runnable in batch.drain(..) {
-                // A task that panics is dropped, and its own guards tell who must know.
-                if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
-                    tracing::error!("a task of a session panicked");
-                }
+                contain(|| drop(runnable.run()));
             }
         }
     }
@@ -132,6 +131,14 @@ impl Shared {
         }
         let next = state.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next, state.stop)
+    }
+}
+
+/// A task that panics is dropped, and its own guards tell who must know. So may a waker of a
+/// user's; the thread is everybody's.
+fn contain(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("a task of a session panicked");
     }
 }
 

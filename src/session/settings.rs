@@ -103,7 +103,7 @@ impl Settings {
     }
 
     /// Where the tasks of the session run: one that reads, and one for each running handler.
-    /// Default: a thread that all sessions of the process share.
+    /// Default: a thread that all sessions of the process share, which a handler must not block.
     ///
     /// A runtime that drops its tasks, because it ends, ends the session with them: every request
     /// fails at once with [`Closed`](crate::ErrorKind::Closed) and the agent is aborted. So does a
