@@ -113,7 +113,9 @@ impl Shared {
                 contain(|| waker.wake());
             }
             for runnable in batch.drain(..) {
-                contain(|| drop(runnable.run()));
+                contain(|| {
+                    let _scheduled_again = runnable.run();
+                });
             }
         }
     }
