@@ -258,6 +258,14 @@ impl Core {
     // Requests of the agent.
 
     fn admit(self: &Arc<Self>, job: Job<Arc<Token>>) {
+        {
+            let mut state = self.lock();
+            if state.over.is_some() {
+                // Nobody can be answered any more: no handler runs for it.
+                state.router.finish(job.key);
+                return;
+            }
+        }
         let Some(handler) = self.handlers.find(&job.method) else {
             let failure = self.dialect.unknown(&job.method);
             if self.finish(job.key) {
