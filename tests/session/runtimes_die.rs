@@ -96,10 +96,16 @@ fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
 #[test]
 fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
     // The story: each request that waits is begun when the one before it is over, and a runtime
-    // that ends drops it there and then: one within the other, thousands deep.
+    // that ends drops it there and then: one within the other, thousands deep. Here the task that
+    // reads is on another runtime, and lives on.
     const WAITING: usize = 30_000;
-    let runtime = runtime(1);
-    let settings = on(&runtime).concurrency(1).requests_max(2 * WAITING);
+    let (reads, handles) = (runtime(1), runtime(1));
+    let (first, others) = (reads.handle().clone(), handles.handle().clone());
+    let tasks = std::sync::atomic::AtomicUsize::new(0);
+    let settings = Settings::new().concurrency(1).requests_max(2 * WAITING).spawn_on(move |task| {
+        let number = tasks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        drop(if number == 0 { first.spawn(task) } else { others.spawn(task) });
+    });
     let (sender, running) = mpsc::channel();
     let builder = jsonrpc::Session::builder().settings(settings).handle("slow", move |_| {
         sender.send(()).expect("somebody listens");
@@ -108,11 +114,14 @@ fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
     let engine = engine();
     let session = wait(builder.start(&engine, dialogue(&asking(WAITING)))).expect("starts");
     assert!(wait(session.next_record()).is_some());
+    running.recv_timeout(SOON).expect("the first one runs");
     assert_eq!(session.as_session().session_stats().serving, WAITING);
-    drop(runtime);
+    drop(handles);
     let stats = session.as_session().session_stats();
     assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
-    assert_eq!(running.try_iter().count(), 1, "no handler began on the way");
+    assert_eq!(stats.answered, WAITING as u64, "each is answered with an error");
+    assert_eq!(running.try_iter().count(), 0, "no handler began on the way");
+    assert!(session.as_session().why_ended().is_none(), "the session lives");
     drop(session);
     await_no_agent(&engine);
 }
