@@ -152,3 +152,38 @@ fn a_deadline_holds_on_a_runtime_that_is_blocked() {
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
     });
 }
+
+#[test]
+fn a_blocked_runtime_holds_up_neither_a_close_nor_a_drop() {
+    // The story: the host gives up on a session whose handler blocks. What waits is told at once,
+    // and the agent is ended at once, though no task of the session can run.
+    for closes in [true, false] {
+        let pool = given(1);
+        let (sender, blocked) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let builder = Session::builder().settings(on(&pool)).handle("block", move |_| {
+            sender.send(()).expect("somebody listens");
+            let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
+            async move { if waited { Ok(json!({})) } else { Err(Failure::new("nobody came")) } }
+        });
+        let ask = json!({"type": "control_request", "request_id": "b"});
+        let mut ask = json!({"send": ask});
+        ask["send"]["request"] = json!({"subtype": "block"});
+        let steps = [HANDSHAKE, &ask.to_string(), r#"{"delay":60000}"#];
+        let engine = engine();
+        wait(async {
+            let session = builder.start(&engine, dialogue(&steps)).await.expect("starts");
+            blocked.recv_timeout(SOON).expect("it blocks");
+            if closes {
+                let request = session.request_within("interrupt", (), None);
+                let (error, report) = tokio::join!(request, session.abort());
+                assert_eq!(error.expect_err("closed").kind(), ErrorKind::Closed);
+                assert_ne!(report.exit(), ExitStatus::StillRunning, "{report}");
+            }
+            drop(session);
+            assert_eq!(engine.abandoned(), u64::from(!closes), "aborted before the handler ends");
+        });
+        release.send(()).expect("it waits still");
+    }
+}
