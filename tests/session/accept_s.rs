@@ -87,7 +87,7 @@ fn every_message_of_the_user_is_written_as_it_is_given() {
         let mut source =
             vec![UserMessage::text("first"), UserMessage::text("second").session_id("")]
                 .into_iter();
-        let sending = must_be_send(session.send_all(async || source.next()));
+        let sending = must_be_send(session.send_all(async move || source.next()));
         assert_eq!(sending.await.expect("sent"), 2);
         for frame in wanted {
             let seen: Value = session.next_record().await.expect("seen").json().unwrap();

@@ -37,7 +37,7 @@ fn what_fails_between_the_spawn_and_the_session_leaves_no_agent() {
 }
 
 /// Floods the session, and asks and answers on top of what nobody reads.
-fn passes_by(settings: Settings, records: usize, size: usize) {
+fn must_pass_by(settings: Settings, records: usize, size: usize) {
     let flood = format!(r#"{{"flood":{records},"size":{size},"type":"assistant"}}"#);
     let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {"a": 1}});
     let allowed = json!({"behavior": "allow", "updatedInput": {"a": 1}});
@@ -91,9 +91,9 @@ fn interrupts_and_permission_prompts_pass_by_all_that_is_unread() {
     // Weakness 13: at 100 unread messages the reader stood still, and an interrupt, a hook, a tool
     // call or a permission prompt behind them took 60 s to fail. Here the number means nothing:
     // ten thousand small ones, the default budget almost full, and many MiB in a larger one.
-    passes_by(Settings::new(), 10_000, 128);
-    passes_by(Settings::new(), 120, 60 << 10);
-    passes_by(Settings::new().unread_max(64 << 20), 900, 64 << 10);
+    must_pass_by(Settings::new(), 10_000, 128);
+    must_pass_by(Settings::new(), 120, 60 << 10);
+    must_pass_by(Settings::new().unread_max(64 << 20), 900, 64 << 10);
 }
 
 #[test]

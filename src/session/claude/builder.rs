@@ -28,8 +28,9 @@ use super::session::Session;
 ///
 /// Handlers run in tasks of their own, which are dropped, without an answer, when the agent
 /// withdraws the request or the session ends. They have no deadline here: one that never ends
-/// keeps its place among [`Settings::concurrency`] until then. A [`Failure`] is answered as an error, and so is a
-/// panic; a request that no handler is for is answered with an error that names its subtype.
+/// keeps its place among [`Settings::concurrency`] until then. A [`Failure`] is answered as an
+/// error, and so is a panic; a request that no handler is for is answered with an error that names
+/// its subtype.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     settings: Settings,
