@@ -53,7 +53,7 @@ async fn one_shot(builder: Builder, steps: &[String], from_source: bool) -> Vec<
     let mut messages = Vec::new();
     loop {
         match session.next().await.expect("an exit comes first") {
-            Event::Record(record) => messages.push(record.as_str().unwrap().to_owned()),
+            Event::Record(record) => messages.push(record.as_str().expect("text").to_owned()),
             Event::Exit(status) => {
                 assert_eq!(status, ExitStatus::Code(0), "{:?}", session.why_ended());
                 break;

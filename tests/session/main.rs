@@ -74,7 +74,8 @@ fn answer_to(builder: claude::Builder, request: Value) -> Value {
     ];
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
-        let seen: Value = session.next_record().await.expect("it was answered").json().unwrap();
+        let seen: Value =
+            session.next_record().await.expect("it was answered").json().expect("JSON");
         assert_played(&session.close().await);
         assert_eq!(seen["answer"]["request_id"], "a");
         seen["answer"].clone()

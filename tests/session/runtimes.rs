@@ -98,7 +98,7 @@ fn handled_on(settings: Settings, work: fn() -> Task) -> String {
     ];
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
-        let seen: Value = session.next_record().await.expect("seen").json().unwrap();
+        let seen: Value = session.next_record().await.expect("seen").json().expect("JSON");
         assert_played(&session.close().await);
         seen["thread"].as_str().expect("a name").to_owned()
     })
