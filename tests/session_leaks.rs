@@ -109,7 +109,7 @@ async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize)
         let runtime = runtime.clone();
         Settings::new().spawn_on(move |task| drop(runtime.spawn(task)))
     };
-    let settings = if number % 2 == 0 { Settings::new() } else { on_runtime };
+    let settings = if number.is_multiple_of(2) { Settings::new() } else { on_runtime };
     match number % WAYS {
         0 | 1 => {
             let steps = [ANSWER_ALL, r#"{"expect":{"type":"user"}}"#, ASKS, RESULT];

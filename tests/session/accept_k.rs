@@ -248,7 +248,7 @@ fn every_event_can_be_registered() {
     let (mut hooks, mut steps) = (json!({}), Vec::new());
     for (number, event) in EVENTS.into_iter().enumerate() {
         let (matcher, limit) = (Some("Bash|Edit"), Duration::from_millis(2500));
-        let full = number % 2 == 0;
+        let full = number.is_multiple_of(2);
         builder = builder.hook(event, matcher.filter(|_| full), Some(limit).filter(|_| full), {
             move |called: HookRequest| async move {
                 assert!(called.input().as_str()?.contains(event));
