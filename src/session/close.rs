@@ -7,8 +7,9 @@ use crate::error::ErrorKind;
 use super::handle::Session;
 
 impl Session {
-    /// Closes the agent gracefully. Every open request fails at once, every running handler is
-    /// dropped without an answer; what the agent still says can be read afterwards, up to
+    /// Closes the agent gracefully. Every open request fails at once with
+    /// [`Closed`](ErrorKind::Closed), every running handler is dropped without an answer and not
+    /// waited for; what the agent still says can be read afterwards, up to
     /// [`Limits::drain_max`](crate::Limits::drain_max), whether anybody read before or not.
     ///
     /// While a turn is open, a Claude session sends its `interrupt` first; the report's stages say
@@ -34,8 +35,8 @@ impl Session {
         pollster::block_on(self.close())
     }
 
-    /// Waits until the agent is closed or has ended by itself, without asking for it.
-    /// Cancel-safe.
+    /// Waits until the agent is closed or has ended by itself, without asking for it and without a
+    /// deadline. Cancel-safe.
     pub async fn closed(&self) -> CloseReport {
         self.core().writer.closed().await
     }

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::engine::AgentWriter;
@@ -15,9 +15,9 @@ use crate::event::Event;
 use crate::latch::Latch;
 use crate::record::Record;
 
-use super::dialect::{Dialect, Observer};
+use super::dialect::{Dialect, Observer, WireId};
 use super::failure::Failure;
-use super::host::Host;
+use super::host::{Alarm, Host};
 use super::router::{Action, Job, Pending, Router};
 use super::serve::{Handlers, Token, serve};
 use super::settings::{Settings, Task};
@@ -34,7 +34,19 @@ pub(super) struct Core {
     pub(super) observer: Option<Arc<dyn Observer>>,
     handlers: Handlers,
     pub(super) settings: Settings,
-    pub(super) host: Arc<Host>,
+    alarm: Mutex<Alarm>,
+    host: Arc<Host>,
+}
+
+/// Wakes a session for its deadlines.
+struct Deadlines(Weak<Core>);
+
+impl Wake for Deadlines {
+    fn wake(self: Arc<Self>) {
+        if let Some(core) = self.0.upgrade() {
+            core.expire();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -55,7 +67,7 @@ pub(super) struct State {
     /// Every handle is gone.
     pub(super) released: bool,
     pub(super) pump: Option<Waker>,
-    /// The moment by which the pump will look at the deadlines.
+    /// When the alarm goes off.
     pub(super) armed: Option<Instant>,
     /// Records of ours that wait for room in the outbox.
     pub(super) posted: usize,
@@ -91,7 +103,11 @@ impl Core {
         };
         let host = Host::get()?;
         let state = Mutex::new(state);
-        Ok(Arc::new(Self { state, writer, dialect, observer, handlers, settings, host }))
+        Ok(Arc::new_cyclic(|core| {
+            let waker = Waker::from(Arc::new(Deadlines(Weak::clone(core))));
+            let alarm = Mutex::new(Alarm::new(Arc::clone(&host), waker));
+            Self { state, writer, dialect, observer, handlers, settings, alarm, host }
+        }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -135,11 +151,11 @@ impl Core {
                 .remedy("await some of them, or raise Settings::pending_max"));
         };
         state.stats.asked += 1;
-        // The pump looks at the deadlines by `armed`; an earlier one is news to it.
-        let news = deadline.filter(|at| state.armed.is_none_or(|armed| *at < armed));
-        let pump = news.and_then(|_| state.pump.take());
+        let sooner = deadline.is_some_and(|at| state.armed.is_none_or(|armed| at < armed));
         drop(state);
-        wake(pump);
+        if sooner {
+            self.arm();
+        }
         Ok((id, slot))
     }
 
@@ -168,16 +184,29 @@ impl Core {
         }
     }
 
-    /// Fails what is due. Gives the moment at which to look again.
-    pub(super) fn expire(self: &Arc<Self>, now: Instant) -> Option<Instant> {
-        let mut due = Vec::new();
+    /// Sets the alarm to the first deadline there is.
+    fn arm(&self) {
+        // Held while the table is looked at: of two that do this, the later one has the last word.
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         let next = {
             let mut state = self.lock();
-            due.extend(std::iter::from_fn(|| state.router.expire(now)));
-            state.stats.timeouts += due.len() as u64;
             state.armed = state.router.next_deadline();
             state.armed
         };
+        alarm.set(next);
+    }
+
+    /// Fails what is due. On the session thread, so that a deadline holds whatever becomes of the
+    /// runtime that the session was given.
+    fn expire(self: &Arc<Self>) {
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let mut state = self.lock();
+            let due: Vec<_> = std::iter::from_fn(|| state.router.expire(now)).collect();
+            state.stats.timeouts += due.len() as u64;
+            due
+        };
+        self.arm();
         for (id, pending) in due {
             let what = format!("`{}` was not answered in time", pending.method);
             let stage =
@@ -186,7 +215,6 @@ impl Core {
             pending.slot.set(Err(error.remedy("give it a longer deadline")));
             self.tell_withdrawn(id, &pending);
         }
-        next
     }
 
     // Records from the agent, on the pump.
@@ -245,6 +273,14 @@ impl Core {
     // Requests of the agent.
 
     fn admit(self: &Arc<Self>, job: Job<Arc<Token>>) {
+        {
+            let mut state = self.lock();
+            if state.over.is_some() {
+                // Nobody can be answered any more: no handler runs for it.
+                state.router.finish(job.key);
+                return;
+            }
+        }
         let Some(handler) = self.handlers.find(&job.method) else {
             let failure = self.dialect.unknown(&job.method);
             if self.finish(job.key) {
@@ -284,6 +320,27 @@ impl Core {
                 Some(handler) => self.spawn(serve(Arc::clone(self), handler, job)),
                 None => unreachable!("only requests that have a handler wait for it"),
             }
+        }
+    }
+
+    /// A request of the agent that will not be handled.
+    pub(super) fn give_up(self: &Arc<Self>, key: u64, id: &WireId) {
+        if self.finish(key) {
+            let failure = Failure::new("the handler was dropped before it answered");
+            self.post(self.dialect.answer(id, Err(&failure)));
+        }
+    }
+
+    /// The runtime drops tasks that it never ran: it would do so with those that wait, each within
+    /// the drop of the one before.
+    pub(super) fn give_up_waiting(self: &Arc<Self>) {
+        let waiting = {
+            let mut state = self.lock();
+            state.running -= 1;
+            std::mem::take(&mut state.waiting)
+        };
+        for job in waiting {
+            self.give_up(job.key, &job.id);
         }
     }
 

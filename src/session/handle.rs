@@ -25,7 +25,8 @@ use super::stats::SessionStats;
 /// [`jsonrpc::Session`] stand on. Cheap to clone, `Send`, `Sync`; its futures run on any runtime
 /// and on none.
 ///
-/// Dropping the last clone without a [`close`](Self::close) aborts the agent.
+/// Dropping the last clone without a [`close`](Self::close) drops the handlers that run and aborts
+/// the agent.
 ///
 /// [`claude::Session`]: super::claude::Session
 /// [`jsonrpc::Session`]: super::jsonrpc::Session
@@ -69,8 +70,9 @@ impl Session {
     /// ([`Settings::deadline`], 60 s by default). `method` is a method of JSON-RPC or the subtype
     /// of a control request; `body` its params, or further keys beside the subtype.
     ///
-    /// Every request has exactly one outcome. Cancel-safe: dropping the future withdraws the
-    /// request, and tells the agent where the protocol can.
+    /// Every request has exactly one outcome. The deadline counts from the first poll, the wait for
+    /// room in the outbox included. Cancel-safe: dropping the future withdraws the request, and
+    /// tells the agent where the protocol can.
     ///
     /// # Errors
     /// [`AgentError`](ErrorKind::AgentError) with the agent's own words;
@@ -86,7 +88,7 @@ impl Session {
     }
 
     /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
-    /// lives.
+    /// lives. Cancel-safe as that.
     ///
     /// # Errors
     /// As `request`.
@@ -128,7 +130,9 @@ impl Session {
         .await
     }
 
-    /// Sends a record as it is. See [`AgentWriter::send`].
+    /// Sends a record as it is, and resolves once it is queued. It has no deadline: it waits while
+    /// the outbox is full, and fails at once when the agent goes. Cancel-safe: queued whole or not
+    /// at all. See [`AgentWriter::send`].
     ///
     /// # Errors
     /// As there.
@@ -136,8 +140,10 @@ impl Session {
         self.writer().send(record).await
     }
 
-    /// The next event that is no part of a request or its answer, in the order they came; `None`
-    /// after [`Event::Exit`]. Each goes to one caller.
+    /// The next event that is no part of a request or its answer, in the order they came. Each goes
+    /// to one caller. It has no deadline; however the agent ends, [`Event::Exit`] comes last, and
+    /// `None` after it. `None` alone where the runtime of the session ended first
+    /// ([`Settings::spawn_on`]).
     ///
     /// Cancel-safe: an event is either returned or still there.
     pub async fn next(&self) -> Option<Event> {
@@ -150,7 +156,7 @@ impl Session {
     }
 
     /// The next record: a message or a notification; other events are passed over. `None` at the
-    /// end. Cancel-safe.
+    /// end, which [`why_ended`](Self::why_ended) explains. Cancel-safe.
     pub async fn next_record(&self) -> Option<Record> {
         while let Some(event) = self.next().await {
             if let Event::Record(record) = event {
@@ -174,7 +180,7 @@ impl Session {
         self.core().why_over()
     }
 
-    /// The tables and counters of the session.
+    /// The tables and counters of the session, exact. They stay after the agent is gone.
     #[must_use]
     pub fn session_stats(&self) -> SessionStats {
         self.core().stats()
@@ -186,7 +192,7 @@ impl Session {
         self.writer().stats()
     }
 
-    /// The agent's process id.
+    /// The agent's process id. After its end it may be another process's.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.writer().pid()

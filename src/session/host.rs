@@ -109,12 +109,13 @@ impl Shared {
                 }
                 continue;
             }
-            due.into_iter().for_each(Waker::wake);
+            for waker in due {
+                contain(|| waker.wake());
+            }
             for runnable in batch.drain(..) {
-                // A task that panics is dropped, and its own guards tell who must know.
-                if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
-                    tracing::error!("a task of a session panicked");
-                }
+                contain(|| {
+                    let _scheduled_again = runnable.run();
+                });
             }
         }
     }
@@ -135,40 +136,39 @@ impl Shared {
     }
 }
 
-/// One alarm of one session.
+/// A task that panics is dropped, and its own guards tell who must know. So may a waker of a
+/// user's; the thread is everybody's.
+fn contain(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("a task of a session panicked");
+    }
+}
+
+/// Wakes one session at one moment at a time, on the session thread.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(super) struct Alarm {
     host: Arc<Host>,
-    armed: Option<(Instant, u64)>,
+    set: Option<(Instant, u64)>,
     waker: Waker,
 }
 
-impl Timer {
-    pub(super) fn new(host: Arc<Host>) -> Self {
-        Self { host, armed: None, waker: Waker::noop().clone() }
+impl Alarm {
+    pub(super) fn new(host: Arc<Host>, waker: Waker) -> Self {
+        Self { host, set: None, waker }
     }
 
-    /// Wakes `waker` at `deadline` or before. A later deadline than the armed one is left to the
-    /// wake that comes first.
-    pub(super) fn arm(&mut self, deadline: Option<Instant>, now: Instant, waker: &Waker) {
-        if self.armed.is_some_and(|(at, _)| at <= now) {
-            self.armed = None;
-        }
-        let Some(deadline) = deadline else { return };
-        let same_task = self.waker.will_wake(waker);
-        if same_task && self.armed.is_some_and(|(at, _)| at <= deadline) {
-            return;
-        }
-        self.waker.clone_from(waker);
+    /// Goes off at this moment and no other.
+    pub(super) fn set(&mut self, at: Option<Instant>) {
         let first = {
             let mut state = lock(&self.host.0.state);
-            if let Some(old) = self.armed.take() {
+            if let Some(old) = self.set.take() {
                 state.timers.remove(&old);
             }
+            let Some(at) = at else { return };
             state.next += 1;
-            let key = (deadline, state.next);
-            state.timers.insert(key, waker.clone());
-            self.armed = Some(key);
+            let key = (at, state.next);
+            state.timers.insert(key, self.waker.clone());
+            self.set = Some(key);
             state.timers.first_key_value().is_some_and(|(first, _)| *first == key)
         };
         if first {
@@ -177,10 +177,8 @@ impl Timer {
     }
 }
 
-impl Drop for Timer {
+impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Some(armed) = self.armed.take() {
-            lock(&self.host.0.state).timers.remove(&armed);
-        }
+        self.set(None);
     }
 }

@@ -1,11 +1,10 @@
 //! Floor 4. The task that reads the agent for a session. No code of a user runs on it, and it
-//! waits for nothing but the agent, the readers' budget and the next deadline.
+//! waits for nothing but the agent and the readers' budget.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use crate::close_report::{CloseReason, CloseReport};
 use crate::engine::AgentReader;
@@ -15,7 +14,6 @@ use crate::exit_status::ExitStatus;
 use crate::wakers::Place;
 
 use super::core::Core;
-use super::host::Timer;
 
 /// Events taken in one turn, before other tasks of the thread get theirs.
 const TURN: usize = 256;
@@ -24,7 +22,6 @@ const TURN: usize = 256;
 pub(super) struct Pump {
     core: Arc<Core>,
     reader: AgentReader,
-    timer: Timer,
     /// The last event, held back until the report is there.
     exit: Option<Event>,
     /// Where it waits for the beginning of a close, and for its report.
@@ -35,11 +32,9 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new(core: Arc<Core>, reader: AgentReader) -> Self {
-        let timer = Timer::new(Arc::clone(&core.host));
         Self {
             core,
             reader,
-            timer,
             exit: None,
             closing: Place::default(),
             closed: Place::default(),
@@ -94,9 +89,6 @@ impl Future for Pump {
                 None => pump.core.drain(),
             }
         }
-        let now = Instant::now();
-        let next = pump.core.expire(now);
-        pump.timer.arm(next, now, context.waker());
         Poll::Pending
     }
 }
@@ -106,7 +98,9 @@ impl Drop for Pump {
     fn drop(&mut self) {
         if !self.over {
             let what = "the runtime that ran the session dropped its tasks";
-            self.core.finished(self.core.error(ErrorKind::Closed, what), None);
+            let error = self.core.error(ErrorKind::Closed, what);
+            let error = error.remedy("close its sessions before a runtime ends");
+            self.core.finished(error, self.exit.take());
             self.core.writer.abandon();
         }
     }
@@ -118,7 +112,7 @@ fn ending(core: &Core, reason: CloseReason) -> Option<Error> {
     let (kind, what) = match reason {
         CloseReason::Exited => return None,
         CloseReason::Shutdown => (ErrorKind::EngineStopped, "the engine was shut down"),
-        CloseReason::OutputEnded => (ErrorKind::Closed, "the agent closed its stdout"),
+        CloseReason::OutputEnded => return Some(by_itself(core, "the agent closed its stdout")),
         CloseReason::Requested | CloseReason::Dropped => {
             (ErrorKind::Closed, "the session was closed")
         }
@@ -129,21 +123,22 @@ fn ending(core: &Core, reason: CloseReason) -> Option<Error> {
 /// Why the session is over, with all that is known.
 fn ended(core: &Core, report: &CloseReport) -> Error {
     let exit = report.exit();
-    let words = if exit.success() { None } else { core.last_words() };
-    let error = match (words, report.reason()) {
-        (Some((words, record)), CloseReason::Exited) => {
-            let reply = String::from_utf8_lossy(record.as_bytes()).into_owned();
-            let what = format!("{words}; the agent ended: {exit}");
-            core.error(ErrorKind::AgentError, what).answered(reply)
-        }
-        (_, CloseReason::Exited) => {
-            core.error(ErrorKind::Closed, format!("the agent ended: {exit}"))
-        }
-        (_, reason) => match ending(core, reason) {
-            Some(why) => why,
-            None => core.error(ErrorKind::Closed, "the session was closed"),
-        },
+    let error = match ending(core, report.reason()) {
+        Some(why) => why,
+        None if exit.success() => core.error(ErrorKind::Closed, format!("the agent ended: {exit}")),
+        None => by_itself(core, &format!("the agent ended: {exit}")),
     };
     let error = if exit == ExitStatus::Unknown { error } else { error.exit(exit) };
     error.stderr(report.stderr_tail())
+}
+
+/// The agent went, and nobody here asked it to: its own last words say best why.
+fn by_itself(core: &Core, what: &str) -> Error {
+    match core.last_words() {
+        Some((words, record)) => {
+            let reply = String::from_utf8_lossy(record.as_bytes()).into_owned();
+            core.error(ErrorKind::AgentError, format!("{words}; {what}")).answered(reply)
+        }
+        None => core.error(ErrorKind::Closed, what),
+    }
 }

@@ -141,8 +141,9 @@ pub(super) fn serve(core: Arc<Core>, handler: Handler, job: Job<Arc<Token>>) -> 
     let Job { key, id, method, body, token } = job;
     let request = AgentRequest { method, body };
     let work: Work = Box::pin(async move { handler(request).await });
-    let open = Open { core, key, id };
+    let mut open = Open { core, key, id, begun: false };
     Box::pin(async move {
+        open.begun = true;
         if let Some(outcome) = (Contained { work: Some(work), token }).await {
             open.answer(outcome).await;
         }
@@ -154,6 +155,7 @@ struct Open {
     core: Arc<Core>,
     key: u64,
     id: WireId,
+    begun: bool,
 }
 
 impl Open {
@@ -177,11 +179,12 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         // Still in the table: whoever ran the task dropped it.
-        if self.core.finish(self.key) {
-            let failure = Failure::new("the handler was dropped before it answered");
-            self.core.post(self.core.dialect.answer(&self.id, Err(&failure)));
+        self.core.give_up(self.key, &self.id);
+        if self.begun {
+            self.core.next_job();
+        } else {
+            self.core.give_up_waiting();
         }
-        self.core.next_job();
     }
 }
 

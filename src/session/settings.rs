@@ -43,7 +43,10 @@ impl Settings {
     }
 
     /// How long a request waits for its answer, the wait for room in the outbox included.
-    /// `None`: as long as the agent lives. Default 60 s.
+    /// `None`: as long as the agent lives. Default 60 s. Handlers have no deadline of ours.
+    ///
+    /// Deadlines are kept on a thread of the sessions' own, also where
+    /// [`spawn_on`](Self::spawn_on) gives the tasks another place.
     #[must_use]
     pub fn deadline(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.deadline = limit.into();
@@ -100,10 +103,13 @@ impl Settings {
     }
 
     /// Where the tasks of the session run: one that reads, and one for each running handler.
-    /// Default: a thread that all sessions of the process share.
+    /// Default: a thread that all sessions of the process share, which a handler must not block.
     ///
     /// A runtime that drops its tasks, because it ends, ends the session with them: every request
-    /// fails at once and the agent is aborted.
+    /// fails at once with [`Closed`](crate::ErrorKind::Closed) and the agent is aborted. So does a
+    /// `spawn` that panics or drops the first task; where it does so later, that request of the
+    /// agent is answered with an error. It is called on whatever thread has the task: one that
+    /// needs a runtime around it has to bring its handle.
     ///
     /// ```
     /// # let runtime = tokio::runtime::Runtime::new()?;

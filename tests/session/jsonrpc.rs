@@ -197,10 +197,10 @@ fn tables_have_limits_and_say_so() {
         let two = async { tokio::join!(session.request("x", ()), session.request("x", ())) };
         let third = async {
             assert!(session.next_record().await.is_some(), "{:?}", why());
+            // The thread of all sessions may have much to do before it comes to this handler.
+            running.recv_timeout(SOON).expect("the first one runs");
             let error = session.request("x", ()).await.expect_err("too many");
             let stats = session.as_session().session_stats();
-            // The thread of all sessions may have much to do before it comes to this handler.
-            running.recv_timeout(SOON).expect("one runs");
             (error, stats, session.close().await)
         };
         let (outcomes, (error, stats, report)) = tokio::join!(two, third);

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::markdown::block_after;
+use super::markdown::{block_after, table};
 use super::source::{read, root};
-use crate::must_be_empty;
+use crate::{missing_tests, must_be_empty};
 
 /// What may lie beside Cargo.toml; `*` stands for any ending.
 const TOP_LEVEL: &[&str] = &[
@@ -87,6 +87,36 @@ fn the_gate_runs_what_the_readme_says() {
         found.push(format!(".ci/run:1: has lost `{step}`; put it back"));
     }
     must_be_empty(".ci/run is the gate, README.md says how to test.", &found);
+}
+
+/// The acceptance lists of the reference that sessions answer for: letter and last number.
+const ACCEPTANCE: &[(&str, usize)] = &[("Q", 38), ("S", 14), ("K", 11)];
+
+#[test]
+fn the_page_on_sessions_names_tests_that_exist() {
+    let text = read("docs/sessions.md").expect("docs/sessions.md is there");
+    let mut found = Vec::new();
+    let mut rows = Vec::new();
+    for first in ["promise", "promise about runtimes", "row", "weakness"] {
+        let Some(table) = table(&text, first) else {
+            found.push(format!("docs/sessions.md:1: the table that begins with `{first}` is gone"));
+            continue;
+        };
+        for (line, row) in &table.rows {
+            let place = format!("docs/sessions.md:{line}");
+            found.extend(missing_tests(table.cell(row, "test"), &place));
+            if first == "row" {
+                rows.extend(row[0].split(", ").map(str::to_owned));
+            }
+        }
+    }
+    let wanted = ACCEPTANCE.iter();
+    let wanted =
+        wanted.flat_map(|(list, last)| (1..=*last).map(move |number| format!("{list}{number:02}")));
+    for row in wanted.filter(|row| rows.iter().filter(|listed| *listed == row).count() != 1) {
+        found.push(format!("docs/sessions.md:1: has no row for {row}, or two"));
+    }
+    must_be_empty("What a session promises, a test holds.", &found);
 }
 
 #[test]

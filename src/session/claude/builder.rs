@@ -27,8 +27,10 @@ use super::session::Session;
 /// Settings and handlers of a Claude session.
 ///
 /// Handlers run in tasks of their own, which are dropped, without an answer, when the agent
-/// withdraws the request or the session ends. A [`Failure`] is answered as an error, and so is a
-/// panic; a request that no handler is for is answered with an error that names its subtype.
+/// withdraws the request or the session ends. They have no deadline here: one that never ends
+/// keeps its place among [`Settings::concurrency`] until then. A [`Failure`] is answered as an
+/// error, and so is a panic; a request that no handler is for is answered with an error that names
+/// its subtype.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     settings: Settings,
@@ -37,6 +39,8 @@ pub struct Builder {
     servers: Servers,
     /// What `initialize` carries beside the hooks.
     options: BTreeMap<String, Record>,
+    /// How long `initialize` may take, where that is not the session's deadline.
+    handshake: Option<Duration>,
     /// An option that has no JSON.
     broken: Option<Error>,
 }
@@ -70,7 +74,8 @@ impl Builder {
     }
 
     /// Registers a hook: `event` is `PreToolUse`, `Stop`, ...; `matcher` says for which tools;
-    /// the CLI gives it up after `timeout`. What the hook returns is sent as it serializes.
+    /// the CLI gives it up after `timeout`. What the hook returns is sent as it serializes: a
+    /// [`HookOutput`](super::HookOutput), or JSON of one's own.
     #[must_use]
     pub fn hook<F, R, T>(
         mut self,
@@ -124,14 +129,27 @@ impl Builder {
         self
     }
 
-    /// Spawns the agent and initializes it, within the session's deadline.
+    /// How long `initialize` may take. Default: the session's deadline. A CLI that connects to its
+    /// MCP servers first may need longer than any other request should.
+    #[must_use]
+    pub fn initialize_deadline(mut self, limit: Duration) -> Self {
+        self.handshake = Some(limit);
+        self
+    }
+
+    /// Spawns the agent and initializes it, within the deadline for that. An agent that ends
+    /// before its answer fails this at once, with its exit status and the end of its stderr.
     ///
     /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails,
     /// or its future is dropped, the agent is aborted.
     ///
     /// # Errors
-    /// As [`Engine::spawn`], [`attach`](Self::attach) and [`Session::initialize`].
-    pub async fn start(self, engine: &Engine, command: AgentCommand) -> Result<Session> {
+    /// As [`Engine::spawn`], [`attach`](Self::attach) and [`Session::initialize`]. Nothing is
+    /// spawned where an option has no JSON.
+    pub async fn start(mut self, engine: &Engine, command: AgentCommand) -> Result<Session> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         let session = self.attach(engine.spawn(command).await?)?;
         session.initialize().await?;
         Ok(session)
@@ -160,9 +178,11 @@ impl Builder {
         let input = Arc::new(Input::new(agent.writer().clone()));
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
         let dialect = Box::new(Control);
+        let handshake = self.handshake.or(self.settings.deadline);
         let base = Base::start(agent, dialect, observer, self.handlers, self.settings)?;
         input.set_interrupt(control_request(base.core().reserve(), "interrupt", b"{}"));
-        Ok(Session { base, input, initialize, reply: Arc::new(OnceLock::new()), needs_input })
+        let reply = Arc::new(OnceLock::new());
+        Ok(Session { base, input, initialize, handshake, reply, needs_input })
     }
 
     fn add_callbacks(&mut self) {

@@ -6,6 +6,7 @@
 
 mod builder;
 mod dialect;
+mod hook_output;
 mod hooks;
 mod input;
 mod mcp;
@@ -18,6 +19,7 @@ mod turns;
 mod tests;
 
 pub use builder::Builder;
+pub use hook_output::HookOutput;
 pub use hooks::HookRequest;
 pub use input::UserMessage;
 pub use mcp::McpRequest;

@@ -1,6 +1,7 @@
 //! Floor 4. `can_use_tool`: the agent asks whether it may.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::Result;
@@ -14,6 +15,8 @@ pub struct PermissionRequest {
     body: Record,
     tool_name: String,
     input: Record,
+    suggestions: Vec<Record>,
+    texts: Texts,
 }
 
 #[derive(Deserialize)]
@@ -21,6 +24,12 @@ struct Asked<'a> {
     tool_name: String,
     #[serde(borrow)]
     input: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Suggested<'a> {
+    #[serde(borrow)]
+    permission_suggestions: Vec<&'a RawValue>,
 }
 
 impl PermissionRequest {
@@ -31,7 +40,14 @@ impl PermissionRequest {
             crate::error::Error::new(crate::error::ErrorKind::InvalidRecord, "parse", what)
         })?;
         let input = body.part(asked.input.get().as_bytes());
-        Ok(Self { tool_name: asked.tool_name, input, body })
+        // What else there is only explains: it may be missing, or of another type some day.
+        let suggestions = serde_json::from_slice::<Suggested<'_>>(body.as_bytes())
+            .map(|found| found.permission_suggestions)
+            .unwrap_or_default();
+        let suggestions =
+            suggestions.into_iter().map(|update| body.part(update.get().as_bytes())).collect();
+        let texts = body.json().unwrap_or_default();
+        Ok(Self { tool_name: asked.tool_name, input, suggestions, texts, body })
     }
 
     /// The tool: `Bash`, `Edit`, `mcp__server__tool`, ...
@@ -46,12 +62,61 @@ impl PermissionRequest {
         &self.input
     }
 
-    /// The whole request: `tool_use_id`, `permission_suggestions`, `blocked_path`,
-    /// `decision_reason`, `title`, `display_name`, `description`, `agent_id`, and what is to come.
+    /// The updates of the permissions that the agent proposes, each byte for byte as it came. The
+    /// chosen ones go back with [`Permission::updating`].
+    #[must_use]
+    pub fn suggestions(&self) -> &[Record] {
+        &self.suggestions
+    }
+
+    /// The whole request, with the keys that are to come.
     #[must_use]
     pub fn body(&self) -> &Record {
         &self.body
     }
+}
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident),*) => {
+        /// Keys that are text; a value of another type counts as absent.
+        #[derive(Clone, Debug, Default, Deserialize)]
+        struct Texts {
+            $(#[serde(default, deserialize_with = "text")]
+            $name: Option<String>),*
+        }
+
+        impl PermissionRequest {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(&self) -> Option<&str> {
+                self.texts.$name.as_deref()
+            })*
+        }
+    };
+}
+
+texts! {
+    /// The tool use it is about.
+    tool_use_id,
+    /// The subagent that asks; `None` is the main one.
+    agent_id,
+    /// The path outside of the allowed folders, if that is why it asks.
+    blocked_path,
+    /// Why it asks: a rule, a mode, a hook.
+    decision_reason,
+    /// A heading for a dialog.
+    title,
+    /// What the tool is called in a dialog.
+    display_name,
+    /// What the tool is about to do, in words.
+    description
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    })
 }
 
 /// The answer to a [`PermissionRequest`].
@@ -77,8 +142,8 @@ impl Permission {
         Self(Verdict::Allow { input: Some(Record::from_json(&input)), permissions: None })
     }
 
-    /// Changes the permissions of the session, too: the list of updates, as in
-    /// `permission_suggestions`. No effect on a [`deny`](Self::deny).
+    /// Changes the permissions of the session, too: the list of updates, those of
+    /// [`PermissionRequest::suggestions`] for instance. No effect on a [`deny`](Self::deny).
     #[must_use]
     pub fn updating(mut self, updates: impl Serialize) -> Self {
         if let Verdict::Allow { permissions, .. } = &mut self.0 {

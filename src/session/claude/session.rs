@@ -24,6 +24,7 @@ pub struct Session {
     pub(super) input: Arc<Input>,
     /// The body of `initialize`.
     pub(super) initialize: Record,
+    pub(super) handshake: Option<Duration>,
     pub(super) reply: Arc<OnceLock<Record>>,
     /// Whether the agent may ask something in the middle of a turn.
     pub(super) needs_input: bool,
@@ -36,18 +37,22 @@ impl Session {
         Builder::default()
     }
 
-    /// The handshake: hooks and options of the builder go to the agent.
-    /// [`Builder::start`] does it.
+    /// The handshake: hooks and options of the builder go to the agent, which has
+    /// [`Builder::initialize_deadline`] for its answer. [`Builder::start`] does it.
+    ///
+    /// Cancel-safety and errors: as [`session::Session::request`](Base::request).
     ///
     /// # Errors
-    /// As [`session::Session::request`](Base::request).
+    /// As there.
     pub async fn initialize(&self) -> Result<Record> {
-        let reply = self.base.request("initialize", &self.initialize).await?;
+        let body = self.initialize.as_bytes();
+        let reply = self.base.ask("initialize", body, self.handshake).await?;
         let _first = self.reply.set(reply.clone());
         Ok(reply)
     }
 
     /// What the agent answered to the first `initialize`: its commands, output style, models.
+    /// `None` before. It is kept here: nothing is asked, and it stays after the agent is gone.
     #[must_use]
     pub fn server_info(&self) -> Option<&Record> {
         self.reply.get()
@@ -56,7 +61,8 @@ impl Session {
     /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
     /// `result`; a graceful close in between interrupts it.
     ///
-    /// Resolves once the record is queued. Cancel-safe: it is queued whole or not at all.
+    /// Resolves once the record is queued. It has no deadline: it waits while the outbox is full,
+    /// and fails at once when the agent goes. Cancel-safe: it is queued whole or not at all.
     ///
     /// # Errors
     /// As [`AgentWriter::send`](crate::AgentWriter::send).
@@ -64,8 +70,35 @@ impl Session {
         self.input.send(&message.into()).await
     }
 
+    /// Sends the messages that `next` gives, one after another, until it gives `None`; then ends
+    /// the input as [`end_input_when_done`](Self::end_input_when_done) does: at once if nothing
+    /// was sent, else with the turn. A source that fails gives `None`, so that the turn under way
+    /// completes. Returns the number of messages.
+    ///
+    /// Cancel-safe: dropping it sends nothing more and leaves the input open.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), at the first message that cannot be sent; the input then ends the
+    /// same way.
+    pub async fn send_all<M: Into<UserMessage>>(
+        &self,
+        mut next: impl AsyncFnMut() -> Option<M>,
+    ) -> Result<u64> {
+        let mut sent = 0;
+        let outcome = loop {
+            let Some(message) = next().await else { break Ok(sent) };
+            match self.send(message).await {
+                Ok(()) => sent += 1,
+                Err(error) => break Err(error),
+            }
+        };
+        self.end_input_when_done();
+        outcome
+    }
+
     /// Reads to the end of a turn: `each` sees every record before the `result`, which is
-    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why).
+    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why). It
+    /// has no deadline: drop it, or [`interrupt`](Self::interrupt), where a turn takes too long.
     ///
     /// Cancel-safe: a record is seen, or still there.
     pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Option<Record> {
@@ -82,15 +115,16 @@ impl Session {
     /// handler is set or nothing is under way, else with the first `result` that finds no
     /// background agent or workflow running. Does not wait.
     ///
-    /// Shells, monitors and the like may never end, and are not waited for.
+    /// Shells, monitors and the like may never end, and are not waited for. Of an agent that is
+    /// gone, nothing is ended.
     pub fn end_input_when_done(&self) {
         self.input.end_when_done(self.needs_input);
     }
 
     /// Why no request is taken any more. See [`session::Session::why_ended`](Base::why_ended).
     ///
-    /// Where the agent left with an error status right after a `result` that was an error, it is
-    /// an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
+    /// Where the agent left with an error status, or closed its stdout, right after a `result` that
+    /// was an error, it is an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
     /// [`Error::reply`] is the record.
     #[must_use]
     pub fn why_ended(&self) -> Option<Error> {
@@ -106,7 +140,8 @@ impl Session {
         self.request_within(subtype, body, self.base.core().settings.deadline).await
     }
 
-    /// [`request`](Self::request) with a deadline of its own.
+    /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
+    /// lives.
     ///
     /// # Errors
     /// As `request`.
@@ -147,8 +182,11 @@ macro_rules! request {
         impl Session {
             $(#[$doc])*
             ///
+            /// Deadline, cancel-safety, the agent's death: as
+            /// [`session::Session::request`](Base::request).
+            ///
             /// # Errors
-            /// As [`session::Session::request`](Base::request).
+            /// As there.
             pub async fn $name(&self, $($arg: $type),*) -> Result<Record> {
                 self.request(stringify!($name), $keys).await
             }

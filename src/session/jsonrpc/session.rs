@@ -57,7 +57,8 @@ impl Session {
         self.base.request(method, params).await
     }
 
-    /// [`request`](Self::request) with a deadline of its own.
+    /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
+    /// lives.
     ///
     /// # Errors
     /// As `request`.
@@ -107,7 +108,8 @@ impl Builder {
     }
 
     /// Answers the agent's requests of one method. The handler runs in a task of its own, which
-    /// is dropped, without an answer, when the agent withdraws the request or the session ends.
+    /// is dropped, without an answer, when the agent withdraws the request or the session ends; it
+    /// has no deadline here.
     /// A [`Failure`] is answered as an error, and so is a panic.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handler: F) -> Self
@@ -144,7 +146,7 @@ impl Builder {
         self.attach(engine.spawn(command).await?)
     }
 
-    /// Begins on an agent that runs. What was read from it before is not seen here.
+    /// Begins on an agent that runs, and sends nothing. What was read from it before is not seen here.
     ///
     /// # Errors
     /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where the session thread cannot be

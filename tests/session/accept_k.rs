@@ -1,0 +1,278 @@
+//! Callbacks: what the reference's acceptance list K asks, over a real child.
+
+use std::time::Duration;
+
+use agentpipe::session::Failure;
+use agentpipe::session::claude::{
+    Builder, HookOutput, HookRequest, Permission, PermissionRequest, Session,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{HANDSHAKE, answer_to, asks, assert_played, dialogue, engine, says, success, wait};
+
+fn may_it(decide: fn(PermissionRequest) -> Result<Permission, Failure>) -> Builder {
+    Session::builder().can_use_tool(move |request| std::future::ready(decide(request)))
+}
+
+fn bash(more: Value) -> Value {
+    let mut request = json!({
+        "subtype": "can_use_tool", "tool_name": "Bash",
+        "input": {"command": "ls", "timeout": 5}, "tool_use_id": "toolu_1",
+    });
+    for (key, value) in more.as_object().expect("keys") {
+        request[key] = value.clone();
+    }
+    request
+}
+
+#[test]
+fn a_permission_is_answered_as_the_agent_reads_it() {
+    // K01: what is allowed comes back with its input, or the agent runs the tool without one.
+    // K03: a refusal carries its message. K04: a changed input is the one that comes back.
+    let allow = success(may_it(|_| Ok(Permission::allow())), bash(json!({})));
+    let unchanged = json!({"command": "ls", "timeout": 5});
+    assert_eq!(allow, json!({"behavior": "allow", "updatedInput": unchanged}));
+
+    let deny = success(may_it(|_| Ok(Permission::deny("not here"))), bash(json!({})));
+    assert_eq!(deny, json!({"behavior": "deny", "message": "not here"}));
+    let stop = may_it(|_| Ok(Permission::deny("stop").interrupting()));
+    let stop = success(stop, bash(json!({})));
+    assert_eq!(stop, json!({"behavior": "deny", "message": "stop", "interrupt": true}));
+
+    let safe = may_it(|request| {
+        let mut input: Value = request.input().json()?;
+        input["command"] = "ls --no-dereference".into();
+        Ok(Permission::allow_with(input))
+    });
+    let changed = json!({"command": "ls --no-dereference", "timeout": 5});
+    let safe = success(safe, bash(json!({})));
+    assert_eq!(safe, json!({"behavior": "allow", "updatedInput": changed}));
+}
+
+#[test]
+fn suggested_permissions_go_back_as_they_came() {
+    // K02: a suggestion that is taken apart and put together again loses the key that nobody knew,
+    // and the agent refuses it.
+    let suggestions = json!([
+        {"type": "addRules", "rules": [{"toolName": "Bash", "ruleContent": "ls:*"}],
+            "behavior": "allow", "destination": "localSettings"},
+        {"type": "replaceRules", "rules": [{"toolName": "Read"}], "behavior": "ask"},
+        {"type": "setMode", "mode": "acceptEdits", "destination": "session"},
+        {"type": "addDirectories", "directories": ["/tmp/a b"], "destination": "session"},
+        {"type": "news", "of": {"a": [1, null]}, "destination": "nowhere"},
+    ]);
+    let asked = bash(json!({"permission_suggestions": suggestions}));
+    let all = may_it(|request| Ok(Permission::allow().updating(request.suggestions())));
+    assert_eq!(success(all, asked.clone())["updatedPermissions"], suggestions);
+    let one = may_it(|request| {
+        let this_session = |update: &&agentpipe::Record| {
+            update.json::<Value>().is_ok_and(|update| update["destination"] == "session")
+        };
+        let chosen: Vec<_> = request.suggestions().iter().filter(this_session).collect();
+        assert!(chosen[0].as_bytes().starts_with(b"{\""), "as it stands in the request");
+        Ok(Permission::allow().updating(chosen))
+    });
+    let chosen = success(one, asked)["updatedPermissions"].clone();
+    assert_eq!(chosen, json!([suggestions[2], suggestions[3]]));
+    let none = may_it(|request| {
+        assert!(request.suggestions().is_empty());
+        Ok(Permission::allow())
+    });
+    let odd = bash(json!({"permission_suggestions": {"not": "a list"}}));
+    assert_eq!(success(none, odd).get("updatedPermissions"), None);
+}
+
+#[test]
+fn a_permission_prompt_says_all_that_it_was_given() {
+    // K05: which subagent asks, for which path and why, is what a person decides by.
+    let all = json!({
+        "agent_id": "agent_7", "decision_reason": "rule", "blocked_path": "/etc/passwd",
+        "title": "Read a file", "display_name": "Read", "description": "the list of users",
+    });
+    let texts = |request: &PermissionRequest| {
+        let texts = [
+            request.agent_id(),
+            request.decision_reason(),
+            request.blocked_path(),
+            request.title(),
+            request.display_name(),
+            request.description(),
+        ];
+        texts.map(|text| text.map(str::to_owned))
+    };
+    let told = Session::builder().can_use_tool(move |request: PermissionRequest| async move {
+        assert_eq!((request.tool_name(), request.tool_use_id()), ("Bash", Some("toolu_1")));
+        let whole: Value = request.body().json()?;
+        Ok(Permission::allow_with(json!({"texts": texts(&request), "mode": whole["mode"]})))
+    });
+    let seen = |more: Value| success(told.clone(), bash(more))["updatedInput"].clone();
+    let mut more = all.clone();
+    more["mode"] = "unheard of".into();
+    let words = ["agent_7", "rule", "/etc/passwd", "Read a file", "Read", "the list of users"];
+    assert_eq!(seen(more), json!({"texts": words, "mode": "unheard of"}));
+    let nothing = json!({"texts": [null, null, null, null, null, null], "mode": null});
+    assert_eq!(seen(json!({})), nothing, "absent is none");
+    let odd = json!({"agent_id": null, "decision_reason": {"type": "rule"}, "title": 7});
+    assert_eq!(seen(odd), nothing, "and so is what is no text");
+}
+
+#[test]
+fn a_callback_that_fails_is_answered_with_its_words() {
+    // K06: the agent waits for an answer; the reason of the failure is the only trace it has.
+    let failing = may_it(|_| Err(Failure::new("the policy server is down")));
+    let panicking = Session::builder().can_use_tool(|request| async move {
+        assert_eq!(request.tool_name(), "Read", "only Read");
+        Ok(Permission::allow())
+    });
+    let broken_input = may_it(|_| Ok(Permission::allow_with([((), 1)].map(|_| f64::NAN))));
+    for (builder, words) in [(failing, "the policy server is down"), (panicking, "only Read")] {
+        let answer = answer_to(builder, bash(json!({})));
+        assert_eq!(answer["subtype"], "error", "{answer}");
+        assert!(answer["error"].as_str().is_some_and(|text| text.contains(words)), "{answer}");
+        assert_eq!(answer.get("response"), None);
+    }
+    assert_eq!(success(broken_input, bash(json!({})))["updatedInput"], json!([null]));
+    let shapeless =
+        answer_to(may_it(|_| Ok(Permission::allow())), json!({"subtype": "can_use_tool"}));
+    assert!(shapeless["error"].as_str().unwrap().contains("tool_name"), "{shapeless}");
+    let nobody = answer_to(Session::builder(), bash(json!({})));
+    assert!(nobody["error"].as_str().unwrap().contains("can_use_tool"), "{nobody}");
+}
+
+fn hook<T: Serialize + Send + 'static>(output: fn(HookRequest) -> T) -> Builder {
+    Session::builder().hook("PreToolUse", Some("Bash"), None, move |called| {
+        std::future::ready(Ok(output(called)))
+    })
+}
+
+fn call(more: Value) -> Value {
+    let mut request = json!({"subtype": "hook_callback", "callback_id": "hook_0"});
+    for (key, value) in more.as_object().expect("keys") {
+        request[key] = value.clone();
+    }
+    request
+}
+
+#[test]
+fn a_hook_is_told_what_it_is_called_for() {
+    // K07: input and tool use as they came. The context of the reference is one signal that tells
+    // of the cancellation; here the hook's future is dropped.
+    let told = |called: HookRequest| json!({"input": called.input(), "tool": called.tool_use_id()});
+    let input = json!({"hook_event_name": "PreToolUse", "tool_input": {"command": "ls"}});
+    let seen = success(hook(told), call(json!({"input": input, "tool_use_id": "toolu_1"})));
+    assert_eq!(seen, json!({"input": input, "tool": "toolu_1"}));
+    let seen = success(hook(told), call(json!({})));
+    assert_eq!(seen, json!({"input": null, "tool": null}));
+    let unknown = json!({"subtype": "hook_callback", "callback_id": "hook_7"});
+    let answer = answer_to(hook(told), unknown);
+    assert!(answer["error"].as_str().unwrap().contains("hook_7"), "{answer}");
+}
+
+#[test]
+fn hook_outputs_have_the_keys_that_the_agent_reads() {
+    // K08: `continue` and `async` are no names in most languages; a field that goes out under
+    // another name is ignored, and the hook with it.
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Own {
+        r#continue: bool,
+        r#async: bool,
+        stop_reason: &'static str,
+    }
+    let all = hook(|_| {
+        HookOutput::new().stop("enough").block("no").message("look").quiet().field("news", [1])
+    });
+    let wanted = json!({
+        "continue": false, "stopReason": "enough", "decision": "block", "reason": "no",
+        "systemMessage": "look", "suppressOutput": true, "news": [1],
+    });
+    assert_eq!(success(all, call(json!({}))), wanted);
+    let own = hook(|_| Own { r#continue: true, r#async: false, stop_reason: "x" });
+    let wanted = json!({"continue": true, "async": false, "stopReason": "x"});
+    assert_eq!(success(own, call(json!({}))), wanted);
+    assert_eq!(success(hook(|_| HookOutput::new()), call(json!({}))), json!({}));
+    let broken =
+        hook(|_| HookOutput::new().field("map", std::collections::BTreeMap::from([([1], 2)])));
+    assert_eq!(answer_to(broken, call(json!({})))["subtype"], "error", "told, not sent half");
+}
+
+#[test]
+fn a_hook_may_go_on_in_the_background() {
+    // K09: the form that tells the agent not to wait, with and without a limit.
+    let limited = hook(|_| HookOutput::in_background(Some(Duration::from_millis(1500))));
+    let wanted = json!({"async": true, "asyncTimeout": 1500});
+    assert_eq!(success(limited, call(json!({}))), wanted);
+    let unlimited = hook(|_| HookOutput::in_background(None));
+    assert_eq!(success(unlimited, call(json!({}))), json!({"async": true}));
+}
+
+#[test]
+fn every_event_has_outputs_of_its_own() {
+    // K10.
+    for (event, keys) in [
+        ("Notification", json!({"additionalContext": "seen"})),
+        ("PermissionRequest", json!({"decision": {"behavior": "allow", "updatedInput": {"a": 1}}})),
+        ("SubagentStart", json!({"additionalContext": "be brief"})),
+        ("PostToolUse", json!({"updatedMCPToolOutput": {"text": "***"}, "additionalContext": "x"})),
+        ("PreToolUse", json!({"permissionDecision": "ask", "additionalContext": "in git"})),
+    ] {
+        let (name, output) = (event.to_owned(), keys.clone());
+        let builder = Session::builder().hook(event, None, None, move |_| {
+            std::future::ready(Ok(HookOutput::new().specific(&name, &output)))
+        });
+        let mut wanted = keys;
+        wanted["hookEventName"] = event.into();
+        let sent = success(builder, call(json!({"input": {"hook_event_name": event}})));
+        assert_eq!(sent, json!({"hookSpecificOutput": wanted}));
+    }
+}
+
+#[test]
+fn every_event_can_be_registered() {
+    // K11: those of today and those to come, each call to its own hook.
+    const EVENTS: [&str; 11] = [
+        "PreToolUse",
+        "PostToolUse",
+        "PostToolUseFailure",
+        "UserPromptSubmit",
+        "Stop",
+        "SubagentStart",
+        "SubagentStop",
+        "PreCompact",
+        "Notification",
+        "PermissionRequest",
+        "News",
+    ];
+    let mut builder = Session::builder();
+    let (mut hooks, mut steps) = (json!({}), Vec::new());
+    for (number, event) in EVENTS.into_iter().enumerate() {
+        let (matcher, limit) = (Some("Bash|Edit"), Duration::from_millis(2500));
+        let full = number.is_multiple_of(2);
+        builder = builder.hook(event, matcher.filter(|_| full), Some(limit).filter(|_| full), {
+            move |called: HookRequest| async move {
+                assert!(called.input().as_str()?.contains(event));
+                Ok(json!({"from": event}))
+            }
+        });
+        let id = format!("hook_{number}");
+        hooks[event] = if full {
+            json!([{"matcher": matcher, "hookCallbackIds": [&id], "timeout": 2.5}])
+        } else {
+            json!([{"matcher": null, "hookCallbackIds": [&id]}])
+        };
+        let request = call(json!({"callback_id": id, "input": {"hook_event_name": event}}));
+        steps.push(asks(&id, request, json!({"from": event})));
+    }
+    let registered = says(json!({"type": "registered", "hooks": "${hooks}"}));
+    let handshake = HANDSHAKE
+        .replace(r#""subtype":"initialize""#, r#""subtype":"initialize","hooks":"${hooks}""#);
+    steps.insert(0, handshake);
+    steps.push(registered);
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        let seen: Value = session.next_record().await.expect("all were called").json().unwrap();
+        assert_eq!(seen["hooks"], hooks);
+        assert_played(&session.close().await);
+    });
+}

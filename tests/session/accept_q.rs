@@ -1,0 +1,176 @@
+//! One query from its handshake to its end: Q16 to Q22 and Q35 to Q38 of the reference's
+//! acceptance list, over a real child.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use agentpipe::session::claude::Session;
+use agentpipe::session::{Failure, Settings};
+use agentpipe::{ErrorKind, Event, ExitStatus};
+use serde_json::{Value, json};
+
+use crate::{
+    ANSWER_ALL, Dropped, HANDSHAKE, RESULT, SOON, asks, assert_played, dialogue, engine, says,
+    start, wait,
+};
+
+#[test]
+fn any_thread_may_close_and_wakes_whoever_reads() {
+    // Q16, Q18: a close from another task than the start's broke the reference's task scopes, and
+    // a consumer that was blocked in a read stayed so.
+    let session = wait(start(&engine(), &[HANDSHAKE]));
+    let reader = session.clone();
+    let (sender, reading) = mpsc::channel();
+    let reads = std::thread::spawn(move || {
+        let next = async {
+            let mut next = std::pin::pin!(reader.next());
+            let told = std::future::poll_fn(|context| {
+                let first = next.as_mut().poll(context);
+                assert!(first.is_pending(), "{first:?}");
+                std::task::Poll::Ready(sender.send(()).is_ok())
+            });
+            assert!(told.await);
+            next.await
+        };
+        (wait(next), wait(reader.next()))
+    });
+    reading.recv_timeout(SOON).expect("it waits");
+    let closes = std::thread::spawn(move || session.as_session().close_blocking());
+    assert_played(&closes.join().expect("closed"));
+    let exit = Event::Exit(ExitStatus::Code(0));
+    assert_eq!(reads.join().expect("woken"), (Some(exit), None), "and the end stays the end");
+}
+
+#[test]
+fn what_came_before_a_close_can_be_read_after_it() {
+    // Q19, Q38: the buffer of the session outlives the close, and then it is at its end.
+    let turn = r#"{"repeat":50,"steps":[{"send":{"type":"news","number":"${i}"}}]}"#;
+    wait(async {
+        let session = start(&engine(), &[HANDSHAKE, turn]).await;
+        while session.as_session().session_stats().data_records < 50 {
+            tokio::task::yield_now().await;
+        }
+        let report = session.close().await;
+        assert_played(&report);
+        for number in 0..50 {
+            let record: Value = session.next_record().await.expect("kept").json().unwrap();
+            assert_eq!(record["number"], number);
+        }
+        assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
+        assert_eq!(session.next().await, None);
+        assert_eq!(session.as_session().session_stats().unread, 0);
+    });
+}
+
+#[test]
+fn a_control_request_that_the_agent_cancels_is_not_answered() {
+    // Q20: the handler is dropped, and no answer to a dead request is written. Q21: a cancel for
+    // nothing does nothing. Q22: what was handled leaves the table.
+    let (sender, told) = mpsc::channel();
+    let builder = Session::builder()
+        .can_use_tool(move |_| {
+            sender.send("running").expect("somebody listens");
+            let guard = Dropped(sender.clone());
+            async move {
+                let _guard = guard;
+                std::future::pending().await
+            }
+        })
+        .hook("Stop", None, None, |_| async { Ok(json!({})) });
+    let cancel = |id: Value| says(json!({"type": "control_cancel_request", "request_id": id}));
+    let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {}});
+    let hook = json!({"subtype": "hook_callback", "callback_id": "hook_0"});
+    let steps = [
+        HANDSHAKE.to_owned(),
+        cancel("nobody".into()),
+        cancel(json!(7)),
+        says(json!({"type": "control_cancel_request"})),
+        says(json!({"type": "control_request", "request_id": "slow", "request": tool})),
+        r#"{"expect":{"type":"user"}}"#.to_owned(),
+        cancel("slow".into()),
+        cancel("slow".into()),
+        asks("again", hook.clone(), json!({})),
+        asks("again", hook, json!({})),
+        r#"{"quiet":30}"#.to_owned(),
+        RESULT.to_owned(),
+    ];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        assert_eq!(told.recv_timeout(SOON), Ok("running"));
+        session.send("it runs").await.expect("sent");
+        let mut passed = Vec::new();
+        assert!(session.read_turn(|record| passed.push(record.clone())).await.is_some());
+        assert_eq!(passed.len(), 1, "only the one without an id is for the reader");
+        assert_eq!(told.recv_timeout(SOON), Ok("dropped"));
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.serving, stats.answered, stats.duplicate), (0, 2, 0), "{stats:?}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn the_handshake_has_a_deadline_of_its_own() {
+    // Q35: 60 s by default as in the reference; a variable of the environment changes nothing
+    // here, a setting does: for the handshake alone, or for all requests.
+    assert!(format!("{:?}", Settings::new()).contains("deadline: Some(60s)"));
+    let short = Duration::from_millis(50);
+    let slow = HANDSHAKE.replace('\n', "\n{\"delay\":300}\n");
+    wait(async {
+        let deaf = dialogue(&[r#"{"expect":{"request":{"subtype":"initialize"}}}"#]);
+        let hasty = Session::builder().initialize_deadline(short);
+        let error = hasty.start(&engine(), deaf).await.expect_err("never answered");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("`initialize`"), "{error}");
+        let patient =
+            Session::builder().settings(Settings::new().deadline(short)).initialize_deadline(SOON);
+        let steps = [&slow, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#];
+        let session = patient.start(&engine(), dialogue(&steps)).await.expect("it had the time");
+        let error = session.interrupt().await.expect_err("never answered");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn a_turn_ends_though_nobody_reads_its_messages() {
+    // Q36: a hundred messages unread, and the task that waited for the result behind them was
+    // waiting for a reader that waited for it.
+    let builder = Session::builder().can_use_tool(|_| async { Err(Failure::new("unused")) });
+    let steps = [
+        HANDSHAKE,
+        r#"{"expect":{"type":"user"}}"#,
+        r#"{"flood":1000,"size":512,"type":"assistant"}"#,
+        RESULT,
+        r#"{"expect_end":true}"#,
+    ];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        session.send("go").await.expect("sent");
+        session.end_input_when_done();
+        assert_played(&session.as_session().closed().await);
+        let mut messages = 0;
+        assert!(session.read_turn(|_| messages += 1).await.is_some());
+        assert_eq!(messages, 1000);
+    });
+}
+
+#[test]
+fn answers_come_while_a_handler_waits_for_one() {
+    // The story: a permission callback asks the session itself, and the two wait for each other
+    // where callbacks run on the task that reads.
+    let session: std::sync::Arc<std::sync::OnceLock<Session>> = std::sync::Arc::default();
+    let own = std::sync::Arc::clone(&session);
+    let builder = Session::builder().handle("which", move |_| {
+        let session = own.get().expect("it is started").clone();
+        async move { Ok(session.mcp_status().await?) }
+    });
+    let ask = asks("w", json!({"subtype": "which"}), json!({}));
+    let steps = [ANSWER_ALL, r#"{"expect":{"type":"user"}}"#, &ask, RESULT];
+    wait(async {
+        let started = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        session.set(started.clone()).expect("once");
+        started.send("go").await.expect("sent");
+        assert!(started.read_turn(|_| ()).await.is_some(), "{:?}", started.why_ended());
+        assert_played(&started.close().await);
+    });
+}

@@ -1,0 +1,158 @@
+//! Why it ended: Q23 to Q34 of the reference's acceptance list, over a real child.
+
+use agentpipe::session::claude::Session;
+use agentpipe::{CloseReason, Error, ErrorKind, ExitStatus};
+use serde_json::{Value, json};
+
+use crate::{HANDSHAKE, SOON, assert_played, dialogue, engine, says, start, wait};
+
+const INTERRUPT: &str = r#"{"expect":{"request":{"subtype":"interrupt"}}}"#;
+
+fn failed(more: Value) -> Value {
+    let mut result = json!({
+        "type": "result", "subtype": "success", "is_error": true, "session_id": "s",
+    });
+    for (key, value) in more.as_object().expect("keys") {
+        result[key] = value.clone();
+    }
+    result
+}
+
+/// How a request that is open fails when the agent says this and then does that.
+fn end_after(records: &[Value], end: &str) -> (Error, Session) {
+    let mut steps = vec![HANDSHAKE.to_owned(), INTERRUPT.to_owned()];
+    steps.extend(records.iter().cloned().map(says));
+    steps.extend([r#"{"stderr":"at the end"}"#.to_owned(), end.to_owned()]);
+    wait(async {
+        let session = start(&engine(), &steps).await;
+        // Q34: what is pending fails with the same words, and at once.
+        let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
+        let error = first.expect_err("no answer");
+        assert_eq!(second.expect_err("no answer").to_string(), error.to_string());
+        session.as_session().closed().await;
+        while session.next().await.is_some() {}
+        (session.why_ended().expect("over"), session)
+    })
+}
+
+#[test]
+fn an_exit_after_a_failed_result_is_told_in_the_words_of_the_result() {
+    // Q23 to Q28. The story: "exit code 1", and nothing of the credit that had run out.
+    let said = [
+        (failed(json!({"errors": ["no credit", "no luck"], "result": "x"})), "no credit; no luck"),
+        (failed(json!({"result": "API Error: 400"})), "API Error: 400"),
+        (failed(json!({"api_error_status": 529})), "status 529"),
+        (failed(json!({"errors": [" ", ""], "subtype": "error_max_turns"})), "error_max_turns"),
+        (
+            failed(json!({"errors": {"x": [1]}, "subtype": "error_during_execution"})),
+            "error_during_execution",
+        ),
+        (failed(json!({"errors": [7, null], "result": ["x"]})), "the last result was an error"),
+    ];
+    for (result, words) in said {
+        let (error, session) = end_after(std::slice::from_ref(&result), r#"{"exit":1}"#);
+        assert_eq!(error.kind(), ErrorKind::AgentError, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains("the agent ended"), "{text}");
+        assert!(!text.contains("success"), "never the word of a subtype that lies: {text}");
+        assert_eq!(error.exit_status(), Some(ExitStatus::Code(1)), "{error}");
+        assert!(error.stderr_tail().is_some_and(|tail| tail.contains("at the end")), "{error}");
+        let reply: Value = serde_json::from_str(error.reply().expect("the record")).unwrap();
+        assert_eq!(reply, result, "the cause is kept");
+        drop(session);
+    }
+}
+
+#[test]
+fn other_ends_keep_their_own_cause() {
+    // Q31 to Q33, and Q29: the words of a failed result explain the exit that follows it and no
+    // other end.
+    let error = failed(json!({"errors": ["no credit"]}));
+    let fine = json!({"type": "result", "subtype": "success", "is_error": false});
+    let idle = json!({"type": "system", "subtype": "session_state_changed", "state": "idle"});
+    let init = json!({"type": "system", "subtype": "init"});
+    let keep_alive = json!({"type": "keep_alive"});
+    let mirror = json!({"type": "transcript_mirror", "filePath": "f", "entries": []});
+    let leaves = r#"{"exit":1}"#;
+    for (records, end, told) in [
+        (vec![], leaves, false),
+        (vec![fine.clone()], leaves, false),
+        (vec![error.clone(), fine.clone()], leaves, false),
+        (vec![error.clone(), init], leaves, false),
+        (vec![error.clone(), json!({"type": "user", "message": {}})], leaves, false),
+        (vec![error.clone()], r#"{"exit":0}"#, false),
+        (vec![error.clone(), idle, keep_alive, mirror], leaves, true),
+        (vec![fine, error.clone()], leaves, true),
+        (vec![error.clone()], r#"{"exit":"SIGKILL"}"#, true),
+    ] {
+        let (why, session) = end_after(&records, end);
+        let kind = if told { ErrorKind::AgentError } else { ErrorKind::Closed };
+        assert_eq!(why.kind(), kind, "{records:?}: {why}");
+        assert_eq!(why.to_string().contains("no credit"), told, "{why}");
+        assert_eq!(why.reply().is_some(), told);
+        assert!(why.exit_status().is_some(), "{why}");
+        let report = session.as_session().close_report().expect("it is over");
+        assert_eq!(report.reason(), CloseReason::Exited);
+    }
+}
+
+#[test]
+fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
+    // Q29: the last result was an error, and the agent leaves with 1, because it was closed.
+    let says_error = says(failed(json!({"errors": ["no credit"]})));
+    let steps = [HANDSHAKE, &says_error, r#"{"expect_end":true}"#, r#"{"exit":1}"#];
+    wait(async {
+        let session = start(&engine(), &steps).await;
+        assert!(session.read_turn(|_| ()).await.is_some());
+        let report = session.close().await;
+        assert_eq!(report.exit(), ExitStatus::Code(1), "{report}");
+        while session.next().await.is_some() {}
+        let why = session.why_ended().expect("over");
+        assert_eq!(why.kind(), ErrorKind::Closed, "{why}");
+        assert!(why.to_string().contains("the session was closed"), "{why}");
+        let engine = engine();
+        let session = start(&engine, &steps).await;
+        assert!(session.read_turn(|_| ()).await.is_some());
+        engine.shutdown(SOON).await;
+        while session.next().await.is_some() {}
+        let why = session.why_ended().expect("over");
+        assert_eq!(why.kind(), ErrorKind::EngineStopped, "{why}");
+    });
+}
+
+#[test]
+fn a_handshake_that_fails_is_told_in_the_words_of_the_result() {
+    // Q30: a session that cannot be resumed says so in a result, before any answer.
+    let result =
+        failed(json!({"subtype": "error_during_execution", "errors": ["No conversation"]}));
+    let asked = r#"{"expect":{"request":{"subtype":"initialize"}}}"#;
+    let steps = [asked, &says(result), r#"{"exit":1}"#];
+    let error = wait(Session::builder().start(&engine(), dialogue(&steps)));
+    let error = error.expect_err("no handshake");
+    assert_eq!(error.kind(), ErrorKind::AgentError, "{error}");
+    assert!(error.to_string().contains("No conversation"), "{error}");
+    assert_eq!(error.exit_status(), Some(ExitStatus::Code(1)));
+}
+
+#[test]
+fn a_failed_result_explains_a_stdout_that_ends_as_well() {
+    // The story: the agent says its error, closes stdout and takes its time to leave. What waits
+    // must not wait for that, and must not be told less.
+    let result = says(failed(json!({"errors": ["no credit"]})));
+    let steps = [
+        HANDSHAKE,
+        INTERRUPT,
+        &result,
+        r#"{"close":"stdout"}"#,
+        r#"{"expect_end":true}"#,
+        r#"{"delay":200}"#,
+    ];
+    wait(async {
+        let session = start(&engine(), &steps).await;
+        let error = session.interrupt().await.expect_err("nobody can answer");
+        assert_eq!(error.kind(), ErrorKind::AgentError, "{error}");
+        assert!(error.to_string().contains("no credit; the agent closed its stdout"), "{error}");
+        assert_eq!(session.as_session().close_report(), None, "it is still being waited for");
+        assert_played(&session.as_session().closed().await);
+    });
+}

@@ -1,0 +1,181 @@
+//! The runtime that a session was given ends under it, or takes no task at all.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use agentpipe::session::claude::Session;
+use agentpipe::session::{Failure, Settings, jsonrpc};
+use agentpipe::{Engine, Error, ErrorKind, ExitStatus};
+use serde_json::Value;
+
+use crate::{Dropped, HANDSHAKE, SOON, dialogue, engine, wait};
+
+fn runtime(threads: usize) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_time().build().expect("a runtime")
+}
+
+fn on(runtime: &tokio::runtime::Runtime) -> Settings {
+    let handle = runtime.handle().clone();
+    Settings::new().spawn_on(move |task| drop(handle.spawn(task)))
+}
+
+fn await_no_agent(engine: &Engine) {
+    let begun = Instant::now();
+    while engine.agents() > 0 {
+        assert!(begun.elapsed() < SOON, "{} are left", engine.agents());
+        std::thread::yield_now();
+    }
+}
+
+fn assert_told(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("the runtime that ran the session dropped its tasks"), "{text}");
+    assert!(text.contains("close its sessions before a runtime ends"), "{text}");
+}
+
+/// An agent that asks so many times, and says so.
+fn asking(times: usize) -> [String; 3] {
+    let ask = r#"{"send":{"jsonrpc":"2.0","id":"${i}","method":"slow"}}"#;
+    [
+        format!(r#"{{"repeat":{times},"steps":[{ask}]}}"#),
+        r#"{"send":{"jsonrpc":"2.0","method":"asked"}}"#.to_owned(),
+        r#"{"delay":60000}"#.to_owned(),
+    ]
+}
+
+#[test]
+fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
+    // The story: a service shuts its runtime down while handlers run and requests wait. Everybody
+    // who waits is told at once, on whatever runtime, and no child is left.
+    let (sender, told) = mpsc::channel();
+    for threads in [1, 3] {
+        let runtime = runtime(threads);
+        let sender = sender.clone();
+        let builder =
+            jsonrpc::Session::builder().settings(on(&runtime)).handle("slow", move |_| {
+                sender.send("running").expect("somebody listens");
+                let guard = Dropped(sender.clone());
+                async move {
+                    let _guard = guard;
+                    std::future::pending::<Result<(), Failure>>().await
+                }
+            });
+        let engine = engine();
+        let session = wait(builder.start(&engine, dialogue(&asking(2)))).expect("starts");
+        assert!(wait(session.next_record()).is_some());
+        for _ in 0..2 {
+            assert_eq!(told.recv_timeout(SOON), Ok("running"));
+        }
+        let (waits, reads) = (session.clone(), session.clone());
+        let waits = std::thread::spawn(move || wait(waits.request("never", ())));
+        let reads = std::thread::spawn(move || wait(reads.next()));
+        let begun = Instant::now();
+        while session.as_session().session_stats().pending == 0 {
+            assert!(begun.elapsed() < SOON);
+            std::thread::yield_now();
+        }
+        drop(runtime);
+        assert_told(&waits.join().expect("no panic").expect_err("nobody answers"));
+        assert_eq!(reads.join().expect("no panic"), None, "the end");
+        for _ in 0..2 {
+            assert_eq!(told.recv_timeout(SOON), Ok("dropped"));
+        }
+        assert_told(&wait(session.request("again", ())).expect_err("nobody would answer"));
+        assert_told(&session.as_session().why_ended().expect("over"));
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.pending, stats.serving, stats.running), (0, 0, 0), "{stats:?}");
+        let report = wait(session.close());
+        assert_ne!(report.exit(), ExitStatus::StillRunning, "{report}");
+        drop(session);
+        await_no_agent(&engine);
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
+    // The story: each request that waits is begun when the one before it is over, and a runtime
+    // that ends drops it there and then: one within the other, thousands deep. Here the task that
+    // reads is on another runtime, and lives on.
+    const WAITING: usize = 30_000;
+    let (reads, handles) = (runtime(1), runtime(1));
+    let (first, others) = (reads.handle().clone(), handles.handle().clone());
+    let tasks = std::sync::atomic::AtomicUsize::new(0);
+    let settings = Settings::new().concurrency(1).requests_max(2 * WAITING).spawn_on(move |task| {
+        let number = tasks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        drop(if number == 0 { first.spawn(task) } else { others.spawn(task) });
+    });
+    let (sender, running) = mpsc::channel();
+    let builder = jsonrpc::Session::builder().settings(settings).handle("slow", move |_| {
+        sender.send(()).expect("somebody listens");
+        std::future::pending::<Result<(), Failure>>()
+    });
+    let engine = engine();
+    let session = wait(builder.start(&engine, dialogue(&asking(WAITING)))).expect("starts");
+    assert!(wait(session.next_record()).is_some());
+    running.recv_timeout(SOON).expect("the first one runs");
+    assert_eq!(session.as_session().session_stats().serving, WAITING);
+    drop(handles);
+    let stats = session.as_session().session_stats();
+    assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
+    assert_eq!(stats.answered, WAITING as u64, "each is answered with an error");
+    assert_eq!(running.try_iter().count(), 0, "no handler began on the way");
+    assert!(session.as_session().why_ended().is_none(), "the session lives");
+    drop(session);
+    await_no_agent(&engine);
+}
+
+#[test]
+fn a_spawn_function_that_takes_no_task_costs_what_it_was_given() {
+    // The story: the tasks are given to a runtime that is gone, or by `tokio::spawn` from a thread
+    // that has no runtime, which panics. The start fails and says why; the host goes on.
+    let dead = runtime(1);
+    let on_a_dead_one = on(&dead);
+    drop(dead);
+    let engine = engine();
+    for settings in [
+        Settings::new().spawn_on(drop),
+        Settings::new().spawn_on(|task| drop(tokio::spawn(task))),
+        on_a_dead_one,
+    ] {
+        let builder = Session::builder().settings(settings);
+        let command = dialogue(&[r#"{"delay":60000}"#]);
+        let starting = std::thread::spawn({
+            let engine = engine.clone();
+            move || pollster::block_on(builder.start(&engine, command))
+        });
+        assert_told(&starting.join().expect("no panic").expect_err("nobody reads"));
+    }
+    await_no_agent(&engine);
+    assert_eq!(engine.abandoned(), 3, "each was aborted");
+}
+
+#[test]
+fn a_handler_that_finds_no_room_is_answered_for() {
+    // The story: a pool of the host's takes the task that reads and refuses those of handlers. The
+    // agent is told each time, and the session lives.
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    let runtime = runtime(1);
+    let handle = runtime.handle().clone();
+    let settings = Settings::new().concurrency(1).spawn_on(move |task| {
+        if refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            drop(handle.spawn(task));
+        }
+    });
+    let builder = Session::builder().settings(settings).handle("x", |_| async { Ok(Value::Null) });
+    let ask = concat!(
+        r#"{"repeat":20,"steps":[{"send":{"type":"control_request","request_id":"${i}","#,
+        r#""request":{"subtype":"x"}}},"#,
+        r#"{"expect":{"response":{"subtype":"error","#,
+        r#""error":"the handler was dropped before it answered"}}}]}"#
+    );
+    wait(async {
+        let steps = [HANDSHAKE, ask, crate::RESULT];
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        assert!(session.read_turn(|_| ()).await.is_some(), "{:?}", session.why_ended());
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.answered, stats.serving, stats.running), (20, 0, 0), "{stats:?}");
+        crate::assert_played(&session.close().await);
+    });
+}

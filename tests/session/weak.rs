@@ -1,0 +1,254 @@
+//! Weaknesses 10, 13, 16 and 23 of the reference, where tests/session/ends.rs and lanes.rs do not
+//! show already that they are not here.
+
+use std::sync::mpsc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use agentpipe::session::claude::{HookOutput, Permission, Session};
+use agentpipe::session::{Failure, Settings, jsonrpc};
+use agentpipe::{ErrorKind, Event, ExitStatus, Limits};
+use serde_json::{Value, json};
+
+use crate::{
+    ANSWER_ALL, HANDSHAKE, RESULT, SOON, asks, assert_played, dialogue, engine, says, wait,
+};
+
+#[test]
+fn what_fails_between_the_spawn_and_the_session_leaves_no_agent() {
+    // Weakness 10: a bad option was found after the child was spawned and before anybody owned it;
+    // it lived on, tracked by nobody.
+    let engine = engine();
+    let bad = || Session::builder().option("agents", std::collections::BTreeMap::from([([1], 2)]));
+    let command = || dialogue(&[r#"{"delay":60000}"#]);
+    let error = wait(bad().start(&engine, command())).expect_err("no JSON");
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord, "{error}");
+    assert_eq!((engine.agents(), engine.abandoned()), (0, 0), "nothing was spawned for it");
+    let agent = wait(engine.spawn(command())).expect("spawns");
+    let error = bad().attach(agent).expect_err("no JSON");
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord, "{error}");
+    let begun = std::time::Instant::now();
+    while engine.agents() > 0 {
+        assert!(begun.elapsed() < SOON, "{} are left", engine.agents());
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.abandoned(), 1, "it was aborted");
+    assert_eq!(wait(engine.shutdown(SOON)).aborted, 0, "and nothing else was there");
+}
+
+/// Floods the session, and asks and answers on top of what nobody reads.
+fn must_pass_by(settings: Settings, records: usize, size: usize) {
+    let flood = format!(r#"{{"flood":{records},"size":{size},"type":"assistant"}}"#);
+    let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {"a": 1}});
+    let allowed = json!({"behavior": "allow", "updatedInput": {"a": 1}});
+    let hook = json!({"subtype": "hook_callback", "callback_id": "hook_0"});
+    let rpc = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call"});
+    let mcp = json!({"subtype": "mcp_message", "server_name": "calc", "message": rpc});
+    let result = json!({"mcp_response": {"jsonrpc": "2.0", "id": 5, "result": 42}});
+    let builder = Session::builder()
+        .settings(settings)
+        .can_use_tool(|_| async { Ok(Permission::allow()) })
+        .hook("PreToolUse", None, None, |_| async { Ok(HookOutput::new()) })
+        .mcp_server("calc", |_| async { Ok(42) });
+    let steps = [
+        ANSWER_ALL,
+        r#"{"expect":{"type":"user"}}"#,
+        &flood,
+        &asks("p", tool, allowed),
+        &asks("h", hook, json!({})),
+        &asks("m", mcp, result),
+        r#"{"expect":{"type":"user"}}"#,
+        RESULT,
+    ];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        session.send("go").await.expect("sent");
+        let answered = || {
+            let stats = session.as_session().session_stats();
+            // The last handler is gone: its answer is sent.
+            stats.answered == 3 && stats.running == 0
+        };
+        while !answered() {
+            assert_eq!(session.why_ended().map(|why| why.to_string()), None);
+            tokio::task::yield_now().await;
+        }
+        session.interrupt().await.expect("answered");
+        session.set_permission_mode("plan").await.expect("answered");
+        let stats = session.as_session().session_stats();
+        assert!(stats.unread > records * size, "{stats:?}");
+        assert_eq!((stats.stalls, stats.timeouts), (0, 0), "{stats:?}");
+        session.send("enough").await.expect("sent");
+        let mut bytes = 0;
+        assert!(session.read_turn(|record| bytes += record.len()).await.is_some());
+        // The framing is not counted.
+        assert_eq!(bytes, records * (size - 1), "and nothing of it is lost");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn interrupts_and_permission_prompts_pass_by_all_that_is_unread() {
+    // Weakness 13: at 100 unread messages the reader stood still, and an interrupt, a hook, a tool
+    // call or a permission prompt behind them took 60 s to fail. Here the number means nothing:
+    // ten thousand small ones, the default budget almost full, and many MiB in a larger one.
+    must_pass_by(Settings::new(), 10_000, 128);
+    must_pass_by(Settings::new(), 120, 60 << 10);
+    must_pass_by(Settings::new().unread_max(64 << 20), 900, 64 << 10);
+}
+
+#[test]
+fn a_deadline_is_counted_from_the_call_while_others_wait_for_room() {
+    // Weakness 16: the deadline began after the write, and the write to a full pipe had none. Here
+    // stdin and the outbox are full, eight senders wait in front, and the answer is due all the
+    // same; the request that was never written is not written later.
+    let deaf = [r#"{"expect":{"type":"user"}}"#, r#"{"delay":60000}"#];
+    wait(async {
+        let command = dialogue(&deaf).limits(Limits::new().outbox_high(64 << 10));
+        let agent = engine().spawn(command).await.expect("spawns");
+        let session = Session::builder().attach(agent).expect("attached");
+        let big = "x".repeat(512 << 10);
+        session.send("go").await.expect("sent");
+        session.send(big.as_str()).await.expect("queued: an empty queue takes any record");
+        let blocked: Vec<_> = (0..8)
+            .map(|_| {
+                let (session, big) = (session.clone(), big.clone());
+                std::thread::spawn(move || wait(session.send(big)))
+            })
+            .collect();
+        let limits = [5, 50, 100].map(Duration::from_millis);
+        let ask = |limit| session.request_within("interrupt", (), limit);
+        let begun = std::time::Instant::now();
+        let (a, b, c) = tokio::join!(ask(limits[0]), ask(limits[1]), ask(limits[2]));
+        assert!(begun.elapsed() >= limits[2] && begun.elapsed() < SOON);
+        for error in [a, b, c].map(|outcome| outcome.expect_err("no room")) {
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(error.to_string().contains("has not taken it"), "{error}");
+        }
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.pending, stats.timeouts), (0, 3), "{stats:?}");
+        session.abort().await;
+        for sender in blocked {
+            let error = sender.join().expect("no panic").expect_err("closed");
+            assert!(error.is_closed(), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_waiter_that_is_cancelled_leaves_nothing_in_the_tables() {
+    // Weakness 23: the entry of a cancelled waiter stayed in the map of pending requests for good.
+    const REQUESTS: usize = 5000;
+    let steps = [HANDSHAKE, ANSWER_ALL, r#"{"expect":{"type":"user"}}"#, RESULT];
+    wait(async {
+        let session = Session::builder().start(&engine(), dialogue(&steps)).await.expect("starts");
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..REQUESTS {
+            let mut request = std::pin::pin!(session.interrupt());
+            drop(request.as_mut().poll(&mut context));
+            let pending = session.as_session().session_stats().pending;
+            assert!(pending <= 1, "{pending}");
+        }
+        assert_eq!(session.as_session().session_stats().pending, 0);
+        session.mcp_status().await.expect("it goes on");
+        session.send("over").await.expect("sent");
+        assert!(session.read_turn(|_| ()).await.is_some());
+        // Each was answered all the same: in time for the few that waited, else late.
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.pending, stats.unknown), (0, 0), "{stats:?}");
+        assert!(stats.late <= REQUESTS as u64, "{stats:?}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn a_handler_that_fails_while_the_session_closes_is_quiet() {
+    // Weakness 23: the error reply after the close raised in a task that nobody awaited.
+    for _ in 0..30 {
+        let (sender, calls) = mpsc::channel();
+        let builder = jsonrpc::Session::builder().handle("fail", move |_| {
+            sender.send(()).expect("counted");
+            async {
+                std::thread::yield_now();
+                Err::<(), _>(Failure::new("too late to matter"))
+            }
+        });
+        let steps = [
+            r#"{"repeat":40,"steps":[{"send":{"jsonrpc":"2.0","id":"${i}","method":"fail"}}]}"#,
+            r#"{"on":{"id":"${_}"},"steps":[]}"#,
+        ];
+        wait(async {
+            let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+            calls.recv_timeout(SOON).expect("the first one is called");
+            let report = session.close().await;
+            assert_played(&report);
+            while session.next().await.is_some() {}
+            let stats = session.as_session().session_stats();
+            assert_eq!((stats.serving, stats.pending), (0, 0), "{stats:?}");
+            assert!(stats.answered <= 40);
+        });
+    }
+}
+
+#[test]
+fn beyond_the_budget_a_permission_prompt_waits_and_is_not_lost() {
+    // Weakness 13, the other side: with more unread than the budget the session stops reading, and
+    // says so to whoever asks. The prompt behind it is answered as soon as somebody reads.
+    let settings = Settings::new().unread_max(1 << 20);
+    let builder = Session::builder()
+        .settings(settings)
+        .can_use_tool(|_| async { Ok(Permission::deny("no")) });
+    let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {}});
+    let steps = [
+        HANDSHAKE,
+        r#"{"expect":{"type":"user"}}"#,
+        r#"{"flood":200,"size":16384,"type":"assistant"}"#,
+        &asks("p", tool, json!({"behavior": "deny", "message": "no"})),
+        &says(json!({"type": "result", "subtype": "success"})),
+        r#"{"expect_end":true}"#,
+    ];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        session.send("go").await.expect("sent");
+        while session.as_session().session_stats().stalls == 0 {
+            tokio::task::yield_now().await;
+        }
+        let error = session.interrupt().await.expect_err("nobody reads");
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        let unread = session.as_session().session_stats().unread;
+        assert!(error.to_string().contains(&format!("nobody reads {unread} bytes")), "{error}");
+        assert_eq!(session.as_session().session_stats().answered, 0, "it is behind the flood");
+        let mut messages = 0;
+        assert!(session.read_turn(|_| messages += 1).await.is_some());
+        assert_eq!(messages, 200);
+        assert_eq!(session.as_session().session_stats().answered, 1);
+        assert_played(&session.close().await);
+        assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
+    });
+}
+
+#[test]
+fn a_closed_session_answers_nothing_and_asks_nothing() {
+    // The story: an agent asks in its very last words, after the end of its input. Nobody can be
+    // answered then, and the request neither runs a handler nor stays in the table.
+    let (sender, calls) = mpsc::channel();
+    let builder = Session::builder().handle("late", move |_| {
+        sender.send(()).expect("counted");
+        async { Ok(Value::Null) }
+    });
+    let late = says(json!({
+        "type": "control_request", "request_id": "l", "request": {"subtype": "late"},
+    }));
+    // The last record is a while behind the request: a handler would have had its time.
+    let flood = r#"{"flood":3000,"size":1024,"type":"assistant"}"#;
+    let steps = [HANDSHAKE, r#"{"expect_end":true}"#, &late, flood, RESULT];
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        let report = session.close().await;
+        assert_played(&report);
+        assert!(session.read_turn(|_| ()).await.is_some(), "its last words are delivered");
+        while session.next().await.is_some() {}
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
+        assert_eq!(calls.try_iter().count(), 0, "no handler runs for an answer nobody can send");
+    });
+}
