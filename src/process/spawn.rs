@@ -93,7 +93,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let cwd = command.cwd.as_deref();
     let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
     let cwd_text = cwd_text.transpose()?;
-    let program = resolve::program(&command.program, env.path(), cwd, credentials.user.is_some())?;
+    let program = resolve::program(command, env.path(), credentials.user.is_some())?;
     let env = Strings::new(env.into_strings()?);
 
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
