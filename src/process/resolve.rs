@@ -4,7 +4,7 @@
 //! check and the exec is told by `failure`.
 
 use std::ffi::{CString, OsStr};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::ErrorKind as Io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,12 @@ pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// So many directories are named in an error.
 const DIRS_NAMED: usize = 20;
 
+/// The path to exec, and what is there; nothing for a path that only the agent's user can see.
+pub(super) type Resolved = (PathBuf, Option<Metadata>);
+
 /// What stands at a path.
 enum Found {
-    Program,
+    Program(Metadata),
     Nothing,
     /// A directory on the way may not be searched.
     Hidden,
@@ -42,7 +45,7 @@ pub(super) fn program(
     command: &AgentCommand,
     path: Option<&OsStr>,
     as_another: bool,
-) -> Result<PathBuf, Error> {
+) -> Result<Resolved, Error> {
     let (name, cwd) = (&*command.program, command.cwd.as_deref());
     if name.is_empty() {
         return Err(invalid("empty command"));
@@ -53,10 +56,10 @@ pub(super) fn program(
     search(name, path, &command.search_also, cwd)
 }
 
-fn named(name: &Path, cwd: Option<&Path>, as_another: bool) -> Result<PathBuf, Error> {
+fn named(name: &Path, cwd: Option<&Path>, as_another: bool) -> Result<Resolved, Error> {
     match examine(&seen_from_here(name, cwd)) {
-        Found::Program => Ok(name.to_owned()),
-        Found::Hidden if as_another => Ok(name.to_owned()),
+        Found::Program(metadata) => Ok((name.to_owned(), Some(metadata))),
+        Found::Hidden if as_another => Ok((name.to_owned(), None)),
         Found::Unfit(why) => Err(not_executable(format!("{} {why}", quoted(name)))),
         Found::Hidden => Err(not_executable(format!(
             "{} cannot be reached: a directory on the way may not be searched",
@@ -77,7 +80,7 @@ fn search(
     path: Option<&OsStr>,
     also: &[PathBuf],
     cwd: Option<&Path>,
-) -> Result<PathBuf, Error> {
+) -> Result<Resolved, Error> {
     let path = path.unwrap_or_else(|| OsStr::new(DEFAULT_PATH));
     let on_path = path.as_bytes().split(|byte| *byte == b':');
     let on_path = on_path.map(|dir| Path::new(OsStr::from_bytes(dir)));
@@ -86,7 +89,7 @@ fn search(
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let candidate = dir.join(name);
         match examine(&seen_from_here(&candidate, cwd)) {
-            Found::Program => return Some(candidate),
+            Found::Program(metadata) => return Some((candidate, Some(metadata))),
             Found::Nothing => searched.push(quoted(dir)),
             Found::Hidden => searched.push(format!("{} (not readable)", quoted(dir))),
             Found::Unfit(why) => {
@@ -154,7 +157,7 @@ fn examine(path: &Path) -> Found {
             Found::Unfit("may not be executed (no execute permission, or mounted noexec)")
         }
         // Whatever else is the matter, the exec finds it too, and knows better.
-        _ => Found::Program,
+        _ => Found::Program(metadata),
     }
 }
 

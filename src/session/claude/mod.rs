@@ -4,22 +4,27 @@
 //! came, those of a type that nobody knows included; control records never show there.
 
 mod builder;
+mod cli;
 mod dialect;
 mod hooks;
 mod input;
 mod mcp;
 mod options;
 mod permission;
+mod probe;
 mod session;
 mod turns;
+mod version;
 
 #[cfg(test)]
 mod tests;
 
 pub use builder::Builder;
+pub use cli::Cli;
 pub use hooks::HookRequest;
 pub use input::UserMessage;
 pub use mcp::McpRequest;
 pub use options::{Options, Thinking};
 pub use permission::{Permission, PermissionRequest};
 pub use session::Session;
+pub use version::CliVersion;
