@@ -27,7 +27,11 @@ fn one_options_value_makes_the_arguments_and_the_handshake() {
         "subtype": "initialize", "hooks": {"Stop": "${_}"}, "agents": agents, "skills": ["pdf"],
         "excludeDynamicSections": true, "forwardSubagentText": true, "later": 1,
     }));
-    let options = telling(&["--step", &steps[0], "--step", &steps[1]])
+    // In a file: it is too long for an argument.
+    let folder = folder();
+    let dialogue = path_of(&folder, "dialogue");
+    std::fs::write(&dialogue, steps.join("\n")).expect("written");
+    let options = telling(&["--script", dialogue.to_str().expect("text")])
         .append_system_prompt("And \"this\".\n\u{e9}")
         .resume("--print")
         .agent("reviewer", &agents["reviewer"])
