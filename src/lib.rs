@@ -130,6 +130,10 @@ pub mod _docs {
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
 
+    #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]
+    #[doc = include_str!("../docs/claude.md")]
+    pub mod claude {}
+
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]
     #[doc = include_str!("../docs/local.md")]

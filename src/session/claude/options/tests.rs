@@ -154,6 +154,13 @@ fn every_option_is_its_flag_and_nothing_else() {
 }
 
 #[test]
+fn the_page_has_every_flag() {
+    let page = include_str!("../../../../docs/claude.md");
+    let missing = |flag: &&str| !page.contains(&format!("`{flag}"));
+    assert_eq!(TABLE.iter().map(|row| row.flag).filter(missing).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
 fn the_base_is_streams_of_json_and_an_empty_system_prompt() {
     // T04, T05: the prompt goes over stdin; `--print` would end the session with its first turn.
     let plain = ["--output-format", "stream-json", "--verbose", "--system-prompt", ""];
