@@ -30,7 +30,10 @@ fn a_session_that_fails_between_spawn_and_handshake_leaves_no_child() {
     let folder = folder();
     let refuses = [
         r#"{"expect":{"type":"control_request","request_id":"${id}"}}"#,
-        r#"{"send":{"type":"control_response","response":{"subtype":"error","request_id":"${id}","error":"no"}}}"#,
+        concat!(
+            r#"{"send":{"type":"control_response","response":{"subtype":"error","#,
+            r#""request_id":"${id}","error":"no"}}}"#
+        ),
         r#"{"expect":{"never":1}}"#,
     ];
     let silent = [r#"{"expect":{"subtype":"none"},"skip":true}"#];

@@ -106,7 +106,8 @@ fn handlers_of_the_session_are_known_to_the_cli() {
         let args = arguments(&told);
         assert_eq!(after(&args, "--permission-prompt-tool"), "stdio");
         let servers: Value = serde_json::from_str(after(&args, "--mcp-config")).expect("JSON");
-        let wanted = json!({"tools": {"type": "sdk", "name": "tools"}, "more": {"type": "sdk", "name": "more"}});
+        let server = |name: &str| json!({"type": "sdk", "name": name});
+        let wanted = json!({"tools": server("tools"), "more": server("more")});
         assert_eq!(servers, json!({"mcpServers": wanted}));
         session.close().await;
 

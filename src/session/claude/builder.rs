@@ -63,7 +63,7 @@ impl Builder {
     }
 
     /// Answers `can_use_tool`. The agent asks only if it was started with
-    /// `--permission-prompt-tool stdio`: [`Options`](super::Options) see to that.
+    /// `--permission-prompt-tool stdio`: [`Options`] see to that.
     #[must_use]
     pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
     where
@@ -127,7 +127,7 @@ impl Builder {
     }
 
     /// A key of the `initialize` request, as it serializes: one that is to come, say. It wins over
-    /// what [`Options`](super::Options) say of the same key (`agents`, `skills`,
+    /// what [`Options`] say of the same key (`agents`, `skills`,
     /// `excludeDynamicSections`, `forwardSubagentText`).
     #[must_use]
     pub fn option(mut self, key: &str, value: impl Serialize) -> Self {
@@ -139,14 +139,14 @@ impl Builder {
     }
 
     /// Spawns the agent and initializes it, within the session's deadline. The agent is the CLI
-    /// with [`Options`](super::Options) ([`AgentCommand::claude`]), or any command.
+    /// with [`Options`] ([`AgentCommand::claude`]), or any command.
     ///
     /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails,
     /// or its future is dropped, the agent is aborted. What is wrong with the options is found
     /// before it is spawned.
     ///
     /// # Errors
-    /// As [`Options::command`](super::Options::command), [`Engine::spawn`],
+    /// As [`Options::command`], [`Engine::spawn`],
     /// [`attach`](Self::attach) and [`Session::initialize`].
     pub async fn start(mut self, engine: &Engine, cli: impl Into<Cli>) -> Result<Session> {
         let (command, options) = match cli.into() {

@@ -371,7 +371,8 @@ fn a_sandbox_is_merged_into_the_settings() {
     let file = folder.path().join("settings.json");
     fs::write(&file, r#"{"model": "opus", "sandbox": {"enabled": false}}"#).expect("written");
     let path = file.to_str().expect("text");
-    let sandbox = json!({"enabled": true, "network": {"allowUnixSockets": ["/run/x"], "httpProxyPort": 8080}});
+    let network = json!({"allowUnixSockets": ["/run/x"], "httpProxyPort": 8080});
+    let sandbox = json!({"enabled": true, "network": network});
 
     assert_eq!(
         settings(&claude().sandbox(json!({"enabled": true}))),
