@@ -100,6 +100,9 @@ impl Options {
     /// An MCP server: its name and configuration, as it serializes (`command` and `args`, or
     /// `type` and `url`). The last one of a name counts. (`--mcp-config`)
     ///
+    /// The configuration stands in the arguments, which other users of the host can read: a secret
+    /// belongs into a file ([`mcp_config`](Self::mcp_config)) or into the environment.
+    ///
     /// Servers of this process ([`mcp_server`](super::super::Builder::mcp_server) of the session)
     /// need no entry here. Of an entry with `"type": "sdk"` the key `instance` is left out.
     #[must_use]
