@@ -5,11 +5,9 @@
 //! deadline is due; nothing here polls.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::thread::Thread;
 use std::time::Instant;
 
@@ -135,28 +133,6 @@ impl Shared {
         let next = state.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next, state.stop)
     }
-}
-
-/// The outcome of a future, unless the deadline comes first; then the future is dropped.
-pub(super) async fn within<T>(
-    host: &Arc<Host>,
-    deadline: Instant,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut timer = Timer::new(Arc::clone(host));
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(outcome));
-        }
-        let now = Instant::now();
-        if now >= deadline {
-            return Poll::Ready(None);
-        }
-        timer.arm(Some(deadline), now, context.waker());
-        Poll::Pending
-    })
-    .await
 }
 
 /// One alarm of one session.

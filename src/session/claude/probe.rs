@@ -4,9 +4,11 @@
 //! floods its output or closes it is ended and reaped as such.
 
 use std::ffi::OsString;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::command::AgentCommand;
@@ -16,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Sample};
 use crate::latch::Latch;
 use crate::process::Program;
-use crate::session::host::{Host, within};
+use crate::session::host::{Host, Timer};
 
 use super::version::CliVersion;
 
@@ -199,4 +201,26 @@ async fn version_of(agent: &mut Agent) -> Result<CliVersion> {
         }
         _ => Err(Error::new(ErrorKind::Closed, STAGE, "the CLI is gone")),
     }
+}
+
+/// The outcome of a future, unless the deadline comes first; then the future is dropped.
+async fn within<T>(
+    host: &Arc<Host>,
+    deadline: Instant,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut timer = Timer::new(Arc::clone(host));
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return Poll::Ready(None);
+        }
+        timer.arm(Some(deadline), now, context.waker());
+        Poll::Pending
+    })
+    .await
 }
