@@ -36,12 +36,12 @@ fn one_options_value_makes_the_arguments_and_the_handshake() {
         .resume("--print")
         .agent("reviewer", &agents["reviewer"])
         .skills(["pdf"])
-        .exclude_dynamic_sections(true)
-        .forward_subagent_text(false);
+        .exclude_dynamic_sections(false)
+        .forward_subagent_text(true);
     let builder = Session::builder()
         .hook("Stop", None, Some(Duration::from_secs(1)), |_| async { Ok(json!({})) })
         // The session's own word wins, and what is to come passes.
-        .option("forwardSubagentText", true)
+        .option("excludeDynamicSections", true)
         .option("later", 1);
     wait(async {
         let session = builder.start(&engine(), options).await.expect("starts");
