@@ -28,6 +28,8 @@ pub(crate) enum CgroupPlace {
 pub struct AgentCommand {
     pub(crate) program: OsString,
     pub(crate) args: Vec<OsString>,
+    /// Directories after those of `PATH`.
+    pub(crate) search_also: Vec<PathBuf>,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) env_clear: bool,
     /// In the order they were given; `None` removes the variable.
@@ -53,6 +55,7 @@ impl AgentCommand {
         Self {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
+            search_also: Vec::new(),
             cwd: None,
             env_clear: false,
             env: Vec::new(),
@@ -84,6 +87,18 @@ impl AgentCommand {
         S: AsRef<OsStr>,
     {
         self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Directories in which a program name without `/` is looked for where `PATH` has none.
+    /// Default: none. The error that finds nothing lists them.
+    #[must_use]
+    pub fn search_also<I, P>(mut self, dirs: I) -> Self
+    where
+        I: IntoIterator<Item = P>,
+        P: AsRef<Path>,
+    {
+        self.search_also.extend(dirs.into_iter().map(|dir| dir.as_ref().to_owned()));
         self
     }
 

@@ -144,6 +144,10 @@ pub mod _docs {
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
+    #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]
+    #[doc = include_str!("../docs/claude.md")]
+    pub mod claude {}
+
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]
     #[doc = include_str!("../docs/local.md")]

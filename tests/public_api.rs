@@ -131,6 +131,23 @@ fn every_future_can_be_spawned_on_a_multi_threaded_runtime() {
     agent.abort_blocking();
 }
 
+#[test]
+fn the_options_of_a_cli_cross_threads_and_so_does_a_start() {
+    use agentpipe::session::claude::{Cli, CliVersion, Options, Session, Thinking};
+    let checked = [
+        shared_and_cloned::<Cli>(),
+        shared_and_cloned::<CliVersion>(),
+        shared_and_cloned::<Options>(),
+        shared_and_cloned::<Thinking>(),
+        shared_and_cloned::<Session>(),
+    ];
+    assert_eq!(checked, ["Cli", "CliVersion", "Options", "Thinking", "Session"]);
+    let engine = Engine::new().expect("io_uring");
+    assert!(must_be_send(Session::builder().start(&engine, AgentCommand::claude())));
+    assert!(must_be_send(Session::builder().start(&engine, AgentCommand::new("cat"))));
+    assert!(must_be_send(AgentCommand::claude().command()));
+}
+
 /// The files whose items users see: floor 0, the engine, and what is above it in the library.
 fn public_files() -> Vec<PathBuf> {
     let mut files = Vec::new();

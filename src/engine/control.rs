@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::process::Program;
 use crate::transport::{Line, Request, Shared, abandon};
 
 use super::handle::Inner;
@@ -11,6 +12,7 @@ use super::mailbox::{Command, Mailbox};
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
+    pub(super) program: Program,
     mailbox: Mailbox,
     load: Arc<AtomicUsize>,
     abandoned: AtomicBool,
@@ -21,11 +23,12 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(
         shared: Arc<Shared>,
+        program: Program,
         mailbox: Mailbox,
         load: Arc<AtomicUsize>,
         engine: Arc<Inner>,
     ) -> Arc<Self> {
-        Arc::new(Self { shared, mailbox, load, abandoned: AtomicBool::new(false), engine })
+        Arc::new(Self { shared, program, mailbox, load, abandoned: AtomicBool::new(false), engine })
     }
 }
 

@@ -104,8 +104,7 @@ impl Engine {
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
-        let parcel = self.order(command)?.wait().await;
-        open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
+        self.spawn_with(command, &self.inner.admission).await
     }
 
     /// [`spawn`](Self::spawn) for callers without a runtime. Blocks the thread.
@@ -116,11 +115,26 @@ impl Engine {
         pollster::block_on(self.spawn(command))
     }
 
-    fn order(&self, command: AgentCommand) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
+    /// An agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
+    /// crate needs for a moment, and its user did not ask for.
+    pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
+        self.spawn_with(command, &Admission::new(None)).await
+    }
+
+    async fn spawn_with(&self, command: AgentCommand, places: &Admission) -> Result<Agent> {
+        let parcel = self.order(command, places)?.wait().await;
+        open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
+    }
+
+    fn order(
+        &self,
+        command: AgentCommand,
+        places: &Admission,
+    ) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
         if self.inner.stopped.load(Ordering::SeqCst) {
             return Err(stopped());
         }
-        let permit = self.inner.admission.admit()?;
+        let permit = places.admit()?;
         let inner = Arc::clone(&self.inner);
         let hand_over = move |child, command: &AgentCommand| inner.hand_over(child, command);
         Ok(self.inner.spawner.spawn(command, permit, hand_over))
@@ -168,7 +182,7 @@ impl Engine {
 impl Inner {
     /// Runs on the spawning thread: picks the engine thread with the least to do.
     fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
-        let label = label(&child);
+        let (label, program) = (label(&child), child.file().clone());
         let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
         let now = Instant::now();
         let loads = self.threads.iter().map(|(thread, load)| Load {
@@ -181,7 +195,7 @@ impl Inner {
         let mailbox = thread.mailbox.clone();
         mailbox.send(Command::Adopt(Adoption::new(child, command.clone(), Arc::clone(&shared))));
         let load = Arc::clone(load);
-        Agent::new(Control::new(shared, mailbox, load, self))
+        Agent::new(Control::new(shared, program, mailbox, load, self))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::metrics::Stats;
+use crate::process::Program;
 use crate::transport;
 
 use super::control::Control;
@@ -105,6 +106,11 @@ impl AgentWriter {
     /// `pid 123 (claude)`, for errors.
     pub(crate) fn label(&self) -> &str {
         self.control.shared.label.as_str()
+    }
+
+    /// The file that was executed.
+    pub(crate) fn program(&self) -> &Program {
+        &self.control.program
     }
 
     /// See [`Limits::drain_max`](crate::Limits::drain_max).

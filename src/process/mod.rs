@@ -28,6 +28,7 @@ mod failure;
 mod group;
 mod host_limits;
 mod pipes;
+mod program;
 mod refusal;
 mod resolve;
 mod rest;
@@ -42,6 +43,7 @@ pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};
 pub(crate) use host_limits::capacity;
+pub(crate) use program::Program;
 pub(crate) use rest::{Rest, rest};
 pub(crate) use spawn::Spawned;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::child_setup::{Plan, Strings};
 use super::clone::{CloneFailure, clone};
 use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
+use super::program::Program;
 use super::{failure, pipes, resolve};
 use crate::admission::Permit;
 use crate::command::AgentCommand;
@@ -29,6 +30,7 @@ pub(crate) struct Spawned {
     stdin_pipe_size: usize,
     stdout_pipe_size: usize,
     program: PathBuf,
+    file: Program,
 }
 
 /// A running agent, taken over: who holds `child` must reap it.
@@ -57,6 +59,11 @@ impl Spawned {
     /// The file that was executed.
     pub(crate) fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The same, to be compared with that of another agent.
+    pub(crate) fn file(&self) -> &Program {
+        &self.file
     }
 
     /// The place among the agents of its engine that it takes until it is gone.
@@ -93,7 +100,8 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let cwd = command.cwd.as_deref();
     let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
     let cwd_text = cwd_text.transpose()?;
-    let program = resolve::program(&command.program, env.path(), cwd, credentials.user.is_some())?;
+    let (program, found) = resolve::program(command, env.path(), credentials.user.is_some())?;
+    let file = Program::new(resolve::seen_from_here(&program, cwd), found.as_ref());
     let env = Strings::new(env.into_strings()?);
 
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
@@ -134,6 +142,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdin_pipe_size: stdin.size,
         stdout_pipe_size: stdout.size,
         program,
+        file,
     })
 }
 

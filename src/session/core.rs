@@ -35,7 +35,7 @@ pub(super) struct Core {
     handlers: Handlers,
     pub(super) settings: Settings,
     alarm: Mutex<Alarm>,
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
 }
 
 /// Wakes a session for its deadlines.

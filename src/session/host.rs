@@ -157,6 +157,11 @@ impl Alarm {
         Self { host, set: None, waker }
     }
 
+    /// It wakes the same task as this.
+    pub(super) fn wakes(&self, waker: &Waker) -> bool {
+        self.waker.will_wake(waker)
+    }
+
     /// Goes off at this moment and no other.
     pub(super) fn set(&mut self, at: Option<Instant>) {
         let first = {

@@ -72,6 +72,10 @@ impl Handlers {
         self.named.insert(method.into(), boxed(handler));
     }
 
+    pub(super) fn has(&self, method: &str) -> bool {
+        self.named.contains_key(method)
+    }
+
     pub(super) fn set_fallback<F, R, T>(&mut self, handler: F)
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,

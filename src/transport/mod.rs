@@ -10,9 +10,9 @@
 //! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod arena;
-mod batches;
 #[cfg(feature = "__bench")]
 mod bare;
+mod batches;
 mod close;
 mod close_cgroup;
 mod close_look;

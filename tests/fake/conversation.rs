@@ -144,3 +144,17 @@ fn what_a_dialogue_would_pass_over_in_silence_is_a_usage_error() {
         }
     }
 }
+
+#[test]
+fn the_command_line_and_environment_are_told_as_they_arrived() {
+    let arguments = ["--tell-command", "--", "--flag=-x", "", "two words\n", "--"];
+    let mut fake = Fake::start(&arguments);
+    let told = fake.record();
+    assert_eq!(told["type"], "command");
+    assert_eq!(told["args"], serde_json::json!(["--flag=-x", "", "two words\n", "--"]));
+    assert_eq!(told["env"]["PATH"], std::env::var("PATH").expect("a path"));
+    let cwd = std::env::current_dir().expect("a directory");
+    assert_eq!(told["cwd"], cwd.to_str().expect("text"));
+    // Without the flag they are passed over.
+    assert_eq!(text(&["--", "--output-format", "x"], "{}\n"), "{}\n");
+}

@@ -1,5 +1,6 @@
 //! F5, fake: the flags. Each is one hazard; docs/fake.md says which real program shows it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +57,13 @@ pub(super) struct TalkArgs {
     /// ever, beside the rest.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(super) flood_stderr: Option<Option<u64>>,
+    /// Begin with a record that holds the arguments after `--`, the environment, the working
+    /// directory and the user id.
+    #[arg(long)]
+    pub(super) tell_command: bool,
+    /// What a host adds to its command line: told by `--tell-command`, otherwise passed over.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(super) rest: Vec<OsString>,
     /// Write own pid and that of the grandchild to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) print_pids: Option<PathBuf>,

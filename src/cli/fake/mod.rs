@@ -13,6 +13,7 @@ mod protocol;
 mod replay;
 mod script;
 mod signals;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +63,9 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 /// The life of the agent. Any stop, wanted or not, unwinds to here.
 fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
     ends::prepare(agent.args)?;
+    if agent.args.talk.tell_command {
+        tell::command(agent)?;
+    }
     if agent.args.ends.exit_now {
         return Ok(Stop::Enough);
     }

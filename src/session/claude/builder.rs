@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::command::AgentCommand;
 use crate::engine::{Agent, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::dialect::Observer;
 use crate::session::failure::Failure;
@@ -17,11 +17,14 @@ use crate::session::handle::Session as Base;
 use crate::session::serve::{AgentRequest, Handlers};
 use crate::session::settings::Settings;
 
+use super::cli::Cli;
 use super::dialect::{Control, control_request};
 use super::hooks::{HookRequest, Hooks};
 use super::input::Input;
 use super::mcp::{McpRequest, Servers};
+use super::options::{Needs, Options};
 use super::permission::{Permission, PermissionRequest};
+use super::probe::Probe;
 use super::session::Session;
 
 /// Settings and handlers of a Claude session.
@@ -45,6 +48,16 @@ pub struct Builder {
     broken: Option<Error>,
 }
 
+/// What to do about a CLI that is nowhere.
+fn not_found(error: Error) -> Error {
+    if error.kind() != ErrorKind::ProgramNotFound {
+        return error;
+    }
+    error.remedy(
+        "install Claude Code (npm install -g @anthropic-ai/claude-code), or name it with cli_path",
+    )
+}
+
 impl Builder {
     /// What the session may hold, its deadline, and where its tasks run.
     #[must_use]
@@ -54,7 +67,7 @@ impl Builder {
     }
 
     /// Answers `can_use_tool`. The agent asks only if it was started with
-    /// `--permission-prompt-tool stdio`.
+    /// `--permission-prompt-tool stdio`: [`Options`] see to that.
     #[must_use]
     pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
     where
@@ -118,8 +131,9 @@ impl Builder {
         self
     }
 
-    /// A key of the `initialize` request, as it serializes: `agents` (name to definition),
-    /// `skills`, `excludeDynamicSections`, `forwardSubagentText`, and what is to come.
+    /// A key of the `initialize` request, as it serializes: one that is to come, say. It wins over
+    /// what [`Options`] say of the same key (`agents`, `skills`,
+    /// `excludeDynamicSections`, `forwardSubagentText`).
     #[must_use]
     pub fn option(mut self, key: &str, value: impl Serialize) -> Self {
         match Record::from_json(&value) {
@@ -137,22 +151,52 @@ impl Builder {
         self
     }
 
-    /// Spawns the agent and initializes it, within the deadline for that. An agent that ends
-    /// before its answer fails this at once, with its exit status and the end of its stderr.
+    /// Spawns the agent and initializes it, within the deadline for that. The agent is the CLI
+    /// with [`Options`] ([`AgentCommand::claude`]), or any command. One that ends before its answer
+    /// fails this at once, with its exit status and the end of its stderr.
     ///
     /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails,
-    /// or its future is dropped, the agent is aborted.
+    /// or its future is dropped, the agent is aborted. What is wrong with the options is found
+    /// before it is spawned.
     ///
     /// # Errors
-    /// As [`Engine::spawn`], [`attach`](Self::attach) and [`Session::initialize`]. Nothing is
-    /// spawned where an option has no JSON.
-    pub async fn start(mut self, engine: &Engine, command: AgentCommand) -> Result<Session> {
+    /// As [`Options::command`], [`Engine::spawn`],
+    /// [`attach`](Self::attach) and [`Session::initialize`].
+    pub async fn start(mut self, engine: &Engine, cli: impl Into<Cli>) -> Result<Session> {
+        let (command, options) = match cli.into() {
+            Cli::Command(command) => (*command, None),
+            Cli::Options(options) => (self.take_options(&options)?, Some(options)),
+        };
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
-        let session = self.attach(engine.spawn(command).await?)?;
-        session.initialize().await?;
-        Ok(session)
+        let Some(options) = options else {
+            let session = self.attach(engine.spawn(command).await?)?;
+            session.initialize().await?;
+            return Ok(session);
+        };
+        let mut session = self.attach(engine.spawn(command).await.map_err(not_found)?)?;
+        let core = session.base.core();
+        let probe =
+            Probe::new(engine, options.version_command(), core.writer.program(), &core.host);
+        session.probe = Some(probe.clone());
+        let started = session.initialize().await;
+        // Not before: the start of the CLI has the processors to itself. An old one may be why
+        // it failed.
+        if options.version_check {
+            probe.check();
+        }
+        started.map(|_| session)
+    }
+
+    /// The command, and the part of the options that goes into `initialize`.
+    fn take_options(&mut self, options: &Options) -> Result<AgentCommand> {
+        let permission = self.handlers.has("can_use_tool");
+        let command = options.command_for(Needs { permission, servers: &self.servers.names() })?;
+        for (key, value) in options.initialize()? {
+            self.options.entry(key.into()).or_insert(value);
+        }
+        Ok(command)
     }
 
     /// Begins on an agent that runs, and sends nothing: [`Session::initialize`] is the next step.
@@ -182,7 +226,7 @@ impl Builder {
         let base = Base::start(agent, dialect, observer, self.handlers, self.settings)?;
         input.set_interrupt(control_request(base.core().reserve(), "interrupt", b"{}"));
         let reply = Arc::new(OnceLock::new());
-        Ok(Session { base, input, initialize, handshake, reply, needs_input })
+        Ok(Session { base, input, initialize, handshake, reply, needs_input, probe: None })
     }
 
     fn add_callbacks(&mut self) {

@@ -110,6 +110,13 @@ impl Servers {
         self.0.is_empty()
     }
 
+    /// In order, so that a command line is the same each time.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Whatever is wrong below the control request is an error of JSON-RPC, not of the request.
     pub(super) async fn call(self: Arc<Self>, request: AgentRequest) -> Answer {
         let body = request.body();

@@ -11,6 +11,8 @@ use crate::session::handle::{Session as Base, delegate};
 
 use super::builder::Builder;
 use super::input::{Input, UserMessage};
+use super::probe::Probe;
+use super::version::CliVersion;
 
 /// The control protocol of Claude Code with one agent. Cheap to clone. See
 /// [`session::Session`](Base) for what all sessions share.
@@ -28,6 +30,8 @@ pub struct Session {
     pub(super) reply: Arc<OnceLock<Record>>,
     /// Whether the agent may ask something in the middle of a turn.
     pub(super) needs_input: bool,
+    /// How to ask the CLI for its version, where this is one with options.
+    pub(super) probe: Option<Probe>,
 }
 
 impl Session {
@@ -56,6 +60,28 @@ impl Session {
     #[must_use]
     pub fn server_info(&self) -> Option<&Record> {
         self.reply.get()
+    }
+
+    /// The version of the CLI, for a session that was started on [`Options`](super::Options).
+    ///
+    /// The first to ask runs `claude -v` in the same environment, for 2 s at the most; it takes no
+    /// place of [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents). The answer is kept
+    /// for the process as long as the file has the same time and size. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout), [`InvalidRecord`](ErrorKind::InvalidRecord) where the CLI
+    /// says something else (both are kept like a version), [`AgentError`](ErrorKind::AgentError)
+    /// where it says nothing and leaves, [`InvalidCommand`](ErrorKind::InvalidCommand) for a session
+    /// that was started on a command of another kind, and those of
+    /// [`Engine::spawn`](crate::Engine::spawn).
+    pub async fn cli_version(&self) -> Result<CliVersion> {
+        match &self.probe {
+            Some(probe) => probe.version().await,
+            None => {
+                let what = "only a session that was started on Options knows its CLI";
+                Err(Error::new(ErrorKind::InvalidCommand, "version", what))
+            }
+        }
     }
 
     /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
