@@ -20,6 +20,7 @@ use super::control::Control;
 use super::mailbox::{Adoption, Command, Reply};
 use super::placement::{Load, lightest};
 use super::thread::Thread;
+use super::warm::{Pools, spawn_before_spares};
 
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
 /// and from none.
@@ -37,8 +38,9 @@ pub(super) struct Inner {
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
     /// Goes after the engine threads, and so after their agents: one that dies with its parent dies
     /// with the thread that spawned it. No child can be on its way then: each spawn holds this.
-    spawner: Spawner<Agent>,
-    admission: Admission,
+    pub(super) spawner: Spawner,
+    pub(super) admission: Admission,
+    pub(super) pools: Pools,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
     pub(super) abandoned: Arc<AtomicU64>,
@@ -69,6 +71,7 @@ impl Engine {
             threads,
             spawner: Spawner::start()?,
             admission: Admission::new(settings.max_agents),
+            pools: Pools::default(),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
         };
@@ -103,7 +106,13 @@ impl Engine {
     /// [`CgroupUnavailable`](ErrorKind::CgroupUnavailable),
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
+    ///
+    /// Where a limit is reached and there are spares ([`Warm`](super::Warm)), one is closed to make
+    /// room: at most an abort's worst case for each.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
+        if self.inner.pools.are_there() {
+            return spawn_before_spares(self, command).await;
+        }
         let parcel = self.order(command)?.wait().await;
         open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
     }
@@ -116,7 +125,7 @@ impl Engine {
         pollster::block_on(self.spawn(command))
     }
 
-    fn order(&self, command: AgentCommand) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
+    pub(super) fn order(&self, command: AgentCommand) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
         if self.inner.stopped.load(Ordering::SeqCst) {
             return Err(stopped());
         }
@@ -166,8 +175,8 @@ impl Engine {
 }
 
 impl Inner {
-    /// Runs on the spawning thread: picks the engine thread with the least to do.
-    fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
+    /// Runs on a spawning thread: picks the engine thread with the least to do.
+    pub(super) fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
         let label = label(&child);
         let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
         let now = Instant::now();
@@ -206,6 +215,6 @@ fn must_fit(wanted: usize, capacity: &Capacity) -> Result<()> {
     Ok(())
 }
 
-fn stopped() -> Error {
+pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
 }

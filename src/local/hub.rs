@@ -32,7 +32,7 @@ pub(super) struct Hub {
     ending: RefCell<Option<Ending>>,
     /// After a turn that brought something, nothing is listened to for so long.
     window: Duration,
-    pub(super) spawner: Spawner<(Spawned, AgentCommand)>,
+    pub(super) spawner: Spawner,
     /// No number: the limits of the host decide.
     pub(super) admission: Admission,
     pub(super) features: Features,
@@ -73,7 +73,7 @@ impl Hub {
         core: Core,
         features: Features,
         window: Duration,
-        spawner: Spawner<(Spawned, AgentCommand)>,
+        spawner: Spawner,
     ) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(Some(core)),
