@@ -42,7 +42,7 @@ impl Admission {
     pub(crate) fn admit(&self) -> Result<Permit, Error> {
         self.take().ok_or_else(|| {
             let most = self.0.most;
-            let what = format!("the engine has its {most} agents (EngineBuilder::max_agents)");
+            let what = format!("the engine has its {most} agents (max_agents)");
             Error::new(ErrorKind::ResourceLimit, "spawn", what)
                 .remedy("close an agent and try again, or raise max_agents")
         })

@@ -76,7 +76,7 @@ impl Engine {
             abandoned: Arc::default(),
         };
         if let Some(wanted) = settings.max_agents {
-            must_fit(wanted, &crate::process::capacity())?;
+            crate::process::capacity().must_fit(wanted)?;
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -192,27 +192,6 @@ impl Inner {
         let load = Arc::clone(load);
         Agent::new(Control::new(shared, mailbox, load, self))
     }
-}
-
-/// An engine that promises so many agents must not find out at the last of them.
-fn must_fit(wanted: usize, capacity: &Capacity) -> Result<()> {
-    for limit in capacity.limits() {
-        let room = limit.agents();
-        if room >= wanted as u64 {
-            continue;
-        }
-        let what = format!(
-            "max_agents({wanted}) does not fit: {} is {} with {} in use, which leaves room for \
-             {room} agents at {} each",
-            limit.name, limit.value, limit.used, limit.per_agent
-        );
-        if limit.refuses {
-            return Err(Error::new(ErrorKind::ResourceLimit, "start", what)
-                .remedy("raise it, or ask for fewer agents"));
-        }
-        tracing::warn!("{what}; those beyond get smaller pipes");
-    }
-    Ok(())
 }
 
 pub(super) fn stopped() -> Error {

@@ -33,7 +33,6 @@ pub(super) struct Hub {
     /// After a turn that brought something, nothing is listened to for so long.
     window: Duration,
     pub(super) spawner: Spawner,
-    /// No number: the limits of the host decide.
     pub(super) admission: Admission,
     pub(super) features: Features,
     /// Agents whose last handle is still there.
@@ -74,6 +73,7 @@ impl Hub {
         features: Features,
         window: Duration,
         spawner: Spawner,
+        admission: Admission,
     ) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(Some(core)),
@@ -83,7 +83,7 @@ impl Hub {
             ending: RefCell::new(None),
             window,
             spawner,
-            admission: Admission::new(None),
+            admission,
             features,
             agents: Cell::new(0),
             abandoned: Cell::new(0),
