@@ -74,6 +74,7 @@ fn a_spare_that_was_on_its_way_to_nobody_is_closed() {
     }
     let stats = warm.stats();
     assert_eq!((stats.warm, stats.cold, engine.abandoned()), (heard_at_once, 0, 0), "{stats}");
+    assert_eq!(stats.spawned, stats.warm + stats.unused + 1, "none was put back: {stats}");
     wait_until("all others are closed", || engine.stats().agents == 1);
     assert_eq!(engine.agents(), 1);
 }
