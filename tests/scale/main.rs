@@ -4,6 +4,7 @@
 //! counted in a process of its own, see `alone`. Times are asserted as ratios of one run or
 //! against generous ceilings.
 
+mod coalesce;
 mod crowd;
 mod fairness;
 mod full;
