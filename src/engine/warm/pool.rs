@@ -113,6 +113,9 @@ impl Pool {
 
     fn spawn_one(self: &Arc<Self>) {
         let spare = self.try_spawn();
+        if let Err(error) = &spare {
+            tracing::warn!(%error, "no spare: it is tried again with the next take");
+        }
         let (came, unwanted) = {
             let mut state = self.lock();
             state.coming -= 1;
@@ -129,10 +132,7 @@ impl Pool {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    state.counts.failed += 1;
-                    tracing::warn!(%error, "no spare: it is tried again with the next take");
-                }
+                Err(_) => state.counts.failed += 1,
             }
             (came, unwanted)
         };

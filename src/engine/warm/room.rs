@@ -36,7 +36,9 @@ impl Pools {
     }
 
     pub(in super::super) fn are_there(&self) -> bool {
-        !self.lock().is_empty()
+        let mut pools = self.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        !pools.is_empty()
     }
 
     /// A spare less: of the pool that has the most.
