@@ -10,8 +10,6 @@
 //! CPU is that of the whole process, user and kernel; the agents' own is not in it.
 #![expect(clippy::print_stdout, reason = "its figures are no times, so criterion cannot show them")]
 
-mod support;
-
 use std::cell::Cell;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -21,6 +19,9 @@ use agentpipe::{AgentCommand, Engine, JsonCheck, Limits, LocalEngine};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::{LocalSet, spawn_local};
+
+/// The binary under test, which is also the agent.
+const AGENT: &str = env!("CARGO_BIN_EXE_agentpipe");
 
 const WINDOW: Duration = Duration::from_micros(200);
 
@@ -69,7 +70,7 @@ fn arguments(load: Load) -> Vec<String> {
 }
 
 fn command(load: Load, check: JsonCheck) -> AgentCommand {
-    AgentCommand::new(support::AGENT).args(arguments(load)).limits(Limits::new().json_check(check))
+    AgentCommand::new(AGENT).args(arguments(load)).limits(Limits::new().json_check(check))
 }
 
 fn in_runtime<T>(program: impl Future<Output = T>) -> T {
@@ -82,7 +83,7 @@ fn tokio_lines(load: Load) -> Reading {
         let count = Count::default();
         let mut children = Vec::new();
         for _ in 0..load.agents {
-            let mut command = tokio::process::Command::new(support::AGENT);
+            let mut command = tokio::process::Command::new(AGENT);
             command.args(arguments(load)).kill_on_drop(true);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().expect("the built-in agent starts");

@@ -133,7 +133,11 @@ fn among_a_thousand_a_flooder_is_read_for_two_turns_at_most_before_another() {
     let over = AtomicBool::new(false);
     let mut most = 0;
     thread::scope(|scope| {
-        scope.spawn(|| while !over.load(Ordering::Relaxed) && flood.next_blocking().is_some() {});
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(flood.next_blocking().is_some(), "it has no end");
+            }
+        });
         wait_until("it floods", || flooder.stats().bytes_in > 1 << 20);
         for _ in 0..20 {
             let (reached, held) = channel();
