@@ -182,11 +182,7 @@ fn main() {
         return run(Load { agents: 10, rate: 100, warm_up: measured, measured });
     }
     let load = |rate| Load { agents: 1000, rate, warm_up: seconds(1), measured: seconds(4) };
-    let wanted = |rate: &str| std::env::args().all(|arg| !arg.starts_with("rate=") || arg == rate);
-    if wanted("rate=20") {
-        run(load(20));
-    }
-    if wanted("rate=100") {
-        run(load(100));
-    }
+    // A hundred thousand records a second are more than two cores write: to be asked for.
+    let rate = if std::env::args().any(|arg| arg == "rate=100") { 100 } else { 20 };
+    run(load(rate));
 }
