@@ -1,5 +1,7 @@
 //! Floor 0. How many agents a host carries, and which limit comes first.
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// One limit of this process, its user, its container or its host, as it stood when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,5 +51,26 @@ impl Capacity {
     #[must_use]
     pub fn agents(&self) -> Option<u64> {
         self.first().map(CapacityLimit::agents)
+    }
+
+    /// An engine that promises so many agents must not find out at the last of them.
+    pub(crate) fn must_fit(&self, wanted: usize) -> Result<()> {
+        for limit in &self.limits {
+            let room = limit.agents();
+            if room >= wanted as u64 {
+                continue;
+            }
+            let what = format!(
+                "max_agents({wanted}) does not fit: {} is {} with {} in use, which leaves room for \
+                 {room} agents at {} each",
+                limit.name, limit.value, limit.used, limit.per_agent
+            );
+            if limit.refuses {
+                return Err(Error::new(ErrorKind::ResourceLimit, "start", what)
+                    .remedy("raise it, or ask for fewer agents"));
+            }
+            tracing::warn!("{what}; those beyond get smaller pipes");
+        }
+        Ok(())
     }
 }

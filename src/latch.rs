@@ -16,6 +16,12 @@ struct State<T> {
     wakers: Wakers,
 }
 
+impl<T: Clone> Default for Latch<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Clone> Latch<T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(State { value: None, wakers: Wakers::default() }))

@@ -27,6 +27,7 @@
 //! - [`AgentWriter::send`] queues a record whole or refuses it before a byte is sent.
 //! - [`Agent::close`] follows a [`ClosePolicy`] and gives a [`CloseReport`].
 //! - [`Engine::shutdown`] closes all agents at once.
+//! - [`Warm`] keeps spare agents of one command ready.
 //!
 //! # Promises
 //!
@@ -88,6 +89,7 @@ pub use close_report::{CloseReason, CloseReport, CloseStage, ShutdownReport};
 pub use command::AgentCommand;
 pub use config::{Framing, JsonCheck, Limits};
 pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
+pub use engine::{Taken, Warm, WarmSettings, WarmStats};
 pub use engine_stats::EngineStats;
 pub use envelope::Envelope;
 pub use error::{Error, ErrorKind, Result};

@@ -9,7 +9,8 @@ use agentpipe::{
     Agent, AgentCommand, AgentReader, AgentWriter, Backend, Capacity, CapacityLimit, CloseMode,
     ClosePolicy, CloseReason, CloseReport, CloseStage, Engine, EngineBuilder, EngineStats,
     Envelope, Error, ErrorKind, Event, ExitStatus, Features, Framing, Histogram, IoCounters,
-    JsonCheck, Limits, Malformation, Record, Resource, Sample, ShutdownReport, Stats, session,
+    JsonCheck, Limits, Malformation, Record, Resource, Sample, ShutdownReport, Stats, Taken, Warm,
+    WarmSettings, WarmStats, session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -78,6 +79,10 @@ fn every_public_type_crosses_threads() {
         shared_and_cloned::<Sample>(),
         shared_and_cloned::<ShutdownReport>(),
         shared_and_cloned::<Stats>(),
+        shared::<Taken>(),
+        shared_and_cloned::<Warm>(),
+        shared_and_cloned::<WarmSettings>(),
+        shared_and_cloned::<WarmStats>(),
     ]);
     let checked: BTreeSet<String> = checked.into_iter().map(str::to_owned).collect();
     // Those of the local engine stay on their thread; tests/local asserts it.

@@ -1,6 +1,7 @@
 //! Floor 3. One agent, both halves.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::error::Result;
 use crate::event::Event;
@@ -29,6 +30,10 @@ impl Agent {
 
     pub(crate) fn writer(&self) -> &AgentWriter {
         &self.writer
+    }
+
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.reader.poll_next(context)
     }
 
     /// The two halves, for two tasks. Either can close the agent.

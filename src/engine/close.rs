@@ -87,6 +87,11 @@ impl AgentWriter {
         self.control.shared.closing.poll(place, context)
     }
 
+    /// Waits until a close begins.
+    pub(super) async fn closing(&self) -> CloseReason {
+        self.control.shared.closing.wait().await
+    }
+
     /// [`closed`](Self::closed) as a poll function.
     pub(crate) fn poll_closed(
         &self,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::close_policy::ClosePolicy;
+use crate::close_report::CloseReason;
 use crate::process::Program;
 use crate::transport::{Line, Request, Shared, abandon};
 
@@ -52,6 +54,17 @@ impl Drop for Control {
 }
 
 impl Control {
+    /// Closes it without a handle: the last one dropped neither aborts nor counts.
+    pub(super) fn close_unattended(&self, policy: ClosePolicy) {
+        self.let_go();
+        self.request(Request::Close(policy, CloseReason::Requested));
+    }
+
+    /// Its close is under way, and nobody will ask how it went.
+    pub(super) fn let_go(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
     /// Nobody will close the agent: it is aborted and counted, once.
     pub(super) fn abandon(&self) {
         if !self.abandoned.swap(true, Ordering::Relaxed) && abandon(self) {

@@ -20,6 +20,7 @@ use super::control::Control;
 use super::mailbox::{Adoption, Command, Reply};
 use super::placement::{Load, lightest};
 use super::thread::Thread;
+use super::warm::{Pools, spawn_before_spares};
 
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
 /// and from none.
@@ -37,8 +38,9 @@ pub(super) struct Inner {
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
     /// Goes after the engine threads, and so after their agents: one that dies with its parent dies
     /// with the thread that spawned it. No child can be on its way then: each spawn holds this.
-    spawner: Spawner<Agent>,
-    admission: Admission,
+    pub(super) spawner: Spawner,
+    pub(super) admission: Admission,
+    pub(super) pools: Pools,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
     pub(super) abandoned: Arc<AtomicU64>,
@@ -69,11 +71,12 @@ impl Engine {
             threads,
             spawner: Spawner::start()?,
             admission: Admission::new(settings.max_agents),
+            pools: Pools::default(),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
         };
         if let Some(wanted) = settings.max_agents {
-            must_fit(wanted, &crate::process::capacity())?;
+            crate::process::capacity().must_fit(wanted)?;
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -103,7 +106,13 @@ impl Engine {
     /// [`CgroupUnavailable`](ErrorKind::CgroupUnavailable),
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
+    ///
+    /// Where a limit is reached and there are spares ([`Warm`](super::Warm)), one is closed to make
+    /// room: at most an abort's worst case for each.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
+        if self.inner.pools.are_there() {
+            return spawn_before_spares(self, command).await;
+        }
         self.spawn_with(command, &self.inner.admission).await
     }
 
@@ -121,12 +130,13 @@ impl Engine {
         self.spawn_with(command, &Admission::new(None)).await
     }
 
+    /// With a place of these, and as it is: no spare makes room.
     async fn spawn_with(&self, command: AgentCommand, places: &Admission) -> Result<Agent> {
         let parcel = self.order(command, places)?.wait().await;
         open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
     }
 
-    fn order(
+    pub(super) fn order(
         &self,
         command: AgentCommand,
         places: &Admission,
@@ -180,8 +190,8 @@ impl Engine {
 }
 
 impl Inner {
-    /// Runs on the spawning thread: picks the engine thread with the least to do.
-    fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
+    /// Runs on a spawning thread: picks the engine thread with the least to do.
+    pub(super) fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
         let (label, program) = (label(&child), child.file().clone());
         let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
         let now = Instant::now();
@@ -199,27 +209,6 @@ impl Inner {
     }
 }
 
-/// An engine that promises so many agents must not find out at the last of them.
-fn must_fit(wanted: usize, capacity: &Capacity) -> Result<()> {
-    for limit in capacity.limits() {
-        let room = limit.agents();
-        if room >= wanted as u64 {
-            continue;
-        }
-        let what = format!(
-            "max_agents({wanted}) does not fit: {} is {} with {} in use, which leaves room for \
-             {room} agents at {} each",
-            limit.name, limit.value, limit.used, limit.per_agent
-        );
-        if limit.refuses {
-            return Err(Error::new(ErrorKind::ResourceLimit, "start", what)
-                .remedy("raise it, or ask for fewer agents"));
-        }
-        tracing::warn!("{what}; those beyond get smaller pipes");
-    }
-    Ok(())
-}
-
-fn stopped() -> Error {
+pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
 }

@@ -2,7 +2,8 @@
 //!
 //! `process::Spawner` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
 //! to it; answers come back through `transport::Shared`. `control.rs` is what the handles of one
-//! agent share. No type of any runtime is named here: futures are woken by plain wakers.
+//! agent share; `warm/` keeps spares. No type of any runtime is named here: futures are woken by
+//! plain wakers.
 
 mod agent;
 mod builder;
@@ -14,10 +15,12 @@ mod placement;
 mod reader;
 mod stats;
 mod thread;
+mod warm;
 mod writer;
 
 pub use agent::Agent;
 pub use builder::EngineBuilder;
 pub use handle::Engine;
 pub use reader::AgentReader;
+pub use warm::{Taken, Warm, WarmSettings, WarmStats};
 pub use writer::AgentWriter;

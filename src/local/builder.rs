@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::admission::Admission;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::Spawner;
+use crate::process::{Spawner, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::transport::Core;
 
@@ -18,11 +19,12 @@ use super::ready::{Alarm, Bell};
 pub struct LocalEngineBuilder {
     ring: RingConfig,
     window: Duration,
+    max_agents: Option<usize>,
 }
 
 impl LocalEngineBuilder {
     pub(super) fn new() -> Self {
-        Self { ring: RingConfig::default(), window: Duration::ZERO }
+        Self { ring: RingConfig::default(), window: Duration::ZERO, max_agents: None }
     }
 
     /// Pool buffers of 4 KiB, shared by the agents. Default 128; rounded up to a power of two, 8
@@ -30,6 +32,14 @@ impl LocalEngineBuilder {
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.ring.buffers = RingConfig::buffers_in_range(buffers);
+        self
+    }
+
+    /// The most agents at a time: [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents).
+    /// Default: no number, so the limits of the host decide.
+    #[must_use]
+    pub fn max_agents(mut self, agents: usize) -> Self {
+        self.max_agents = Some(agents.max(1));
         self
     }
 
@@ -68,7 +78,7 @@ impl LocalEngineBuilder {
             .remedy("build it inside tokio_uring::start or LocalSet::block_on, or use Engine"));
         }
         let ring = self.open()?;
-        attach(ring, self.window)
+        self.attach(ring)
     }
 
     /// The ring needs no runtime, and its refusals are those worth explaining.
@@ -82,28 +92,28 @@ impl LocalEngineBuilder {
         Ok(ring)
     }
 
-    #[cfg(feature = "tokio-uring")]
-    pub(super) fn window(&self) -> Duration {
-        self.window
+    /// Hands the ring to a driver in the runtime that is running.
+    pub(super) fn attach(&self, ring: Ring) -> Result<LocalEngine> {
+        let failed = |what: &str, error: std::io::Error| {
+            Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
+                .cause(error)
+                .remedy("raise RLIMIT_NOFILE of this process")
+        };
+        let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
+        let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
+        let features = ring.features();
+        let mut core = Core::new(Box::new(ring));
+        core.io()
+            .signal_by(bell.descriptor())
+            .map_err(|error| failed("cannot register an eventfd", error))?;
+        let spawner = Spawner::start()?;
+        if let Some(wanted) = self.max_agents {
+            capacity().must_fit(wanted)?;
+        }
+        let admission = Admission::new(self.max_agents);
+        let hub = Hub::new(core, features, self.window, spawner, admission);
+        let engine = LocalEngine::over(Rc::clone(&hub));
+        tokio::task::spawn_local(Driver::new(hub, bell, alarm));
+        Ok(engine)
     }
-}
-
-/// Hands the ring to a driver in the runtime that is running.
-pub(super) fn attach(ring: Ring, window: Duration) -> Result<LocalEngine> {
-    let failed = |what: &str, error: std::io::Error| {
-        Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
-            .cause(error)
-            .remedy("raise RLIMIT_NOFILE of this process")
-    };
-    let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
-    let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
-    let features = ring.features();
-    let mut core = Core::new(Box::new(ring));
-    core.io()
-        .signal_by(bell.descriptor())
-        .map_err(|error| failed("cannot register an eventfd", error))?;
-    let hub = Hub::new(core, features, window, Spawner::start()?);
-    let engine = LocalEngine::over(Rc::clone(&hub));
-    tokio::task::spawn_local(Driver::new(hub, bell, alarm));
-    Ok(engine)
 }

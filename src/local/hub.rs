@@ -32,8 +32,7 @@ pub(super) struct Hub {
     ending: RefCell<Option<Ending>>,
     /// After a turn that brought something, nothing is listened to for so long.
     window: Duration,
-    pub(super) spawner: Spawner<(Spawned, AgentCommand)>,
-    /// No number: the limits of the host decide.
+    pub(super) spawner: Spawner,
     pub(super) admission: Admission,
     pub(super) features: Features,
     /// Agents whose last handle is still there.
@@ -73,7 +72,8 @@ impl Hub {
         core: Core,
         features: Features,
         window: Duration,
-        spawner: Spawner<(Spawned, AgentCommand)>,
+        spawner: Spawner,
+        admission: Admission,
     ) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(Some(core)),
@@ -83,7 +83,7 @@ impl Hub {
             ending: RefCell::new(None),
             window,
             spawner,
-            admission: Admission::new(None),
+            admission,
             features,
             agents: Cell::new(0),
             abandoned: Cell::new(0),

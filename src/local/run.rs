@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::builder::{LocalEngineBuilder, attach};
+use super::builder::LocalEngineBuilder;
 use super::engine::LocalEngine;
 
 impl LocalEngineBuilder {
@@ -26,7 +26,7 @@ impl LocalEngineBuilder {
                 .remedy("raise RLIMIT_MEMLOCK and RLIMIT_NOFILE: it has a ring of its own")
         })?;
         runtime.block_on(async {
-            let engine = attach(ring, self.window())?;
+            let engine = self.attach(ring)?;
             let outcome = program(engine.clone()).await;
             engine.shutdown(Duration::ZERO).await;
             Ok(outcome)

@@ -6,6 +6,7 @@
 //! - [`Spawner`]: the thread that does it, so that a slow search or exec stalls nobody.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are
 //!   done by number; the number is ours as long as the leader is not reaped.
+//! - [`Meaning`]: which file and which environment a command means just now.
 //! - [`group_is_empty`], [`count_members`]: what is left of a group.
 //! - [`rest`]: whether a process can be seen to have nothing more to do.
 //!
@@ -27,6 +28,7 @@ mod exit;
 mod failure;
 mod group;
 mod host_limits;
+mod meaning;
 mod pipes;
 mod program;
 mod refusal;
@@ -43,9 +45,8 @@ pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};
 pub(crate) use host_limits::capacity;
+pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
 pub(crate) use rest::{Rest, rest};
-pub(crate) use spawn::Spawned;
-#[cfg(test)]
-pub(crate) use spawn::spawn;
+pub(crate) use spawn::{Spawned, spawn};
 pub(crate) use spawner::{Parcel, Spawner, open_parcel};

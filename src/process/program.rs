@@ -8,14 +8,27 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Program {
     path: PathBuf,
-    /// Time of the last change in seconds and nanoseconds, and the size; `None` for one that only
-    /// the agent's user can see.
-    stamp: Option<(i64, i64, u64)>,
+    /// `None` for one that only the agent's user can see.
+    stamp: Option<Stamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// When its contents last changed, in seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 impl Program {
     pub(super) fn new(path: PathBuf, found: Option<&Metadata>) -> Self {
-        let stamp = found.map(|file| (file.mtime(), file.mtime_nsec(), file.size()));
+        let stamp = found.map(|file| Stamp {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            changed: (file.mtime(), file.mtime_nsec()),
+        });
         Self { path, stamp }
     }
 

@@ -3,9 +3,9 @@
 //!
 //! One takes the jobs, another stands by. An exec can hang for as long as a file system does; where
 //! jobs wait and none was begun or done for a while, the one that stands by takes over, and the
-//! next begins to stand by.
+//! next begins to stand by. What is due later waits with them: they sleep until the first of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,50 +30,41 @@ pub(crate) fn open_parcel<T>(parcel: &Parcel<T>) -> Option<T> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-type Hand<T> = Box<dyn FnOnce(Spawned, &AgentCommand) -> T + Send>;
+/// Where a result goes. However a job ends, whoever waits for it gets an answer.
+struct Promise<T>(Arc<Latch<Parcel<Result<T>>>>);
 
-struct Job<T> {
-    command: AgentCommand,
-    permit: Option<Permit>,
-    /// Hands the child to its engine thread and makes the handle.
-    hand_over: Option<Hand<T>>,
-    reply: Arc<Latch<Parcel<Result<T>>>>,
-}
-
-impl<T> Job<T> {
-    fn run(mut self) {
-        let Some(hand_over) = self.hand_over.take() else { return };
-        let result = spawn(&self.command).map(|mut child| {
-            child.hold(self.permit.take());
-            hand_over(child, &self.command)
-        });
-        if result.is_err() {
-            // Before the caller knows: the next spawn may be its own.
-            self.permit = None;
-        }
-        self.reply.set(Arc::new(Mutex::new(Some(result))));
+impl<T> Promise<T> {
+    fn keep(self, result: Result<T>) {
+        self.0.set(Arc::new(Mutex::new(Some(result))));
     }
 }
 
-/// However a job ends, its caller gets an answer.
-impl<T> Drop for Job<T> {
+impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down");
-        self.reply.set(Arc::new(Mutex::new(Some(Err(error)))));
+        self.0.set(Arc::new(Mutex::new(Some(Err(error)))));
     }
 }
 
+/// A spawn, or what else takes a while.
+type Job = Box<dyn FnOnce() + Send>;
+
 /// What the threads share.
-struct Board<T> {
-    state: Mutex<State<T>>,
+struct Board {
+    state: Mutex<State>,
     /// There is a job, or the end.
     work: Condvar,
     /// A job has to wait, or the end.
     stand_by: Condvar,
 }
 
-struct State<T> {
-    jobs: VecDeque<Job<T>>,
+struct State {
+    /// Those that go before the others.
+    urgent: VecDeque<Job>,
+    jobs: VecDeque<Job>,
+    /// What is to be done then; the number tells those of one moment apart.
+    later: BTreeMap<(Instant, u64), Job>,
+    numbered: u64,
     ended: bool,
     /// Threads with a lower number take jobs at once; the one with this number stands by.
     active: usize,
@@ -83,13 +74,35 @@ struct State<T> {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl<T> State<T> {
+impl State {
+    /// What is due becomes a job like the others.
+    fn call_what_is_due(&mut self) {
+        let now = Instant::now();
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now) {
+            self.jobs.push_back(first.remove());
+            if self.working < self.active {
+                // Nobody hangs: there was nothing to do.
+                self.progress = now;
+            }
+        }
+    }
+
+    fn somebody_waits(&self) -> bool {
+        !self.urgent.is_empty() || !self.jobs.is_empty()
+    }
+
+    /// How long until something is due.
+    fn until_due(&self) -> Option<Duration> {
+        let (first, _) = self.later.first_key_value()?;
+        Some(first.0.saturating_duration_since(Instant::now()))
+    }
+
     /// A job, if this thread is the one to do it.
-    fn take(&mut self, thread: usize) -> Option<Job<T>> {
-        if thread >= self.active && (self.jobs.is_empty() || self.progress.elapsed() < STUCK) {
+    fn take(&mut self, thread: usize) -> Option<Job> {
+        if thread >= self.active && self.progress.elapsed() < STUCK {
             return None;
         }
-        let job = self.jobs.pop_front()?;
+        let job = self.urgent.pop_front().or_else(|| self.jobs.pop_front())?;
         self.active = self.active.max(thread + 1);
         self.working += 1;
         self.progress = Instant::now();
@@ -98,20 +111,23 @@ impl<T> State<T> {
 }
 
 /// The spawning threads of an engine.
-pub(crate) struct Spawner<T> {
-    board: Arc<Board<T>>,
+pub(crate) struct Spawner {
+    board: Arc<Board>,
 }
 
-impl<T> std::fmt::Debug for Spawner<T> {
+impl std::fmt::Debug for Spawner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spawner").finish_non_exhaustive()
     }
 }
 
-impl<T: Send + 'static> Spawner<T> {
+impl Spawner {
     pub(crate) fn start() -> Result<Self> {
         let state = State {
+            urgent: VecDeque::new(),
             jobs: VecDeque::new(),
+            later: BTreeMap::new(),
+            numbered: 0,
             ended: false,
             active: 1,
             working: 0,
@@ -132,34 +148,67 @@ impl<T: Send + 'static> Spawner<T> {
         Ok(spawner)
     }
 
-    /// Spawns in the background. Dropping the reply kills the child as soon as it is there.
-    pub(crate) fn spawn(
+    /// Spawns in the background, and hands the child to its engine. Dropping the reply kills the
+    /// child as soon as it is there.
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         command: AgentCommand,
         permit: Permit,
         hand_over: impl FnOnce(Spawned, &AgentCommand) -> T + Send + 'static,
     ) -> Arc<Latch<Parcel<Result<T>>>> {
-        let reply = Arc::new(Latch::new());
-        let job = Job {
-            command,
-            permit: Some(permit),
-            hand_over: Some(Box::new(hand_over)),
-            reply: Arc::clone(&reply),
-        };
-        let mut state = self.board.lock();
-        state.jobs.push_back(job);
-        self.board.work.notify_one();
-        if state.working >= state.active {
-            self.board.stand_by.notify_one();
-        }
+        let (job, reply) = promised(move || {
+            // Where it fails the place is free before the caller knows: the next may be its own.
+            let mut child = spawn(&command)?;
+            child.hold(Some(permit));
+            Ok(hand_over(child, &command))
+        });
+        self.add(|state| state.jobs.push_back(job));
         reply
+    }
+
+    /// Does something else that takes a while, before the spawns that wait: somebody waits for it.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Arc<Latch<Parcel<Result<T>>>> {
+        let (job, reply) = promised(work);
+        self.add(|state| state.urgent.push_back(job));
+        reply
+    }
+
+    /// Does something that nobody waits for, after the spawns that wait.
+    pub(crate) fn order(&self, work: impl FnOnce() + Send + 'static) {
+        self.add(|state| state.jobs.push_back(Box::new(work)));
+    }
+
+    /// The same at this time or soon after; forgotten where the engine is gone by then.
+    pub(crate) fn order_at(&self, at: Instant, work: impl FnOnce() + Send + 'static) {
+        let mut state = self.board.lock();
+        state.numbered += 1;
+        let number = state.numbered;
+        state.later.insert((at, number), Box::new(work));
+        // Each looks anew how long it may sleep.
+        self.board.work.notify_all();
+        self.board.stand_by.notify_all();
+    }
+
+    fn add(&self, put: impl FnOnce(&mut State)) {
+        let mut state = self.board.lock();
+        put(&mut state);
+        self.board.call_for(&state);
     }
 }
 
-fn start_thread<T: Send + 'static>(
-    board: &Arc<Board<T>>,
-    state: &mut State<T>,
-) -> std::io::Result<()> {
+/// A job, and where its result is to be had.
+fn promised<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> (Job, Arc<Latch<Parcel<Result<T>>>>) {
+    let reply = Arc::new(Latch::new());
+    let promise = Promise(Arc::clone(&reply));
+    (Box::new(move || promise.keep(work())), reply)
+}
+
+fn start_thread(board: &Arc<Board>, state: &mut State) -> std::io::Result<()> {
     let thread = state.threads.len();
     let shared = Arc::clone(board);
     let handle = std::thread::Builder::new()
@@ -169,16 +218,22 @@ fn start_thread<T: Send + 'static>(
     Ok(())
 }
 
-impl<T> Board<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<T: Send + 'static> Board<T> {
+    /// There is a job; the one who stands by has to know if it must wait.
+    fn call_for(&self, state: &State) {
+        self.work.notify_one();
+        if state.working >= state.active {
+            self.stand_by.notify_one();
+        }
+    }
+
     fn work(self: &Arc<Self>, thread: usize) {
         while let Some(job) = self.next(thread) {
-            job.run();
+            job();
             let mut state = self.lock();
             state.working -= 1;
             state.progress = Instant::now();
@@ -186,10 +241,11 @@ impl<T: Send + 'static> Board<T> {
     }
 
     /// The next job of this thread; `None` at the end.
-    fn next(self: &Arc<Self>, thread: usize) -> Option<Job<T>> {
+    fn next(self: &Arc<Self>, thread: usize) -> Option<Job> {
         let mut state = self.lock();
         loop {
             let active = state.active;
+            state.call_what_is_due();
             if let Some(job) = state.take(thread) {
                 if state.active > active {
                     self.someone_took_over(&mut state);
@@ -199,19 +255,24 @@ impl<T: Send + 'static> Board<T> {
             if state.ended {
                 return None;
             }
-            state = if thread < state.active {
-                self.work.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else if state.jobs.is_empty() {
-                self.stand_by.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                let left = STUCK.saturating_sub(state.progress.elapsed());
-                let waited = self.stand_by.wait_timeout(state, left);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+            let takes_jobs = thread < state.active;
+            let mut left = state.until_due();
+            if !takes_jobs && state.somebody_waits() {
+                let stuck = STUCK.saturating_sub(state.progress.elapsed());
+                left = Some(left.map_or(stuck, |left| left.min(stuck)));
+            }
+            let sleeps_on = if takes_jobs { &self.work } else { &self.stand_by };
+            state = match left {
+                None => sleeps_on.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let woken = sleeps_on.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
             };
         }
     }
 
-    fn someone_took_over(self: &Arc<Self>, state: &mut State<T>) {
+    fn someone_took_over(self: &Arc<Self>, state: &mut State) {
         let active = state.active;
         tracing::warn!(active, "a spawn hangs in its exec; another thread goes on");
         if state.threads.len() == active
@@ -225,7 +286,7 @@ impl<T: Send + 'static> Board<T> {
 
 /// No job is left then: each holds the engine. An agent that dies with its parent dies with the
 /// thread that spawned it, so this comes after the engine threads have closed their agents.
-impl<T> Drop for Spawner<T> {
+impl Drop for Spawner {
     fn drop(&mut self) {
         let threads = {
             let mut state = self.board.lock();

@@ -3,13 +3,17 @@
 mod closing;
 mod deferring;
 mod ending;
+mod overflow;
 mod pool;
 mod reading;
 mod refusing;
 mod script;
+#[cfg(feature = "local")]
+mod signal;
 mod steps;
 mod trace;
 mod watching;
+mod window;
 mod writing;
 
 use std::os::fd::OwnedFd;

@@ -4,7 +4,9 @@
 //! The agents are real processes. Times are asserted against generous ceilings only.
 
 mod close;
+mod crowd;
 mod ends;
+mod socket;
 
 use std::fs;
 use std::future::Future;

@@ -4,10 +4,12 @@
 //! counted in a process of its own, see `alone`. Times are asserted as ratios of one run or
 //! against generous ceilings.
 
+mod coalesce;
 mod crowd;
 mod fairness;
 mod full;
 mod stats;
+mod warm;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -96,12 +98,19 @@ fn threads() -> Vec<String> {
 
 /// Children of this process, zombies too.
 fn children() -> usize {
+    child_pids().len()
+}
+
+fn child_pids() -> Vec<u32> {
     let own = std::process::id().to_string();
-    let is_ours = |stat: &String| {
+    let processes = fs::read_dir("/proc").expect("proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_ours = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         rest.split_whitespace().nth(1) == Some(&own)
     };
-    let processes = fs::read_dir("/proc").expect("proc").flatten();
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    stats.filter(is_ours).count()
+    let mut pids: Vec<u32> = pids.filter(is_ours).collect();
+    pids.sort_unstable();
+    pids
 }

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::sync::Barrier;
+use std::task::{Context, Waker};
 use std::thread;
+use std::time::Instant;
 
-use agentpipe::{Agent, AgentCommand, Engine, Error, ErrorKind, ExitStatus};
+use agentpipe::{Agent, AgentCommand, Engine, Error, ErrorKind, ExitStatus, Warm, WarmSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{alone, check_echo, engine, fake};
+use super::lease::Lease;
+use super::{CEILING, alone, check_echo, engine, fake};
 
 fn check_error(error: &Error, kind: ErrorKind, says: &[&str]) {
     let text = error.to_string();
@@ -60,6 +63,38 @@ fn a_burst_of_spawns_never_exceeds_max_agents() {
     for agent in agents {
         assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
     }
+}
+
+#[test]
+fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
+    // The story: the only place is taken by a spare whose program lies on a slow file server. It
+    // cannot be closed before it is there, and a customer must not be told that the host is full.
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("agent");
+    // By another process: a program that is open for writing cannot be run.
+    let copied = std::process::Command::new("cp").arg("/bin/cat").arg(&program).status();
+    assert!(copied.expect("cp").success());
+    let engine = Engine::builder().max_agents(1).build().expect("io_uring");
+    let lease = Lease::take(&program);
+    let warm = Warm::new(&engine, AgentCommand::new(&program), WarmSettings::new());
+    let mut spawn = Box::pin(engine.spawn(fake(&[])));
+    let mut context = Context::from_waker(Waker::noop());
+    // The place is taken once the exec hangs; asked before, we would have it.
+    let begun = Instant::now();
+    while !lease.is_wanted() {
+        assert!(begun.elapsed() < CEILING, "it never hung");
+        thread::yield_now();
+    }
+    for _ in 0..10 {
+        assert!(spawn.as_mut().poll(&mut context).is_pending(), "it waits and is not refused");
+    }
+    assert_eq!(warm.stats().coming, 1);
+    drop(lease);
+    let mut agent = pollster::block_on(spawn).expect("the spare's place");
+    check_echo(&mut agent);
+    let stats = warm.stats();
+    assert_eq!((stats.spawned, stats.given_up, stats.ready), (1, 1, 0), "{stats}");
+    assert!(engine.spawn_blocking(fake(&[])).is_err(), "and there is no other");
 }
 
 #[test]

@@ -31,6 +31,13 @@ impl Lease {
         set(libc::F_SETLEASE, libc::F_WRLCK);
         Self { file }
     }
+
+    /// Somebody hangs because of it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        // SAFETY: passes numbers only; the descriptor is open.
+        let lease = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) };
+        lease != libc::F_WRLCK
+    }
 }
 
 impl Drop for Lease {

@@ -2,7 +2,6 @@
 
 mod admission;
 mod lease;
-mod seccomp;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -316,28 +315,4 @@ fn check_left(engine: Engine, cgroups: &Cgroups) {
         assert!(begun.elapsed() < CEILING, "it is not empty");
         thread::yield_now();
     }
-}
-
-#[test]
-fn where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself() {
-    // The story: container filters answer ENOSYS to clone3, so that the C library uses clone(2).
-    let test = "where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself";
-    if std::env::var_os(ALONE).is_none() {
-        let mut command = this_test(test);
-        check_passed(seccomp::deny(&mut command, libc::SYS_clone3, libc::ENOSYS));
-    } else {
-        let engine = engine();
-        if let Some(cgroups) = Cgroups::new(&engine, "joined") {
-            check_joined(&engine, &cgroups);
-        }
-    }
-}
-
-fn check_joined(engine: &Engine, cgroups: &Cgroups) {
-    let (agent, runaway) = with_runaway(engine, &cgroups.0);
-    let pidfd = watch(runaway);
-    let report = agent.abort_blocking();
-    assert!(report.killed_extra() >= 1, "{report}");
-    await_end(&pidfd, "the runaway");
-    assert_eq!(cgroups.members(), Vec::<PathBuf>::new());
 }

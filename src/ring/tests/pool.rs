@@ -164,3 +164,28 @@ fn bytes_that_come_while_reads_are_armed_end_the_wait() {
     assert_eq!(rig.bytes(1), b"waiting");
     assert!(start.elapsed() < LIMIT, "it slept with bytes in hand");
 }
+
+/// One that always has more must not have every buffer that comes back: those that starve longest
+/// come first.
+#[test]
+fn who_starves_longest_is_fed_first() {
+    let mut rig = Rig::with(small(1));
+    let pipes: Vec<_> = (0..6).map(|agent| rig.reading(agent)).collect();
+    for (_, write) in &pipes {
+        put(write, &[b'x'; 4096]);
+    }
+    let others = |seen: &[Seen]| (1..6).filter(|agent| !bytes(seen, *agent).is_empty()).count();
+    let start = Instant::now();
+    let mut given = 1;
+    while others(&rig.seen) < 5 {
+        assert!(start.elapsed() < LIMIT, "{:?}", rig.others());
+        rig.turn(LIMIT);
+        // Whenever it was read, it has more.
+        while bytes(&rig.seen, 0).len() == given * 4096 {
+            put(&pipes[0].1, &[b'x'; 4096]);
+            given += 1;
+        }
+    }
+    let turns = count(&rig.seen, |seen| matches!(seen, Seen::Data(..)));
+    assert!(turns <= 2 * 6, "{turns} reads until all five were read once");
+}

@@ -1,0 +1,59 @@
+//! Floor 3. How many spares, how old they may become, and what becomes of what they say before.
+
+use std::time::Duration;
+
+/// Settings of a [`Warm`](super::Warm).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmSettings {
+    pub(super) spares: usize,
+    pub(super) max_age: Duration,
+    pub(super) keep_output: bool,
+}
+
+/// Each spare is a whole process that does nothing, and a refill starts as many as are missing
+/// within milliseconds of each other: more would be a burst that the host feels.
+const SPARES_MAX: usize = 64;
+
+/// A shorter life is a process started every moment for nobody.
+const AGE_MIN: Duration = Duration::from_secs(1);
+
+impl Default for WarmSettings {
+    fn default() -> Self {
+        Self { spares: 1, max_age: Duration::from_secs(600), keep_output: true }
+    }
+}
+
+impl WarmSettings {
+    /// The defaults: one spare, ten minutes, output kept.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// So many agents stand ready. Default 1; 0 to 64. With 0 every agent is a cold one.
+    #[must_use]
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares.min(SPARES_MAX);
+        self
+    }
+
+    /// A spare that was not taken for so long is closed and replaced: its login, its cache and its
+    /// view of the world are as old as it is. Default 10 minutes; at least 1 s.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age.max(AGE_MIN);
+        self
+    }
+
+    /// Whoever takes a spare does not get what it wrote before: the events that are there at that
+    /// moment are dropped, their records counted
+    /// ([`WarmStats::records_discarded`](super::WarmStats)). Default: they are kept, and come first.
+    ///
+    /// Either way an unread spare is held to [`Limits::inbox_high`](crate::Limits::inbox_high), as
+    /// every agent is: what it writes beyond that stays in its pipe, and comes after the take.
+    #[must_use]
+    pub fn discard_early_output(mut self) -> Self {
+        self.keep_output = false;
+        self
+    }
+}

@@ -1,0 +1,169 @@
+//! Two hundred agents on the caller's thread, and how many there may be.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use agentpipe::{AgentCommand, ErrorKind, ExitStatus, LocalAgent, LocalEngine};
+use tokio::task::LocalSet;
+
+use super::{check_echo, fake, in_each, spawn, until};
+
+const AGENTS: usize = 200;
+const ALONE: &str = "AGENTPIPE_TEST_ALONE";
+
+/// True in a process of its own, where descriptors, threads and children can be counted.
+fn alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "--nocapture", "--test-threads=1", test])
+        .env(ALONE, "1")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "it did not run: {text}");
+    false
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("proc").count()
+}
+
+/// The names of this process's threads, those of the kernel's workers among them.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").expect("proc").flatten();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let mut names: Vec<String> = tasks.filter_map(name).map(|n| n.trim().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// How often this thread gave its core up to wait for something.
+fn sleeps() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("in every status").trim().parse().expect("a number")
+}
+
+/// All of them at once, while the caller's other tasks run.
+async fn crowd(engine: &LocalEngine) -> Vec<LocalAgent> {
+    let spawns: Vec<_> = (0..AGENTS)
+        .map(|_| {
+            let engine = engine.clone();
+            tokio::task::spawn_local(async move { spawn(&engine, &[]).await })
+        })
+        .collect();
+    let mut agents = Vec::new();
+    for spawn in spawns {
+        agents.push(spawn.await.expect("no panic"));
+    }
+    agents
+}
+
+#[test]
+fn two_hundred_agents_in_one_local_set_leave_nothing() {
+    // The story: a server with a thread for each core and agents on each. All must be heard, the
+    // quiet ones must cost nothing, and when they go nothing of them may stay.
+    if !alone("crowd::two_hundred_agents_in_one_local_set_leave_nothing") {
+        return;
+    }
+    // With a clock, for the test alone.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // The first one in a process leaves what catches signals.
+    drop(runtime().expect("a runtime"));
+    let before = (open_descriptors(), threads());
+    let runtime = runtime().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let engine = LocalEngine::new().expect("io_uring");
+        let named = || threads().iter().filter(|name| *name == "agentpipe-spawn").count();
+        until("the spawning threads have their names", || named() == 2).await;
+        let (descriptors, own_threads) = (open_descriptors(), threads());
+        let mut agents = crowd(&engine).await;
+        for (number, agent) in agents.iter_mut().enumerate() {
+            check_echo(agent, &format!("{{\"agent\":{number}}}")).await;
+        }
+        // stdin, stdout, stderr, pidfd.
+        assert_eq!(open_descriptors(), descriptors + 4 * AGENTS);
+        // A pipe operation that needs a thread of the kernel would show here as iou-wrk.
+        assert_eq!(threads(), own_threads, "threads, the kernel's workers among them");
+
+        let (enters, slept) = (engine.counters().enters, sleeps());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(engine.counters().enters, enters, "calls of the kernel while all are idle");
+        let slept = sleeps() - slept;
+        // The test's own clock wakes it, and by milliseconds too early at that.
+        assert!(slept <= 3, "{slept} wake-ups while all are idle");
+
+        let closes: Vec<_> = agents
+            .into_iter()
+            .map(|agent| tokio::task::spawn_local(async move { agent.close().await }))
+            .collect();
+        for close in closes {
+            let report = close.await.expect("no panic");
+            assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
+            assert!(!fs::exists(format!("/proc/{}", report.pid())).expect("proc"), "{report}");
+        }
+        assert_eq!((engine.agents(), engine.abandoned()), (0, 0));
+        let counters = engine.counters();
+        assert_eq!((counters.in_kernel, counters.stale, counters.queued), (0, 0, 0));
+        assert_eq!(counters.buffers_free, counters.buffers);
+        assert_eq!((open_descriptors(), threads()), (descriptors, own_threads));
+    });
+    drop(runtime);
+    assert_eq!((open_descriptors(), threads()), before);
+}
+
+#[test]
+fn a_burst_of_local_spawns_never_exceeds_max_agents() {
+    // The story: nine agents against a limit of two, because each looked at the count before any
+    // had spawned.
+    in_each(async |_: LocalEngine| {
+        let engine = LocalEngine::builder().max_agents(3).build().expect("io_uring");
+        let spawns: Vec<_> = (0..16)
+            .map(|_| {
+                let engine = engine.clone();
+                tokio::task::spawn_local(async move { engine.spawn(fake(&[])).await })
+            })
+            .collect();
+        let (mut agents, mut refused) = (Vec::new(), 0);
+        for spawn in spawns {
+            match spawn.await.expect("no panic") {
+                Ok(agent) => agents.push(agent),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ResourceLimit, "{error}");
+                    assert!(error.to_string().contains("the engine has its 3 agents"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((agents.len(), refused), (3, 13));
+        // Who closes one has its place, at once and every time.
+        for _ in 0..20 {
+            agents.pop().expect("three of them").abort().await;
+            let mut next = engine.spawn(fake(&[])).await.expect("its place is free");
+            check_echo(&mut next, "{}").await;
+            agents.push(next);
+            assert!(engine.spawn(fake(&[])).await.is_err(), "and no other");
+        }
+        agents.pop().expect("three of them").abort().await;
+        let missing = engine.spawn(AgentCommand::new("/no/such")).await.expect_err("no program");
+        assert_eq!(missing.kind(), ErrorKind::ProgramNotFound, "a failed spawn takes no place");
+        agents.push(engine.spawn(fake(&[])).await.expect("still free"));
+        for agent in agents {
+            agent.close().await;
+        }
+    });
+}
+
+#[test]
+fn more_than_the_host_carries_is_refused_at_the_start() {
+    in_each(async |_: LocalEngine| {
+        let error = LocalEngine::builder().max_agents(1 << 40).build().expect_err("does not fit");
+        assert_eq!(error.kind(), ErrorKind::ResourceLimit);
+        assert!(error.to_string().contains("max_agents("), "{error}");
+    });
+}
