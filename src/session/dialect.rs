@@ -33,8 +33,13 @@ pub(crate) enum Incoming {
 /// An object as `T`. A derived struct reads an array, too, field by field: that would make a
 /// message of what is none.
 pub(crate) fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    let text = raw.get();
-    if text.starts_with('{') { serde_json::from_str(text).ok() } else { None }
+    object_of(raw.get().as_bytes())
+}
+
+/// The same of a whole record.
+pub(crate) fn object_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    let opens = bytes.trim_ascii_start().first() == Some(&b'{');
+    if opens { serde_json::from_slice(bytes).ok() } else { None }
 }
 
 /// A protocol of requests and responses. Pure: records in and out, no state but constants.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId, object};
+use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
 use crate::session::failure::Failure;
 
 /// `control_request`, `control_response`, `control_cancel_request`; all else is data.
@@ -144,13 +144,12 @@ impl Control {
 
 impl Dialect for Control {
     fn read(&self, record: &Record) -> Incoming {
-        let bytes = record.as_bytes();
         // Most records are data, and for them the type is all that is looked at.
         let control = |kind: &Cow<'_, str>| kind.starts_with("control_");
         if record.envelope().is_ok_and(|envelope| !envelope.kind.as_ref().is_some_and(control)) {
             return Incoming::Data;
         }
-        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(bytes) else { return Incoming::Data };
+        let Some(wire) = object_of::<Wire<'_>>(record.as_bytes()) else { return Incoming::Data };
         match &*wire.kind {
             "control_request" => Self::asked(record, &wire),
             "control_response" => Self::answered(record, &wire),

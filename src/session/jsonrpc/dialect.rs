@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId, object};
+use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
 use crate::session::failure::Failure;
 
 const INVALID_REQUEST: i64 = -32600;
@@ -156,8 +156,9 @@ impl JsonRpc {
 
 /// An array: refused, and said so if a request in it waits for an answer.
 fn batch(record: &Record) -> Incoming {
-    let calls: Vec<Wire<'_>> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
-    if !calls.iter().any(|call| call.method.is_some() && call.id.is_some()) {
+    let calls: Vec<&RawValue> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
+    let mut calls = calls.into_iter().filter_map(object::<Wire<'_>>);
+    if !calls.any(|call| call.method.is_some() && call.id.is_some()) {
         return Incoming::Data;
     }
     let why = "batches are not supported: send one request a record";
@@ -187,13 +188,10 @@ fn failure(record: &Record, error: &RawValue) -> Failure {
 
 impl Dialect for JsonRpc {
     fn read(&self, record: &Record) -> Incoming {
-        // A derived struct reads an array, too: field by field.
         if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
             return batch(record);
         }
-        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(record.as_bytes()) else {
-            return Incoming::Data;
-        };
+        let Some(wire) = object_of::<Wire<'_>>(record.as_bytes()) else { return Incoming::Data };
         if let Some(method) = &wire.method {
             return self.called(record, method, &wire);
         }
