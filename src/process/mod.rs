@@ -8,7 +8,7 @@
 //!   done by number; the number is ours as long as the leader is not reaped.
 //! - [`Meaning`]: which file and which environment a command means just now.
 //! - [`group_is_empty`], [`count_members`]: what is left of a group.
-//! - [`rest`]: whether a process can be seen to have nothing more to do.
+//! - [`rest()`]: whether a process can be seen to have nothing more to do.
 //!
 //! Order of a spawn: `environment`, `credentials`, `resolve` (all that can be refused without a
 //! process), `cgroup`, `pipes`, `clone`, and `failure`, which turns what the kernel said into an

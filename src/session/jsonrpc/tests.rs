@@ -82,6 +82,9 @@ fn a_batch_is_refused_aloud_where_somebody_waits() {
         "{answer}"
     );
     assert!(answer.contains("batches are not supported"), "{answer}");
+    for nobody in [r#"[]"#, r#"[1,"2"]"#, r#"[{"method":"a"}]"#, r#"[["2.0",1,"a"]]"#] {
+        assert!(matches!(read(&PLAIN, nobody), Incoming::Data), "{nobody}");
+    }
     let odd = read(&PLAIN, r#"{"id":[1],"method":"m"}"#);
     assert!(matches!(odd, Incoming::Refused { .. }), "{odd:?}");
 }
