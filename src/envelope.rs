@@ -57,9 +57,9 @@ impl Outline {
         let mut seen = [false; KEYS];
         let mut plain = true;
         let mut object = false;
-        json::keys(text, &mut |key, value| {
+        json::keys(text, &mut |member| {
             object = true;
-            let Value::Text(key) = key else {
+            let Value::Text(key) = member.key() else {
                 plain = false;
                 return;
             };
@@ -72,7 +72,7 @@ impl Outline {
                 _ => return,
             };
             plain &= !std::mem::replace(&mut seen[index], true);
-            match value {
+            match member.value() {
                 Value::Other => {}
                 Value::Escaped => plain = false,
                 Value::Text(value) => {

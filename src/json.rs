@@ -1,300 +1,268 @@
 //! Floor 0. One pass over a JSON text: whether it is one, and what its outermost keys say.
 //!
-//! Strings are skipped eight bytes and more at a time and nothing is built, so a pass costs a
-//! fraction of a parse. No recursion: nesting is a bit per level, so depth is no danger. Whether
-//! the bytes are UTF-8 is not looked at. `tests` holds it against `serde_json`.
+//! A block of 64 bytes at a time becomes masks, one bit for each byte, and the grammar is what may
+//! stand behind what: shifts and carries between masks, with no branch for each token. Only
+//! brackets, numbers and escapes are looked at one by one. Nothing is built and nothing recurses:
+//! nesting is a bit per level, so depth is no danger. Whether the bytes are UTF-8 is not looked at.
+//! `tests` holds it against `serde_json`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod block;
+mod member;
+mod nesting;
+mod scalar;
 
 #[cfg(test)]
 mod tests;
 
-/// What stands behind an outermost key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
-    /// Text without escapes, between its quotes.
-    Text(&'a [u8]),
-    /// Text that has to be unescaped.
-    Escaped,
-    /// No text.
-    Other,
-}
+use block::{BLOCK, ByWords, Look, Masks};
+pub(crate) use member::{Member, Value};
+use nesting::Nesting;
 
 /// Whether the bytes are one JSON value, with white space around it or none.
 pub(crate) fn is_valid(text: &[u8]) -> bool {
-    Pass { bytes: text, at: 0 }.whole(&mut |_, _| {}).is_some()
+    keys(text, &mut |_| {}).is_some()
 }
 
-/// Shows each key of the outermost object, if it is one, and what stands behind it. `None` for
-/// what is no JSON.
-pub(crate) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Value<'a>, Value<'a>)) -> Option<()> {
-    Pass { bytes: text, at: 0 }.whole(see)
-}
-
-/// JSON's own white space.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// Which brackets are open: a bit for each, set for an object.
-#[derive(Default)]
-struct Nesting {
-    innermost: u64,
-    depth: usize,
-    /// The 64 levels outside of `innermost`, and so on. Empty for anything a sane agent says.
-    outer: Vec<u64>,
-}
-
-impl Nesting {
-    fn open(&mut self, object: bool) {
-        if self.depth > 0 && self.depth.is_multiple_of(64) {
-            self.outer.push(self.innermost);
-        }
-        self.innermost = self.innermost << 1 | u64::from(object);
-        self.depth += 1;
+/// Shows each member of the outermost object, if it is one. `None` for what is no JSON; what was
+/// shown until then says nothing.
+pub(crate) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(is_json) = avx2::keys(text, see) {
+        return is_json;
     }
-
-    fn close(&mut self) {
-        self.innermost >>= 1;
-        self.depth -= 1;
-        if self.depth > 0 && self.depth.is_multiple_of(64) {
-            self.innermost = self.outer.pop().unwrap_or_default();
-        }
-    }
-
-    /// Whether the innermost bracket is an object's.
-    fn in_object(&self) -> bool {
-        self.innermost & 1 == 1
-    }
+    pass::<ByWords>(text, see)
 }
 
+/// [`keys`], looking at blocks in one way.
+#[inline(always)]
+fn pass<'a, L: Look>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    let mut pass = Pass::new(text);
+    for block in blocks {
+        pass.block::<L>(block, see)?;
+    }
+    if !rest.is_empty() {
+        let mut last = [b' '; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        pass.block::<L>(&last, see)?;
+    }
+    (pass.done && pass.inside == 0).then_some(())
+}
+
+/// What the blocks so far leave to the next. A mask with all bits set or none is a yes or no.
 struct Pass<'a> {
-    bytes: &'a [u8],
+    text: &'a [u8],
+    /// Where the next block begins.
     at: usize,
+    nesting: Nesting,
+    /// Some value began.
+    begun: bool,
+    /// The outermost value is over, or a scalar: nothing may follow.
+    done: bool,
+    /// Within a string.
+    inside: u64,
+    /// 1: the next byte is escaped.
+    escaped: u64,
+    /// 1: the byte before is part of a scalar.
+    scalar: u64,
+    /// The innermost open bracket is an object's.
+    object: u64,
+    key_next: Follow,
+    value_next: Follow,
+    colon_next: Follow,
+    after_open: Follow,
+}
+
+/// Finds the token behind each of some tokens. 1: it is still to come.
+struct Follow(u64);
+
+impl Follow {
+    /// Of `all` tokens of a block, those behind `some`. There must be one.
+    #[inline(always)]
+    fn of(&mut self, some: u64, all: u64) -> u64 {
+        // Between two tokens the carry runs on.
+        let behind = (some << 1 | self.0).wrapping_add(!all) & all;
+        self.0 = u64::from(some > all & !some);
+        behind
+    }
+}
+
+/// Its top bit, in all bits.
+fn spread(bits: u64) -> u64 {
+    0_u64.wrapping_sub(bits >> 63)
+}
+
+/// The places of the bits, lowest first.
+fn places(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros() as usize;
+        (bits != 0).then(|| {
+            bits &= bits - 1;
+            place
+        })
+    })
 }
 
 /// Each step is `None` where the text is not JSON.
 impl<'a> Pass<'a> {
-    fn whole(mut self, see: &mut impl FnMut(Value<'a>, Value<'a>)) -> Option<()> {
-        let mut nesting = Nesting::default();
-        // The outermost key whose value comes next.
-        let mut key = None;
-        loop {
-            // A value.
-            match self.after_space()? {
-                open @ (b'{' | b'[') => {
-                    if let Some(key) = key.take() {
-                        see(key, Value::Other);
-                    }
-                    self.at += 1;
-                    let object = open == b'{';
-                    nesting.open(object);
-                    // The other bracket has the code of this one plus two.
-                    if self.after_space()? != open + 2 {
-                        if object {
-                            key = self.key(&nesting)?;
-                        }
-                        continue;
-                    }
-                }
-                b'"' => {
-                    let text = self.string()?;
-                    if let Some(key) = key.take() {
-                        see(key, text);
-                    }
-                }
-                first => {
-                    self.scalar(first)?;
-                    if let Some(key) = key.take() {
-                        see(key, Value::Other);
-                    }
-                }
-            }
-            // What follows a value.
-            loop {
-                if nesting.depth == 0 {
-                    self.space();
-                    return (self.at == self.bytes.len()).then_some(());
-                }
-                let object = nesting.in_object();
-                match self.after_space()? {
-                    b',' => {
-                        self.at += 1;
-                        if object {
-                            self.space();
-                            key = self.key(&nesting)?;
-                        }
-                        break;
-                    }
-                    b'}' if object => {}
-                    b']' if !object => {}
-                    _ => return None,
-                }
-                self.at += 1;
-                nesting.close();
-            }
+    fn new(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            at: 0,
+            nesting: Nesting::new(),
+            begun: false,
+            done: false,
+            inside: 0,
+            escaped: 0,
+            scalar: 0,
+            object: 0,
+            key_next: Follow(0),
+            value_next: Follow(1),
+            colon_next: Follow(0),
+            after_open: Follow(0),
         }
     }
 
-    /// A key and its colon; given back only of the outermost object.
-    fn key(&mut self, nesting: &Nesting) -> Option<Option<Value<'a>>> {
-        if self.peek()? != b'"' {
+    #[inline(always)]
+    fn block<L: Look>(
+        &mut self,
+        block: &[u8; BLOCK],
+        see: &mut impl FnMut(Member<'a>),
+    ) -> Option<()> {
+        let at = self.at;
+        self.at += BLOCK;
+        if self.inside != 0 && self.escaped == 0 && L::is_plain(block) {
+            // Text, and nothing but.
+            return Some(());
+        }
+        let masks = L::masks(block);
+        let escaped = self.escapes(masks.backslash);
+        let quotes = masks.quote & !escaped;
+        // From each opening quote up to its closing one, which is not of them.
+        let inside = L::parity(quotes) ^ self.inside;
+        self.inside = spread(inside);
+        if masks.control & inside != 0 {
             return None;
         }
-        let key = self.string()?;
-        if self.after_space()? != b':' {
-            return None;
+        if escaped & inside != 0 {
+            scalar::check_escapes(self.text, at, escaped & inside)?;
         }
-        self.at += 1;
-        Some((nesting.depth == 1).then_some(key))
-    }
 
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn space(&mut self) {
-        while self.peek().is_some_and(is_space) {
-            self.at += 1;
+        let space = masks.space | block::white_among(block, masks.control);
+        let Masks { open, close, colon, comma, .. } = masks;
+        let scalars = !(inside | quotes | space | open | close | colon | comma);
+        let starts = scalars & !(scalars << 1 | self.scalar);
+        self.scalar = scalars >> 63;
+        let strings = quotes & inside;
+        let [open, close, colon, comma] = [open, close, colon, comma].map(|mask| mask & !inside);
+        let tokens = strings | starts | open | close | colon | comma;
+        if tokens == 0 {
+            return Some(());
         }
-    }
 
-    /// The next byte that is no white space.
-    fn after_space(&mut self) -> Option<u8> {
-        self.space();
-        self.peek()
-    }
-
-    /// From quote to quote.
-    fn string(&mut self) -> Option<Value<'a>> {
-        let start = self.at + 1;
-        self.at = start;
-        let mut escaped = false;
-        loop {
-            self.at += plain(self.bytes.get(self.at..)?);
-            match self.peek()? {
-                b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    self.at += 1;
-                    self.escape()?;
-                }
-                _ => return None,
+        self.begin(tokens, open)?;
+        let depth = self.nesting.depth();
+        let object = self.brackets::<L>(block, tokens, open, close)?;
+        let opens = self.after_open.of(open, tokens);
+        let key_next = self.key_next.of((open | comma) & object, tokens);
+        let value_next = self.value_next.of((open | comma) & !object | colon, tokens);
+        let keys = key_next & strings;
+        let colon_next = self.colon_next.of(keys, tokens);
+        // `{}` and `[]`; which closes which is the nesting's to say.
+        let empty = close & opens;
+        let wrong = key_next & !(strings | empty)
+            | value_next & !(strings | starts | open | empty)
+            | colon_next & !colon
+            | tokens & !(key_next | value_next | colon_next | close | comma);
+        for place in places(starts) {
+            scalar::check(self.text, at + place)?;
+        }
+        // Most blocks of a long text lie deeper.
+        if depth <= 1 + close.count_ones() as usize {
+            for place in places(keys & outermost::<L>(depth, open, close)) {
+                see(Member::new(self.text, at + place));
             }
         }
-        let text = &self.bytes[start..self.at];
-        self.at += 1;
-        Some(if escaped { Value::Escaped } else { Value::Text(text) })
+        (wrong == 0).then_some(())
     }
 
-    /// What follows a backslash. Half of a surrogate pair is text as good as any here.
-    fn escape(&mut self) -> Option<()> {
-        let len = match self.peek()? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
-            b'u' => {
-                let digits = self.bytes.get(self.at + 1..self.at + 5)?;
-                if !digits.iter().all(u8::is_ascii_hexdigit) {
+    /// Which bytes a backslash stands before, and is not itself escaped.
+    #[inline(always)]
+    fn escapes(&mut self, backslashes: u64) -> u64 {
+        const EVEN: u64 = u64::from_ne_bytes([0x55; 8]);
+        if backslashes == 0 {
+            return std::mem::take(&mut self.escaped);
+        }
+        let backslashes = backslashes & !self.escaped;
+        let behind = backslashes << 1 | self.escaped;
+        // Of a run of backslashes every second escapes; where that is depends on where it begins.
+        let odd = backslashes & !EVEN & !behind;
+        let (runs, over) = odd.overflowing_add(backslashes);
+        self.escaped = u64::from(over);
+        (EVEN ^ (runs << 1)) & behind
+    }
+
+    /// The outermost value begins once, and behind it there is nothing.
+    #[inline(always)]
+    fn begin(&mut self, tokens: u64, open: u64) -> Option<()> {
+        if self.done {
+            return None;
+        }
+        if !self.begun {
+            self.begun = true;
+            let first = tokens & tokens.wrapping_neg();
+            if open & first == 0 {
+                self.done = true;
+                return (tokens == first).then_some(());
+            }
+        }
+        Some(())
+    }
+
+    /// Where the innermost bracket is an object's.
+    #[inline(always)]
+    fn brackets<L: Look>(
+        &mut self,
+        block: &[u8; BLOCK],
+        tokens: u64,
+        open: u64,
+        close: u64,
+    ) -> Option<u64> {
+        let mut turns = 0;
+        for place in places(open | close) {
+            let bracket = block[place];
+            let object = self.nesting.in_object();
+            if open >> place & 1 == 1 {
+                self.nesting.open(bracket == b'{');
+            } else {
+                if self.nesting.depth() == 0 || object != (bracket == b'}') {
                     return None;
                 }
-                5
+                self.nesting.close();
+                if self.nesting.depth() == 0 {
+                    self.done = true;
+                    (tokens >> place == 1).then_some(())?;
+                }
             }
-            _ => return None,
-        };
-        self.at += len;
-        Some(())
-    }
-
-    fn scalar(&mut self, first: u8) -> Option<()> {
-        match first {
-            b't' => self.literal(b"true"),
-            b'f' => self.literal(b"false"),
-            b'n' => self.literal(b"null"),
-            _ => self.number(),
+            turns |= u64::from(object != self.nesting.in_object()) << place;
         }
-    }
-
-    fn literal(&mut self, word: &[u8]) -> Option<()> {
-        self.bytes[self.at..].starts_with(word).then_some(())?;
-        self.at += word.len();
-        Some(())
-    }
-
-    fn number(&mut self) -> Option<()> {
-        self.at += usize::from(self.peek() == Some(b'-'));
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
-            self.digits()?;
-        }
-        Some(())
-    }
-
-    /// At least one.
-    fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
+        let object = L::parity(turns) ^ self.object;
+        self.object = spread(object);
+        Some(object)
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character.
-fn plain(bytes: &[u8]) -> usize {
-    /// Most strings are keys and names: found in the first words.
-    const SHORT: usize = 16;
-    let mut at = 0;
-    // Long ones by blocks that the compiler turns into vector compares.
-    if bytes.len() > SHORT {
-        at = words(&bytes[..SHORT]);
-        if at < SHORT {
-            return at;
-        }
-        let (blocks, _) = bytes[at..].as_chunks::<32>();
-        for block in blocks {
-            let mut found = false;
-            for byte in block {
-                found |= is_special(*byte);
-            }
-            if found {
-                break;
-            }
-            at += 32;
-        }
+/// Where just one bracket is open, `depth` being how many are at the beginning.
+fn outermost<L: Look>(mut depth: usize, open: u64, close: u64) -> u64 {
+    let first = if depth == 1 { u64::MAX } else { 0 };
+    let mut turns = 0;
+    for place in places(open | close) {
+        let was = depth;
+        // The nesting has seen that there is something to close.
+        depth = if open >> place & 1 == 1 { depth + 1 } else { depth.saturating_sub(1) };
+        turns |= u64::from((was == 1) != (depth == 1)) << place;
     }
-    at + words(&bytes[at..])
-}
-
-/// [`plain`] by words of eight bytes.
-fn words(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
-    /// The high bit of each byte below `least`; wrong only above the first that is right.
-    fn below(word: u64, least: u8) -> u64 {
-        word.wrapping_sub(ONES * u64::from(least)) & !word & HIGHS
-    }
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quote | backslash | below(word, 0x20);
-        if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let at = rest.iter().position(|byte| is_special(*byte));
-    words.len() * 8 + at.unwrap_or(rest.len())
-}
-
-/// What ends a run of plain text.
-fn is_special(byte: u8) -> bool {
-    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
+    L::parity(turns) ^ first
 }

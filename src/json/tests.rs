@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
-use super::{Value, is_valid, keys};
+use super::{ByWords, Value, is_valid, keys, pass};
 
 fn reference(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
@@ -27,6 +27,48 @@ fn a_text_cut_anywhere_is_judged_as_serde_does() {
             let part = &text[..cut];
             assert_eq!(is_valid(part.as_bytes()), reference(part), "{part:?}");
         }
+    }
+}
+
+/// Blocks of 64 bytes have no seam: each text at every place of a block, cut and whole, by the
+/// instructions of this machine and by those of any.
+#[test]
+fn a_text_is_judged_alike_wherever_it_stands_in_a_block() {
+    let texts = [
+        r#"{"a":[1,{"b\\\"":"\\","c":{}}],"d":-1.5e+7,"e":[[]],"f":"","g":[true,null,12345678]}"#,
+        r#"{"a":[1,{"b":2]}}"#,
+        r#"[0,1,12,123,1234567,12345678,123456789,0123]"#,
+        r#"{"a":1,"a" :2 , "\u0061":[{}, {"b" : false}]}"#,
+        r#"["\\\\\\\"",{"k":"\""}]"#,
+        r#"{"a":{"b":{"c":{"d":[[[[[[]]]]]]}}},"e":"text"}"#,
+    ];
+    for text in texts {
+        for cut in 0..=text.len() {
+            for shift in 0..64 {
+                let text = " ".repeat(shift) + &text[..cut];
+                assert_eq!(is_valid(text.as_bytes()), reference(&text), "{text:?}");
+                let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+                assert_eq!(by_words, reference(&text), "{text:?}");
+            }
+        }
+    }
+}
+
+/// The story: keys were shown of a deeper level, where brackets opened and closed in one block.
+#[test]
+fn keys_are_the_same_wherever_they_stand_in_a_block() {
+    let text =
+        r#"{"a":"b","c":[{"d":{"e":1}},{"f":[{}]}],"g":{"h":{}},"i":{},"j":[],"k":"l","m":0}"#;
+    let text = &text.replace('l', &"l".repeat(200));
+    for shift in 0..64 {
+        let text = " ".repeat(shift) + text;
+        let mut seen = Vec::new();
+        keys(text.as_bytes(), &mut |member| seen.push(member.key()));
+        let expected = ["a", "c", "g", "i", "j", "k", "m"].map(|key| Value::Text(key.as_bytes()));
+        assert_eq!(seen, expected, "{shift}");
+        let mut by_words = Vec::new();
+        pass::<ByWords>(text.as_bytes(), &mut |member| by_words.push(member.key()));
+        assert_eq!(by_words, expected, "{shift}");
     }
 }
 
@@ -67,7 +109,14 @@ fn what_is_nearly_json_is_refused() {
         r#""\u123"#,
         "\"\n\"",
         "\"\0\"",
+        "[0123,\"a number with a zero before it, and text behind it\"]",
+        "[1:,\"a number with what cannot end it, and text behind it\"]",
         "{} {}",
+        "{},",
+        "[1],",
+        "1,",
+        "\"a\",",
+        "{}:",
         "[] 1",
         "\u{a0}1",
         "NaN",
@@ -118,7 +167,7 @@ fn keys_are_those_of_the_outermost_object() {
     let text =
         br#" {"a":"one","b":{"a":"two"},"c":["a"],"d":"t\n","e":-1,"f":null,"a":"","\u0061":1 } "#;
     let mut seen = Vec::new();
-    let object = keys(text, &mut |key, value| seen.push((key, value)));
+    let object = keys(text, &mut |member| seen.push((member.key(), member.value())));
     assert_eq!(object, Some(()));
     let (text, other) = (Value::Text, Value::Other);
     let expected = [
@@ -132,8 +181,8 @@ fn keys_are_those_of_the_outermost_object() {
         (Value::Escaped, other),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(keys(b"[{\"a\":1}]", &mut |_, _| panic!("no key")), Some(()));
-    assert_eq!(keys(b"{", &mut |_, _| ()), None);
+    assert_eq!(keys(b"[{\"a\":1}]", &mut |_| panic!("no key")), Some(()));
+    assert_eq!(keys(b"{", &mut |_| ()), None);
 }
 
 /// Texts that are JSON, or nearly so.
@@ -152,6 +201,8 @@ fn texts() -> impl Strategy<Value = String> {
         "1",
         "-0.5e3",
         "0",
+        "12345678",
+        "0123",
         "true",
         "null",
         " ",
@@ -159,7 +210,11 @@ fn texts() -> impl Strategy<Value = String> {
         "\u{e9}",
         "\n",
     ]);
-    let near = prop::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat());
+    let near = prop_oneof![
+        prop::collection::vec(token.clone(), 0..8),
+        prop::collection::vec(token, 0..40)
+    ];
+    let near = near.prop_map(|tokens| tokens.concat());
     let leaf = prop_oneof![
         any::<String>().prop_map(serde_json::Value::from),
         any::<i64>().prop_map(serde_json::Value::from),
@@ -193,6 +248,8 @@ proptest! {
     #[test]
     fn any_text_is_judged_as_serde_does(text in texts()) {
         prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
+        let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+        prop_assert_eq!(by_words, reference(&text), "{}", text);
     }
 
     #[test]

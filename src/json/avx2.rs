@@ -1,0 +1,148 @@
+//! Floor 0. Blocks in two vectors of 32 bytes, where the processor has them.
+#![expect(unsafe_code, reason = "vector instructions")]
+
+use std::arch::x86_64::{
+    __m256i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_set1_epi8,
+    _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set_epi64x,
+    _mm256_set1_epi8,
+};
+
+use super::block::{BLOCK, Look, Masks};
+use super::member::Member;
+
+/// Used by [`pass`] alone.
+struct ByVectors;
+
+fn is_there() -> bool {
+    // Asked once; then it is a load.
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("pclmulqdq")
+}
+
+/// The pass with these instructions; `None` where the processor has not all of them.
+#[inline]
+pub(super) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Option<()>> {
+    // SAFETY: `is_there` saw each of the features that `pass` is compiled with.
+    is_there().then(|| unsafe { pass(text, see) })
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
+fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+    super::pass::<ByVectors>(text, see)
+}
+
+impl Look for ByVectors {
+    #[inline(always)]
+    fn masks(block: &[u8; BLOCK]) -> Masks {
+        // SAFETY: only `pass` uses this, and `keys` asked `is_there` before it.
+        unsafe { masks(block) }
+    }
+
+    #[inline(always)]
+    fn is_plain(block: &[u8; BLOCK]) -> bool {
+        // SAFETY: as in `masks`.
+        unsafe { is_plain(block) }
+    }
+
+    #[inline(always)]
+    fn parity(bits: u64) -> u64 {
+        // SAFETY: as in `masks`.
+        unsafe { parity(bits) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn half(block: &[u8; BLOCK], at: usize) -> __m256i {
+    let (words, _) = block.as_chunks::<8>();
+    let word = |index: usize| i64::from_le_bytes(words[at * 4 + index]);
+    _mm256_set_epi64x(word(3), word(2), word(1), word(0))
+}
+
+/// A bit for each byte of which all bits are set.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bits(low: __m256i, high: __m256i) -> u64 {
+    let low = _mm256_movemask_epi8(low).cast_unsigned();
+    let high = _mm256_movemask_epi8(high).cast_unsigned();
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn equal(bytes: __m256i, byte: u8) -> __m256i {
+    _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte.cast_signed()))
+}
+
+/// `[` becomes `{` and `]` becomes `}`, which nothing else does.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn folded(bytes: __m256i) -> __m256i {
+    _mm256_or_si256(bytes, _mm256_set1_epi8(0x20))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn controls(bytes: __m256i) -> __m256i {
+    _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn masks(block: &[u8; BLOCK]) -> Masks {
+    let (low, high) = (half(block, 0), half(block, 1));
+    let (low_folded, high_folded) = (folded(low), folded(high));
+    Masks {
+        quote: bits(equal(low, b'"'), equal(high, b'"')),
+        backslash: bits(equal(low, b'\\'), equal(high, b'\\')),
+        control: bits(controls(low), controls(high)),
+        space: bits(equal(low, b' '), equal(high, b' ')),
+        open: bits(equal(low_folded, b'{'), equal(high_folded, b'{')),
+        close: bits(equal(low_folded, b'}'), equal(high_folded, b'}')),
+        colon: bits(equal(low, b':'), equal(high, b':')),
+        comma: bits(equal(low, b','), equal(high, b',')),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn special(bytes: __m256i) -> __m256i {
+    let ends = _mm256_or_si256(equal(bytes, b'"'), equal(bytes, b'\\'));
+    _mm256_or_si256(ends, controls(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_plain(block: &[u8; BLOCK]) -> bool {
+    let found = _mm256_or_si256(special(half(block, 0)), special(half(block, 1)));
+    _mm256_movemask_epi8(found) == 0
+}
+
+/// The product without carries of the bits and a number of ones is the sum of what is below each.
+#[inline]
+#[target_feature(enable = "pclmulqdq")]
+fn parity(bits: u64) -> u64 {
+    let bits = _mm_set_epi64x(0, bits.cast_signed());
+    _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(bits, _mm_set1_epi8(-1))).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block::tests::sees_what_is_there;
+    use super::*;
+
+    #[test]
+    fn vectors_show_every_byte_where_there_are_some() {
+        let found = keys(b"{}", &mut |_| ());
+        if is_there() {
+            assert_eq!(found, Some(Some(())));
+            assert_eq!(sees_what_is_there::<ByVectors>(), 256 * BLOCK);
+        } else {
+            assert_eq!(found, None, "no pass with instructions that are missing");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Floor 0. Numbers, literals and escapes, byte by byte. `None` is no JSON.
+
+use super::places;
+
+/// The scalar that begins here, up to what ends it.
+pub(super) fn check(text: &[u8], at: usize) -> Option<()> {
+    let text = text.get(at..)?;
+    if let Some(word) = text.first_chunk()
+        && is_short_number(word)
+    {
+        return Some(());
+    }
+    let len = match text.first()? {
+        b't' => literal(text, b"true")?,
+        b'f' => literal(text, b"false")?,
+        b'n' => literal(text, b"null")?,
+        _ => number(text)?,
+    };
+    let end = text.get(len).copied().unwrap_or(b' ');
+    matches!(end, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']').then_some(())
+}
+
+/// Up to seven digits and what ends them. False for much else.
+fn is_short_number(bytes: &[u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // A byte has its high bits clear where it is a digit, and adding 6 leaves them so.
+    let digits = u64::from_le_bytes(*bytes) ^ (ONES * u64::from(b'0'));
+    let others = (digits | (digits & (ONES * 0x0f)).wrapping_add(ONES * 6)) & (ONES * 0xf0);
+    let count = others.trailing_zeros() as usize / 8;
+    let ends = matches!(bytes.get(count), Some(b',' | b'}' | b']'));
+    count > 0 && ends && (count == 1 || bytes[0] != b'0')
+}
+
+fn literal(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.starts_with(word).then_some(word.len())
+}
+
+fn number(text: &[u8]) -> Option<usize> {
+    let is = |at: usize, byte: u8| text.get(at) == Some(&byte);
+    let mut at = usize::from(is(0, b'-'));
+    at = if is(at, b'0') { at + 1 } else { digits(text, at)? };
+    if is(at, b'.') {
+        at = digits(text, at + 1)?;
+    }
+    if is(at, b'e') || is(at, b'E') {
+        at += 1;
+        at += usize::from(is(at, b'+') || is(at, b'-'));
+        at = digits(text, at)?;
+    }
+    Some(at)
+}
+
+/// Where they end. At least one.
+fn digits(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    while text.get(at).is_some_and(u8::is_ascii_digit) {
+        at += 1;
+    }
+    (at > start).then_some(at)
+}
+
+/// What stands behind a backslash, at these places from `at` on. Half of a surrogate pair is text
+/// as good as any here.
+pub(super) fn check_escapes(text: &[u8], at: usize, escaped: u64) -> Option<()> {
+    for place in places(escaped) {
+        let at = at + place;
+        match text.get(at)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+            b'u' => {
+                let digits = text.get(at + 1..at + 5)?;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+            }
+            _ => return None,
+        }
+    }
+    Some(())
+}
