@@ -3,7 +3,8 @@
 //! On one thread: `LocalEngine` inside tokio's current-thread runtime and inside tokio-uring's,
 //! against tokio's own pipes on the same runtime. Across threads: `Engine` with its handle in a task
 //! of tokio's multi-thread runtime and with a blocking one, against tokio's pipes in a task there.
-//! The limit of both is blocking write(2) and read(2). Every answer is compared.
+//! The limit of both is blocking write(2) and read(2). Every answer is compared. What one thread can
+//! do is measured on one processor.
 
 mod support;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{AgentCommand, Engine, LocalEngine};
 use criterion::{Criterion, criterion_group, criterion_main};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::{Builder, Runtime};
@@ -31,27 +33,30 @@ fn roundtrip(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("roundtrip");
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group.sample_size(30);
-    group.bench_function("read_write", |bencher| bencher.iter_custom(read_write));
+    group.bench_function("one_thread/read_write", |bencher| {
+        bencher.iter_custom(|count| on_one_processor(|| read_write(count)));
+    });
     group.bench_function("one_thread/tokio", |bencher| {
-        bencher.iter_custom(|count| one_thread().block_on(tokio_pipes(count)));
+        bencher.iter_custom(|count| on_one_processor(|| local_task(tokio_pipes(count))));
     });
     group.bench_function("one_thread/local", |bencher| {
-        bencher.iter_custom(|count| {
-            LocalSet::new().block_on(&one_thread(), async {
-                local(LocalEngine::new().expect("io_uring"), count).await
-            })
-        });
+        let program = async |count| local(LocalEngine::new().expect("io_uring"), count).await;
+        bencher.iter_custom(|count| on_one_processor(|| local_task(program(count))));
     });
     group.bench_function("one_thread/local_in_tokio_uring", |bencher| {
-        bencher.iter_custom(|count| {
-            LocalEngine::run(async |engine| local(engine, count).await).expect("io_uring")
-        });
+        let program = async |engine, count| local(engine, count).await;
+        let run = |count| LocalEngine::run(async move |engine| program(engine, count).await);
+        bencher.iter_custom(|count| on_one_processor(|| run(count).expect("io_uring")));
     });
+    group.bench_function("threads/read_write", |bencher| bencher.iter_custom(read_write));
     group.bench_function("threads/tokio", |bencher| {
         bencher.iter_custom(|count| in_a_task(Box::pin(tokio_pipes(count))));
     });
     group.bench_function("threads/engine", |bencher| {
         bencher.iter_custom(|count| in_a_task(Box::pin(engine(count))));
+    });
+    group.bench_function("threads/engine_spin", |bencher| {
+        bencher.iter_custom(|count| in_a_task(Box::pin(engine_spin(count))));
     });
     group.bench_function("threads/engine_blocking", |bencher| {
         bencher.iter_custom(engine_blocking);
@@ -61,6 +66,25 @@ fn roundtrip(criterion: &mut Criterion) {
 
 fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// The agent and its host in turns: otherwise the figure is how long an idle processor takes to
+/// wake, which differs by a factor of six from one run to the next.
+fn on_one_processor(program: impl FnOnce() -> Duration) -> Duration {
+    let all = sched_getaffinity(None).expect("a set of processors");
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    sched_setaffinity(None, &one).expect("a processor of ours");
+    let took = program();
+    sched_setaffinity(None, &all).expect("as it was");
+    took
+}
+
+/// In a task of one thread, as each of many agents has one.
+fn local_task(program: impl Future<Output = Duration> + 'static) -> Duration {
+    LocalSet::new().block_on(&one_thread(), async {
+        tokio::task::spawn_local(program).await.expect("it ends")
+    })
 }
 
 /// In a task of a multi-threaded runtime, as a server's connections are.
@@ -156,7 +180,15 @@ async fn local(engine: LocalEngine, count: u64) -> Duration {
 }
 
 async fn engine(count: u64) -> Duration {
-    let engine = Engine::new().expect("io_uring");
+    engine_that_spins(count, Duration::ZERO).await
+}
+
+async fn engine_spin(count: u64) -> Duration {
+    engine_that_spins(count, Duration::from_micros(100)).await
+}
+
+async fn engine_that_spins(count: u64, spin: Duration) -> Duration {
+    let engine = Engine::builder().spin(spin).build().expect("io_uring");
     let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
     rounds!(agent, count)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
 use crate::capacity::Capacity;
@@ -63,8 +63,11 @@ impl Engine {
 
     pub(super) fn start(settings: &EngineBuilder) -> Result<Self> {
         let mut threads = Vec::with_capacity(settings.threads);
+        // On the only processor it would keep the agent from running.
+        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+        let spin = if alone { Duration::ZERO } else { settings.spin };
         for index in 0..settings.threads {
-            let thread = Thread::start(index, settings.ring)?;
+            let thread = Thread::start(index, settings.ring, spin)?;
             threads.push((thread, Arc::new(AtomicUsize::new(0))));
         }
         let inner = Inner {

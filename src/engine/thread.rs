@@ -35,7 +35,7 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Starts one and waits until its ring stands, so a refusal is the caller's error.
-    pub(super) fn start(index: usize, config: RingConfig) -> Result<Self> {
+    pub(super) fn start(index: usize, config: RingConfig, spin: Duration) -> Result<Self> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
                 .cause(error)
@@ -47,7 +47,7 @@ impl Thread {
         let tell = Arc::clone(&started);
         let handle = std::thread::Builder::new()
             .name(format!("agentpipe-{index}"))
-            .spawn(move || run(&inbox, &config, &tell))
+            .spawn(move || run(&inbox, &config, spin, &tell))
             .map_err(|error| failed("cannot start an engine thread", error))?;
         let mut thread = Self {
             mailbox,
@@ -85,7 +85,12 @@ impl Drop for Thread {
     }
 }
 
-fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<(Features, Arc<Board>)>>) {
+fn run(
+    inbox: &Inbox,
+    config: &RingConfig,
+    spin: Duration,
+    started: &Latch<Result<(Features, Arc<Board>)>>,
+) {
     if let Err(error) = block_sigpipe() {
         tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
@@ -101,7 +106,7 @@ fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<(Features, Arc
     match opened {
         Ok((core, features)) => {
             started.set(Ok((features, core.board())));
-            Loop { core, inbox, ending: None }.run();
+            Loop { core, inbox, spin, ending: None }.run();
         }
         Err(error) => {
             started.set(Err(error));
@@ -112,6 +117,8 @@ fn run(inbox: &Inbox, config: &RingConfig, started: &Latch<Result<(Features, Arc
 struct Loop<'a> {
     core: Core,
     inbox: &'a Inbox,
+    /// After something happened it stays awake for so long.
+    spin: Duration,
     ending: Option<Ending>,
 }
 
@@ -126,23 +133,36 @@ struct Ending {
 impl Loop<'_> {
     fn run(mut self) {
         let mut now = Instant::now();
+        let mut awake_until = now;
+        let mut happened = 0;
         loop {
             for _ in 0..COMMANDS_PER_TURN {
                 let Some(command) = self.inbox.next() else { break };
                 self.command(command, now);
+                happened += 1;
             }
             self.abort_if_due(now);
             self.core.settle(now);
             if self.ending.is_some() && self.core.open() == 0 {
                 break;
             }
-            let timeout = match self.inbox.fall_asleep() {
-                // There may be more of them: this turn only looks, and does not sleep.
-                Some(command) => {
-                    self.command(command, now);
-                    Some(Duration::ZERO)
+            if std::mem::take(&mut happened) > 0 {
+                awake_until = now + self.spin;
+            }
+            let timeout = if now < awake_until {
+                // Who asks for something does not ring, and a look costs no call.
+                std::hint::spin_loop();
+                Some(Duration::ZERO)
+            } else {
+                match self.inbox.fall_asleep() {
+                    // There may be more of them: this turn only looks, and does not sleep.
+                    Some(command) => {
+                        self.command(command, now);
+                        happened += 1;
+                        Some(Duration::ZERO)
+                    }
+                    None => self.timeout(now),
                 }
-                None => self.timeout(now),
             };
             if let Err(error) = self.core.wait(timeout) {
                 // Nothing can be carried any more. Dropping the core kills and reports.
@@ -151,7 +171,7 @@ impl Loop<'_> {
             }
             self.inbox.wake_up();
             now = Instant::now();
-            self.core.dispatch(now);
+            happened += self.core.dispatch(now);
             if self.core.take_woken() {
                 self.inbox.silence();
                 self.core.rewatch();

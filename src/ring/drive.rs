@@ -29,8 +29,17 @@ impl Ring {
     pub(super) fn turn_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.prepare();
         let idle = self.ready.is_empty();
-        if !idle && self.queue.queued() == 0 {
-            return Ok(());
+        if self.queue.queued() == 0 {
+            if !idle {
+                return Ok(());
+            }
+            if timeout == Some(Duration::ZERO) && !self.queue.has_work() {
+                // A call would find nothing that is not here already.
+                self.pool.publish();
+                self.reap();
+                self.act();
+                return Ok(());
+            }
         }
         self.enter_and_act(idle, timeout)
     }

@@ -267,6 +267,13 @@ impl Queue {
         entered.map(drop)
     }
 
+    /// The kernel holds work that an enter would run, or completions that found no room. A ring
+    /// without the flag that says so has its completions here.
+    pub(super) fn has_work(&mut self) -> bool {
+        let submission = self.uring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
     pub(super) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty()
     }

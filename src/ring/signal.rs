@@ -13,12 +13,6 @@ use super::Ring;
 use super::queue::Queue;
 
 impl Queue {
-    /// The kernel holds work that an enter would run, or completions that found no room.
-    fn has_work(&mut self) -> bool {
-        let submission = self.uring.submission();
-        submission.taskrun() || submission.cq_overflow()
-    }
-
     /// The registered eventfd is not written from now on.
     fn hush(&mut self) {
         self.uring.completion().disable_eventfd();

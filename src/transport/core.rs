@@ -226,6 +226,11 @@ impl Core {
     /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
     pub(crate) fn settle(&mut self, now: Instant) {
         self.tick(now);
+        if self.touched.is_empty() {
+            // Nothing was done but calls that brought nothing.
+            self.tally.publish(&self.io.counters(), now);
+            return;
+        }
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();

@@ -1,6 +1,5 @@
 //! Two thousand agents on one engine thread.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,22 +7,13 @@ use agentpipe::{Agent, ClosePolicy, CloseStage, ExitStatus};
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    alone, check_echo, children, close_all, engine, fake, open_descriptors, spawn, threads,
+    alone, check_echo, children, close_all, engine, engine_sleeps, fake, open_descriptors, spawn,
+    threads,
 };
 
 const AGENTS: usize = 2000;
 /// Looked at for so long; not a wait for anything.
 const WINDOW: Duration = Duration::from_secs(1);
-
-/// How often the engine thread gave its core up to wait for something.
-fn engine_sleeps() -> u64 {
-    let tasks = fs::read_dir("/proc/self/task").expect("proc").flatten().map(|task| task.path());
-    let is_engine = |name: std::io::Result<String>| name.is_ok_and(|n| n.trim() == "agentpipe-0");
-    let engine = tasks.into_iter().find(|task| is_engine(fs::read_to_string(task.join("comm"))));
-    let status = fs::read_to_string(engine.expect("it runs").join("status")).expect("proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("in every status").trim().parse().expect("a number")
-}
 
 #[test]
 fn two_thousand_agents_answer_and_leave_nothing() {

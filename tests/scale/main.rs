@@ -8,10 +8,12 @@ mod coalesce;
 mod crowd;
 mod fairness;
 mod full;
+mod spin;
 mod stats;
 mod warm;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::process::Command;
 use std::task::{Context, Waker};
@@ -94,6 +96,21 @@ fn threads() -> Vec<String> {
     let mut names: Vec<String> = tasks.filter_map(name).map(|n| n.trim().to_owned()).collect();
     names.sort();
     names
+}
+
+/// The folder of the only engine thread in `/proc`.
+fn engine_thread() -> PathBuf {
+    let tasks = fs::read_dir("/proc/self/task").expect("proc").flatten().map(|task| task.path());
+    let is_engine = |name: std::io::Result<String>| name.is_ok_and(|n| n.trim() == "agentpipe-0");
+    let engine = tasks.into_iter().find(|task| is_engine(fs::read_to_string(task.join("comm"))));
+    engine.expect("it runs")
+}
+
+/// How often the engine thread gave its core up to wait for something.
+fn engine_sleeps() -> u64 {
+    let status = fs::read_to_string(engine_thread().join("status")).expect("proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("in every status").trim().parse().expect("a number")
 }
 
 /// Children of this process, zombies too.
