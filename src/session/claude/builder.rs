@@ -200,6 +200,7 @@ impl Builder {
     }
 
     /// Begins on an agent that runs, and sends nothing: [`Session::initialize`] is the next step.
+    /// Does not wait. Where the agent is gone, the first request says so.
     ///
     /// # Errors
     /// [`InvalidRecord`](crate::ErrorKind::InvalidRecord) for an option that has no JSON,
