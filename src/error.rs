@@ -154,7 +154,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Where it went wrong: `start`, `spawn`, `write`, `read`, `close`, ...
+    /// Where it went wrong: `start` (of an engine), `spawn`, `write`, `parse`, `encode`; of a
+    /// session `options`, `session`, `request`, `version`.
     #[must_use]
     pub fn stage(&self) -> &'static str {
         self.0.stage
