@@ -26,7 +26,8 @@ impl Session {
         self.close_with(ClosePolicy::abort()).await
     }
 
-    /// Closes with limits of one's own; a close that is under way keeps its own. Otherwise as [`close`](Self::close).
+    /// Closes with limits of one's own; a close that is under way keeps its own. Otherwise as
+    /// [`close`](Self::close).
     pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
         let core = self.core();
         core.end(core.error(ErrorKind::Closed, "the session was closed"));
