@@ -94,7 +94,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// What the session may hold, its deadline, and where its tasks run.
+    /// What the session may hold, its deadline, and where its tasks run. Default [`Settings::new`].
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -111,7 +111,7 @@ impl Builder {
     /// Answers the agent's requests of one method. The handler runs in a task of its own, which
     /// is dropped, without an answer, when the agent withdraws the request or the session ends; it
     /// has no deadline here.
-    /// A [`Failure`] is answered as an error, and so is a panic.
+    /// A [`Failure`] is answered as an error, and so is a panic. The last handler of a method counts.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handler: F) -> Self
     where
