@@ -146,9 +146,9 @@ impl AgentCommand {
     }
 
     /// The policy of the closes that nobody names one for: an agent that ends by itself or closes
-    /// its stdout, [`Engine::shutdown`](crate::Engine::shutdown), the spares of
-    /// [`Warm`](crate::Warm), and, as an abort, an agent whose handles are all dropped. Default
-    /// [`ClosePolicy::graceful`]. `close()` does not look at it: use `close_with` there.
+    /// its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the spares of
+    /// [`Warm`](crate::Warm). Default [`ClosePolicy::graceful`]. `close()`, `abort()` and the drop of
+    /// the last handle do not look at it and have the default limits; `close_with` has its own.
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
         self.close = policy;
