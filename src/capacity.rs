@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct CapacityLimit {
     /// `RLIMIT_NOFILE`, `pids.max of the cgroup` and so on.
     pub name: &'static str,
-    /// The limit.
+    /// The limit, in its own unit: descriptors, processes and threads, or pages of pipes.
     pub value: u64,
     /// What is taken of it now, by everybody it counts; 0 where the kernel does not tell.
     pub used: u64,

@@ -25,7 +25,10 @@ impl CloseMode {
     }
 }
 
-/// How long each stage of a close may take. All settable per close.
+/// How long each stage of a close may take. All settable per close; the longest is one hour.
+///
+/// For [`Agent::close_with`](crate::Agent::close_with) and its likes, and for the closes nobody asks
+/// for by name: [`AgentCommand::close_policy`](crate::AgentCommand::close_policy).
 ///
 /// The worst case of a close is the sum of its stages ([`worst_case`](Self::worst_case)),
 /// whatever the agent does.
@@ -108,19 +111,25 @@ impl ClosePolicy {
         flush
     }
     setter! {
-        /// EndInput: how long the output must have been silent before stdin is closed. Default
-        /// 5 ms. Four times this where a backlog was seen, because an agent that drops its
-        /// queue at end of input (Node programs do) may still be filling the pipe.
+        /// EndInput: how long the output must have been silent before stdin is closed, because an
+        /// agent that drops its queue at end of input (Node programs do) may still be filling
+        /// the pipe. Default 5 ms; zero waits for no silence.
+        ///
+        /// What `/proc` shows of the agent changes the wait. At rest (one thread, no children,
+        /// asleep): 250 us are enough. At work (a thread runs, or is in an uninterruptible sleep):
+        /// 20 times this, 100 ms. Several threads that all sleep: this. Where it cannot be told:
+        /// this, and four times this where a backlog was seen. docs/close.md has the tests.
         settle
     }
     setter! {
-        /// EndInput: the longest wait for that silence, taken from the drain budget. Default
-        /// 500 ms.
+        /// EndInput: the longest wait for that silence, however busy the agent is; taken from the
+        /// drain budget. Default 500 ms.
         settle_max
     }
     setter! {
         /// Interrupt: how long a turn in flight may take to end after the interrupt request.
-        /// Default 1 s. Only sessions have turns.
+        /// Default 1 s. Turns are those of Claude sessions and of
+        /// [`AgentWriter::set_interrupt`](crate::AgentWriter::set_interrupt).
         interrupt
     }
     setter! {

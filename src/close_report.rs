@@ -84,7 +84,7 @@ impl fmt::Display for CloseStage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// `close()` was called.
+    /// `close()`, `abort()` or `close_with()` was called.
     Requested,
     /// The agent exited by itself.
     Exited,

@@ -116,7 +116,7 @@ impl AgentCommand {
         self
     }
 
-    /// Removes one variable.
+    /// Removes one variable. The last call for a variable counts.
     #[must_use]
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         self.env.push((key.as_ref().to_owned(), None));
@@ -138,14 +138,17 @@ impl AgentCommand {
         self
     }
 
-    /// What the agent may hold in this process.
+    /// What the agent may hold in this process. Default [`Limits::new`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The policy of a close that names none, and of an agent that ends by itself.
+    /// The policy of the closes that nobody names one for: an agent that ends by itself or closes
+    /// its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the spares of
+    /// [`Warm`](crate::Warm). Default [`ClosePolicy::graceful`]. `close()`, `abort()` and the drop of
+    /// the last handle do not look at it and have the default limits; `close_with` has its own.
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
         self.close = policy;
@@ -161,8 +164,9 @@ impl AgentCommand {
         self
     }
 
-    /// Asks for a pipe of this many bytes each way. The kernel may grant less
-    /// (`pipe-user-pages-soft`, `pipe-max-size`); what it granted is in the stats.
+    /// Asks for a pipe of this many bytes each way. Default: what the kernel gives, 64 KiB. It may
+    /// grant less (`pipe-user-pages-soft`, `pipe-max-size`), which is no error; what it granted is
+    /// in [`Stats::stdin_pipe_size`](crate::Stats::stdin_pipe_size) and beside it.
     #[must_use]
     pub fn pipe_size(mut self, bytes: usize) -> Self {
         self.pipe_size = Some(bytes);

@@ -26,8 +26,8 @@ impl Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum JsonCheck {
-    /// The whole text must be one JSON value. Costs about 0.2 us for 1 KiB (docs/benchmarks.md)
-    /// and, while it runs, a bit for each level of nesting.
+    /// The whole text must be one JSON value. docs/benchmarks.md has what it costs (`checked`
+    /// against `framed`); while it runs it keeps a bit for each level of nesting.
     #[default]
     Syntax,
     /// Only the outside is looked at: valid UTF-8, a first `{` or `[` and the matching last
@@ -101,8 +101,9 @@ impl Limits {
         self
     }
 
-    /// Unread bytes kept for the reader while the agent is being closed. Default 64 MiB. What
-    /// comes beyond it is read, counted as discarded and dropped.
+    /// Unread bytes kept for the reader while the agent is being closed. Default 64 MiB; less
+    /// than [`inbox_high`](Self::inbox_high) counts as that. What comes beyond it is read, counted
+    /// as discarded and dropped.
     #[must_use]
     pub fn drain_max(mut self, bytes: usize) -> Self {
         self.drain_max = bytes;

@@ -13,7 +13,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The command cannot be run as written: empty program, a NUL byte in a string.
+    /// The command cannot be run as written: an empty program, a NUL byte in a string, arguments
+    /// too long, options of Claude Code that are wrong or exclude each other.
     InvalidCommand,
     /// No such program.
     ProgramNotFound,
@@ -31,9 +32,10 @@ pub enum ErrorKind {
     BackendDenied,
     /// The kernel is too old for the ring, or lacks what it needs.
     BackendUnsupported,
-    /// The record may not be sent: a raw newline in it, or not JSON.
+    /// The record may not be sent: empty, not UTF-8, not one JSON value, a raw newline in it. Or
+    /// one that came is not what was asked of it.
     InvalidRecord,
-    /// The record is above the limit.
+    /// The record is above [`Limits::record_max`](crate::Limits::record_max).
     RecordTooLarge,
     /// The agent's input was ended, here or by the agent.
     InputEnded,
@@ -43,7 +45,8 @@ pub enum ErrorKind {
     EngineStopped,
     /// A request was not answered within its deadline.
     Timeout,
-    /// The agent answered a request with an error of its own.
+    /// The agent answered a request with an error of its own, or ended after a result that was
+    /// one. [`Error::reply`] has its words.
     AgentError,
     /// A limit of the session was reached: requests open, or bytes that nobody reads.
     Overloaded,
@@ -154,7 +157,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Where it went wrong: `start`, `spawn`, `write`, `read`, `close`, ...
+    /// Where it went wrong: `start` (of an engine), `spawn`, `write`, `parse`, `encode`; of a
+    /// session `options`, `session`, `request`, `version`.
     #[must_use]
     pub fn stage(&self) -> &'static str {
         self.0.stage

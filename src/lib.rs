@@ -27,11 +27,15 @@
 //! - [`AgentWriter::send`] queues a record whole or refuses it before a byte is sent.
 //! - [`Agent::close`] follows a [`ClosePolicy`] and gives a [`CloseReport`].
 //! - [`Engine::shutdown`] closes all agents at once.
+//! - [`session`] is requests and responses over an agent: Claude Code ([`AgentCommand::claude`]
+//!   begins its options) and JSON-RPC.
 //! - [`Warm`] keeps spare agents of one command ready.
+//! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
 //! # Promises
 //!
-//! Every async call has a blocking twin and needs no runtime of any kind. All futures are
+//! Every async call of an engine and its agents has a blocking twin and needs no runtime of any
+//! kind; so do the futures of sessions, whose only twin is `close_blocking`. All futures are
 //! cancel-safe. A close runs in the engine: dropping its future or the handle does not stop it,
 //! and an agent whose handles are all dropped is aborted. One bad record is one event, never the
 //! end of the stream. Every buffer has a limit ([`Limits`]); every [`Error`] says what failed, on
@@ -139,12 +143,18 @@ pub mod _docs {
     #[doc = include_str!("../docs/fake.md")]
     pub mod fake {}
 
+    #[doc = "[claude.md]: crate::_docs::claude\n\n"]
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
 
-    #[doc = "[close.md]: crate::_docs::close\n[scale.md]: crate::_docs::scale\n\n"]
+    #[doc = "[close.md]: crate::_docs::close\n[scale.md]: crate::_docs::scale\n"]
+    #[cfg_attr(feature = "tokio-uring", doc = "[local.md]: crate::_docs::local\n\n")]
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
+
+    #[doc = "[operating.md]: crate::_docs::operating\n[benchmarks.md]: crate::_docs::benchmarks\n\n"]
+    #[doc = include_str!("../docs/latency-ci.md")]
+    pub mod latency_ci {}
 
     #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]
     #[doc = include_str!("../docs/claude.md")]

@@ -133,7 +133,7 @@ fn features(engine: &Engine) -> Vec<Feature> {
         Feature {
             name: "minimum wait (Linux 6.12)",
             present: found.min_wait,
-            without_it: "no coalescing window: more wake-ups at many slow agents",
+            without_it: "EngineBuilder::coalesce takes two calls a window, not one",
         },
         Feature {
             name: "wait that is not counted as iowait (Linux 6.15)",

@@ -28,7 +28,7 @@ impl EngineBuilder {
     }
 
     /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
-    /// 1, which carries about 100 000 records a second; 1 to 256.
+    /// 1; 1 to 256. docs/benchmarks.md and docs/scale.md say what one of them carries.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, THREADS_MAX);
@@ -90,7 +90,8 @@ impl EngineBuilder {
     /// [`BackendDenied`](crate::ErrorKind::BackendDenied) or
     /// [`BackendUnsupported`](crate::ErrorKind::BackendUnsupported) where io_uring is not to be
     /// had, [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where memory, descriptors or
-    /// threads ran out. The message names the likely cause and the remedy.
+    /// threads ran out, or do not suffice for [`max_agents`](Self::max_agents). The message names
+    /// the likely cause and the remedy.
     pub fn build(self) -> Result<Engine> {
         Engine::start(&self)
     }

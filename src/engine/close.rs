@@ -37,7 +37,8 @@ macro_rules! closing {
                 self.close_with(ClosePolicy::abort()).await
             }
 
-            /// Closes with deadlines of one's own. Cancel-safe as [`close`](Self::close).
+            /// Closes with limits of one's own, or, where a close is under way, waits for that one:
+            /// only an abort hurries it. Cancel-safe as [`close`](Self::close).
             pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
                 transport::close(&*self.$($control)+, policy).await
             }

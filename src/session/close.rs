@@ -13,24 +13,29 @@ impl Session {
     /// [`Limits::drain_max`](crate::Limits::drain_max), whether anybody read before or not.
     ///
     /// While a turn is open, a Claude session sends its `interrupt` first; the report's stages say
-    /// so. Bounded and cancel-safe as [`Agent::close`](crate::Agent::close).
+    /// so. Bounded by [`worst_case`](ClosePolicy::worst_case) and cancel-safe as
+    /// [`Agent::close`](crate::Agent::close): begun at the first poll, and then not stopped by
+    /// dropping it. Of an agent that is gone, the report is there at once.
     pub async fn close(&self) -> CloseReport {
         self.close_with(ClosePolicy::graceful()).await
     }
 
-    /// Cuts the pipes at once, kills after a short grace. Otherwise as [`close`](Self::close).
+    /// Cuts the pipes at once, kills after a short grace; hurries a close that is under way.
+    /// Otherwise as [`close`](Self::close).
     pub async fn abort(&self) -> CloseReport {
         self.close_with(ClosePolicy::abort()).await
     }
 
-    /// Closes with deadlines of one's own. Otherwise as [`close`](Self::close).
+    /// Closes with limits of one's own; a close that is under way keeps its own. Otherwise as
+    /// [`close`](Self::close).
     pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
         let core = self.core();
         core.end(core.error(ErrorKind::Closed, "the session was closed"));
         core.writer.close_with(policy).await
     }
 
-    /// [`close`](Self::close) for callers without a runtime. Blocks the thread.
+    /// [`close`](Self::close) for callers without a runtime. Blocks the thread, as long at the most
+    /// as that takes.
     pub fn close_blocking(&self) -> CloseReport {
         pollster::block_on(self.close())
     }
@@ -41,7 +46,7 @@ impl Session {
         self.core().writer.closed().await
     }
 
-    /// The report, once the agent is closed or has ended by itself.
+    /// The report, once the agent is closed or has ended by itself; `None` before. Does not wait.
     #[must_use]
     pub fn close_report(&self) -> Option<CloseReport> {
         self.core().writer.close_report()

@@ -151,12 +151,14 @@ impl Session {
     }
 
     /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
+    /// All that wait are woken by the next event, and one of them gets it.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         self.core().poll_next(context)
     }
 
-    /// The next record: a message or a notification; other events are passed over. `None` at the
-    /// end, which [`why_ended`](Self::why_ended) explains. Cancel-safe.
+    /// The next record: a message or a notification; other events are passed over. It has no
+    /// deadline; `None` at the end, which [`why_ended`](Self::why_ended) explains. Cancel-safe as
+    /// [`next`](Self::next).
     pub async fn next_record(&self) -> Option<Record> {
         while let Some(event) = self.next().await {
             if let Event::Record(record) = event {
@@ -166,8 +168,9 @@ impl Session {
         None
     }
 
-    /// Ends the agent's input. See [`AgentWriter::end_input`]. Reading goes on, and so do
-    /// requests that were sent before.
+    /// Ends the agent's input. See [`AgentWriter::end_input`]. Does not wait; of an agent that is
+    /// gone, nothing is ended. Reading goes on, and so do requests that were sent before; later
+    /// ones fail at once with [`InputEnded`](ErrorKind::InputEnded).
     pub fn end_input(&self) {
         self.writer().end_input();
     }

@@ -36,7 +36,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults.
+    /// The defaults: 60 s for a request, 1024 of ours and 256 of the agent's open, 32 handlers at once,
+    /// 8 MiB unread.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

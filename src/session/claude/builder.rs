@@ -59,7 +59,7 @@ fn not_found(error: Error) -> Error {
 }
 
 impl Builder {
-    /// What the session may hold, its deadline, and where its tasks run.
+    /// What the session may hold, its deadline, and where its tasks run. Default [`Settings::new`].
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -87,7 +87,8 @@ impl Builder {
     }
 
     /// Registers a hook: `event` is `PreToolUse`, `Stop`, ...; `matcher` says for which tools;
-    /// the CLI gives it up after `timeout`. What the hook returns is sent as it serializes: a
+    /// the CLI gives it up after `timeout`, or after a time of its own where that is `None`. What the
+    /// hook returns is sent as it serializes: a
     /// [`HookOutput`](super::HookOutput), or JSON of one's own.
     #[must_use]
     pub fn hook<F, R, T>(
@@ -106,8 +107,9 @@ impl Builder {
         self
     }
 
-    /// An MCP server in this process. It is given each message for that name and returns the
-    /// result; a [`Failure`] becomes an error of JSON-RPC (-32603 unless it has a code).
+    /// An MCP server in this process; the last one of a name counts. It is given each message for
+    /// that name and returns the result; a [`Failure`] becomes an error of JSON-RPC
+    /// (-32603 unless it has a code).
     #[must_use]
     pub fn mcp_server<F, R, T>(mut self, name: &str, server: F) -> Self
     where
@@ -119,7 +121,8 @@ impl Builder {
         self
     }
 
-    /// Answers control requests of another subtype, one to come for instance.
+    /// Answers control requests of another subtype, one to come for instance. The last handler of
+    /// a subtype counts; hooks and servers keep theirs.
     #[must_use]
     pub fn handle<F, R, T>(mut self, subtype: &str, handler: F) -> Self
     where
@@ -200,6 +203,7 @@ impl Builder {
     }
 
     /// Begins on an agent that runs, and sends nothing: [`Session::initialize`] is the next step.
+    /// Does not wait. Where the agent is gone, the first request says so.
     ///
     /// # Errors
     /// [`InvalidRecord`](crate::ErrorKind::InvalidRecord) for an option that has no JSON,

@@ -44,7 +44,8 @@ impl Session {
     /// The handshake: hooks and options of the builder go to the agent, which has
     /// [`Builder::initialize_deadline`] for its answer. [`Builder::start`] does it.
     ///
-    /// Cancel-safety and errors: as [`session::Session::request`](Base::request).
+    /// Cancel-safety, and what happens when the agent dies: as
+    /// [`session::Session::request`](Base::request).
     ///
     /// # Errors
     /// As there.
@@ -66,7 +67,8 @@ impl Session {
     ///
     /// The first to ask runs `claude -v` in the same environment, for 2 s at the most; it takes no
     /// place of [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents). The answer is kept
-    /// for the process as long as the file has the same time and size. Cancel-safe.
+    /// for the process as long as the file has the same time and size. It is asked as a process of
+    /// its own, so it is answered after the session's agent died, too. Cancel-safe.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout), [`InvalidRecord`](ErrorKind::InvalidRecord) where the CLI
@@ -100,6 +102,9 @@ impl Session {
     /// the input as [`end_input_when_done`](Self::end_input_when_done) does: at once if nothing
     /// was sent, else with the turn. A source that fails gives `None`, so that the turn under way
     /// completes. Returns the number of messages.
+    ///
+    /// It has no deadline: it waits for `next`, also when the agent dies meanwhile, and then as
+    /// [`send`](Self::send) does.
     ///
     /// Cancel-safe: dropping it sends nothing more and leaves the input open.
     ///
@@ -158,6 +163,7 @@ impl Session {
     }
 
     /// A control request of any subtype; `body` has its other keys, `()` if there are none.
+    /// Deadline, cancel-safety, the agent's death: as [`session::Session::request`](Base::request).
     ///
     /// # Errors
     /// As [`session::Session::request`](Base::request), and
@@ -167,7 +173,7 @@ impl Session {
     }
 
     /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
-    /// lives.
+    /// lives. Otherwise as that.
     ///
     /// # Errors
     /// As `request`.

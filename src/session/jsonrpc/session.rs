@@ -58,7 +58,7 @@ impl Session {
     }
 
     /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
-    /// lives.
+    /// lives. Otherwise as that.
     ///
     /// # Errors
     /// As `request`.
@@ -71,11 +71,12 @@ impl Session {
         self.base.request_within(method, params, deadline).await
     }
 
-    /// Tells the agent. Resolves once the record is queued; see
-    /// [`AgentWriter::send`](crate::AgentWriter::send) for errors and cancel-safety.
+    /// Tells the agent. Resolves once the record is queued. It has no deadline: it waits while the
+    /// outbox is full, and fails at once when the agent goes. Cancel-safe: queued whole or not at
+    /// all.
     ///
     /// # Errors
-    /// As there.
+    /// As [`AgentWriter::send`](crate::AgentWriter::send).
     pub async fn notify(&self, method: &str, params: impl Serialize) -> Result<()> {
         let params = Record::from_json(&params)?;
         self.base.send(call(None, method, params.as_bytes())).await
@@ -93,7 +94,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// What the session may hold, its deadline, and where its tasks run.
+    /// What the session may hold, its deadline, and where its tasks run. Default [`Settings::new`].
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -110,7 +111,7 @@ impl Builder {
     /// Answers the agent's requests of one method. The handler runs in a task of its own, which
     /// is dropped, without an answer, when the agent withdraws the request or the session ends; it
     /// has no deadline here.
-    /// A [`Failure`] is answered as an error, and so is a panic.
+    /// A [`Failure`] is answered as an error, and so is a panic. The last handler of a method counts.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handler: F) -> Self
     where
@@ -135,9 +136,11 @@ impl Builder {
         self
     }
 
-    /// Spawns the agent and begins. Nothing is sent: the handshake is the protocol's.
+    /// Spawns the agent and begins. Nothing is sent: the handshake is the protocol's. It has no
+    /// deadline: it waits for the exec and no longer. An agent that dies later fails the requests.
     ///
-    /// Cancel-safe, and nothing is left of an agent that could not be started.
+    /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails, or
+    /// its future is dropped, the agent is aborted.
     ///
     /// # Errors
     /// As [`Engine::spawn`], and [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where the
@@ -147,6 +150,7 @@ impl Builder {
     }
 
     /// Begins on an agent that runs, and sends nothing. What was read from it before is not seen here.
+    /// Does not wait. Where the agent is gone, the first request says so.
     ///
     /// # Errors
     /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where the session thread cannot be
