@@ -27,8 +27,8 @@ impl CloseMode {
 
 /// How long each stage of a close may take. All settable per close; the longest is one hour.
 ///
-/// For [`Agent::close_with`](crate::Agent::close_with) and its likes, and for the closes nobody asks
-/// for by name: [`AgentCommand::close_policy`](crate::AgentCommand::close_policy).
+/// Of an agent: [`AgentCommand::close_policy`](crate::AgentCommand::close_policy). Of one close:
+/// [`Agent::close_with`](crate::Agent::close_with) and its likes.
 ///
 /// The worst case of a close is the sum of its stages ([`worst_case`](Self::worst_case)),
 /// whatever the agent does.

@@ -145,10 +145,12 @@ impl AgentCommand {
         self
     }
 
-    /// The policy of the closes that nobody names one for: an agent that ends by itself or closes
-    /// its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the spares of
-    /// [`Warm`](crate::Warm). Default [`ClosePolicy::graceful`]. `close()`, `abort()` and the drop of
-    /// the last handle do not look at it and have the default limits; `close_with` has its own.
+    /// How long the stages of this agent's closes may take. Default [`ClosePolicy::graceful`].
+    ///
+    /// `close()`, `abort()` and the drop of the last handle have their own mode and these limits;
+    /// `close_with` has its own. Mode and limits hold where nobody asks for the close: an agent that
+    /// ends by itself or closes its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the
+    /// spares of [`Warm`](crate::Warm).
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
         self.close = policy;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::close_policy::ClosePolicy;
+use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::{CloseReason, CloseReport, ShutdownReport};
-use crate::transport;
+use crate::transport::{self, CloseLimits};
 use crate::wakers::Place;
 
 use super::agent::Agent;
@@ -17,9 +17,9 @@ use super::writer::AgentWriter;
 macro_rules! closing {
     ($handle:ty, $($control:tt)+) => {
         impl $handle {
-            /// Closes the agent gracefully with [`ClosePolicy::graceful`]: flush, end the input,
-            /// keep reading, and only then use force. Bounded by
-            /// [`worst_case`](ClosePolicy::worst_case), whatever the agent does.
+            /// Closes the agent gracefully: flush, end the input, keep reading, and only then use
+            /// force. With the limits of [`AgentCommand::close_policy`](crate::AgentCommand::close_policy)
+            /// and bounded by their [`worst_case`](ClosePolicy::worst_case), whatever the agent does.
             ///
             /// What the agent still said can be read afterwards, up to
             /// [`Limits::drain_max`](crate::Limits::drain_max). Not promised: that the agent
@@ -28,19 +28,19 @@ macro_rules! closing {
             /// Cancel-safe: the close runs in the engine; dropping the future or the handle does
             /// not stop it. Everybody who closes an agent gets the same report, also later.
             pub async fn close(&self) -> CloseReport {
-                self.close_with(ClosePolicy::graceful()).await
+                transport::close(&*self.$($control)+, CloseLimits::Own(CloseMode::Graceful)).await
             }
 
             /// Cuts the pipes at once, kills after a short grace. Hurries a graceful close that
             /// is under way. Cancel-safe as [`close`](Self::close).
             pub async fn abort(&self) -> CloseReport {
-                self.close_with(ClosePolicy::abort()).await
+                transport::close(&*self.$($control)+, CloseLimits::Own(CloseMode::Abort)).await
             }
 
             /// Closes with limits of one's own, or, where a close is under way, waits for that one:
             /// only an abort hurries it. Cancel-safe as [`close`](Self::close).
             pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
-                transport::close(&*self.$($control)+, policy).await
+                transport::close(&*self.$($control)+, CloseLimits::Given(policy)).await
             }
 
             /// [`close`](Self::close) for callers without a runtime. Blocks the thread.

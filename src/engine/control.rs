@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
 use crate::process::Program;
-use crate::transport::{Line, Request, Shared, abandon};
+use crate::transport::{CloseLimits, Line, Request, Shared, abandon};
 
 use super::handle::Inner;
 use super::mailbox::{Command, Mailbox};
@@ -57,7 +57,7 @@ impl Control {
     /// Closes it without a handle: the last one dropped neither aborts nor counts.
     pub(super) fn close_unattended(&self, policy: ClosePolicy) {
         self.let_go();
-        self.request(Request::Close(policy, CloseReason::Requested));
+        self.request(Request::Close(CloseLimits::Given(policy), CloseReason::Requested));
     }
 
     /// Its close is under way, and nobody will ask how it went.

@@ -5,14 +5,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board::Board;
-use crate::close_policy::{CloseMode, ClosePolicy};
+use crate::close_policy::CloseMode;
 use crate::close_report::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::latch::Latch;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
-use crate::transport::{Core, Request};
+use crate::transport::{CloseLimits, Core, Request};
 
 use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
 
@@ -212,7 +212,8 @@ impl Loop<'_> {
                 self.core.adopt(spawned, &command, shared, now);
                 if self.ending.is_some() {
                     // It was on its way when the engine was stopped.
-                    let request = Request::Close(ClosePolicy::abort(), CloseReason::Shutdown);
+                    let limits = CloseLimits::Own(CloseMode::Abort);
+                    let request = Request::Close(limits, CloseReason::Shutdown);
                     self.core.request(shared, request, now);
                 }
             }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::close_policy::ClosePolicy;
+use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::{CloseReport, ShutdownReport};
-use crate::transport;
+use crate::transport::{self, CloseLimits};
 
 use super::agent::LocalAgent;
 use super::engine::LocalEngine;
@@ -19,19 +19,19 @@ macro_rules! closing {
             /// Cancel-safe: the driver carries it out; dropping the future or the handle does not
             /// stop it. Everybody who closes an agent gets the same report, also later.
             pub async fn close(&self) -> CloseReport {
-                self.close_with(ClosePolicy::graceful()).await
+                transport::close(&*self.$($control)+, CloseLimits::Own(CloseMode::Graceful)).await
             }
 
             /// Cuts the pipes at once, kills after a short grace. Hurries a graceful close that
             /// is under way. Cancel-safe as [`close`](Self::close).
             pub async fn abort(&self) -> CloseReport {
-                self.close_with(ClosePolicy::abort()).await
+                transport::close(&*self.$($control)+, CloseLimits::Own(CloseMode::Abort)).await
             }
 
             /// Closes with limits of one's own, or, where a close is under way, waits for that one:
             /// only an abort hurries it. Cancel-safe as [`close`](Self::close).
             pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
-                transport::close(&*self.$($control)+, policy).await
+                transport::close(&*self.$($control)+, CloseLimits::Given(policy)).await
             }
 
             /// Waits until the agent is closed or has ended by itself, without asking for it.

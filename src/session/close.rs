@@ -17,21 +17,28 @@ impl Session {
     /// [`Agent::close`](crate::Agent::close): begun at the first poll, and then not stopped by
     /// dropping it. Of an agent that is gone, the report is there at once.
     pub async fn close(&self) -> CloseReport {
-        self.close_with(ClosePolicy::graceful()).await
+        self.end();
+        self.core().writer.close().await
     }
 
     /// Cuts the pipes at once, kills after a short grace; hurries a close that is under way.
     /// Otherwise as [`close`](Self::close).
     pub async fn abort(&self) -> CloseReport {
-        self.close_with(ClosePolicy::abort()).await
+        self.end();
+        self.core().writer.abort().await
     }
 
     /// Closes with limits of one's own; a close that is under way keeps its own. Otherwise as
     /// [`close`](Self::close).
     pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
+        self.end();
+        self.core().writer.close_with(policy).await
+    }
+
+    /// Nothing is asked or answered from now on.
+    fn end(&self) {
         let core = self.core();
         core.end(core.error(ErrorKind::Closed, "the session was closed"));
-        core.writer.close_with(policy).await
     }
 
     /// [`close`](Self::close) for callers without a runtime. Blocks the thread, as long at the most

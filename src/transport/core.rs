@@ -37,7 +37,24 @@ pub(crate) enum Request {
     /// The turn that was open is over.
     TurnEnded,
     /// Close it.
-    Close(ClosePolicy, CloseReason),
+    Close(CloseLimits, CloseReason),
+}
+
+/// How long the stages of a close may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CloseLimits {
+    /// As the agent's command says, in this mode.
+    Own(CloseMode),
+    Given(ClosePolicy),
+}
+
+impl CloseLimits {
+    fn policy(self, own: ClosePolicy) -> ClosePolicy {
+        match self {
+            Self::Own(mode) => ClosePolicy { mode, ..own },
+            Self::Given(policy) => policy,
+        }
+    }
 }
 
 impl Request {
@@ -156,7 +173,9 @@ impl Core {
             Request::Resume => agent.resume(&mut *self.io, now),
             Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
             Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
-            Request::Close(policy, reason) => agent.begin_close(policy, reason, now),
+            Request::Close(limits, reason) => {
+                agent.begin_close(limits.policy(agent.policy), reason, now);
+            }
         }
     }
 

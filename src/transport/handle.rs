@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::close_policy::ClosePolicy;
+use crate::close_policy::CloseMode;
 use crate::close_report::{CloseReason, CloseReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::frame::encode;
 use crate::wakers::Place;
 
-use super::core::Request;
+use super::core::{CloseLimits, Request};
 use super::shared::{Offer, Shared};
 
 /// The way from an agent's handles to whoever drives it.
@@ -145,8 +145,8 @@ pub(crate) fn drop_reader<L: Line>(line: &L) {
 }
 
 /// The driver carries the close out from here on, whatever becomes of the caller.
-pub(crate) async fn close<L: Line>(line: &L, policy: ClosePolicy) -> CloseReport {
-    line.request(Request::Close(policy, CloseReason::Requested));
+pub(crate) async fn close<L: Line>(line: &L, limits: CloseLimits) -> CloseReport {
+    line.request(Request::Close(limits, CloseReason::Requested));
     line.shared().outcome.wait().await
 }
 
@@ -158,6 +158,6 @@ pub(crate) fn abandon<L: Line>(line: &L) -> bool {
     }
     let agent = shared.label.as_str();
     tracing::warn!(agent, "dropped without a close; it is aborted");
-    line.request(Request::Close(ClosePolicy::abort(), CloseReason::Dropped));
+    line.request(Request::Close(CloseLimits::Own(CloseMode::Abort), CloseReason::Dropped));
     true
 }

@@ -33,7 +33,7 @@ mod write_queue;
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
 pub(crate) use connect::label;
-pub(crate) use core::{Core, Request};
+pub(crate) use core::{CloseLimits, Core, Request};
 pub(crate) use handle::{
     Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,
 };

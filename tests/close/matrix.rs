@@ -220,6 +220,43 @@ fn a_grandchild_holding_stdout_is_waited_for_shortly_and_swept() {
     }
 }
 
+/// The story: an operator tells the engine in the command to leave what an agent started alone, and
+/// to be quick. `close()`, `abort()` and a dropped handle all had limits of their own.
+#[test]
+fn closes_have_the_limits_of_the_command_unless_they_name_some() {
+    let engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    for way in ["close", "abort", "drop"] {
+        let file = dir.path().join(way);
+        let path = file.to_str().expect("text");
+        let flags = ["--grandchild-holds-stdout", "300s", "--ignore-eof", "--print-pids", path];
+        let command = fake(&flags).close_policy(quick().sweep_group(false));
+        let mut agent = engine.spawn_blocking(command).expect("it starts");
+        agent.send_blocking("{}").expect("accepted");
+        agent.next_record_blocking().expect("it is up");
+        let pids: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&file).expect("written")).expect("JSON");
+        let grandchild = i32::try_from(pids["grandchild"].as_u64().expect("a pid")).expect("a pid");
+        let pid = agent.pid();
+        match way {
+            "close" => {
+                let report = agent.close_blocking();
+                assert_eq!(report.stage(), CloseStage::Terminate, "{report:?}");
+                let drain = report.stages().iter().find(|(stage, _)| *stage == CloseStage::Drain);
+                // The default is 2 s.
+                let drain = drain.expect("it drained").1;
+                assert!(drain < Duration::from_secs(1), "{report:?}");
+            }
+            "abort" => assert_eq!(agent.abort_blocking().killed_extra(), 0),
+            _ => drop(agent),
+        }
+        assert_gone(pid);
+        let grandchild = rustix::process::Pid::from_raw(grandchild).expect("a pid");
+        // It is left alone, and there to be killed.
+        rustix::process::kill_process(grandchild, rustix::process::Signal::KILL).expect(way);
+    }
+}
+
 #[test]
 fn an_agent_that_closes_stdout_and_lives_on_is_closed() {
     let engine = engine();
