@@ -22,6 +22,7 @@ use super::router::{Action, Job, Pending, Router};
 use super::serve::{Handlers, Token, serve};
 use super::settings::{Settings, Task};
 use super::stats::SessionStats;
+use super::unread::Readers;
 
 /// Where the outcome of a request arrives.
 pub(super) type Slot = Arc<Latch<Result<Record>>>;
@@ -55,7 +56,8 @@ pub(super) struct State {
     pub(super) inbox: VecDeque<Event>,
     /// Weight of the inbox.
     pub(super) unread: usize,
-    pub(super) readers: Vec<Waker>,
+    /// Who waits for an event.
+    pub(super) readers: Readers,
     /// No event will come any more.
     pub(super) ended: bool,
     /// Why no request is taken any more.
@@ -88,7 +90,7 @@ impl Core {
             router: Router::new(settings.router),
             inbox: VecDeque::new(),
             unread: 0,
-            readers: Vec::new(),
+            readers: Readers::default(),
             ended: false,
             over: None,
             closing: false,

@@ -1,7 +1,5 @@
 //! Floor 4. The end of a session, whoever brings it about: all that is open fails at once.
 
-use std::task::Waker;
-
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::record::Record;
@@ -46,10 +44,10 @@ impl Core {
             state.over = Some(why.clone());
             state.ended = true;
             state.inbox.extend(last);
-            std::mem::take(&mut state.readers)
+            state.readers.take()
         };
         self.end(why);
-        readers.into_iter().for_each(Waker::wake);
+        readers.wake();
     }
 
     /// The last handle is gone.

@@ -147,13 +147,14 @@ impl Session {
     ///
     /// Cancel-safe: an event is either returned or still there.
     pub async fn next(&self) -> Option<Event> {
-        poll_fn(|context| self.poll_next(context)).await
+        self.core().next().await
     }
 
     /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
-    /// All that wait are woken by the next event, and one of them gets it.
+    /// All that wait are woken by the next event, and one of them gets it. Their wakers are kept until
+    /// then; those of [`next`](Self::next) go with its future.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.core().poll_next(context)
+        self.core().poll_next(None, context)
     }
 
     /// The next record: a message or a notification; other events are passed over. It has no

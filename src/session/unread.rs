@@ -2,17 +2,82 @@
 //! readers, and records for an agent that does not read.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::wakers::{Place, Wakers, wake_all};
 
 use super::core::{Core, Slot, State, wake};
 use super::router::Pending;
 
 /// Records of ours that wait for room in the outbox, at most, before the session stops reading.
 const POSTED_MAX: usize = 1024;
+
+/// Who waits for an event: futures that leave no trace, and polls by hand that cannot say that they
+/// gave up.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    futures: Wakers,
+    polls: Vec<Waker>,
+}
+
+/// To be woken once no lock is held.
+pub(super) struct Waiting(Slab<Waker>, Vec<Waker>);
+
+impl Readers {
+    fn remember(&mut self, place: Option<&mut Place>, waker: &Waker) {
+        match place {
+            Some(place) => self.futures.remember(place, waker),
+            None if self.polls.iter().any(|known| known.will_wake(waker)) => {}
+            None => self.polls.push(waker.clone()),
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Waiting {
+        Waiting(self.futures.take(), std::mem::take(&mut self.polls))
+    }
+}
+
+impl Waiting {
+    pub(super) fn wake(self) {
+        wake_all(self.0);
+        self.1.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// One wait for an event.
+pub(super) struct Next<'a> {
+    core: &'a Core,
+    place: Place,
+}
+
+impl Core {
+    pub(super) fn next(&self) -> Next<'_> {
+        Next { core: self, place: Place::default() }
+    }
+}
+
+impl Future for Next<'_> {
+    type Output = Option<Event>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { core, place } = &mut *self;
+        core.poll_next(Some(place), context)
+    }
+}
+
+/// A task that timed out and went away is not held until the agent says something.
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        let waker = self.core.lock().readers.futures.forget(&mut self.place);
+        drop(waker);
+    }
+}
 
 impl Core {
     pub(super) fn on_data(self: &Arc<Self>, event: Event) {
@@ -27,13 +92,18 @@ impl Core {
             }
             state.unread += event.weight();
             state.inbox.push_back(event);
-            (std::mem::take(&mut state.readers), self.stall(&mut state))
+            (state.readers.take(), self.stall(&mut state))
         };
-        readers.into_iter().for_each(Waker::wake);
+        readers.wake();
         self.fail(stalled, true);
     }
 
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+    /// The next event. Without a place the waker is kept until there is one.
+    pub(super) fn poll_next(
+        &self,
+        place: Option<&mut Place>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Event>> {
         let mut state = self.lock();
         if let Some(event) = state.inbox.pop_front() {
             state.unread = state.unread.saturating_sub(event.weight());
@@ -45,9 +115,7 @@ impl Core {
         if state.ended {
             return Poll::Ready(None);
         }
-        if !state.readers.iter().any(|known| known.will_wake(context.waker())) {
-            state.readers.push(context.waker().clone());
-        }
+        state.readers.remember(place, context.waker());
         Poll::Pending
     }
 

@@ -1,8 +1,8 @@
 //! Weaknesses 10, 13, 16 and 23 of the reference, where tests/session/ends.rs and lanes.rs do not
 //! show already that they are not here.
 
-use std::sync::mpsc;
-use std::task::{Context, Waker};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use agentpipe::session::claude::{HookOutput, Permission, Session};
@@ -156,6 +156,30 @@ fn a_waiter_that_is_cancelled_leaves_nothing_in_the_tables() {
         let stats = session.as_session().session_stats();
         assert_eq!((stats.pending, stats.unknown), (0, 0), "{stats:?}");
         assert!(stats.late <= REQUESTS as u64, "{stats:?}");
+        assert_played(&session.close().await);
+    });
+}
+
+#[test]
+fn a_reader_that_gives_up_is_not_held_until_the_agent_says_something() {
+    // The story: each tick looks for a message with a timeout, in a task of its own. The agent was
+    // quiet all night, and in the morning a hundred thousand finished tasks were still in memory.
+    struct Task;
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let steps = [HANDSHAKE, r#"{"expect":{"type":"user"}}"#, RESULT];
+    wait(async {
+        let session = Session::builder().start(&engine(), dialogue(&steps)).await.expect("starts");
+        let task = Arc::new(Task);
+        for _ in 0..100 {
+            let waker = Waker::from(Arc::clone(&task));
+            let mut next = std::pin::pin!(session.next());
+            assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&task), 1, "wakers of readers that are gone");
+        session.send("over").await.expect("sent");
+        assert!(session.read_turn(|_| ()).await.is_some());
         assert_played(&session.close().await);
     });
 }
