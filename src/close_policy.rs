@@ -116,7 +116,7 @@ impl ClosePolicy {
         /// the pipe. Default 5 ms; zero waits for no silence.
         ///
         /// What `/proc` shows of the agent changes the wait. At rest (one thread, no children,
-        /// asleep): 250 us are enough. At work (a thread runs, or is in an uninterruptible sleep):
+        /// asleep): 100 us are enough. At work (a thread runs, or is in an uninterruptible sleep):
         /// 20 times this, 100 ms. Several threads that all sleep: this. Where it cannot be told:
         /// this, and four times this where a backlog was seen. docs/close.md has the tests.
         settle

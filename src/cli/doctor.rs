@@ -160,13 +160,7 @@ fn limits() -> Vec<Limit> {
         Limit {
             name: "RLIMIT_NOFILE",
             value: nofile,
-            means: match nofile {
-                Some(limit) => format!(
-                    "4 descriptors an agent: at most about {} agents in this process",
-                    limit.saturating_sub(16) / 4
-                ),
-                None => "no limit on agents from here".to_owned(),
-            },
+            means: "descriptors of this process: 4 an agent".to_owned(),
         },
         Limit {
             name: "RLIMIT_NPROC",

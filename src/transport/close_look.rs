@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::process::{Rest, rest};
+use crate::process::rest;
 
 use super::close_plan::CloseEvent;
 use super::state::Transport;
 
 impl Transport {
-    /// Left to the end of the turn, which has only so many looks.
+    /// Left to the end of the turn, which has only so much time for looks.
     pub(super) fn close_look(&mut self) {
         if let Some(closing) = &mut self.close {
             closing.wants_look = true;
@@ -20,8 +20,7 @@ impl Transport {
         self.close.as_mut().is_some_and(|closing| std::mem::take(&mut closing.wants_look))
     }
 
-    pub(super) fn look(&mut self, has_time: bool, now: Instant) {
-        let rest = if has_time { rest(self.shared.pid) } else { Rest::Unknown };
-        self.plan_event(CloseEvent::Seen(rest), now);
+    pub(super) fn look(&mut self, budget: &mut usize, now: Instant) {
+        self.plan_event(CloseEvent::Seen(rest(self.shared.pid, budget)), now);
     }
 }

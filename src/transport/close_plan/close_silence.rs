@@ -20,8 +20,8 @@ const BACKLOG_SETTLE: u32 = 4;
 const AT_WORK_SETTLE: u32 = 20;
 
 /// After so much silence an agent is looked at: who has something to write and finds room for it
-/// does not sleep.
-const LOOK_AFTER: Duration = Duration::from_micros(250);
+/// does not sleep. One at work is looked at again after twice the silence, and so on.
+const LOOK_AFTER: Duration = Duration::from_micros(100);
 
 impl ClosePlan {
     /// Bytes came while the output was to fall silent.
@@ -59,7 +59,9 @@ impl ClosePlan {
         if now >= enough {
             self.end_input(now);
         } else if rest == Rest::AtWork {
-            self.deadline = Some((now + settle).min(enough));
+            let silent = now.saturating_duration_since(self.known.last_output);
+            let again = silent.max(LOOK_AFTER).min(settle);
+            self.deadline = Some((now + again).min(enough));
         } else {
             self.deadline = Some(enough);
         }

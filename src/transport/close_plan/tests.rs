@@ -243,12 +243,12 @@ fn silence(backlog: bool, rest: Rest) -> Duration {
 }
 
 /// An agent of one thread that sleeps after all was read has nothing queued: who could write
-/// would run. 250 us of silence are enough then, where 20 ms were.
+/// would run. 100 us of silence are enough then, where 20 ms were.
 #[test]
 fn an_agent_seen_at_rest_is_not_kept_waiting_for_silence() {
     let us = Duration::from_micros;
     for backlog in [false, true] {
-        assert_eq!(silence(backlog, Rest::One), us(250));
+        assert_eq!(silence(backlog, Rest::One), us(100));
         assert_eq!(silence(backlog, Rest::Threads), us(5000));
     }
     assert_eq!(silence(false, Rest::Unknown), us(5000));
@@ -264,6 +264,14 @@ fn an_agent_that_is_at_work_is_not_taken_for_silent() {
     let now = Instant::now();
     let plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
     assert_eq!(plan.stage(), CloseStage::Drain);
+    // First soon, then after twice the silence each time.
+    let us = |count| now + Duration::from_micros(count);
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), us(0));
+    for moment in [100, 200, 400, 800] {
+        assert_eq!(plan.deadline(), Some(us(moment)));
+        plan.handle(CloseEvent::Tick, us(moment));
+        plan.handle(CloseEvent::Seen(Rest::AtWork), us(moment));
+    }
     // And one that falls asleep has said what it had to say.
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 50));
     assert!(plan.take_actions().contains(&CloseAction::Look));
