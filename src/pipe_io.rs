@@ -101,6 +101,10 @@ pub(crate) trait PipeIo {
     /// Writes `buf[from..]`. At most one write per end may be pending.
     fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused>;
 
+    /// Bytes of this end are on their way here: in its pipe, or collected and not shown yet. May say
+    /// so of an end without any where other completions are on their way.
+    fn has_unread(&mut self, end: EndId) -> bool;
+
     /// Reports once, as [`Completion::Ready`], when the descriptor is readable; for one of
     /// [`Role::Cgroup`], when it has POLLPRI.
     fn watch(&mut self, end: EndId);

@@ -38,6 +38,14 @@ pub(super) struct End {
 }
 
 impl End {
+    /// The descriptor, unless its CLOSE is under way.
+    pub(super) fn pipe(&self) -> Option<&OwnedFd> {
+        match &self.hold {
+            Hold::Open(fd) => Some(fd),
+            Hold::Closing(_) => None,
+        }
+    }
+
     /// The number, unless the end is closing.
     pub(super) fn fd(&self) -> Option<RawFd> {
         match &self.hold {

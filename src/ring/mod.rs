@@ -95,6 +95,10 @@ impl PipeIo for Ring {
         self.pause_read(end);
     }
 
+    fn has_unread(&mut self, end: EndId) -> bool {
+        self.is_unread(end)
+    }
+
     fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused> {
         self.submit_write(end, buf, from)
     }

@@ -27,6 +27,14 @@ impl Ring {
         }
     }
 
+    /// A read that is armed takes bytes out of the pipe: then they are among the completions.
+    pub(super) fn is_unread(&mut self, id: EndId) -> bool {
+        let collected = !self.ready.is_empty() || !self.reaped.is_empty();
+        let pipe = self.ends.get(id).and_then(|end| end.pipe());
+        let in_pipe = pipe.map_or(0, |fd| rustix::io::ioctl_fionread(fd).unwrap_or(0));
+        collected || in_pipe > 0 || self.queue.has_completions()
+    }
+
     /// Arms the read if it is wanted and nothing stands against it.
     pub(super) fn arm_read(&mut self, id: EndId) {
         let Some(end) = self.ends.get_mut(id) else { return };

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use crate::pipe_io::PipeIo;
 use crate::process::rest;
 
 use super::close_plan::CloseEvent;
-use super::state::Transport;
+use super::state::{End, Transport};
 
 impl Transport {
     /// Left to the end of the turn, which has only so much time for looks.
@@ -20,7 +21,13 @@ impl Transport {
         self.close.as_mut().is_some_and(|closing| std::mem::take(&mut closing.wants_look))
     }
 
-    pub(super) fn look(&mut self, budget: &mut usize, now: Instant) {
-        self.plan_event(CloseEvent::Seen(rest(self.shared.pid, budget)), now);
+    /// Pipes after processes: who sleeps on a full pipe is not at rest, and a pipe that is empty now
+    /// was so when the agent slept, since nothing is read in between.
+    pub(super) fn look(&mut self, io: &mut dyn PipeIo, budget: &mut usize, now: Instant) {
+        let rest = rest(self.shared.pid, budget);
+        let outputs = [self.ends.stdout, self.ends.stderr];
+        let unread = outputs.into_iter().filter_map(End::open).any(|end| io.has_unread(end));
+        let seen = if unread { CloseEvent::Unread } else { CloseEvent::Seen(rest) };
+        self.plan_event(seen, now);
     }
 }

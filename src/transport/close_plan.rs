@@ -25,6 +25,8 @@ pub(crate) enum CloseEvent {
     Output,
     /// The answer to `Look`.
     Seen(Rest),
+    /// The other answer to `Look`: bytes are on their way here, so it is not silent.
+    Unread,
     /// Stdout and stderr are both at their end.
     OutputsEnded,
     /// The agent exited. It is not reaped.
@@ -48,7 +50,7 @@ pub(crate) enum CloseAction {
     ReadOn,
     /// Send the interrupt request of the session.
     Interrupt,
-    /// See whether the agent is at rest; answer with `Seen`.
+    /// See whether the agent is at rest; answer with `Seen` or `Unread`.
     Look,
     /// Cancel the pending write and close stdin, in one submission.
     EndInput,
@@ -196,6 +198,11 @@ impl ClosePlan {
             CloseEvent::Seen(rest) => {
                 if self.stage == CloseStage::EndInput {
                     self.seen(rest, now);
+                }
+            }
+            CloseEvent::Unread => {
+                if self.stage == CloseStage::EndInput {
+                    self.await_unread(now);
                 }
             }
             CloseEvent::OutputsEnded => {

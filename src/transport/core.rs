@@ -328,7 +328,7 @@ impl Core {
         for slot in touched {
             let Some(agent) = self.agents.get_mut(*slot) else { continue };
             if agent.takes_look() {
-                agent.look(&mut budget, now);
+                agent.look(&mut *self.io, &mut budget, now);
             }
         }
     }

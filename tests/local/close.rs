@@ -1,10 +1,11 @@
 //! The rows of the close matrix that matter most, on the caller's thread.
 
+use std::fs;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentpipe::{ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine};
 
@@ -42,6 +43,55 @@ fn a_full_stdout_that_nobody_reads_is_drained() {
         let report = agent.close_with(ClosePolicy::graceful().drain(HANG)).await;
         assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
         assert_eq!(report.stats().records_in, 2048, "{report}");
+        assert_sound(&report);
+    });
+}
+
+/// Nobody of that process runs.
+fn asleep(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
+    tasks.map(stat).all(|stat| stat.is_ok_and(|stat| stat.contains(") S ")))
+}
+
+#[test]
+fn a_thread_that_was_busy_does_not_take_a_full_pipe_for_silence() {
+    // The story: the close waits for the agent's output to fall silent. Meanwhile the thread does
+    // something else for 30 ms, or gets no processor, and the agent fills its pipe and sleeps. Its
+    // input was ended then, and a Node program dropped the megabytes that it had queued.
+    in_each(async |engine: LocalEngine| {
+        let flags = ["--like", "claude-node", "--backlog", "13m", "--backlog-at-start"];
+        let (mut reader, agent) = spawn(&engine, &flags).await.split();
+        until("the read is paused", || agent.stats().pauses > 0).await;
+        // Only silence may end the input.
+        let policy = ClosePolicy::graceful().settle_max(HANG).drain(HANG);
+        let mut closing = pin!(agent.close_with(policy));
+        assert!(poll_fn(|context| Poll::Ready(closing.as_mut().poll(context).is_pending())).await);
+        let mut read = agent.stats().bytes_in;
+        for _ in 0..20 {
+            let over = || agent.close_report().is_some();
+            until("more is read", || over() || agent.stats().bytes_in > read).await;
+            if over() {
+                break;
+            }
+            read = agent.stats().bytes_in;
+            // The thread is not given to the engine until the agent has slept for so long.
+            let mut slept = Instant::now();
+            while slept.elapsed() < Duration::from_millis(30) {
+                if !asleep(agent.pid()) {
+                    slept = Instant::now();
+                }
+            }
+        }
+        let report = closing.await;
+        assert_eq!(report.stats().truncated_tail_bytes, 0, "{report}");
+        let mut bytes = 0;
+        while let Some(event) = reader.next().await {
+            if let Event::Record(record) = event {
+                bytes += record.len() + 1;
+            }
+        }
+        assert!(bytes >= 13 << 20, "{bytes}: {report}");
         assert_sound(&report);
     });
 }

@@ -31,19 +31,24 @@ impl ClosePlan {
         self.await_silence(now);
     }
 
-    /// Silence that is long whatever the agent does ends the input; any other is looked into.
+    /// No silence ends the input unseen: whoever listens may not have run, and the pipe be full.
     pub(super) fn await_silence(&mut self, now: Instant) {
-        let most = self.silence_until(self.policy.settle * AT_WORK_SETTLE);
         let look_at = self.known.last_output + LOOK_AFTER.min(self.policy.settle);
-        if self.known.outputs_ended || now >= most {
+        let waits = !self.policy.settle.is_zero() && now < self.patience();
+        if self.known.outputs_ended || !waits {
             self.end_input(now);
         } else if now < look_at {
-            self.deadline = Some(look_at.min(most));
+            self.deadline = Some(look_at.min(self.patience()));
         } else {
             self.actions.push(CloseAction::Look);
             // The answer sets a nearer one.
-            self.deadline = Some(most);
+            self.deadline = Some(self.patience());
         }
+    }
+
+    /// The bytes come with the next turn, and with them the silence begins anew.
+    pub(super) fn await_unread(&mut self, now: Instant) {
+        self.deadline = Some((now + self.policy.settle).min(self.patience()));
     }
 
     /// How much silence is enough, for one that looks like this.
@@ -69,7 +74,11 @@ impl ClosePlan {
 
     /// The end of so much silence, or of what silence may cost.
     fn silence_until(&self, silence: Duration) -> Instant {
-        let budget = self.policy.settle_max.min(self.policy.drain);
-        (self.known.last_output + silence).min(self.entered + budget)
+        (self.known.last_output + silence).min(self.patience())
+    }
+
+    /// Then the input ends whatever is heard or seen.
+    fn patience(&self) -> Instant {
+        self.entered + self.policy.settle_max.min(self.policy.drain)
     }
 }

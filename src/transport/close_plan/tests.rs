@@ -3,7 +3,7 @@
 
 use super::*;
 
-const EVENTS: [CloseEvent; 13] = [
+const EVENTS: [CloseEvent; 14] = [
     CloseEvent::WritesDone,
     CloseEvent::TurnEnded,
     CloseEvent::Output,
@@ -11,6 +11,7 @@ const EVENTS: [CloseEvent; 13] = [
     CloseEvent::Seen(Rest::Threads),
     CloseEvent::Seen(Rest::Unknown),
     CloseEvent::Seen(Rest::AtWork),
+    CloseEvent::Unread,
     CloseEvent::OutputsEnded,
     CloseEvent::Exited,
     CloseEvent::Reaped,
@@ -198,11 +199,13 @@ fn an_idle_agent_is_not_kept_waiting_for_silence() {
     let now = Instant::now();
     let begun = at(now, 1000);
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), begun);
-    assert_eq!(plan.stage(), CloseStage::Drain);
     assert_eq!(
         plan.take_actions(),
-        [CloseAction::RefuseWrites, CloseAction::ReadOn, CloseAction::EndInput]
+        [CloseAction::RefuseWrites, CloseAction::ReadOn, CloseAction::Look]
     );
+    plan.handle(CloseEvent::Seen(Rest::Unknown), begun);
+    assert_eq!(plan.stage(), CloseStage::Drain);
+    assert_eq!(plan.take_actions(), [CloseAction::EndInput]);
 }
 
 /// The Node build of a real CLI drops its queue at end of input: with a backlog the silence must
@@ -262,8 +265,13 @@ fn an_agent_that_is_at_work_is_not_taken_for_silent() {
     assert_eq!(silence(false, Rest::AtWork), Duration::from_millis(100));
     // One that has said nothing for long is at work on something else.
     let now = Instant::now();
-    let plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
+    plan.handle(CloseEvent::Seen(Rest::AtWork), at(now, 100));
     assert_eq!(plan.stage(), CloseStage::Drain);
+    // Unless whoever listens did not run for so long.
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
+    plan.handle(CloseEvent::Unread, at(now, 100));
+    assert_eq!((plan.stage(), plan.deadline()), (CloseStage::EndInput, Some(at(now, 105))));
     // First soon, then after twice the silence each time.
     let us = |count| now + Duration::from_micros(count);
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), us(0));
@@ -333,6 +341,7 @@ fn the_silence_before_a_backlog_moves_counts_for_nothing() {
 fn a_grandchild_holding_the_output_is_waited_for_once() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 150));
+    plan.handle(CloseEvent::Seen(Rest::One), at(now, 150));
     plan.handle(CloseEvent::Exited, at(now, 160));
     assert_eq!(plan.deadline(), Some(at(now, 260)));
     plan.handle(CloseEvent::Output, at(now, 250));
