@@ -53,11 +53,6 @@ const RECORDS: u64 = 1000;
 /// Before that, so that every queue and buffer has its size.
 const WARM_UP: u64 = 200;
 
-/// What a record should cost the allocator. Memory of chunks is used again.
-const TARGET: u64 = 0;
-/// A record above a quarter of a chunk (8 KiB) has memory of its own.
-const TARGET_LARGE: u64 = 1;
-
 /// An agent that says what it is told to say.
 struct Parrot {
     agent: Agent,
@@ -107,13 +102,17 @@ impl Parrot {
     }
 }
 
-/// Calls of the allocator, by all threads, for a thousand records.
+/// Calls of the allocator, by all threads, for a thousand records: the least of three rounds,
+/// because the threads of the test harness call it, too, when another test begins.
 fn allocations(engine: &Engine, (_, check, look): Look, size: usize, burst: u64) -> u64 {
     let mut parrot = Parrot::new(engine, check, size, burst);
     parrot.say_often(WARM_UP, look);
-    let before = CALLS.load(Ordering::Relaxed);
-    parrot.say_often(RECORDS, look);
-    let calls = CALLS.load(Ordering::Relaxed) - before;
+    let mut round = || {
+        let before = CALLS.load(Ordering::Relaxed);
+        parrot.say_often(RECORDS, look);
+        CALLS.load(Ordering::Relaxed) - before
+    };
+    let calls = round().min(round()).min(round());
     parrot.agent.abort_blocking();
     calls
 }
@@ -126,53 +125,71 @@ fn a_thousand_records_that_come_one_by_one_cost_no_allocation() {
     for look in LOOKS {
         for size in [256, 1000, 1024, 4000, 4096] {
             let calls = allocations(&engine, look, size, 1);
-            assert_eq!(calls, TARGET * RECORDS, "{} of {size} bytes", look.0);
+            assert_eq!(calls, 0, "{} of {size} bytes", look.0);
         }
     }
 }
 
-// Ten in one read: the queues on both sides hold them for a moment.
+// Several in one read and so in one turn: the queues that hold them for a moment are used again.
 #[test]
-fn a_thousand_records_that_come_ten_at_a_time_cost_no_more_allocations_than_now() {
-    const TEN: u64 = 10;
-    /// For each read: the turn's batch and the inbox grow from nothing.
-    const NOW: u64 = 5;
+fn a_thousand_records_that_come_many_at_a_time_cost_no_allocation() {
     let _alone = alone();
     let engine = Engine::new().expect("io_uring");
     for look in LOOKS {
-        let calls = allocations(&engine, look, 256, TEN);
-        let (target, now) = (TARGET * RECORDS, NOW * RECORDS / TEN);
-        assert!(calls <= now, "{}: {calls}, was {now}, should be {target}", look.0);
-    }
-}
-
-// A record that spans reads is put together; a large one keeps what it was put together in.
-#[test]
-fn a_record_that_spans_reads_costs_no_more_allocations_than_now() {
-    let _alone = alone();
-    let engine = Engine::new().expect("io_uring");
-    for look in LOOKS {
-        let sizes = [(5000, TARGET, 2), (16 << 10, TARGET_LARGE, 4), (64 << 10, TARGET_LARGE, 6)];
-        for (size, target, now) in sizes {
-            let each = allocations(&engine, look, size, 1).div_ceil(RECORDS);
-            let name = look.0;
-            assert!(each <= now, "{name} of {size}: {each}, was {now}, should be {target}");
+        for burst in [5, 10] {
+            let calls = allocations(&engine, look, 256, burst);
+            assert_eq!(calls, 0, "{}, {burst} at a time", look.0);
         }
     }
 }
 
-// Without a pause between them records wait in queues that grow and shrink, by as much as the
-// machine pleases; one allocation more for each shows all the same.
+// A record that spans reads is put together in a buffer that served before. Above 8 KiB it has
+// memory of its own, which grows (32 KiB, 64 KiB) and is cut to size at the end.
 #[test]
-fn a_flood_costs_less_than_an_allocation_and_at_most_a_completion_and_an_enter_a_record() {
+fn a_record_that_spans_reads_costs_no_allocation_up_to_8_kib_and_three_at_64_kib() {
+    // The newline is one byte of the size.
+    const SMALL_MAX: usize = (8 << 10) + 1;
+    let _alone = alone();
+    let engine = Engine::new().expect("io_uring");
+    let small = [5000, 8000, SMALL_MAX].map(|size| (size, 0));
+    let large = [(SMALL_MAX + 1, 1), (12_000, 1), (16 << 10, 2), (32 << 10, 2), (64 << 10, 3)];
+    for look in LOOKS {
+        for (size, each) in [&small[..], &large].concat() {
+            let calls = allocations(&engine, look, size, 1);
+            assert_eq!(calls, each * RECORDS, "{} of {size} bytes", look.0);
+        }
+    }
+}
+
+// Reads end in the middle of records. Four at a time: more may come in several turns, and how much
+// the inbox grows then depends on when the reader looks.
+#[test]
+fn a_thousand_records_cut_by_reads_cost_no_allocation() {
+    let _alone = alone();
+    let engine = Engine::new().expect("io_uring");
+    for look in LOOKS {
+        for size in [1500, 3000] {
+            let calls = allocations(&engine, look, size, 4);
+            assert_eq!(calls, 0, "{} of {size} bytes", look.0);
+        }
+    }
+}
+
+// Without a pause between them records wait in chunks and queues. How many of these there must be
+// depends on how far behind the reader gets, so the machine decides when one more is made. What is
+// no matter of timing: a chunk is for 32 KiB of records and two allocations, and a queue doubles.
+#[test]
+fn a_flood_costs_chunks_and_queues_and_at_most_a_completion_and_an_enter_a_record() {
+    /// The turn's, the inbox and the reader's own grow from 4 places to what 1 MiB can hold, 4096.
+    const QUEUES: u64 = 3 * 10;
     const WINDOWS: u64 = 9;
     let _alone = alone();
     let engine = Engine::new().expect("io_uring");
     for (_, check, look) in LOOKS {
-        for size in ["256", "1024", "4096"] {
-            let flood = ["fake", "--flood", "--never-read-stdin", "--record-size", size];
+        for size in [256, 1000, 1024, 4096] {
+            let flood = ["fake", "--flood", "--never-read-stdin", "--record-size"];
             let command = AgentCommand::new(env!("CARGO_BIN_EXE_agentpipe")).args(flood);
-            let command = command.limits(Limits::new().json_check(check));
+            let command = command.arg(size.to_string()).limits(Limits::new().json_check(check));
             let mut agent = engine.spawn_blocking(command).expect("it starts");
             let mut window = || {
                 let before = CALLS.load(Ordering::Relaxed);
@@ -185,7 +202,8 @@ fn a_flood_costs_less_than_an_allocation_and_at_most_a_completion_and_an_enter_a
             let [completions, enters, ..] = since(&engine, before.io);
             let records = engine.stats().records_in - before.records_in;
             calls.sort_unstable();
-            assert!(calls[calls.len() / 2] < RECORDS, "{size}: {calls:?}");
+            let chunks = (RECORDS * size).div_ceil(32 << 10);
+            assert!(calls[calls.len() / 2] <= 2 * chunks + QUEUES, "{size}: {calls:?}");
             // A turn may begin between two looks.
             let most = records + records / 10;
             assert!(completions <= most, "{size}: {completions} for {records}");

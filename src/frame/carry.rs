@@ -3,52 +3,78 @@
 use std::ops::Range;
 
 use super::payload::Payload;
+use super::spares::{SPARE, Spares};
 
-/// Above this a complete record takes its buffer along; below, the buffer stays and is lent.
-const LEND_MAX: usize = 16 << 10;
+/// What a record is given that outgrew the spare buffer. Of this a quarter is there by then.
+const LARGE: usize = 4 * SPARE;
 
-/// Above this an almost empty buffer is shrunk between reads.
-const KEEP_MAX: usize = 4 << 10;
-
+/// Holds memory while it holds bytes, and a lent buffer during a feed.
 #[derive(Debug, Default)]
-pub(super) struct Carry(Vec<u8>);
+pub(super) struct Carry {
+    bytes: Vec<u8>,
+    /// A buffer of [`SPARE`] bytes that is not in use, or none. There is none while `bytes` is one.
+    spare: Vec<u8>,
+}
 
 impl Carry {
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
-    /// Grows by doubling, so that copying stays linear, but never past `ceiling`: the most this
+    /// Before a feed: it may come to need a buffer.
+    pub(super) fn borrow(&mut self, spares: &mut Spares) {
+        if self.bytes.capacity() != SPARE {
+            self.spare = spares.take();
+        }
+    }
+
+    /// After a feed: what it did not need, or needs no more.
+    pub(super) fn give_back(&mut self, spares: &mut Spares) {
+        spares.give_back(std::mem::take(&mut self.spare));
+    }
+
+    /// Grows so that copying stays linear. Above a spare buffer never past `ceiling`: the most this
     /// record can become. The caller has checked that `part` fits under it.
     pub(super) fn append(&mut self, part: &[u8], ceiling: usize) {
-        let need = self.0.len() + part.len();
+        let need = self.bytes.len() + part.len();
         debug_assert!(need <= ceiling, "{need} bytes for a carry of at most {ceiling}");
-        if need > self.0.capacity() {
-            let target = need.max((self.0.capacity() * 2).min(ceiling));
+        if need > self.bytes.capacity() {
             #[cfg(test)]
-            super::scan::work::add(self.0.len());
-            self.0.reserve_exact(target - self.0.len());
+            super::scan::work::add(self.bytes.len());
+            self.grow(need, ceiling);
         }
-        self.0.extend_from_slice(part);
+        self.bytes.extend_from_slice(part);
         #[cfg(test)]
         super::scan::work::add(part.len());
     }
 
+    fn grow(&mut self, need: usize, ceiling: usize) {
+        let room = room(need, self.bytes.capacity(), ceiling);
+        if self.bytes.capacity() > SPARE {
+            return self.bytes.reserve_exact(room - self.bytes.len());
+        }
+        let mut larger = if room == SPARE { std::mem::take(&mut self.spare) } else { Vec::new() };
+        larger.reserve_exact(room);
+        larger.extend_from_slice(&self.bytes);
+        self.clear();
+        self.bytes = larger;
+    }
+
     /// Shows the complete record in `range` and forgets it.
     pub(super) fn hand_over(&mut self, range: Range<usize>, see: impl FnOnce(Payload<'_>)) {
-        if range.len() <= LEND_MAX {
-            see(Payload::Borrowed(&self.0[range]));
-            self.0.clear();
+        if range.len() <= SPARE {
+            see(Payload::Borrowed(&self.bytes[range]));
+            self.clear();
         } else {
-            let mut bytes = std::mem::take(&mut self.0);
+            let mut bytes = std::mem::take(&mut self.bytes);
             bytes.truncate(range.end);
             bytes.drain(..range.start);
             // In the inbox it counts for its length: it must not hold twice that.
@@ -57,22 +83,26 @@ impl Carry {
         }
     }
 
+    /// Nothing held, nothing allocated but the spare buffer, which the next record may need.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Between reads: an idle framer holds no buffer, one that waits for the rest of a small
-    /// record no large one.
-    pub(super) fn settle(&mut self) {
-        if self.0.is_empty() {
-            self.0 = Vec::new();
-        } else if self.0.capacity() > KEEP_MAX && self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to(KEEP_MAX);
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() == SPARE {
+            bytes.clear();
+            self.spare = bytes;
         }
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.bytes.capacity() + self.spare.capacity()
     }
+}
+
+/// How much to allocate where `capacity` is not enough for `need`: a spare buffer, then four of
+/// them, then twice as much each time. So at most four times what is there, or a spare buffer.
+fn room(need: usize, capacity: usize, ceiling: usize) -> usize {
+    if need <= SPARE {
+        return SPARE;
+    }
+    need.max(ceiling.min(LARGE.max(capacity * 2)))
 }

@@ -90,7 +90,6 @@ impl ContentLength {
             rest = &rest[used..];
         }
         self.line.settle();
-        self.body.settle();
     }
 
     pub(super) fn finish(&mut self, see: &mut dyn FnMut(Frame<'_>)) {
@@ -121,7 +120,10 @@ impl ContentLength {
         }
         self.resync = false;
         self.body.clear();
-        self.body.settle();
+    }
+
+    pub(super) fn carry(&mut self) -> &mut Carry {
+        &mut self.body
     }
 
     #[cfg(test)]

@@ -16,7 +16,7 @@
 //!   the carry included. A record that lies inside one read is not copied at all.
 //! - `held()` is at most `record_max` + 4 (a byte order mark and a `\r`), or `header_max` and a
 //!   few hundred bytes inside a header. The capacity behind it is no larger than that and the
-//!   largest read. Nothing held, nothing allocated.
+//!   largest read, or one spare buffer. Nothing held, nothing allocated.
 //! - A bad record costs that record. No input ends the stream, none panics, none recurses.
 
 mod carry;
@@ -27,17 +27,20 @@ mod header;
 mod ndjson;
 mod payload;
 mod scan;
+mod spares;
 mod stderr;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{Framing, Limits};
 
+use self::carry::Carry;
 use self::content_length::ContentLength;
 use self::ndjson::Ndjson;
 
 pub(crate) use self::encode::encode;
 pub(crate) use self::payload::{Frame, Payload};
+pub(crate) use self::spares::Spares;
 pub(crate) use self::stderr::StderrLines;
 
 /// Turns one agent's stdout into frames, in the order they came.
@@ -55,20 +58,36 @@ impl Framer {
         }
     }
 
-    /// Takes one read's bytes; shows each frame that is complete with them.
-    pub(crate) fn feed(&mut self, input: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
+    /// Takes one read's bytes; shows each frame that is complete with them. A record that is not
+    /// complete then may keep one of the spare buffers.
+    pub(crate) fn feed(
+        &mut self,
+        input: &[u8],
+        spares: &mut Spares,
+        see: &mut dyn FnMut(Frame<'_>),
+    ) {
+        self.carry().borrow(spares);
         match self {
             Self::Ndjson(framer) => framer.feed(input, see),
             Self::ContentLength(framer) => framer.feed(input, see),
         }
+        self.carry().give_back(spares);
     }
 
     /// The output is at its end: shows what is left as a record or as what it is, at most one
     /// frame. The framer is then as new.
-    pub(crate) fn finish(&mut self, see: &mut dyn FnMut(Frame<'_>)) {
+    pub(crate) fn finish(&mut self, spares: &mut Spares, see: &mut dyn FnMut(Frame<'_>)) {
         match self {
             Self::Ndjson(framer) => framer.finish(see),
             Self::ContentLength(framer) => framer.finish(see),
+        }
+        self.carry().give_back(spares);
+    }
+
+    fn carry(&mut self) -> &mut Carry {
+        match self {
+            Self::Ndjson(framer) => framer.carry(),
+            Self::ContentLength(framer) => framer.carry(),
         }
     }
 

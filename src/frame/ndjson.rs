@@ -54,9 +54,8 @@ impl Ndjson {
             rest = &rest[at + 1..];
         }
         if !rest.is_empty() {
-            self.keep(rest);
+            self.keep(rest, false);
         }
-        self.carry.settle();
     }
 
     pub(super) fn finish(&mut self, see: &mut dyn FnMut(Frame<'_>)) {
@@ -67,7 +66,10 @@ impl Ndjson {
             let verdict = classify::tail(&self.carry.bytes()[content.clone()]);
             self.show_carry(verdict, content, see);
         }
-        self.carry.settle();
+    }
+
+    pub(super) fn carry(&mut self) -> &mut Carry {
+        &mut self.carry
     }
 
     #[cfg(test)]
@@ -80,7 +82,7 @@ impl Ndjson {
         if self.flood.is_none() && self.carry.is_empty() {
             return self.show_whole(part, see);
         }
-        self.keep(part);
+        self.keep(part, true);
         if let Some(flood) = self.flood.take() {
             return see(Frame::Oversized(flood.sample(self.sample)));
         }
@@ -90,15 +92,17 @@ impl Ndjson {
     }
 
     /// Keeps a part of an unfinished line, or counts it if the line is above the limit. The
-    /// limit is checked first, so nothing is copied that would have to be dropped.
-    fn keep(&mut self, part: &[u8]) {
+    /// limit is checked first, so nothing is copied that would have to be dropped. With its last
+    /// part the line becomes no longer than it is.
+    fn keep(&mut self, part: &[u8], last: bool) {
         if let Some(flood) = &mut self.flood {
             return flood.push(part, self.sample);
         }
         let mark = mark_len(self.carry.bytes(), part);
         let cr = usize::from(self.carry.bytes().iter().chain(part).next_back() == Some(&b'\r'));
-        if self.carry.len() + part.len() <= self.record_max + mark + cr {
-            let ceiling = self.record_max + BYTE_ORDER_MARK.len() + 1;
+        let len = self.carry.len() + part.len();
+        if len <= self.record_max + mark + cr {
+            let ceiling = if last { len } else { self.record_max + BYTE_ORDER_MARK.len() + 1 };
             return self.carry.append(part, ceiling);
         }
         let mut flood = Flood { len: 0, head: Vec::new(), ends_in_cr: false };

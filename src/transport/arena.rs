@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::frame::Spares;
+
 use super::batches::Batches;
 
 /// A chunk. Larger ones save allocations and cost memory where few records are kept.
@@ -24,16 +26,25 @@ const FULL_MAX: usize = 40;
 /// Of these so many are asked for each new one: the longest full are the likeliest to be free.
 const ASKED: usize = 4;
 
-/// Copies records out of ring buffers, and lends queues for them.
+/// Copies records out of ring buffers, and lends what is needed on the way: buffers for those that
+/// span reads, queues for their events.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     chunk: BytesMut,
     /// Longest full first.
     full: VecDeque<BytesMut>,
+    spares: Spares,
     pub(super) batches: Arc<Batches>,
 }
 
 impl Arena {
+    /// Lends a framer its spare buffers while the arena takes what it finds.
+    pub(super) fn with_spares(&mut self, use_them: impl FnOnce(&mut Self, &mut Spares)) {
+        let mut spares = std::mem::take(&mut self.spares);
+        use_them(self, &mut spares);
+        self.spares = spares;
+    }
+
     /// The bytes, owned.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
         if bytes.len() > OWN {

@@ -27,12 +27,14 @@ impl RecordPath {
     /// Takes one read's bytes; shows each event that is complete with them.
     pub fn feed(&mut self, read: &[u8], mut see: impl FnMut(Event)) {
         let Self { framer, arena } = self;
-        framer.feed(read, &mut |frame| {
-            see(match frame {
-                Frame::Record(Payload::Borrowed(bytes), outline) => {
-                    Event::Record(Record::new(arena.copy(bytes), outline))
-                }
-                other => other.into_event(),
+        arena.with_spares(|arena, spares| {
+            framer.feed(read, spares, &mut |frame| {
+                see(match frame {
+                    Frame::Record(Payload::Borrowed(bytes), outline) => {
+                        Event::Record(Record::new(arena.copy(bytes), outline))
+                    }
+                    other => other.into_event(),
+                });
             });
         });
     }

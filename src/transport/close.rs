@@ -227,7 +227,9 @@ impl Transport {
     fn close_finish(&mut self, arena: &mut Arena) {
         let Self { framer, stderr, intake, .. } = self;
         if !self.stdout_ended {
-            framer.finish(&mut |frame| intake.frame(arena, frame));
+            arena.with_spares(|arena, spares| {
+                framer.finish(spares, &mut |frame| intake.frame(arena, frame));
+            });
         }
         if !self.stderr_ended {
             stderr.finish(&mut |line| intake.stderr_line(line));

@@ -32,7 +32,9 @@ impl Transport {
                 }
             } else {
                 intake.stats.bytes_in += bytes.len() as u64;
-                framer.feed(bytes, &mut |frame| intake.frame(arena, frame));
+                arena.with_spares(|arena, spares| {
+                    framer.feed(bytes, spares, &mut |frame| intake.frame(arena, frame));
+                });
             }
         });
         self.plan_event(CloseEvent::Output, now);
@@ -56,7 +58,9 @@ impl Transport {
             stderr.finish(&mut |line| intake.stderr_line(line));
         } else {
             self.stdout_ended = true;
-            framer.finish(&mut |frame| intake.frame(arena, frame));
+            arena.with_spares(|arena, spares| {
+                framer.finish(spares, &mut |frame| intake.frame(arena, frame));
+            });
             if !self.exited && self.close.is_none() {
                 self.mute_deadline = Some(now + self.policy.after_exit);
             }

@@ -142,10 +142,12 @@ fn a_framer_is_as_new_after_finish() {
     let mut seen = Vec::new();
     for input in ["Content-Length: 5\r\n\r\n{", "Content-Length: 500\r\n\r\n{", "Content-Length: x"]
     {
-        framer.feed(input.as_bytes(), &mut |frame| seen.push(frame.into_event()));
-        framer.finish(&mut |frame| seen.push(frame.into_event()));
+        framer.feed(input.as_bytes(), &mut Spares::default(), &mut |frame| {
+            seen.push(frame.into_event())
+        });
+        framer.finish(&mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
     }
-    framer.feed(&framed("{}"), &mut |frame| seen.push(frame.into_event()));
+    framer.feed(&framed("{}"), &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
     let expected = [truncated("{"), truncated("{"), truncated("Content-Length: x"), record("{}")];
     assert_eq!(seen, expected);
 }

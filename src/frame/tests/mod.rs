@@ -11,6 +11,7 @@ mod laws;
 mod limits;
 mod ndjson;
 mod reference;
+mod shared;
 mod stderr;
 mod traces;
 
@@ -18,7 +19,7 @@ use crate::config::{Framing, JsonCheck, Limits};
 use crate::event::{Event, Malformation, Sample};
 use crate::record::Record;
 
-use super::{Framer, Payload};
+use super::{Framer, Payload, Spares};
 
 /// Feeds the chunks and checks, after each, what a framer may hold.
 pub(super) fn feed_all<'a>(
@@ -28,19 +29,21 @@ pub(super) fn feed_all<'a>(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     let mut framer = Framer::new(framing, limits);
+    let mut spares = Spares::default();
     let most = limits.record_max.max(limits.header_max) + 4 + 160 + 64 * 4;
     for chunk in chunks {
-        framer.feed(chunk, &mut |frame| events.push(frame.into_event()));
+        framer.feed(chunk, &mut spares, &mut |frame| events.push(frame.into_event()));
         assert!(framer.held() <= most, "held {} of at most {most}", framer.held());
         if framer.held() == 0 {
             assert_eq!(framer.capacity(), 0, "an idle framer holds no buffer");
         }
     }
     let before = events.len();
-    framer.finish(&mut |frame| events.push(frame.into_event()));
+    framer.finish(&mut spares, &mut |frame| events.push(frame.into_event()));
     assert!(events.len() <= before + 1, "the tail is one frame at most");
     assert_eq!((framer.held(), framer.capacity()), (0, 0));
-    framer.finish(&mut |frame| panic!("a second finish has nothing to show: {frame:?}"));
+    framer
+        .finish(&mut spares, &mut |frame| panic!("a second finish has nothing to show: {frame:?}"));
     events
 }
 
@@ -118,8 +121,9 @@ pub(super) fn handed_over<'a>(
 ) -> Vec<(bool, usize)> {
     let mut seen = Vec::new();
     let mut framer = Framer::new(framing, limits);
+    let mut spares = Spares::default();
     for chunk in chunks {
-        framer.feed(chunk, &mut |frame| {
+        framer.feed(chunk, &mut spares, &mut |frame| {
             if let super::Frame::Record(payload, _) = frame {
                 let owned = matches!(payload, Payload::Owned(_));
                 seen.push((owned, payload.as_bytes().len()));

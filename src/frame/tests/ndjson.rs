@@ -128,8 +128,8 @@ fn a_framer_is_as_new_after_finish() {
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new().record_max(64));
     let mut seen = Vec::new();
     for input in [&b"{\"half"[..], &[b'x'; 100], b"{}"] {
-        framer.feed(input, &mut |frame| seen.push(frame.into_event()));
-        framer.finish(&mut |frame| seen.push(frame.into_event()));
+        framer.feed(input, &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
+        framer.finish(&mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
     }
     assert_eq!(seen, [truncated("{\"half"), oversized([b'x'; 100]), record("{}")]);
 }

@@ -187,10 +187,12 @@ fn pain_29_30_a_record_above_64_kib_or_1_mib_is_ordinary() {
 fn pain_31_earlier_records_come_though_the_rest_has_no_newline() {
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new().record_max(100));
     let mut seen = Vec::new();
-    framer.feed(b"{}\n[]\n{\"no newline", &mut |frame| seen.push(frame.into_event()));
+    framer.feed(b"{}\n[]\n{\"no newline", &mut Spares::default(), &mut |frame| {
+        seen.push(frame.into_event())
+    });
     assert_eq!(seen, [record("{}"), record("[]")]);
     for _ in 0..1000 {
-        framer.feed(&[b'x'; 100], &mut |frame| panic!("{frame:?}"));
+        framer.feed(&[b'x'; 100], &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
         assert!(framer.held() <= 160);
     }
 }
@@ -200,12 +202,12 @@ fn pain_32_half_a_record_lives_in_the_framer() {
     // A read that is given up between two feeds takes nothing along: there is nothing to lose
     // but the framer itself.
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new());
-    framer.feed(b"{\"a\"", &mut |frame| panic!("{frame:?}"));
+    framer.feed(b"{\"a\"", &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
     assert_eq!(framer.held(), 4);
-    framer.feed(b"", &mut |frame| panic!("{frame:?}"));
+    framer.feed(b"", &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
     assert_eq!(framer.held(), 4);
     let mut seen = Vec::new();
-    framer.feed(b":1}\n", &mut |frame| seen.push(frame.into_event()));
+    framer.feed(b":1}\n", &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
     assert_eq!(seen, [record("{\"a\":1}")]);
 }
 
