@@ -164,7 +164,7 @@ fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
         let pid = agent.pid();
         drop(agent);
         assert_eq!((engine.agents(), engine.abandoned()), (0, 1));
-        until("it is gone", || !std::fs::exists(format!("/proc/{pid}")).expect("readable")).await;
+        until("it is gone", || !fs::exists(format!("/proc/{pid}")).expect("readable")).await;
     });
 }
 
