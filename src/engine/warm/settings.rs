@@ -17,6 +17,9 @@ const SPARES_MAX: usize = 64;
 /// A shorter life is a process started every moment for nobody.
 const AGE_MIN: Duration = Duration::from_secs(1);
 
+/// A month stands for ever; a moment further off may have no name.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
 impl Default for WarmSettings {
     fn default() -> Self {
         Self { spares: 1, max_age: Duration::from_secs(600), keep_output: true }
@@ -38,10 +41,10 @@ impl WarmSettings {
     }
 
     /// A spare that was not taken for so long is closed and replaced: its login, its cache and its
-    /// view of the world are as old as it is. Default 10 minutes; at least 1 s.
+    /// view of the world are as old as it is. Default 10 minutes; 1 s to 30 days.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = age.max(AGE_MIN);
+        self.max_age = age.clamp(AGE_MIN, AGE_MAX);
         self
     }
 

@@ -75,6 +75,20 @@ fn a_spare_that_was_not_taken_grows_stale_and_is_replaced() {
     assert_eq!((engine.abandoned(), warm.stats().died), (0, 0));
 }
 
+#[test]
+fn a_spare_may_be_kept_for_ever() {
+    // The story: never too old was written as the longest time there is, and the moment at which
+    // the spare would be too old did not exist: the thread that spawns panicked.
+    let engine = engine();
+    let settings = WarmSettings::new().max_age(Duration::MAX);
+    let warm = Warm::new(&engine, fake(&[]), settings);
+    wait_until("the spare is there", || warm.stats().ready == 1);
+    let mut taken = warm.take_blocking().expect("taken");
+    assert!(taken.warm, "{}", warm.stats());
+    check_echo(&mut taken.agent, "{}");
+    wait_until("it is replaced", || warm.stats().ready == 1);
+}
+
 /// By another process: a program that somebody has open for writing cannot be run.
 fn install(script: &str, to: &Path) {
     let copied = Command::new("/bin/sh")
