@@ -106,19 +106,26 @@ fn tokio_lines(load: Load) -> Reading {
     })
 }
 
-fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
-    in_runtime(async {
-        let engine = LocalEngine::builder().coalesce(window).build().expect("io_uring");
-        let count = Count::default();
-        for _ in 0..load.agents {
-            let mut agent = engine.spawn(command(load, check)).await.expect("spawns");
-            let count = Rc::clone(&count);
+/// A task for each agent that counts what it says; both engines' handles do it alike.
+macro_rules! count_records {
+    ($engine:ident, $load:ident, $check:ident, $count:ident) => {
+        for _ in 0..$load.agents {
+            let mut agent = $engine.spawn(command($load, $check)).await.expect("spawns");
+            let count = Rc::clone(&$count);
             spawn_local(async move {
                 while agent.next_record().await.is_some() {
                     count.set(count.get() + 1);
                 }
             });
         }
+    };
+}
+
+fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
+    in_runtime(async {
+        let engine = LocalEngine::builder().coalesce(window).build().expect("io_uring");
+        let count = Count::default();
+        count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.counters().enters).await;
         engine.shutdown(Duration::ZERO).await;
         reading
@@ -129,15 +136,7 @@ fn threaded(load: Load, window: Duration, check: JsonCheck) -> Reading {
     in_runtime(async {
         let engine = Engine::builder().coalesce(window).build().expect("io_uring");
         let count = Count::default();
-        for _ in 0..load.agents {
-            let mut agent = engine.spawn(command(load, check)).await.expect("spawns");
-            let count = Rc::clone(&count);
-            spawn_local(async move {
-                while agent.next_record().await.is_some() {
-                    count.set(count.get() + 1);
-                }
-            });
-        }
+        count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.stats().io.enters).await;
         engine.shutdown(Duration::ZERO).await;
         reading

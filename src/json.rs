@@ -51,24 +51,20 @@ fn pass<'a, L: Look>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option
     (pass.done && pass.inside == 0).then_some(())
 }
 
-/// What the blocks so far leave to the next. A mask with all bits set or none is a yes or no.
+/// What the blocks so far leave to the next.
 struct Pass<'a> {
     text: &'a [u8],
     /// Where the next block begins.
     at: usize,
     nesting: Nesting,
-    /// Some value began.
-    begun: bool,
     /// The outermost value is over, or a scalar: nothing may follow.
     done: bool,
-    /// Within a string.
+    /// Within a string: all bits or none.
     inside: u64,
     /// 1: the next byte is escaped.
     escaped: u64,
     /// 1: the byte before is part of a scalar.
     scalar: u64,
-    /// The innermost open bracket is an object's.
-    object: u64,
     key_next: Follow,
     value_next: Follow,
     colon_next: Follow,
@@ -89,11 +85,6 @@ impl Follow {
     }
 }
 
-/// Its top bit, in all bits.
-fn spread(bits: u64) -> u64 {
-    0_u64.wrapping_sub(bits >> 63)
-}
-
 /// The places of the bits, lowest first.
 fn places(mut bits: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
@@ -112,12 +103,10 @@ impl<'a> Pass<'a> {
             text,
             at: 0,
             nesting: Nesting::new(),
-            begun: false,
             done: false,
             inside: 0,
             escaped: 0,
             scalar: 0,
-            object: 0,
             key_next: Follow(0),
             value_next: Follow(1),
             colon_next: Follow(0),
@@ -142,7 +131,7 @@ impl<'a> Pass<'a> {
         let quotes = masks.quote & !escaped;
         // From each opening quote up to its closing one, which is not of them.
         let inside = L::parity(quotes) ^ self.inside;
-        self.inside = spread(inside);
+        self.inside = 0_u64.wrapping_sub(inside >> 63);
         if masks.control & inside != 0 {
             return None;
         }
@@ -210,8 +199,7 @@ impl<'a> Pass<'a> {
         if self.done {
             return None;
         }
-        if !self.begun {
-            self.begun = true;
+        if self.nesting.depth() == 0 {
             let first = tokens & tokens.wrapping_neg();
             if open & first == 0 {
                 self.done = true;
@@ -230,6 +218,7 @@ impl<'a> Pass<'a> {
         open: u64,
         close: u64,
     ) -> Option<u64> {
+        let first = if self.nesting.in_object() { u64::MAX } else { 0 };
         let mut turns = 0;
         for place in places(open | close) {
             let bracket = block[place];
@@ -248,9 +237,7 @@ impl<'a> Pass<'a> {
             }
             turns |= u64::from(object != self.nesting.in_object()) << place;
         }
-        let object = L::parity(turns) ^ self.object;
-        self.object = spread(object);
-        Some(object)
+        Some(L::parity(turns) ^ first)
     }
 }
 

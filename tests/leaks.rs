@@ -3,10 +3,11 @@
 //!
 //! One test in a process of its own, because it counts what belongs to the process.
 
-use std::collections::BTreeMap;
+mod held;
+
 use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::thread;
@@ -17,6 +18,8 @@ use agentpipe::{
     Limits,
 };
 
+use held::{Held, processes};
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 /// In the environment of every agent, and so of whatever it leaves behind.
 const MARK: &str = "AGENTPIPE_LEAK_TEST";
@@ -25,59 +28,6 @@ const CYCLES: usize = 1000;
 const LANES: usize = 16;
 /// For what ends in the background: a generous ceiling, never an expectation.
 const CEILING: Duration = Duration::from_secs(30);
-
-/// What the process holds. The descriptors by what they are, so that a failure names the leak.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
-    descriptors: BTreeMap<String, usize>,
-    children: Vec<String>,
-    threads: Vec<String>,
-}
-
-impl Held {
-    fn now() -> Self {
-        let mut descriptors = BTreeMap::new();
-        for entry in fs::read_dir("/proc/self/fd").expect("proc").flatten() {
-            // The one that this listing uses is gone by now.
-            if let Ok(target) = fs::read_link(entry.path()) {
-                *descriptors.entry(kind_of(&target)).or_default() += 1;
-            }
-        }
-        let mut threads: Vec<String> = fs::read_dir("/proc/self/task")
-            .expect("proc")
-            .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
-            .collect();
-        threads.sort();
-        Self { descriptors, children: children(), threads }
-    }
-}
-
-/// `pipe:[123]` is a pipe; of the others the number is no matter either.
-fn kind_of(target: &Path) -> String {
-    let text = target.to_string_lossy();
-    text.split(":[").next().unwrap_or_default().to_owned()
-}
-
-/// Every process whose parent is this one, zombies too.
-fn children() -> Vec<String> {
-    let own = std::process::id().to_string();
-    let parent = |stat: &str| -> Option<bool> {
-        // The name in parentheses may hold anything; state and parent follow the last one.
-        Some(stat.rsplit_once(')')?.1.split_whitespace().nth(1)? == own)
-    };
-    processes()
-        .filter_map(|path| fs::read_to_string(path.join("stat")).ok())
-        .filter(|stat| parent(stat) == Some(true))
-        .collect()
-}
-
-fn processes() -> impl Iterator<Item = PathBuf> {
-    fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path()).filter(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(|c: char| c.is_ascii_digit())
-    })
-}
 
 /// Processes that carry the mark, wherever they belong now.
 fn marked() -> Vec<PathBuf> {

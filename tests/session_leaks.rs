@@ -4,8 +4,8 @@
 //!
 //! One test in a process of its own, because it counts what belongs to the process.
 
-use std::collections::BTreeMap;
-use std::fs;
+mod held;
+
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use agentpipe::session::claude::{HookOutput, Permission, Session};
 use agentpipe::session::{Failure, Settings, jsonrpc};
 use agentpipe::{AgentCommand, Engine, ErrorKind, ExitStatus};
+
+use held::Held;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 const CYCLES: usize = 1000;
@@ -51,40 +53,9 @@ const ASKS_IN_VAIN: &str = concat!(
     r#"{"send":{"type":"system"}}"#
 );
 
-/// What the process holds. The descriptors by what they are, so that a failure names the leak.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
-    descriptors: BTreeMap<String, usize>,
-    children: Vec<String>,
-    threads: Vec<String>,
-}
-
-impl Held {
-    fn now() -> Self {
-        let mut descriptors = BTreeMap::new();
-        for entry in fs::read_dir("/proc/self/fd").expect("proc").flatten() {
-            // The one that this listing uses is gone by now.
-            if let Ok(target) = fs::read_link(entry.path()) {
-                let text = target.to_string_lossy();
-                let kind = text.split(":[").next().unwrap_or_default();
-                *descriptors.entry(kind.to_owned()).or_default() += 1;
-            }
-        }
-        let (mut threads, mut children) = (Vec::new(), Vec::new());
-        for task in fs::read_dir("/proc/self/task").expect("proc").flatten() {
-            // One that ends meanwhile has nothing to tell.
-            threads.extend(fs::read_to_string(task.path().join("comm")));
-            let of_thread = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            children.extend(of_thread.split_whitespace().map(str::to_owned));
-        }
-        threads.sort();
-        Self { descriptors, children, threads }
-    }
-
-    fn has_session_thread(&self) -> bool {
-        // The kernel keeps 15 characters of a name.
-        self.threads.iter().any(|name| name.starts_with("agentpipe-sessi"))
-    }
+fn has_session_thread(held: &Held) -> bool {
+    // The kernel keeps 15 characters of a name.
+    held.threads.iter().any(|name| name.starts_with("agentpipe-sessi"))
 }
 
 fn dialogue(steps: &[&str]) -> AgentCommand {
@@ -182,7 +153,7 @@ fn await_idle(engine: &Engine) {
         // The wake-up eventfd is watched.
         let in_kernel = engine.counters_blocking().iter().map(|ring| ring.in_kernel).max();
         let idle = engine.agents() == 0 && held.children.is_empty() && in_kernel == Some(1);
-        if idle && !held.has_session_thread() {
+        if idle && !has_session_thread(&held) {
             return;
         }
         assert!(begun.elapsed() < CEILING, "{held:?}, {in_kernel:?} operations");
@@ -225,10 +196,10 @@ fn a_thousand_sessions_leave_nothing_behind() {
 
     // One that is there keeps the thread; it goes with the last one.
     let last = runtime.block_on(start(&engine, Settings::new(), &[HANDSHAKE]));
-    assert!(Held::now().has_session_thread());
+    assert!(has_session_thread(&Held::now()));
     let report = last.as_session().close_blocking();
     assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
-    assert!(Held::now().has_session_thread(), "its handle is there");
+    assert!(has_session_thread(&Held::now()), "its handle is there");
     drop(last);
     await_equal(&with_engine, "after the last handle");
 

@@ -6,7 +6,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::credentials::Credentials;
 use super::environment::Environment;
 use super::program::Program;
-use super::resolve;
 use crate::command::AgentCommand;
 use crate::error::Error;
 
@@ -26,9 +25,7 @@ impl Meaning {
     pub(crate) fn of(command: &AgentCommand) -> Result<Self, Error> {
         let env = Environment::of(command)?;
         let as_another = Credentials::of(command)?.user.is_some();
-        let (path, found) = resolve::program(command, env.path(), as_another)?;
-        let path = resolve::seen_from_here(&path, command.cwd.as_deref());
-        let program = Program::new(path, found.as_ref());
+        let (_, program) = Program::find(command, env.path(), as_another)?;
         Ok(Self { program, environment: digest(&env.into_strings()?) })
     }
 }

@@ -100,8 +100,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let cwd = command.cwd.as_deref();
     let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
     let cwd_text = cwd_text.transpose()?;
-    let (program, found) = resolve::program(command, env.path(), credentials.user.is_some())?;
-    let file = Program::new(resolve::seen_from_here(&program, cwd), found.as_ref());
+    let (program, file) = Program::find(command, env.path(), credentials.user.is_some())?;
     let env = Strings::new(env.into_strings()?);
 
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;

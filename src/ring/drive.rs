@@ -27,21 +27,27 @@ pub(super) enum Deferred {
 impl Ring {
     /// Submits what is queued; waits only if there is nothing to hand out yet.
     pub(super) fn turn_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return self.turn_without_wait();
+        }
         self.prepare();
         let idle = self.ready.is_empty();
-        if self.queue.queued() == 0 {
-            if !idle {
-                return Ok(());
-            }
-            if timeout == Some(Duration::ZERO) && !self.queue.has_work() {
-                // A call would find nothing that is not here already.
-                self.pool.publish();
-                self.reap();
-                self.act();
-                return Ok(());
-            }
+        if !idle && self.queue.queued() == 0 {
+            return Ok(());
         }
         self.enter_and_act(idle, timeout)
+    }
+
+    /// Enters only if that can move something.
+    pub(super) fn turn_without_wait(&mut self) -> io::Result<()> {
+        self.prepare();
+        if self.queue.queued() > 0 || self.queue.has_work() {
+            return self.enter_and_act(false, Some(Duration::ZERO));
+        }
+        self.pool.publish();
+        self.reap();
+        self.act();
+        Ok(())
     }
 
     /// Puts everything that can be submitted into the queue.
@@ -60,7 +66,6 @@ impl Ring {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         let hold = hold && self.deferred.is_empty() && !self.can_feed();
-        let hold = hold && timeout != Some(Duration::ZERO);
         self.pool.publish();
         let entered =
             if hold { self.queue.enter_and_wait(timeout) } else { self.queue.enter(0, timeout) };

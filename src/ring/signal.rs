@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
 
 use super::Ring;
 use super::queue::Queue;
@@ -35,22 +34,10 @@ impl Ring {
         Ok(())
     }
 
-    /// Enters only if that can move something.
+    /// A turn during which the eventfd is silent.
     pub(super) fn turn_at_once(&mut self) -> io::Result<()> {
         self.queue.hush();
-        self.prepare();
-        self.pool.publish();
-        if self.queue.queued() > 0 || self.queue.has_work() {
-            let entered = self.queue.enter(0, None);
-            self.reap();
-            if let Err(error) = entered {
-                self.excuse(error, Some(Duration::ZERO))?;
-            }
-        } else {
-            self.reap();
-        }
-        self.act();
-        Ok(())
+        self.turn_without_wait()
     }
 
     pub(super) fn has_more(&self) -> bool {

@@ -1,10 +1,10 @@
 //! A session on every kind of runtime, and its tasks where the host wants them. Q17 and Q37 of the
 //! reference's acceptance list: asyncio and trio there, tokio and none at all here.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use agentpipe::session::claude::{HookOutput, Permission, Session};
+use agentpipe::session::claude::{Builder, HookOutput, Permission, Session};
 use agentpipe::session::{AgentRequest, Failure, Settings, Task};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
@@ -23,6 +23,19 @@ fn given(threads: usize) -> tokio::runtime::Runtime {
 fn on(runtime: &tokio::runtime::Runtime) -> Settings {
     let handle = runtime.handle().clone();
     Settings::new().spawn_on(move |task| drop(handle.spawn(task)))
+}
+
+/// A session whose handler of `block` blocks its thread: hears of it, and ends it.
+fn blocking(pool: &tokio::runtime::Runtime) -> (Builder, Receiver<()>, Sender<()>) {
+    let (sender, blocked) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let builder = Session::builder().settings(on(pool)).handle("block", move |_| {
+        sender.send(()).expect("somebody listens");
+        let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
+        async move { if waited { Ok(json!({})) } else { Err(Failure::new("nobody came")) } }
+    });
+    (builder, blocked, release)
 }
 
 /// All that a host does, once.
@@ -129,14 +142,7 @@ fn a_deadline_holds_on_a_runtime_that_is_blocked() {
     // The story: a handler blocks the only thread of the runtime that the session was given.
     // Nothing is read then, but whoever waits elsewhere is told in time.
     let pool = given(1);
-    let (sender, blocked) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let released = std::sync::Mutex::new(released);
-    let builder = Session::builder().settings(on(&pool)).handle("block", move |_| {
-        sender.send(()).expect("somebody listens");
-        let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
-        async move { if waited { Ok(json!({})) } else { Err(Failure::new("nobody came")) } }
-    });
+    let (builder, blocked, release) = blocking(&pool);
     let steps = [HANDSHAKE, ANSWER_ALL, &asks("b", json!({"subtype": "block"}), json!({}))];
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
@@ -159,14 +165,7 @@ fn a_blocked_runtime_holds_up_neither_a_close_nor_a_drop() {
     // and the agent is ended at once, though no task of the session can run.
     for closes in [true, false] {
         let pool = given(1);
-        let (sender, blocked) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let released = std::sync::Mutex::new(released);
-        let builder = Session::builder().settings(on(&pool)).handle("block", move |_| {
-            sender.send(()).expect("somebody listens");
-            let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
-            async move { if waited { Ok(json!({})) } else { Err(Failure::new("nobody came")) } }
-        });
+        let (builder, blocked, release) = blocking(&pool);
         let ask = json!({"type": "control_request", "request_id": "b"});
         let mut ask = json!({"send": ask});
         ask["send"]["request"] = json!({"subtype": "block"});
