@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::json::{self, Value};
+use crate::json::{self, Seen, Value};
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +39,7 @@ pub(crate) struct Outline {
     /// [`ABSENT`] where there is no such key, or no text behind it.
     lens: [u16; KEYS],
     known: bool,
+    is_ascii: bool,
 }
 
 /// In the order of the fields of [`Envelope`].
@@ -47,17 +48,18 @@ const ABSENT: u16 = u16::MAX;
 
 impl Outline {
     /// Nobody looked, or it takes a parser to tell.
-    pub(crate) const UNKNOWN: Self = Self { starts: [0; KEYS], lens: [0; KEYS], known: false };
+    pub(crate) const UNKNOWN: Self =
+        Self { starts: [0; KEYS], lens: [0; KEYS], known: false, is_ascii: false };
 
     /// One pass without allocation; `None` for what is no JSON. It stays unknown for what is no
     /// object, for escapes in an outermost key or in the envelope, for a key of the envelope that
     /// stands there twice, and for text that is longer than any id.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
-        let mut outline = Self { starts: [0; KEYS], lens: [ABSENT; KEYS], known: false };
+        let mut outline = Self { lens: [ABSENT; KEYS], ..Self::UNKNOWN };
         let mut seen = [false; KEYS];
         let mut plain = true;
         let mut object = false;
-        json::keys(text, &mut |member| {
+        let Seen { is_ascii } = json::keys(text, &mut |member| {
             object = true;
             let Value::Text(key) = member.key() else {
                 plain = false;
@@ -88,7 +90,13 @@ impl Outline {
             }
         })?;
         outline.known = plain && object;
+        outline.is_ascii = is_ascii;
         Some(outline)
+    }
+
+    /// The bytes are text for certain: none is above 127.
+    pub(crate) fn is_ascii(&self) -> bool {
+        self.is_ascii
     }
 
     pub(crate) fn is_known(&self) -> bool {

@@ -16,9 +16,17 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use block::{BLOCK, ByWords, Look, Masks};
+use block::{BLOCK, ByWords, Look, Masks, Rare};
+use member::Strings;
 pub(crate) use member::{Member, Value};
 use nesting::Nesting;
+
+/// What is known of a text that is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// No byte is above 127. Otherwise it may be no UTF-8: that is not looked at.
+    pub(crate) is_ascii: bool,
+}
 
 /// Whether the bytes are one JSON value, with white space around it or none.
 pub(crate) fn is_valid(text: &[u8]) -> bool {
@@ -27,28 +35,33 @@ pub(crate) fn is_valid(text: &[u8]) -> bool {
 
 /// Shows each member of the outermost object, if it is one. `None` for what is no JSON; what was
 /// shown until then says nothing.
-pub(crate) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+pub(crate) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Seen> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(is_json) = avx2::keys(text, see) {
-        return is_json;
+    if let Some(seen) = avx2::keys(text, see) {
+        return seen;
     }
     pass::<ByWords>(text, see)
 }
 
 /// [`keys`], looking at blocks in one way.
 #[inline(always)]
-fn pass<'a, L: Look>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+fn pass<'a, L: Look>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Seen> {
     let (blocks, rest) = text.as_chunks::<BLOCK>();
     let mut pass = Pass::new(text);
+    let mut is_ascii = true;
+    let mut look = |block: &[u8; BLOCK]| {
+        is_ascii &= L::is_ascii(block);
+        pass.block::<L>(block, see)
+    };
     for block in blocks {
-        pass.block::<L>(block, see)?;
+        look(block)?;
     }
     if !rest.is_empty() {
         let mut last = [b' '; BLOCK];
         last[..rest.len()].copy_from_slice(rest);
-        pass.block::<L>(&last, see)?;
+        look(&last)?;
     }
-    (pass.done && pass.inside == 0).then_some(())
+    (pass.done && pass.inside == 0).then_some(Seen { is_ascii })
 }
 
 /// What the blocks so far leave to the next.
@@ -65,22 +78,42 @@ struct Pass<'a> {
     escaped: u64,
     /// 1: the byte before is part of a scalar.
     scalar: u64,
-    key_next: Follow,
     value_next: Follow,
+    key_next: Follow,
     colon_next: Follow,
     after_open: Follow,
+}
+
+/// Where tokens begin in a block, at least one.
+#[derive(Clone, Copy)]
+struct Tokens {
+    all: u64,
+    /// How many places are behind the last one.
+    behind_last: u32,
 }
 
 /// Finds the token behind each of some tokens. 1: it is still to come.
 struct Follow(u64);
 
 impl Follow {
-    /// Of `all` tokens of a block, those behind `some`. There must be one.
+    /// Of a block's tokens, those behind `some`.
     #[inline(always)]
-    fn of(&mut self, some: u64, all: u64) -> u64 {
+    fn behind(&self, some: u64, tokens: Tokens) -> u64 {
         // Between two tokens the carry runs on.
-        let behind = (some << 1 | self.0).wrapping_add(!all) & all;
-        self.0 = u64::from(some > all & !some);
+        (some << 1 | self.0).wrapping_add(!tokens.all) & tokens.all
+    }
+
+    /// The block is done with.
+    #[inline(always)]
+    fn leave(&mut self, some: u64, tokens: Tokens) {
+        self.0 = (some << tokens.behind_last) >> 63;
+    }
+
+    /// Both.
+    #[inline(always)]
+    fn next(&mut self, some: u64, tokens: Tokens) -> u64 {
+        let behind = self.behind(some, tokens);
+        self.leave(some, tokens);
         behind
     }
 }
@@ -107,8 +140,8 @@ impl<'a> Pass<'a> {
             inside: 0,
             escaped: 0,
             scalar: 0,
-            key_next: Follow(0),
             value_next: Follow(1),
+            key_next: Follow(0),
             colon_next: Follow(0),
             after_open: Follow(0),
         }
@@ -122,59 +155,77 @@ impl<'a> Pass<'a> {
     ) -> Option<()> {
         let at = self.at;
         self.at += BLOCK;
-        if self.inside != 0 && self.escaped == 0 && L::is_plain(block) {
+        let rare = if L::has_rare(block) { L::rare(block) } else { Rare::default() };
+        let escaped = self.escapes(rare.backslash);
+        let quotes = L::quotes(block) & !escaped;
+        if self.inside & !quotes == u64::MAX {
             // Text, and nothing but.
-            return Some(());
+            return (rare.control == 0).then(|| scalar::check_escapes(self.text, at, escaped))?;
         }
-        let masks = L::masks(block);
-        let escaped = self.escapes(masks.backslash);
-        let quotes = masks.quote & !escaped;
         // From each opening quote up to its closing one, which is not of them.
         let inside = L::parity(quotes) ^ self.inside;
         self.inside = 0_u64.wrapping_sub(inside >> 63);
-        if masks.control & inside != 0 {
-            return None;
-        }
-        if escaped & inside != 0 {
+        let Masks { mut space, open, close, colon, comma } = L::masks(block);
+        if rare.control | escaped != 0 {
+            if rare.control & inside != 0 {
+                return None;
+            }
+            space |= block::white_among(block, rare.control);
             scalar::check_escapes(self.text, at, escaped & inside)?;
         }
 
-        let space = masks.space | block::white_among(block, masks.control);
-        let Masks { open, close, colon, comma, .. } = masks;
-        let scalars = !(inside | quotes | space | open | close | colon | comma);
+        let signs = open | close | colon | comma;
+        let scalars = !(inside | quotes | space | signs);
         let starts = scalars & !(scalars << 1 | self.scalar);
         self.scalar = scalars >> 63;
         let strings = quotes & inside;
-        let [open, close, colon, comma] = [open, close, colon, comma].map(|mask| mask & !inside);
-        let tokens = strings | starts | open | close | colon | comma;
+        let tokens = signs & !inside | strings | starts;
         if tokens == 0 {
             return Some(());
         }
+        let tokens = Tokens { all: tokens, behind_last: tokens.leading_zeros() };
+        let [open, close, colon, comma] = [open, close, colon, comma].map(|mask| mask & !inside);
+        if self.nesting.depth() == 0 {
+            self.begin(tokens.all, open)?;
+        }
+        let (objects, outermost) = match self.nesting.deep(block, open, close)? {
+            Some(objects) => (objects, 0),
+            None => self.brackets::<L>(block, tokens.all, open, close)?,
+        };
 
-        self.begin(tokens, open)?;
-        let depth = self.nesting.depth();
-        let object = self.brackets::<L>(block, tokens, open, close)?;
-        let opens = self.after_open.of(open, tokens);
-        let key_next = self.key_next.of((open | comma) & object, tokens);
-        let value_next = self.value_next.of((open | comma) & !object | colon, tokens);
+        // A value stands where one is due and nowhere else, and a comma never there. Of an object
+        // a key is due first, and behind a key stands a colon, and one stands nowhere else.
+        let value_next = self.value_next.next(open | colon | comma, tokens);
+        let key_next = self.key_next.next((open | comma) & objects, tokens);
         let keys = key_next & strings;
-        let colon_next = self.colon_next.of(keys, tokens);
-        // `{}` and `[]`; which closes which is the nesting's to say.
-        let empty = close & opens;
-        let wrong = key_next & !(strings | empty)
-            | value_next & !(strings | starts | open | empty)
-            | colon_next & !colon
-            | tokens & !(key_next | value_next | colon_next | close | comma);
+        let colon_next = self.colon_next.next(keys, tokens);
+        let mut wrong = value_next & comma
+            | !value_next & (strings | starts | open)
+            | key_next & !(strings | close)
+            | colon_next ^ colon;
+        if value_next & close != 0 {
+            // `{}` and `[]`; which closes which is the nesting's to say.
+            wrong |= value_next & close & !self.after_open.behind(open, tokens);
+        }
+        self.after_open.leave(open, tokens);
         for place in places(starts) {
             scalar::check(self.text, at + place)?;
         }
-        // Most blocks of a long text lie deeper.
-        if depth <= 1 + close.count_ones() as usize {
-            for place in places(keys & outermost::<L>(depth, open, close)) {
-                see(Member::new(self.text, at + place));
-            }
+        let keys = keys & outermost;
+        if keys != 0 {
+            let plain = escaped == 0;
+            self.show(keys, Strings { at, quotes, strings, tokens: tokens.all, plain }, see);
         }
+        // Asked last: it costs more where it ends a block that is right.
         (wrong == 0).then_some(())
+    }
+
+    /// Apart, to leave the registers to the blocks that have no key to show.
+    #[inline(never)]
+    fn show(&self, keys: u64, strings: Strings, see: &mut impl FnMut(Member<'a>)) {
+        for place in places(keys) {
+            see(Member::new(self.text, place, &strings));
+        }
     }
 
     /// Which bytes a backslash stands before, and is not itself escaped.
@@ -193,23 +244,21 @@ impl<'a> Pass<'a> {
         (EVEN ^ (runs << 1)) & behind
     }
 
-    /// The outermost value begins once, and behind it there is nothing.
-    #[inline(always)]
+    /// The outermost value begins once, and behind a scalar there is nothing.
     fn begin(&mut self, tokens: u64, open: u64) -> Option<()> {
         if self.done {
             return None;
         }
-        if self.nesting.depth() == 0 {
-            let first = tokens & tokens.wrapping_neg();
-            if open & first == 0 {
-                self.done = true;
-                return (tokens == first).then_some(());
-            }
+        let first = tokens & tokens.wrapping_neg();
+        if open & first == 0 {
+            self.done = true;
+            (tokens == first).then_some(())?;
         }
         Some(())
     }
 
-    /// Where the innermost bracket is an object's.
+    /// Where the innermost bracket is an object's, and where just one is open. Behind the last
+    /// one there is nothing.
     #[inline(always)]
     fn brackets<L: Look>(
         &mut self,
@@ -217,39 +266,28 @@ impl<'a> Pass<'a> {
         tokens: u64,
         open: u64,
         close: u64,
-    ) -> Option<u64> {
-        let first = if self.nesting.in_object() { u64::MAX } else { 0 };
-        let mut turns = 0;
+    ) -> Option<(u64, u64)> {
+        let nesting = &mut self.nesting;
+        let (objects, outermost) = (nesting.objects(), nesting.outermost());
+        let (mut object_turns, mut outermost_turns) = (0, 0);
         for place in places(open | close) {
-            let bracket = block[place];
-            let object = self.nesting.in_object();
+            let brace = matches!(block[place], b'{' | b'}');
+            let (object, depth) = (nesting.in_object(), nesting.depth());
             if open >> place & 1 == 1 {
-                self.nesting.open(bracket == b'{');
+                nesting.open(brace);
             } else {
-                if self.nesting.depth() == 0 || object != (bracket == b'}') {
+                if depth == 0 || object != brace {
                     return None;
                 }
-                self.nesting.close();
-                if self.nesting.depth() == 0 {
+                nesting.close();
+                if nesting.depth() == 0 {
                     self.done = true;
                     (tokens >> place == 1).then_some(())?;
                 }
             }
-            turns |= u64::from(object != self.nesting.in_object()) << place;
+            object_turns |= u64::from(object != nesting.in_object()) << place;
+            outermost_turns |= u64::from((depth == 1) != (nesting.depth() == 1)) << place;
         }
-        Some(L::parity(turns) ^ first)
+        Some((L::parity(object_turns) ^ objects, L::parity(outermost_turns) ^ outermost))
     }
-}
-
-/// Where just one bracket is open, `depth` being how many are at the beginning.
-fn outermost<L: Look>(mut depth: usize, open: u64, close: u64) -> u64 {
-    let first = if depth == 1 { u64::MAX } else { 0 };
-    let mut turns = 0;
-    for place in places(open | close) {
-        let was = depth;
-        // The nesting has seen that there is something to close.
-        depth = if open >> place & 1 == 1 { depth + 1 } else { depth.saturating_sub(1) };
-        turns |= u64::from((was == 1) != (depth == 1)) << place;
-    }
-    L::parity(turns) ^ first
 }

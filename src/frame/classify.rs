@@ -66,9 +66,9 @@ pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformati
     }
 }
 
-/// UTF-8 first: the JSON pass does not look into strings.
+/// The JSON pass sees where all is ASCII; what else it takes may be no UTF-8, and that is said
+/// first of what is neither.
 fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
-    std::str::from_utf8(bytes).map_err(|_| Malformation::Utf8)?;
     let text = trimmed(bytes);
     let seen = match (check, text.first()) {
         (JsonCheck::Syntax, _) => Outline::of(bytes),
@@ -77,6 +77,9 @@ fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
             (text.last() == Some(&b']') && may_be_array(text)).then_some(Outline::UNKNOWN)
         }
     };
+    if !seen.is_some_and(|outline| outline.is_ascii()) {
+        std::str::from_utf8(bytes).map_err(|_| Malformation::Utf8)?;
+    }
     seen.ok_or(Malformation::Json)
 }
 

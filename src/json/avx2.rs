@@ -3,12 +3,12 @@
 
 use std::arch::x86_64::{
     __m256i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_set1_epi8,
-    _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set_epi64x,
+    _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256,
     _mm256_set1_epi8,
 };
 
-use super::block::{BLOCK, Look, Masks};
-use super::member::Member;
+use super::block::{BLOCK, Look, Masks, Rare};
+use super::{Member, Seen};
 
 /// Used by [`pass`] alone.
 struct ByVectors;
@@ -25,42 +25,60 @@ fn is_there() -> bool {
 
 /// The pass with these instructions; `None` where the processor has not all of them.
 #[inline]
-pub(super) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Option<()>> {
+pub(super) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Option<Seen>> {
     // SAFETY: `is_there` saw each of the features that `pass` is compiled with.
     is_there().then(|| unsafe { pass(text, see) })
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
-fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<()> {
+fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Seen> {
     super::pass::<ByVectors>(text, see)
 }
 
 impl Look for ByVectors {
     #[inline(always)]
-    fn masks(block: &[u8; BLOCK]) -> Masks {
+    fn is_ascii(block: &[u8; BLOCK]) -> bool {
         // SAFETY: only `pass` uses this, and `keys` asked `is_there` before it.
+        unsafe { is_ascii(block) }
+    }
+
+    #[inline(always)]
+    fn quotes(block: &[u8; BLOCK]) -> u64 {
+        // SAFETY: as in `is_ascii`.
+        unsafe { quotes(block) }
+    }
+
+    #[inline(always)]
+    fn has_rare(block: &[u8; BLOCK]) -> bool {
+        // SAFETY: as in `is_ascii`.
+        unsafe { has_rare(block) }
+    }
+
+    #[inline(always)]
+    fn rare(block: &[u8; BLOCK]) -> Rare {
+        // SAFETY: as in `is_ascii`.
+        unsafe { rare(block) }
+    }
+
+    #[inline(always)]
+    fn masks(block: &[u8; BLOCK]) -> Masks {
+        // SAFETY: as in `is_ascii`.
         unsafe { masks(block) }
     }
 
     #[inline(always)]
-    fn is_plain(block: &[u8; BLOCK]) -> bool {
-        // SAFETY: as in `masks`.
-        unsafe { is_plain(block) }
-    }
-
-    #[inline(always)]
     fn parity(bits: u64) -> u64 {
-        // SAFETY: as in `masks`.
+        // SAFETY: as in `is_ascii`.
         unsafe { parity(bits) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn half(block: &[u8; BLOCK], at: usize) -> __m256i {
-    let (words, _) = block.as_chunks::<8>();
-    let word = |index: usize| i64::from_le_bytes(words[at * 4 + index]);
-    _mm256_set_epi64x(word(3), word(2), word(1), word(0))
+fn halves(block: &[u8; BLOCK]) -> [__m256i; 2] {
+    let (halves, _) = block.as_chunks::<32>();
+    // SAFETY: each of `halves` is 32 bytes that may be read, and this load asks for no alignment.
+    [0, 1].map(|at| unsafe { _mm256_loadu_si256(halves[at].as_ptr().cast()) })
 }
 
 /// A bit for each byte of which all bits are set.
@@ -93,33 +111,49 @@ fn controls(bytes: __m256i) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn masks(block: &[u8; BLOCK]) -> Masks {
-    let (low, high) = (half(block, 0), half(block, 1));
-    let (low_folded, high_folded) = (folded(low), folded(high));
-    Masks {
-        quote: bits(equal(low, b'"'), equal(high, b'"')),
+fn is_ascii(block: &[u8; BLOCK]) -> bool {
+    let [low, high] = halves(block);
+    _mm256_movemask_epi8(_mm256_or_si256(low, high)) == 0
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quotes(block: &[u8; BLOCK]) -> u64 {
+    let [low, high] = halves(block);
+    bits(equal(low, b'"'), equal(high, b'"'))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn has_rare(block: &[u8; BLOCK]) -> bool {
+    let [low, high] = halves(block);
+    let backslashes = _mm256_or_si256(equal(low, b'\\'), equal(high, b'\\'));
+    let controls = _mm256_or_si256(controls(low), controls(high));
+    _mm256_movemask_epi8(_mm256_or_si256(backslashes, controls)) != 0
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rare(block: &[u8; BLOCK]) -> Rare {
+    let [low, high] = halves(block);
+    Rare {
         backslash: bits(equal(low, b'\\'), equal(high, b'\\')),
         control: bits(controls(low), controls(high)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn masks(block: &[u8; BLOCK]) -> Masks {
+    let [low, high] = halves(block);
+    let (low_folded, high_folded) = (folded(low), folded(high));
+    Masks {
         space: bits(equal(low, b' '), equal(high, b' ')),
         open: bits(equal(low_folded, b'{'), equal(high_folded, b'{')),
         close: bits(equal(low_folded, b'}'), equal(high_folded, b'}')),
         colon: bits(equal(low, b':'), equal(high, b':')),
         comma: bits(equal(low, b','), equal(high, b',')),
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn special(bytes: __m256i) -> __m256i {
-    let ends = _mm256_or_si256(equal(bytes, b'"'), equal(bytes, b'\\'));
-    _mm256_or_si256(ends, controls(bytes))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn is_plain(block: &[u8; BLOCK]) -> bool {
-    let found = _mm256_or_si256(special(half(block, 0)), special(half(block, 1)));
-    _mm256_movemask_epi8(found) == 0
 }
 
 /// The product without carries of the bits and a number of ones is the sum of what is below each.
@@ -139,7 +173,7 @@ mod tests {
     fn vectors_show_every_byte_where_there_are_some() {
         let found = keys(b"{}", &mut |_| ());
         if is_there() {
-            assert_eq!(found, Some(Some(())));
+            assert_eq!(found, Some(Some(Seen { is_ascii: true })));
             assert_eq!(sees_what_is_there::<ByVectors>(), 256 * BLOCK);
         } else {
             assert_eq!(found, None, "no pass with instructions that are missing");

@@ -3,13 +3,9 @@
 /// Bytes in a block: a bit of a mask each, the first byte's the lowest.
 pub(super) const BLOCK: usize = 64;
 
-/// Where the bytes of each class are, within strings as well as outside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where bytes are that stand between tokens or are one, within strings as well as outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Masks {
-    pub(super) quote: u64,
-    pub(super) backslash: u64,
-    /// Below the space.
-    pub(super) control: u64,
     pub(super) space: u64,
     /// `{` and `[`
     pub(super) open: u64,
@@ -17,6 +13,14 @@ pub(super) struct Masks {
     pub(super) close: u64,
     pub(super) colon: u64,
     pub(super) comma: u64,
+}
+
+/// Where bytes are that most blocks have none of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rare {
+    pub(super) backslash: u64,
+    /// Below the space.
+    pub(super) control: u64,
 }
 
 /// Which of the control characters are white space.
@@ -27,11 +31,17 @@ pub(super) fn white_among(block: &[u8; BLOCK], control: u64) -> u64 {
 
 /// How a block is looked at.
 pub(super) trait Look {
-    /// What each byte is.
-    fn masks(block: &[u8; BLOCK]) -> Masks;
+    /// No byte is above 127.
+    fn is_ascii(block: &[u8; BLOCK]) -> bool;
 
-    /// No quote, no backslash and no control character is in it.
-    fn is_plain(block: &[u8; BLOCK]) -> bool;
+    fn quotes(block: &[u8; BLOCK]) -> u64;
+
+    /// Whether [`rare`](Self::rare) shows any.
+    fn has_rare(block: &[u8; BLOCK]) -> bool;
+
+    fn rare(block: &[u8; BLOCK]) -> Rare;
+
+    fn masks(block: &[u8; BLOCK]) -> Masks;
 
     /// Each bit becomes the parity of the bits up to it.
     fn parity(bits: u64) -> u64;
@@ -64,34 +74,45 @@ fn gather(highs: u64) -> u64 {
     (highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
+fn words(block: &[u8; BLOCK]) -> impl Iterator<Item = u64> {
+    let (words, _) = block.as_chunks::<8>();
+    words.iter().map(|word| u64::from_le_bytes(*word))
+}
+
+/// A mask of the bytes whose high bits `highs` leaves in a word.
+fn mask(block: &[u8; BLOCK], highs: impl Fn(u64) -> u64) -> u64 {
+    let bits = |(at, word): (usize, u64)| gather(highs(word)) << (8 * at);
+    words(block).enumerate().map(bits).fold(0, |all, one| all | one)
+}
+
 impl Look for ByWords {
-    fn masks(block: &[u8; BLOCK]) -> Masks {
-        let mut masks = Masks::default();
-        let (words, _) = block.as_chunks::<8>();
-        for (at, word) in words.iter().enumerate() {
-            let word = u64::from_le_bytes(*word);
-            // `[` and `{`, `]` and `}` differ in this bit alone.
-            let folded = word | (ONES * 0x20);
-            let mask = |highs: u64| gather(highs) << (8 * at);
-            masks.quote |= mask(equal(word, b'"'));
-            masks.backslash |= mask(equal(word, b'\\'));
-            masks.control |= mask(controls(word));
-            masks.space |= mask(equal(word, b' '));
-            masks.open |= mask(equal(folded, b'{'));
-            masks.close |= mask(equal(folded, b'}'));
-            masks.colon |= mask(equal(word, b':'));
-            masks.comma |= mask(equal(word, b','));
-        }
-        masks
+    fn is_ascii(block: &[u8; BLOCK]) -> bool {
+        words(block).fold(0, |all, word| all | word) & HIGHS == 0
     }
 
-    fn is_plain(block: &[u8; BLOCK]) -> bool {
-        let (words, _) = block.as_chunks::<8>();
-        let special = |word: &[u8; 8]| {
-            let word = u64::from_le_bytes(*word);
-            equal(word, b'"') | equal(word, b'\\') | controls(word)
-        };
-        words.iter().map(special).fold(0, |all, one| all | one) == 0
+    fn quotes(block: &[u8; BLOCK]) -> u64 {
+        mask(block, |word| equal(word, b'"'))
+    }
+
+    fn has_rare(block: &[u8; BLOCK]) -> bool {
+        let rare = |word: u64| equal(word, b'\\') | controls(word);
+        words(block).map(rare).fold(0, |all, one| all | one) != 0
+    }
+
+    fn rare(block: &[u8; BLOCK]) -> Rare {
+        Rare { backslash: mask(block, |word| equal(word, b'\\')), control: mask(block, controls) }
+    }
+
+    fn masks(block: &[u8; BLOCK]) -> Masks {
+        // `[` and `{`, `]` and `}` differ in this bit alone.
+        let folded = |word: u64| word | (ONES * 0x20);
+        Masks {
+            space: mask(block, |word| equal(word, b' ')),
+            open: mask(block, |word| equal(folded(word), b'{')),
+            close: mask(block, |word| equal(folded(word), b'}')),
+            colon: mask(block, |word| equal(word, b':')),
+            comma: mask(block, |word| equal(word, b',')),
+        }
     }
 
     fn parity(mut bits: u64) -> u64 {
@@ -108,29 +129,25 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// The same, byte by byte.
-    fn bytewise(block: &[u8; BLOCK]) -> Masks {
+    fn check<L: Look>(block: &[u8; BLOCK]) {
         let mask = |is: fn(u8) -> bool| {
             let bit = |(at, byte): (usize, &u8)| u64::from(is(*byte)) << at;
             block.iter().enumerate().map(bit).fold(0, |all, one| all | one)
         };
-        Masks {
-            quote: mask(|byte| byte == b'"'),
-            backslash: mask(|byte| byte == b'\\'),
-            control: mask(|byte| byte < b' '),
+        let masks = Masks {
             space: mask(|byte| byte == b' '),
             open: mask(|byte| matches!(byte, b'{' | b'[')),
             close: mask(|byte| matches!(byte, b'}' | b']')),
             colon: mask(|byte| byte == b':'),
             comma: mask(|byte| byte == b','),
-        }
-    }
-
-    fn check<L: Look>(block: &[u8; BLOCK]) {
-        let masks = bytewise(block);
+        };
         assert_eq!(L::masks(block), masks, "{block:?}");
-        let special = masks.quote | masks.backslash | masks.control;
-        assert_eq!(L::is_plain(block), special == 0, "{block:?}");
+        let rare =
+            Rare { backslash: mask(|byte| byte == b'\\'), control: mask(|byte| byte < b' ') };
+        assert_eq!(L::rare(block), rare, "{block:?}");
+        assert_eq!(L::has_rare(block), rare != Rare::default(), "{block:?}");
+        assert_eq!(L::quotes(block), mask(|byte| byte == b'"'), "{block:?}");
+        assert_eq!(L::is_ascii(block), block.is_ascii(), "{block:?}");
         let parity = (0..64).fold(0, |parity, at| {
             let below = masks.space & (u64::MAX >> (63 - at));
             parity | u64::from(below.count_ones() % 2) << at

@@ -15,31 +15,81 @@ pub(crate) enum Value<'a> {
     Other,
 }
 
-/// Where a key begins. Nothing is read until it is asked for.
+/// What a block holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strings {
+    /// Where the block begins in the text.
+    pub(super) at: usize,
+    /// Opening and closing ones.
+    pub(super) quotes: u64,
+    /// Their opening quotes.
+    pub(super) strings: u64,
+    pub(super) tokens: u64,
+    /// No string has an escape here.
+    pub(super) plain: bool,
+}
+
+impl Strings {
+    /// What is between the quotes of the string that begins at this place, if it ends here.
+    #[inline]
+    fn text<'a>(&self, text: &'a [u8], place: usize) -> Option<&'a [u8]> {
+        let end = behind(self.quotes, place)?;
+        self.plain.then(|| &text[self.at + place + 1..self.at + end])
+    }
+}
+
+/// The first of the bits above this one.
+#[inline]
+fn behind(bits: u64, place: usize) -> Option<usize> {
+    let bits = bits & (u64::MAX << place << 1);
+    (bits != 0).then_some(bits.trailing_zeros() as usize)
+}
+
+/// A key and where it stands. What its block does not hold is read when it is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member<'a> {
     text: &'a [u8],
     at: usize,
+    key: Option<&'a [u8]>,
+    value: Option<Value<'a>>,
 }
 
 impl<'a> Member<'a> {
-    /// `at` is the place of the key's opening quote.
-    pub(super) fn new(text: &'a [u8], at: usize) -> Self {
-        Self { text, at }
-    }
-
-    pub(crate) fn key(self) -> Value<'a> {
-        string(self.text, self.at).map_or(Value::Other, |(key, _)| key)
-    }
-
-    pub(crate) fn value(self) -> Value<'a> {
-        let value = || {
-            let (_, behind) = string(self.text, self.at)?;
-            let colon = after_space(self.text, behind)?;
-            let at = after_space(self.text, colon + 1)?;
-            string(self.text, at).map(|(value, _)| value)
+    /// `place` is that of the key's opening quote in its block.
+    #[inline]
+    pub(super) fn new(text: &'a [u8], place: usize, block: &Strings) -> Self {
+        let value = behind(block.tokens, place).and_then(|colon| behind(block.tokens, colon));
+        let value = match value {
+            Some(value) if block.strings >> value & 1 == 1 => {
+                block.text(text, value).map(Value::Text)
+            }
+            Some(_) => Some(Value::Other),
+            None => None,
         };
-        value().unwrap_or(Value::Other)
+        Self { text, at: block.at + place, key: block.text(text, place), value }
+    }
+
+    #[inline]
+    pub(crate) fn key(self) -> Value<'a> {
+        match self.key {
+            Some(key) => Value::Text(key),
+            None => string(self.text, self.at).map_or(Value::Other, |(key, _)| key),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn value(self) -> Value<'a> {
+        self.value.unwrap_or_else(|| self.value_elsewhere().unwrap_or(Value::Other))
+    }
+
+    fn value_elsewhere(self) -> Option<Value<'a>> {
+        let behind = match self.key {
+            Some(key) => self.at + key.len() + 2,
+            None => string(self.text, self.at)?.1,
+        };
+        let colon = after_space(self.text, behind)?;
+        let at = after_space(self.text, colon + 1)?;
+        string(self.text, at).map(|(value, _)| value)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Floor 0. Which brackets are open.
 
+use super::block::BLOCK;
+use super::places;
+
 /// A bit for each, set for an object.
 pub(super) struct Nesting {
     innermost: u64,
@@ -33,10 +36,54 @@ impl Nesting {
         }
     }
 
+    /// All brackets of a block, one after the other without a branch: where the innermost one is
+    /// an object's, `None` where one closes what is none of its kind. `Some(None)`, and nothing is
+    /// changed, where that takes a closer look: it comes up to the outermost bracket, or is deeper
+    /// than a word.
+    #[inline(always)]
+    pub(super) fn deep(
+        &mut self,
+        block: &[u8; BLOCK],
+        open: u64,
+        close: u64,
+    ) -> Option<Option<u64>> {
+        let (opens, closes) = (open.count_ones() as usize, close.count_ones() as usize);
+        if self.depth() <= closes + 1 || self.level + opens >= 64 {
+            return Some(None);
+        }
+        let mut objects = self.objects();
+        let mut innermost = self.innermost;
+        let mut wrong = 0;
+        for place in places(open | close) {
+            // Of the four this bit is set in the braces.
+            let brace = u64::from(block[place] >> 5 & 1);
+            let opens = open >> place & 1;
+            let was = innermost;
+            innermost = if opens == 1 { was << 1 | brace } else { was >> 1 };
+            wrong |= (was ^ brace) & !opens;
+            objects ^= 0_u64.wrapping_sub((was ^ innermost) & 1) << place;
+        }
+        self.innermost = innermost;
+        self.level = self.level + opens - closes;
+        (wrong & 1 == 0).then_some(Some(objects))
+    }
+
     /// Whether the innermost bracket is an object's.
     #[inline]
     pub(super) fn in_object(&self) -> bool {
         self.innermost & 1 == 1
+    }
+
+    /// [`in_object`](Self::in_object) as all bits or none.
+    #[inline]
+    pub(super) fn objects(&self) -> u64 {
+        0_u64.wrapping_sub(self.innermost & 1)
+    }
+
+    /// Whether just one bracket is open, as all bits or none.
+    #[inline]
+    pub(super) fn outermost(&self) -> u64 {
+        0_u64.wrapping_sub(u64::from(self.depth() == 1))
     }
 
     #[inline]

@@ -3,13 +3,17 @@
 use super::places;
 
 /// The scalar that begins here, up to what ends it.
+#[inline]
 pub(super) fn check(text: &[u8], at: usize) -> Option<()> {
     let text = text.get(at..)?;
-    if let Some(word) = text.first_chunk()
-        && is_short_number(word)
-    {
-        return Some(());
+    match text.first_chunk() {
+        Some(word) if is_short_number(word) => Some(()),
+        _ => check_any(text),
     }
+}
+
+#[inline(never)]
+fn check_any(text: &[u8]) -> Option<()> {
     let len = match text.first()? {
         b't' => literal(text, b"true")?,
         b'f' => literal(text, b"false")?,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
-use super::{ByWords, Value, is_valid, keys, pass};
+use super::{ByWords, Seen, Value, is_valid, keys, pass};
 
 fn reference(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
@@ -55,19 +55,33 @@ fn a_text_is_judged_alike_wherever_it_stands_in_a_block() {
 }
 
 /// The story: keys were shown of a deeper level, where brackets opened and closed in one block.
+/// What a block holds of a key and its value is taken from it, and the rest is read.
 #[test]
-fn keys_are_the_same_wherever_they_stand_in_a_block() {
+fn members_are_the_same_wherever_they_stand_in_a_block() {
+    let long = "l".repeat(200);
     let text =
-        r#"{"a":"b","c":[{"d":{"e":1}},{"f":[{}]}],"g":{"h":{}},"i":{},"j":[],"k":"l","m":0}"#;
-    let text = &text.replace('l', &"l".repeat(200));
+        r#"{"a":"b","c":[{"d":{"e":1}},{"f":[{}]}],"g" : "h","i":{"i":{}},"j":[],"k":"LONG","#;
+    let text = text.replace("LONG", &long) + r#""\\":"n\"","o":"\/","p":"","":0}"#;
+    let (some, other) = (Value::Text, Value::Other);
+    let expected = [
+        (some(b"a"), some(b"b")),
+        (some(b"c"), other),
+        (some(b"g"), some(b"h")),
+        (some(b"i"), other),
+        (some(b"j"), other),
+        (some(b"k"), some(long.as_bytes())),
+        (Value::Escaped, Value::Escaped),
+        (some(b"o"), Value::Escaped),
+        (some(b"p"), some(b"")),
+        (some(b""), other),
+    ];
     for shift in 0..64 {
-        let text = " ".repeat(shift) + text;
+        let text = " ".repeat(shift) + &text;
         let mut seen = Vec::new();
-        keys(text.as_bytes(), &mut |member| seen.push(member.key()));
-        let expected = ["a", "c", "g", "i", "j", "k", "m"].map(|key| Value::Text(key.as_bytes()));
+        keys(text.as_bytes(), &mut |member| seen.push((member.key(), member.value())));
         assert_eq!(seen, expected, "{shift}");
         let mut by_words = Vec::new();
-        pass::<ByWords>(text.as_bytes(), &mut |member| by_words.push(member.key()));
+        pass::<ByWords>(text.as_bytes(), &mut |it| by_words.push((it.key(), it.value())));
         assert_eq!(by_words, expected, "{shift}");
     }
 }
@@ -89,6 +103,9 @@ fn what_is_nearly_json_is_refused() {
         r#"{"a":1,}"#,
         r#"{"a" 1}"#,
         r#"{1:2}"#,
+        "{[]}",
+        r#"{{"a":1}}"#,
+        r#"{"a":1,[]}"#,
         r#"{"a":1]"#,
         "[1}",
         "01",
@@ -125,6 +142,11 @@ fn what_is_nearly_json_is_refused() {
     ] {
         assert!(!reference(text), "{text:?} is a bad example");
         assert!(!is_valid(text.as_bytes()), "{text:?}");
+        // Wherever the wrong token is a block away from the one before it.
+        for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+            let text = text[..at].to_owned() + &" ".repeat(64) + &text[at..];
+            assert_eq!(is_valid(text.as_bytes()), reference(&text), "{text:?}");
+        }
     }
 }
 
@@ -168,7 +190,7 @@ fn keys_are_those_of_the_outermost_object() {
         br#" {"a":"one","b":{"a":"two"},"c":["a"],"d":"t\n","e":-1,"f":null,"a":"","\u0061":1 } "#;
     let mut seen = Vec::new();
     let object = keys(text, &mut |member| seen.push((member.key(), member.value())));
-    assert_eq!(object, Some(()));
+    assert_eq!(object, Some(Seen { is_ascii: true }));
     let (text, other) = (Value::Text, Value::Other);
     let expected = [
         (text(b"a"), text(b"one")),
@@ -181,8 +203,23 @@ fn keys_are_those_of_the_outermost_object() {
         (Value::Escaped, other),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(keys(b"[{\"a\":1}]", &mut |_| panic!("no key")), Some(()));
+    assert_eq!(keys(b"[{\"a\":1}]", &mut |_| panic!("no key")), Some(Seen { is_ascii: true }));
     assert_eq!(keys(b"{", &mut |_| ()), None);
+}
+
+/// Every block is asked, the plain ones and the last one too.
+#[test]
+fn one_byte_above_127_anywhere_is_seen() {
+    for len in 0..200 {
+        let text = "x".repeat(len);
+        let ascii = format!("{{\"k\":\"{text}\"}}");
+        assert_eq!(keys(ascii.as_bytes(), &mut |_| ()), Some(Seen { is_ascii: true }), "{len}");
+        let other = format!("{{\"k\":\"{text}\u{80}\"}}");
+        let other = other.as_bytes();
+        assert_eq!(keys(other, &mut |_| ()), Some(Seen { is_ascii: false }), "{len}");
+        let by_words = pass::<ByWords>(other, &mut |_| ());
+        assert_eq!(by_words, Some(Seen { is_ascii: false }), "{len}");
+    }
 }
 
 /// Texts that are JSON, or nearly so.
@@ -247,6 +284,15 @@ proptest! {
 
     #[test]
     fn any_text_is_judged_as_serde_does(text in texts()) {
+        prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
+        let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+        prop_assert_eq!(by_words, reference(&text), "{}", text);
+    }
+
+    /// Brackets in a block that comes nowhere near the outermost one are looked at in another way.
+    #[test]
+    fn any_text_is_judged_alike_deep_within_another(text in texts(), before in 0..64_usize) {
+        let text = "[".repeat(30) + &" ".repeat(before + 40) + &text + &" ".repeat(64) + &"]".repeat(30);
         prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
         let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
         prop_assert_eq!(by_words, reference(&text), "{}", text);
