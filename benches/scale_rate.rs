@@ -1,5 +1,6 @@
 //! What a record costs where a thousand agents write all the time: CPU of this process and calls
-//! of the kernel, by record. `cargo bench --bench scale_rate`.
+//! of the kernel, by record. `cargo bench --bench scale_rate`, and
+//! with `-- local local_window` those rows alone.
 //!
 //! Each agent is a child that writes records of 200 bytes at its own pace. The peer is what one
 //! writes with tokio: a current-thread runtime with a task for each child that reads lines. Ours has
@@ -159,7 +160,9 @@ fn tell(name: &str, load: Load, reading: Reading, peer: Reading) {
     assert!(reading.records > 0, "{name}: nothing came");
 }
 
-fn run(load: Load) {
+/// The rows of these names, all of them where none is given, beside the peer.
+fn run(load: Load, wanted: &[String]) {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|start| name == start);
     let peer = tokio_lines(load);
     tell("tokio_lines", load, peer, peer);
     for (name, window, check) in [
@@ -167,8 +170,13 @@ fn run(load: Load) {
         ("_window", WINDOW, JsonCheck::Shape),
         ("_syntax", Duration::ZERO, JsonCheck::Syntax),
     ] {
-        tell(&format!("local{name}"), load, local(load, window, check), peer);
-        tell(&format!("engine{name}"), load, threaded(load, window, check), peer);
+        let (here, beside) = (format!("local{name}"), format!("engine{name}"));
+        if is_wanted(&here) {
+            tell(&here, load, local(load, window, check), peer);
+        }
+        if is_wanted(&beside) {
+            tell(&beside, load, threaded(load, window, check), peer);
+        }
     }
     // Twice, because the machine may have changed meanwhile.
     tell("tokio_lines_again", load, tokio_lines(load), peer);
@@ -176,12 +184,14 @@ fn run(load: Load) {
 
 fn main() {
     let seconds = Duration::from_secs;
+    let names = || std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
     if std::env::args().any(|arg| arg == "--test") {
         let measured = Duration::from_millis(100);
-        return run(Load { agents: 10, rate: 100, warm_up: measured, measured });
+        return run(Load { agents: 10, rate: 100, warm_up: measured, measured }, &[]);
     }
     let load = |rate| Load { agents: 1000, rate, warm_up: seconds(1), measured: seconds(4) };
     // A hundred thousand records a second are more than two cores write: to be asked for.
-    let rate = if std::env::args().any(|arg| arg == "rate=100") { 100 } else { 20 };
-    run(load(rate));
+    let rate = if names().any(|arg| arg == "rate=100") { 100 } else { 20 };
+    let wanted: Vec<_> = names().filter(|arg| !arg.starts_with("rate=")).collect();
+    run(load(rate), &wanted);
 }
