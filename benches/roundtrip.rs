@@ -2,7 +2,8 @@
 //!
 //! On one thread: `LocalEngine` inside tokio's current-thread runtime and inside tokio-uring's,
 //! against tokio's own pipes on the same runtime. Across threads: `Engine` with its handle in a task
-//! of tokio's multi-thread runtime and with a blocking one, against tokio's pipes in a task there.
+//! of tokio's multi-thread runtime and with a blocking one, against tokio's pipes in a task there;
+//! and with a thread that never looks for more before it sleeps, or always does.
 //! The limit of both is blocking write(2) and read(2). Every answer is compared. What one thread can
 //! do is measured on one processor.
 
@@ -55,9 +56,11 @@ fn roundtrip(criterion: &mut Criterion) {
     group.bench_function("threads/engine", |bencher| {
         bencher.iter_custom(|count| in_a_task(Box::pin(engine(count))));
     });
-    group.bench_function("threads/engine_spin", |bencher| {
-        bencher.iter_custom(|count| in_a_task(Box::pin(engine_spin(count))));
-    });
+    for (name, spin) in [("never", Duration::ZERO), ("always", Duration::from_micros(100))] {
+        group.bench_function(format!("threads/engine_spin_{name}"), |bencher| {
+            bencher.iter_custom(|count| in_a_task(Box::pin(engine_that_spins(count, spin))));
+        });
+    }
     group.bench_function("threads/engine_blocking", |bencher| {
         bencher.iter_custom(engine_blocking);
     });
@@ -180,15 +183,14 @@ async fn local(engine: LocalEngine, count: u64) -> Duration {
 }
 
 async fn engine(count: u64) -> Duration {
-    engine_that_spins(count, Duration::ZERO).await
-}
-
-async fn engine_spin(count: u64) -> Duration {
-    engine_that_spins(count, Duration::from_micros(100)).await
+    with_engine(Engine::new().expect("io_uring"), count).await
 }
 
 async fn engine_that_spins(count: u64, spin: Duration) -> Duration {
-    let engine = Engine::builder().spin(spin).build().expect("io_uring");
+    with_engine(Engine::builder().spin(spin).build().expect("io_uring"), count).await
+}
+
+async fn with_engine(engine: Engine, count: u64) -> Duration {
     let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
     rounds!(agent, count)
 }

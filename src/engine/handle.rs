@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::admission::Admission;
 use crate::capacity::Capacity;
@@ -19,6 +19,7 @@ use super::builder::EngineBuilder;
 use super::control::Control;
 use super::mailbox::{Adoption, Command, Reply};
 use super::placement::{Load, lightest};
+use super::spin::Spin;
 use super::thread::Thread;
 use super::warm::{Pools, spawn_before_spares};
 
@@ -65,7 +66,7 @@ impl Engine {
         let mut threads = Vec::with_capacity(settings.threads);
         // On the only processor it would keep the agent from running.
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        let spin = if alone { Duration::ZERO } else { settings.spin };
+        let spin = if alone { Spin::NEVER } else { settings.spin };
         for index in 0..settings.threads {
             let thread = Thread::start(index, settings.ring, spin)?;
             threads.push((thread, Arc::new(AtomicUsize::new(0))));

@@ -13,6 +13,7 @@ mod handle;
 mod mailbox;
 mod placement;
 mod reader;
+mod spin;
 mod stats;
 mod thread;
 mod warm;

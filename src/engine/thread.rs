@@ -15,6 +15,7 @@ use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::transport::{CloseLimits, Core, Request};
 
 use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
+use super::spin::{Lookout, Spin};
 
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Starts one and waits until its ring stands, so a refusal is the caller's error.
-    pub(super) fn start(index: usize, config: RingConfig, spin: Duration) -> Result<Self> {
+    pub(super) fn start(index: usize, config: RingConfig, spin: Spin) -> Result<Self> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
                 .cause(error)
@@ -88,7 +89,7 @@ impl Drop for Thread {
 fn run(
     inbox: &Inbox,
     config: &RingConfig,
-    spin: Duration,
+    spin: Spin,
     started: &Latch<Result<(Features, Arc<Board>)>>,
 ) {
     if let Err(error) = block_sigpipe() {
@@ -117,8 +118,7 @@ fn run(
 struct Loop<'a> {
     core: Core,
     inbox: &'a Inbox,
-    /// After something happened it stays awake for so long.
-    spin: Duration,
+    spin: Spin,
     ending: Option<Ending>,
 }
 
@@ -133,7 +133,7 @@ struct Ending {
 impl Loop<'_> {
     fn run(mut self) {
         let mut now = Instant::now();
-        let mut awake_until = now;
+        let mut lookout = Lookout::new(self.spin, now);
         let mut happened = 0;
         loop {
             for _ in 0..COMMANDS_PER_TURN {
@@ -147,9 +147,9 @@ impl Loop<'_> {
                 break;
             }
             if std::mem::take(&mut happened) > 0 {
-                awake_until = now + self.spin;
+                lookout.note(now);
             }
-            let timeout = if now < awake_until {
+            let timeout = if lookout.looks(now) {
                 // Who asks for something does not ring, and a look costs no call.
                 std::hint::spin_loop();
                 Some(Duration::ZERO)

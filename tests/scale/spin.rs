@@ -22,16 +22,9 @@ fn state_and_ticks() -> (String, u64) {
     (fields[0].to_owned(), ticks(11) + ticks(12))
 }
 
-#[test]
-fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
-    // The story: somebody wants the last microseconds of a round trip. The thread then asked the
-    // kernel a million times a second, and kept a processor busy all night for idle agents.
-    if !alone("spin::a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet") {
-        return;
-    }
-    // A millisecond is the most there is.
-    let engine = Engine::builder().spin(Duration::from_secs(60)).build().expect("io_uring");
-    let mut agent = spawn(&engine, &fake(&[]));
+/// A thread that looks for more makes no call for it, and is asleep once all is quiet.
+fn looks_and_sleeps(engine: &Engine) {
+    let mut agent = spawn(engine, &fake(&[]));
     let enters = || engine.stats().io.enters;
     check_echo(&mut agent, r#"{"round":0}"#);
     let before = enters();
@@ -50,4 +43,23 @@ fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
 
     check_echo(&mut agent, r#"{"round":"last"}"#);
     assert!(agent.close_blocking().exit().success());
+}
+
+#[test]
+fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
+    // The story: somebody wants the last microseconds of a round trip. The thread then asked the
+    // kernel a million times a second, and kept a processor busy all night for idle agents.
+    if alone("spin::a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet") {
+        // A millisecond is the most there is.
+        let spin = Duration::from_secs(60);
+        looks_and_sleeps(&Engine::builder().spin(spin).build().expect("io_uring"));
+    }
+}
+
+#[test]
+fn a_thread_spins_by_default_while_answers_come_fast_and_sleeps_once_all_is_quiet() {
+    if alone("spin::a_thread_spins_by_default_while_answers_come_fast_and_sleeps_once_all_is_quiet")
+    {
+        looks_and_sleeps(&Engine::new().expect("io_uring"));
+    }
 }
