@@ -15,7 +15,7 @@ pub(crate) enum Value<'a> {
     Other,
 }
 
-/// What a block holds.
+/// The strings of a block, and its other tokens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strings {
     /// Where the block begins in the text.

@@ -57,9 +57,8 @@ fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
 }
 
 #[test]
-fn a_thread_spins_by_default_while_answers_come_fast_and_sleeps_once_all_is_quiet() {
-    if alone("spin::a_thread_spins_by_default_while_answers_come_fast_and_sleeps_once_all_is_quiet")
-    {
+fn a_thread_makes_no_more_calls_by_default_and_sleeps_once_all_is_quiet() {
+    if alone("spin::a_thread_makes_no_more_calls_by_default_and_sleeps_once_all_is_quiet") {
         looks_and_sleeps(&Engine::new().expect("io_uring"));
     }
 }
