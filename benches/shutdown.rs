@@ -8,6 +8,7 @@
 //! are printed, too.
 
 mod percentiles;
+mod read_buffer;
 mod support;
 mod with_tokio;
 
@@ -28,6 +29,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
 use crate::percentiles::{Contest, Contestant, Rounds, testing};
+use crate::read_buffer::ReadBuffer;
 
 const FLUSH: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -128,13 +130,13 @@ fn eof_waitpid(mut children: Vec<Child>) -> Duration {
 
 /// Closes stdin, reads everything, waits.
 fn eof_read_waitpid(mut children: Vec<Child>) -> Duration {
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = ReadBuffer::new();
     timed(|| {
         for child in &mut children {
             drop(child.stdin.take());
             let (stdout, mut bytes) = (child.stdout.as_mut().expect("piped"), 0);
             loop {
-                match stdout.read(&mut buffer).expect("readable") {
+                match stdout.read(buffer.bytes()).expect("readable") {
                     0 => break,
                     count => bytes += count as u64,
                 }

@@ -12,6 +12,7 @@
 //! record is asserted.
 
 mod percentiles;
+mod read_buffer;
 mod support;
 mod with_tokio;
 
@@ -30,6 +31,7 @@ use tokio::task::LocalSet;
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
 use crate::percentiles::{Contest, Contestant, Rounds};
+use crate::read_buffer::ReadBuffer;
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// What all but agentpipe read into.
@@ -168,9 +170,10 @@ impl Case {
 /// The limit.
 fn read_loop(case: Case, records: u64) -> Duration {
     case.with_plain(|mut stdout| {
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = ReadBuffer::new();
+        let buffer = buffer.bytes();
         let mut count_lines = || {
-            let count = stdout.read(&mut buffer).expect("readable");
+            let count = stdout.read(buffer).expect("readable");
             assert!(count > 0, "the output ended");
             memchr::memchr_iter(b'\n', &buffer[..count]).count() as u64
         };

@@ -61,6 +61,7 @@ mod close_policy;
 mod close_report;
 mod command;
 mod config;
+mod copy;
 mod engine_stats;
 mod envelope;
 mod error;

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::copy;
+
 use super::payload::Payload;
 use super::spares::{SPARE, Spares};
 
@@ -51,7 +53,7 @@ impl Carry {
             super::scan::work::add(self.bytes.len());
             self.grow(need, ceiling);
         }
-        self.bytes.extend_from_slice(part);
+        copy::append(&mut self.bytes, part);
         #[cfg(test)]
         super::scan::work::add(part.len());
     }
@@ -63,7 +65,7 @@ impl Carry {
         }
         let mut larger = if room == SPARE { std::mem::take(&mut self.spare) } else { Vec::new() };
         larger.reserve_exact(room);
-        larger.extend_from_slice(&self.bytes);
+        copy::append(&mut larger, &self.bytes);
         self.clear();
         self.bytes = larger;
     }

@@ -3,6 +3,7 @@
 use serde::de::IgnoredAny;
 
 use crate::config::{Framing, Limits};
+use crate::copy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
 
@@ -25,14 +26,14 @@ pub(crate) fn encode(
     match framing {
         Framing::Ndjson => {
             out.reserve(record.len() + 1);
-            out.extend_from_slice(record);
+            copy::append(out, record);
             out.push(b'\n');
         }
         Framing::ContentLength => {
             let header = format!("Content-Length: {}\r\n\r\n", record.len());
             out.reserve(header.len() + record.len());
             out.extend_from_slice(header.as_bytes());
-            out.extend_from_slice(record);
+            copy::append(out, record);
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::copy;
 use crate::envelope::Outline;
 use crate::event::{Event, Malformation, Sample};
 use crate::record::Record;
@@ -26,7 +27,7 @@ impl Payload<'_> {
     /// One copy for a borrowed one, none for an owned one.
     pub(crate) fn into_record(self, outline: Outline) -> Record {
         let bytes = match self {
-            Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Borrowed(bytes) => copy::owned(bytes),
             Self::Owned(bytes) => Bytes::from(bytes),
         };
         Record::new(bytes, outline)

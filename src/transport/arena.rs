@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::copy;
 use crate::frame::Spares;
 
 use super::batches::Batches;
@@ -48,12 +49,12 @@ impl Arena {
     /// The bytes, owned.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
         if bytes.len() > OWN {
-            return Bytes::copy_from_slice(bytes);
+            return copy::owned(bytes);
         }
         if self.chunk.capacity() < bytes.len() {
             self.next_chunk();
         }
-        self.chunk.extend_from_slice(bytes);
+        copy::append(&mut self.chunk, bytes);
         self.chunk.split().freeze()
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::copy;
+
 /// Small frames are put together up to this many bytes: one pipe's default capacity.
 const COALESCE: usize = 64 << 10;
 
@@ -45,7 +47,7 @@ impl WriteQueue {
             if buffer.len() + frame.len() > COALESCE {
                 break;
             }
-            buffer.extend_from_slice(frame);
+            copy::append(&mut buffer, frame);
             self.in_flight.push_back(frame.len());
             self.frames.pop_front();
         }

@@ -22,6 +22,7 @@ mod pipeline;
 mod plain;
 mod plot;
 mod progress;
+mod read_buffer;
 mod roundtrip;
 mod scenario;
 mod series;

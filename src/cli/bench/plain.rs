@@ -10,6 +10,7 @@ use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::patience::PATIENCE;
+use super::read_buffer::ReadBuffer;
 use super::scenario::Failed;
 
 /// A plain child that does not outlive its sample.
@@ -49,10 +50,10 @@ impl Plain {
     pub(super) fn end_reading(&mut self, rung: Duration) -> Failed<()> {
         drop(self.0.stdin.take());
         let until = Instant::now() + rung;
-        let mut buffer = vec![0; 64 << 10];
+        let mut buffer = ReadBuffer::new();
         let stdout = self.0.stdout.as_mut().ok_or("stdout was taken before")?;
         while Instant::now() < until && is_ready(&*stdout, until)? {
-            if stdout.read(&mut buffer).map_err(|error| error.to_string())? == 0 {
+            if stdout.read(buffer.bytes()).map_err(|error| error.to_string())? == 0 {
                 return Err("the agent left by itself".to_owned());
             }
         }
@@ -98,10 +99,10 @@ impl Plain {
 
     fn read_until(&mut self, until: Instant) -> Failed<u64> {
         let Some(stdout) = &mut self.0.stdout else { return Ok(0) };
-        let (mut bytes, mut buffer) = (0, vec![0; 64 << 10]);
+        let (mut bytes, mut buffer) = (0, ReadBuffer::new());
         loop {
             await_ready(&*stdout, until)?;
-            match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
+            match stdout.read(buffer.bytes()).map_err(|error| error.to_string())? {
                 0 => return Ok(bytes),
                 count => bytes += count as u64,
             }

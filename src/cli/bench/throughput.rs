@@ -9,6 +9,7 @@ use super::alloc::counted;
 use super::counts::{Counts, asked_per_record, came, each, middle};
 use super::patience::{PATIENCE, within};
 use super::plain::{Plain, timed};
+use super::read_buffer::ReadBuffer;
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, next_record};
 use super::tokio_lines::TokioLines;
@@ -111,8 +112,9 @@ impl Rounds for Throughput<'_> {
 /// The limit: blocking read(2), and a count of newlines. The first read is before the clock starts.
 pub(super) fn read_lines(child: &mut Plain, records: u64, size: u64) -> Failed<Duration> {
     let mut stdout = child.stdout()?;
-    let mut buffer = vec![0; 64 << 10];
-    let mut read = || match stdout.read(&mut buffer).map_err(|error| error.to_string())? {
+    let mut buffer = ReadBuffer::new();
+    let buffer = buffer.bytes();
+    let mut read = || match stdout.read(buffer).map_err(|error| error.to_string())? {
         0 => Err("the output ended".to_owned()),
         count => Ok((count as u64, memchr::memchr_iter(b'\n', &buffer[..count]).count())),
     };
