@@ -4,6 +4,7 @@
 //! waitpid for all; ours is `abort()` on all handles, until the last report is there.
 //! `close_idle`: echo agents; the limit is closing every stdin, then waitpid for all.
 
+mod asleep;
 mod support;
 
 use std::process::Child;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use agentpipe::{Agent, AgentCommand, Engine, Limits};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rustix::io::ioctl_fionread;
+
+use crate::asleep::is_asleep;
 
 /// Generous: a thousand processes start on a busy machine.
 const CEILING: Duration = Duration::from_secs(60);
@@ -36,12 +39,6 @@ fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::yield_now();
     }
-}
-
-/// Sleeping, and this agent sleeps nowhere but in write(2).
-fn is_asleep(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|text| text.contains(") S "))
 }
 
 fn kill_all_wait_all(count: usize) -> Duration {

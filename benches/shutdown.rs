@@ -7,6 +7,7 @@
 //! and nobody reads meanwhile) with rungs of 10 ms for their 2 to 10 s. Percentiles of all rounds
 //! are printed, too.
 
+mod asleep;
 mod percentiles;
 mod read_buffer;
 mod support;
@@ -28,6 +29,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
+use crate::asleep::is_asleep;
 use crate::percentiles::{Contest, Contestant, Rounds, testing};
 use crate::read_buffer::ReadBuffer;
 
@@ -78,18 +80,18 @@ fn contest(
     contest.run(criterion, contestants);
 }
 
-/// Waits until a default pipe holds all that it can: then its writer is blocked.
-fn await_full(stdout: impl AsFd) {
+/// Waits until a default pipe holds all that it can and its writer is blocked.
+fn await_full(stdout: impl AsFd, pid: u32) {
     let deadline = Instant::now() + PATIENCE;
-    while ioctl_fionread(&stdout).expect("a pipe") < 60_000 {
-        assert!(Instant::now() < deadline, "the pipe never filled");
+    while ioctl_fionread(&stdout).expect("a pipe") < 60_000 || !is_asleep(pid) {
+        assert!(Instant::now() < deadline, "the agent never blocked");
         poll(&mut [PollFd::new(&stdout, PollFlags::IN)], None).expect("pollable");
         std::thread::yield_now();
     }
 }
 
 fn full(child: &mut Child) {
-    await_full(child.stdout.as_ref().expect("piped"));
+    await_full(child.stdout.as_ref().expect("piped"), child.id());
 }
 
 fn spoke(child: &mut Child) {
@@ -193,9 +195,10 @@ fn tokio(
         let child = |_| with_tokio::child(support::AGENT, args);
         let mut children: Vec<TokioChild> = (0..count).map(child).collect();
         for child in &mut children {
+            let pid = child.id().expect("unreaped");
             let stdout = child.stdout.as_mut().expect("piped");
             if is_full {
-                await_full(stdout.as_fd());
+                await_full(stdout.as_fd(), pid);
             } else {
                 assert!(stdout.read(&mut [0; 4096]).await.expect("readable") > 0);
             }
@@ -222,16 +225,6 @@ async fn eof_read_wait(child: &mut TokioChild) {
 /// Its output is taken by nobody: reading pauses at one byte, so its pipe fills.
 fn unread(args: &[String]) -> AgentCommand {
     AgentCommand::new(support::AGENT).args(args).limits(Limits::new().inbox_high(1))
-}
-
-/// The pipe is the engine's. That its writer is blocked shows in its state: this agent sleeps
-/// nowhere but in write(2). No event tells it.
-fn is_asleep(pid: u32) -> bool {
-    let stat = format!("/proc/{pid}/stat");
-    (0..20).all(|_| {
-        std::thread::yield_now();
-        std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S "))
-    })
 }
 
 fn await_blocked(agent: &Agent) {

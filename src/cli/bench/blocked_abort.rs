@@ -1,11 +1,11 @@
 //! F5, bench: an agent that is blocked on a full pipe and restarts its write on SIGTERM is aborted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agentpipe::{Agent, Limits};
 
+use super::asleep::await_blocked;
 use super::counts::{Counts, Ends};
-use super::patience::PATIENCE;
 use super::plain::{Plain, timed};
 use super::scenario::{Failed, Rounds, Scenario};
 use super::target::{Target, ended};
@@ -64,20 +64,7 @@ pub(super) fn unread(target: &Target, fake: &[&str]) -> Failed<Agent> {
     target.spawn(fake, Limits::new().inbox_high(1).drain_max(2 << 20))
 }
 
-/// The pipe is the engine's. That its writer is blocked shows in its state: this agent sleeps
-/// nowhere but in write(2). No event tells it.
+/// The pipe is the engine's: it is full some time after the reading has paused.
 pub(super) fn await_stuck(agent: &Agent) -> Failed<()> {
-    let stat = format!("/proc/{}/stat", agent.pid());
-    let until = Instant::now() + PATIENCE;
-    let mut asleep = 0;
-    while asleep < 20 {
-        if Instant::now() >= until {
-            return Err("the built-in agent never blocked".to_owned());
-        }
-        let paused = agent.stats().pauses > 0;
-        let sleeps = std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S "));
-        asleep = if paused && sleeps { asleep + 1 } else { 0 };
-        std::thread::yield_now();
-    }
-    Ok(())
+    await_blocked(agent.pid(), || Ok(agent.stats().pauses > 0))
 }

@@ -5,6 +5,7 @@
 //! counts; `markdown.rs`, `html.rs` and `plot.rs` show.
 
 mod alloc;
+mod asleep;
 mod blocked_abort;
 mod blocked_graceful;
 mod counts;

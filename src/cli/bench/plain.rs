@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use super::asleep::await_blocked;
 use super::patience::PATIENCE;
 use super::read_buffer::ReadBuffer;
 use super::scenario::Failed;
@@ -125,15 +126,11 @@ impl Plain {
         Ok(())
     }
 
-    /// Waits until the pipe holds all that it can: then its writer is blocked.
+    /// Waits until the pipe holds all that it can and its writer is blocked.
     pub(super) fn await_full(&self) -> Failed<()> {
         let stdout = self.0.stdout.as_ref().ok_or("stdout was taken before")?;
-        let until = Instant::now() + PATIENCE;
-        while ioctl_fionread(stdout).map_err(|error| error.to_string())? < 60_000 {
-            await_ready(stdout, until)?;
-            std::thread::yield_now();
-        }
-        Ok(())
+        let full = || Ok(ioctl_fionread(stdout).map_err(|error| error.to_string())? >= 60_000);
+        await_blocked(self.0.id(), full)
     }
 }
 
