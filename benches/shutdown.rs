@@ -97,6 +97,15 @@ fn full(child: &mut Child) {
 fn spoke(child: &mut Child) {
     let count = child.stdout.as_mut().expect("piped").read(&mut [0; 4096]);
     assert!(count.expect("readable") > 0);
+    await_asleep(child.id());
+}
+
+/// Waits until one that has said all it had to say waits for input.
+fn await_asleep(pid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_asleep(pid) {
+        assert!(Instant::now() < deadline, "the agent never waited for input");
+    }
 }
 
 /// So many plain children, each in the state that is measured.
@@ -201,6 +210,7 @@ fn tokio(
                 await_full(stdout.as_fd(), pid);
             } else {
                 assert!(stdout.read(&mut [0; 4096]).await.expect("readable") > 0);
+                await_asleep(pid);
             }
         }
         let start = Instant::now();
@@ -293,8 +303,7 @@ fn idle(criterion: &mut Criterion) {
         let command = AgentCommand::new(support::AGENT).args(&args);
         let mut agent = engine.spawn_blocking(command).expect("it starts");
         agent.next_record_blocking().expect("a record");
-        // An idle agent has been silent for longer than the settling takes.
-        std::thread::sleep(Duration::from_millis(6));
+        await_asleep(agent.pid());
         timed(|| assert!(agent.close_blocking().exit().success()))
     };
     let contestants = vec![

@@ -1,7 +1,8 @@
-//! When an agent is blocked. Every contestant waits for it alike: an agent that still ran a moment
+//! When an agent is blocked, or idle. Every contestant waits for it alike: an agent that still ran a moment
 //! ago is gone sooner than one that has slept, by a hundred microseconds.
 
-/// It sleeps, and the agents that are asked about sleep nowhere but in write(2). No event tells it.
+/// It sleeps, and the agents that are asked about sleep nowhere but in write(2), or once all is
+/// said in read(2). No event tells it.
 pub(crate) fn is_asleep(pid: u32) -> bool {
     let stat = format!("/proc/{pid}/stat");
     (0..20).all(|_| {

@@ -1,8 +1,11 @@
 //! Floor 3. One engine thread: one ring, parked in `io_uring_enter` while nothing happens.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::thread::set_current_timer_slack;
 
 use crate::board::Board;
 use crate::close_policy::CloseMode;
@@ -86,6 +89,14 @@ impl Drop for Thread {
     }
 }
 
+/// The kernel lets the end of every wait be 50 us late otherwise, and a close waits for 100 us.
+/// What this thread starts would inherit it, so it starts nothing: agents have threads for that.
+fn wake_on_time() {
+    if let Err(error) = set_current_timer_slack(NonZeroU64::new(1)) {
+        tracing::debug!(%error, "the timer slack of an engine thread could not be set");
+    }
+}
+
 fn run(
     inbox: &Inbox,
     config: &RingConfig,
@@ -95,6 +106,7 @@ fn run(
     if let Err(error) = block_sigpipe() {
         tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
+    wake_on_time();
     let opened = Ring::new(config).and_then(|ring| {
         let bell = inbox.bell().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
@@ -253,5 +265,20 @@ impl Drop for Loop<'_> {
                 done.0.set(ending.end);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::current_timer_slack;
+
+    #[test]
+    fn a_wait_ends_when_it_is_over() {
+        let slack = std::thread::spawn(|| {
+            super::wake_on_time();
+            current_timer_slack()
+        });
+        assert_eq!(slack.join().expect("no panic"), Ok(1));
+        assert_ne!(current_timer_slack(), Ok(1), "of that thread alone");
     }
 }

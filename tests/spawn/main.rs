@@ -151,6 +151,19 @@ fn start_host(test: &str) -> (Child, u32) {
 }
 
 #[test]
+fn an_agent_has_the_timer_slack_of_its_host() {
+    // The story: engine threads are woken to the nanosecond. Their agents were, too, and a laptop
+    // full of them never slept.
+    let engine = engine();
+    let script = "read slack < /proc/self/timerslack_ns; echo \"{\\\"slack\\\":$slack}\"";
+    let mut agent = engine.spawn_blocking(shell(script)).expect("spawns");
+    let said = agent.next_record_blocking().expect("a record");
+    let own = rustix::thread::current_timer_slack().expect("prctl");
+    assert_eq!(said.as_bytes(), format!(r#"{{"slack":{own}}}"#).as_bytes());
+    agent.abort_blocking();
+}
+
+#[test]
 fn an_agent_dies_with_a_host_that_is_killed() {
     // The story: the host is killed for its memory; its agents go on, spend money and hold locks.
     // But one that was spawned from a worker thread must not die with that thread.
