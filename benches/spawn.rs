@@ -1,21 +1,27 @@
 //! What a spawn costs in a big process, with each option and with all of them, against what the
-//! standard library does: `spawn/OPTION/RSS`. `std` is posix_spawn, `std_pre_exec` its fork.
+//! standard library does. `std` is posix_spawn, `std_pre_exec` its fork.
+//!
+//! `spawn/itself/OPTION/RSS` is what a spawning thread does. `spawn/engine/OPTION/RSS` is what the
+//! caller of an engine waits for: the way to that thread and back is in it.
 //!
 //! The memory is touched in 4 KiB pages, as a heap of many small objects is: a fork copies the
-//! tables of all of them. Each round spawns `true` and reaps it outside of the time taken; the
-//! agents are aborted by the engine, whose hop to the spawning thread is in the time.
+//! tables of all of them. Each round spawns `true`, which ends by itself and is reaped outside of
+//! the time taken.
 //!
 //! `AGENTPIPE_BENCH_RSS_MIB=1024` (the default) sets the size of the big process.
 #![expect(unsafe_code, reason = "pre_exec, the peer, is unsafe; so is madvise")]
 
+mod percentiles;
+
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use agentpipe::__bench::spawn_here;
 use agentpipe::{AgentCommand, Engine, ErrorKind, Resource};
-use criterion::{
-    BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
-};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+use crate::percentiles::{Contest, Contestant, Rounds};
 
 /// Touched memory in pages of 4 KiB.
 fn touched(mib: usize) -> Vec<u8> {
@@ -28,17 +34,6 @@ fn touched(mib: usize) -> Vec<u8> {
     assert_eq!(advised, 0, "madvise: {}", std::io::Error::last_os_error());
     memory.iter_mut().step_by(page).for_each(|byte| *byte = 1);
     memory
-}
-
-fn peer(prepare: impl Fn(&mut Command)) -> Duration {
-    let mut command = Command::new("/bin/true");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    prepare(&mut command);
-    let begin = Instant::now();
-    let mut child = command.spawn().expect("spawns");
-    let took = begin.elapsed();
-    child.wait().expect("reaped");
-    took
 }
 
 fn options() -> Vec<(&'static str, AgentCommand)> {
@@ -64,60 +59,86 @@ fn options() -> Vec<(&'static str, AgentCommand)> {
     ]
 }
 
-fn measure(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    option: &str,
-    size: &str,
-    one: impl Fn() -> Duration,
-) {
-    group.bench_function(format!("{option}/{size}"), |bencher| {
-        bencher.iter_custom(|rounds| (0..rounds).map(|_| one()).sum());
-    });
+/// A contestant whose round is this: the time until the child runs, and the child.
+fn rounds<'a, T: 'a>(
+    name: &'static str,
+    spawn: impl Fn() -> T + 'a,
+    reap: impl Fn(T) + 'a,
+) -> Contestant<'a> {
+    let round = move || {
+        let begin = Instant::now();
+        let child = spawn();
+        let took = begin.elapsed();
+        reap(child);
+        took
+    };
+    let rounds = move |count: u64| {
+        let samples: Vec<Duration> = (0..count).map(|_| round()).collect();
+        Rounds { total: samples.iter().sum(), samples }
+    };
+    (name, Box::new(rounds))
 }
 
+fn std_child(prepare: impl Fn(&mut Command)) -> Child {
+    let mut command = Command::new("/bin/true");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    prepare(&mut command);
+    command.spawn().expect("spawns")
+}
+
+fn reap(mut child: Child) {
+    child.wait().expect("reaped");
+}
+
+fn posix_spawn<'a>() -> Contestant<'a> {
+    rounds("std", || std_child(|_| ()), reap)
+}
+
+fn fork<'a>() -> Contestant<'a> {
+    let prepare = |command: &mut Command| {
+        // SAFETY: does nothing at all.
+        unsafe { command.pre_exec(|| Ok(())) };
+    };
+    rounds("std_pre_exec", move || std_child(prepare), reap)
+}
+
+/// Said aloud: without root there are neither users nor cgroups to be had.
 #[expect(clippy::print_stderr, reason = "an option that is not measured is said aloud")]
-fn tell(option: &str, error: &agentpipe::Error) {
+fn is_to_be_had(option: &str, command: &AgentCommand) -> bool {
+    let Err(error) = spawn_here(command) else { return true };
+    let kind = error.kind();
+    assert!(matches!(kind, ErrorKind::NotPermitted | ErrorKind::CgroupUnavailable), "{error}");
     eprintln!("spawn/{option}: not measured: {error}");
+    false
 }
 
 fn spawns(criterion: &mut Criterion) {
     let mib =
         std::env::var("AGENTPIPE_BENCH_RSS_MIB").map_or(1024, |mib| mib.parse().expect("MiB"));
     let memory = touched(mib);
-    let size = format!("{mib}MiB");
     let engine = Engine::new().expect("io_uring");
-    let mut group = criterion.benchmark_group("spawn");
-    group.sample_size(10);
-    group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
-    measure(&mut group, "std", &size, || peer(|_| {}));
-    measure(&mut group, "std_pre_exec", &size, || {
-        peer(|command| {
-            // SAFETY: does nothing at all.
-            unsafe { command.pre_exec(|| Ok(())) };
-        })
-    });
-    for (option, command) in options() {
-        let one = || {
-            let begin = Instant::now();
-            let agent = engine.spawn_blocking(command.clone()).expect("spawned before");
-            let took = begin.elapsed();
-            agent.abort_blocking();
-            took
-        };
-        match engine.spawn_blocking(command.clone()) {
-            Ok(agent) => {
-                agent.abort_blocking();
-                measure(&mut group, option, &size, one);
-            }
-            // Said aloud: without root there are neither users nor cgroups to be had.
-            Err(error) => {
-                let kind = error.kind();
-                assert!(matches!(kind, ErrorKind::NotPermitted | ErrorKind::CgroupUnavailable));
-                tell(option, &error);
-            }
-        }
+    let mut options = options();
+    options.retain(|(option, command)| is_to_be_had(option, command));
+    let contest = |group| Contest {
+        group,
+        parameter: format!("{mib}MiB"),
+        warm_up: Duration::from_millis(200),
+        time: Duration::from_millis(800),
+        throughput: None,
+    };
+    let mut contestants = vec![posix_spawn(), fork()];
+    for (option, command) in &options {
+        contestants.push(rounds(option, || spawn_here(command).expect("spawned before"), drop));
     }
-    group.finish();
+    contest("spawn/itself").run(criterion, contestants);
+    let mut contestants = vec![posix_spawn()];
+    for (option, command) in &options {
+        let spawn = || engine.spawn_blocking(command.clone()).expect("spawned before");
+        contestants.push(rounds(option, spawn, |agent| {
+            agent.abort_blocking();
+        }));
+    }
+    contest("spawn/engine").run(criterion, contestants);
     assert_eq!(memory[0], 1);
 }
 

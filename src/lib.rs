@@ -108,10 +108,11 @@ pub use metrics::{Backend, IoCounters, Stats};
 pub use record::Record;
 pub use resource::Resource;
 
-/// For benches/frame.rs, and for nobody else: no release keeps it as it is.
+/// For benches/frame.rs and benches/spawn.rs, and for nobody else: no release keeps it as it is.
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod __bench {
+    pub use crate::process::{SpawnedHere, spawn_here};
     pub use crate::transport::RecordPath;
 }
 

@@ -17,6 +17,8 @@
 //! To add a step that the child does before its exec: `Plan` and `Step` in `child_setup`, the text
 //! in `failure`. The child shares our memory: no allocation, no lock, nothing that may panic.
 
+#[cfg(feature = "__bench")]
+mod bare;
 mod cgroup;
 mod cgroup_place;
 mod child;
@@ -41,6 +43,8 @@ mod spawner;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "__bench")]
+pub use bare::{SpawnedHere, spawn_here};
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};
