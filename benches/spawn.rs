@@ -5,8 +5,8 @@
 //! caller of an engine waits for: the way to that thread and back is in it.
 //!
 //! The memory is touched in 4 KiB pages, as a heap of many small objects is: a fork copies the
-//! tables of all of them. Each round spawns `true`, which ends by itself and is reaped outside of
-//! the time taken.
+//! tables of all of them. Each round spawns `true`, and kills and reaps it outside of the time
+//! taken.
 //!
 //! `AGENTPIPE_BENCH_RSS_MIB=1024` (the default) sets the size of the big process.
 #![expect(unsafe_code, reason = "pre_exec, the peer, is unsafe; so is madvise")]
@@ -86,7 +86,9 @@ fn std_child(prepare: impl Fn(&mut Command)) -> Child {
     command.spawn().expect("spawns")
 }
 
+/// As an agent is that nobody took over.
 fn reap(mut child: Child) {
+    child.kill().expect("unreaped");
     child.wait().expect("reaped");
 }
 

@@ -14,14 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup_place::place_of;
+use super::cgroup_place::{CGROUP2, place_of};
 use super::failure::{self, quoted};
 use super::refusal::of_cgroup;
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
 
-/// The magic number of the file system.
-const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 /// Names tried: one is taken where a host with our process number was killed before it could
 /// clean up.
 const NAMES_MAX: usize = 4096;

@@ -4,10 +4,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::failure::SPAWN;
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
+
+/// The magic number of the file system.
+pub(super) const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 
 /// The folder to make it in.
 pub(super) fn place_of(place: &CgroupPlace) -> Result<PathBuf, Error> {
@@ -26,19 +30,65 @@ pub(super) fn place_of(place: &CgroupPlace) -> Result<PathBuf, Error> {
 
 /// The folder of this process's own cgroup. Looked up each time: a manager may move us.
 pub(super) fn own() -> Option<PathBuf> {
+    static LAST: Mutex<Option<Mounted>> = Mutex::new(None);
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    folder_in(&cgroups, &mounts, "")
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    own_in(&cgroups, &mut last, is_cgroup2, || fs::read("/proc/self/mountinfo").ok())
+}
+
+/// Where the cgroups of version 2 are mounted is read once, and again where it is not true any
+/// more: a host with a thousand mounts lists them all, in milliseconds.
+pub(super) fn own_in(
+    cgroups: &str,
+    last: &mut Option<Mounted>,
+    is_there: impl Fn(&Path) -> bool,
+    mounts: impl FnOnce() -> Option<Vec<u8>>,
+) -> Option<PathBuf> {
+    let path = path_in(cgroups, "")?;
+    let known = last.as_ref().and_then(|mounted| mounted.folder(path));
+    known.filter(|folder| is_there(folder)).or_else(|| {
+        let mounted = find_mount(path, &mounts()?, "")?;
+        let folder = mounted.folder(path);
+        *last = Some(mounted);
+        folder
+    })
+}
+
+fn is_cgroup2(folder: &Path) -> bool {
+    rustix::fs::statfs(folder).is_ok_and(|kind| kind.f_type == CGROUP2)
 }
 
 /// The folder that `/proc/self/cgroup` and `/proc/self/mountinfo` together say. With `controller`
 /// that of the version 1 hierarchy which has it.
 pub(super) fn folder_in(cgroups: &str, mounts: &[u8], controller: &str) -> Option<PathBuf> {
-    let path = cgroups.lines().find_map(|line| {
+    let path = path_in(cgroups, controller)?;
+    find_mount(path, mounts, controller)?.folder(path)
+}
+
+fn path_in<'a>(cgroups: &'a str, controller: &str) -> Option<&'a str> {
+    cgroups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
         controllers.split(',').any(|name| name == controller).then_some(path)
-    })?;
+    })
+}
+
+/// Where a hierarchy is mounted.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    root: PathBuf,
+    point: PathBuf,
+}
+
+impl Mounted {
+    /// A container may see a part of the tree only; what is outside has no path here.
+    fn folder(&self, path: &str) -> Option<PathBuf> {
+        Some(self.point.join(Path::new(path).strip_prefix(&self.root).ok()?))
+    }
+}
+
+/// The first mount of the hierarchy in which `path` can be seen.
+fn find_mount(path: &str, mounts: &[u8], controller: &str) -> Option<Mounted> {
     mounts.split(|byte| *byte == b'\n').find_map(|line| {
         let mount = Mount::parse(line)?;
         let fits = if controller.is_empty() {
@@ -50,9 +100,8 @@ pub(super) fn folder_in(cgroups: &str, mounts: &[u8], controller: &str) -> Optio
                     .split(|byte| *byte == b',')
                     .any(|name| name == controller.as_bytes())
         };
-        // A container may see a part of the tree only; what is outside has no path here.
-        let below = Path::new(path).strip_prefix(&mount.root).ok()?;
-        fits.then(|| mount.point.join(below))
+        let mounted = Mounted { root: mount.root, point: mount.point };
+        (fits && mounted.folder(path).is_some()).then_some(mounted)
     })
 }
 
@@ -96,4 +145,29 @@ fn unescaped(text: &[u8]) -> PathBuf {
         }
     }
     PathBuf::from(OsString::from_vec(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The story: a host of containers has a thousand mounts, and every spawn listed them all.
+    #[test]
+    fn the_mounts_are_listed_once_and_again_where_the_cgroups_have_moved() {
+        let at = |point: &str| {
+            let line = format!("24 1 0:22 / {point} rw - cgroup2 cgroup2 rw\n");
+            move || Some(line.clone().into_bytes())
+        };
+        let is = |path: &str| Some(PathBuf::from(path));
+        let unread = || -> Option<Vec<u8>> { panic!("listed again") };
+        let mut last = None;
+        assert_eq!(own_in("0::/a\n", &mut last, |_| true, at("/one")), is("/one/a"));
+        assert_eq!(own_in("0::/b\n", &mut last, |_| true, unread), is("/one/b"));
+        let moved = |folder: &Path| folder.starts_with("/two");
+        assert_eq!(own_in("0::/b\n", &mut last, moved, at("/two")), is("/two/b"));
+        assert_eq!(own_in("0::/c\n", &mut last, moved, unread), is("/two/c"));
+        // What cannot be seen in the mount that is known may be seen in another.
+        let mut part = Some(Mounted { root: "/docker".into(), point: "/part".into() });
+        assert_eq!(own_in("0::/x\n", &mut part, |_| true, at("/all")), is("/all/x"));
+    }
 }
