@@ -5,6 +5,7 @@
 //! ours would run in it, on our data. What it does is in `child_setup`.
 #![expect(unsafe_code, reason = "clone(2) and clone3(2) have no safe form")]
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -51,7 +52,7 @@ pub(super) fn clone(
     plan: &Plan,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<(Unclaimed, OwnedFd), CloneFailure> {
-    let stack = Stack::new().map_err(CloneFailure::Stack)?;
+    let stack = Stack::take().map_err(CloneFailure::Stack)?;
     let shared =
         Shared { plan, step: AtomicU8::new(0), detail: AtomicU8::new(0), errno: AtomicI32::new(0) };
     let mut pidfd: c_int = -1;
@@ -65,6 +66,7 @@ pub(super) fn clone(
     };
     drop(blocked);
     drop(errno);
+    stack.keep();
 
     // From here on a return of any kind kills and reaps.
     let unclaimed = Unclaimed::new(result?);
@@ -240,11 +242,28 @@ impl Drop for SavedErrno {
 
 /// The child's stack, with pages below it that nobody may touch: an overflow ends the child
 /// instead of writing into our memory.
+///
+/// A thread that spawns keeps one: to unmap it would interrupt every processor that runs a thread
+/// of this process.
 struct Stack {
     base: *mut c_void,
 }
 
+thread_local! {
+    static KEPT: Cell<Option<Stack>> = const { Cell::new(None) };
+}
+
 impl Stack {
+    fn take() -> Result<Self, Errno> {
+        // A thread that is ending has none.
+        KEPT.try_with(Cell::take).ok().flatten().map_or_else(Self::new, Ok)
+    }
+
+    /// The child that used it has execed or ended: the next may.
+    fn keep(self) {
+        let _ = KEPT.try_with(|kept| kept.set(Some(self)));
+    }
+
     fn new() -> Result<Self, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
