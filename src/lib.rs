@@ -149,7 +149,8 @@ pub mod _docs {
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
 
-    #[doc = "[close.md]: crate::_docs::close\n[scale.md]: crate::_docs::scale\n"]
+    #[doc = "[close.md]: crate::_docs::close\n[kernel.md]: crate::_docs::kernel\n"]
+    #[doc = "[scale.md]: crate::_docs::scale\n"]
     #[cfg_attr(feature = "tokio-uring", doc = "[local.md]: crate::_docs::local\n\n")]
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
