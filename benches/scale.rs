@@ -4,8 +4,8 @@
 //! waitpid for all; ours is `abort()` on all handles, until the last report is there.
 //! `close_idle`: echo agents; the limit is closing every stdin, then waitpid for all.
 
-mod asleep;
 mod support;
+mod waits;
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -14,10 +14,7 @@ use agentpipe::{Agent, AgentCommand, Engine, Limits};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rustix::io::ioctl_fionread;
 
-use crate::asleep::is_asleep;
-
-/// Generous: a thousand processes start on a busy machine.
-const CEILING: Duration = Duration::from_secs(60);
+use crate::waits::{await_that, is_asleep};
 
 /// Agents in a round; few where the bench is only run as a test.
 fn agents() -> usize {
@@ -31,14 +28,6 @@ fn blocked_agent() -> Vec<String> {
 
 fn total(rounds: u64, mut round: impl FnMut() -> Duration) -> Duration {
     (0..rounds).map(|_| round()).sum()
-}
-
-fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + CEILING;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 fn kill_all_wait_all(count: usize) -> Duration {

@@ -7,10 +7,10 @@
 //! and nobody reads meanwhile) with rungs of 10 ms for their 2 to 10 s. Percentiles of all rounds
 //! are printed, too.
 
-mod asleep;
 mod percentiles;
 mod read_buffer;
 mod support;
+mod waits;
 mod with_tokio;
 
 use std::io::Read;
@@ -29,12 +29,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
-use crate::asleep::is_asleep;
 use crate::percentiles::{Contest, Contestant, Rounds, testing};
 use crate::read_buffer::ReadBuffer;
+use crate::waits::{CEILING, await_that, is_asleep};
 
 const FLUSH: u64 = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
 const RUNG: Duration = Duration::from_millis(10);
 
 fn idle_agent() -> Vec<String> {
@@ -82,12 +81,8 @@ fn contest(
 
 /// Waits until a default pipe holds all that it can and its writer is blocked.
 fn await_full(stdout: impl AsFd, pid: u32) {
-    let deadline = Instant::now() + PATIENCE;
-    while ioctl_fionread(&stdout).expect("a pipe") < 60_000 || !is_asleep(pid) {
-        assert!(Instant::now() < deadline, "the agent never blocked");
-        poll(&mut [PollFd::new(&stdout, PollFlags::IN)], None).expect("pollable");
-        std::thread::yield_now();
-    }
+    let is_full = || ioctl_fionread(&stdout).expect("a pipe") >= 60_000;
+    await_that("the agent blocks", || is_full() && is_asleep(pid));
 }
 
 fn full(child: &mut Child) {
@@ -102,10 +97,7 @@ fn spoke(child: &mut Child) {
 
 /// Waits until one that has said all it had to say waits for input.
 fn await_asleep(pid: u32) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_asleep(pid) {
-        assert!(Instant::now() < deadline, "the agent never waited for input");
-    }
+    await_that("the agent waits for input", || is_asleep(pid));
 }
 
 /// So many plain children, each in the state that is measured.
@@ -238,15 +230,11 @@ fn unread(args: &[String]) -> AgentCommand {
 }
 
 fn await_blocked(agent: &Agent) {
-    let deadline = Instant::now() + PATIENCE;
-    while agent.stats().pauses == 0 || !is_asleep(agent.pid()) {
-        assert!(Instant::now() < deadline, "the agent never blocked");
-        std::thread::yield_now();
-    }
+    await_that("the agent blocks", || agent.stats().pauses > 0 && is_asleep(agent.pid()));
 }
 
 async fn await_local_blocked(agent: &LocalAgent) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CEILING;
     while agent.stats().pauses == 0 || !is_asleep(agent.pid()) {
         assert!(Instant::now() < deadline, "the agent never blocked");
         tokio::task::yield_now().await;

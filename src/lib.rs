@@ -112,7 +112,7 @@ pub use resource::Resource;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod __bench {
-    pub use crate::process::{SpawnedHere, spawn_here};
+    pub use crate::process::spawn_here;
     pub use crate::transport::RecordPath;
 }
 

@@ -3,16 +3,13 @@
 use crate::command::AgentCommand;
 use crate::error::Result;
 
-use super::spawn::{Spawned, spawn};
+use super::spawn::spawn;
 
-/// A running agent. Dropped, it is killed and reaped.
-#[derive(Debug)]
-pub struct SpawnedHere(#[expect(dead_code, reason = "held for its drop")] Spawned);
-
-/// What a spawning thread of an engine does.
+/// What a spawning thread of an engine does. What it returns is a running agent: dropped, it is
+/// killed and reaped.
 ///
 /// # Errors
 /// As [`Engine::spawn`](crate::Engine::spawn).
-pub fn spawn_here(command: &AgentCommand) -> Result<SpawnedHere> {
-    spawn(command).map(SpawnedHere)
+pub fn spawn_here(command: &AgentCommand) -> Result<impl Sized + use<>> {
+    spawn(command)
 }

@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup_place::{CGROUP2, place_of};
-use super::failure::{self, quoted};
+use super::cgroup_place::{must_be_cgroups, place_of};
+use super::failure;
 use super::refusal::of_cgroup;
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
@@ -178,18 +178,6 @@ impl Drop for Cgroup {
             }
         }
     }
-}
-
-/// A folder that somebody named may be anywhere.
-fn must_be_cgroups(folder: &Path) -> Result<(), Error> {
-    let kind =
-        rustix::fs::statfs(folder).map_err(|errno| of_cgroup("made", folder, errno.into()))?;
-    if kind.f_type == CGROUP2 {
-        return Ok(());
-    }
-    let what = format!("{} is on no cgroup2 file system", quoted(folder));
-    Err(Error::new(ErrorKind::CgroupUnavailable, failure::SPAWN, what)
-        .remedy("give a folder of the cgroup2 mount (`findmnt -t cgroup2`)"))
 }
 
 /// The processes in it; none where it cannot be read.

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::failure::SPAWN;
+use super::failure::{SPAWN, quoted};
+use super::refusal::of_cgroup;
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
 
 /// The magic number of the file system.
-pub(super) const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 
 /// The folder to make it in.
 pub(super) fn place_of(place: &CgroupPlace) -> Result<PathBuf, Error> {
@@ -33,12 +34,13 @@ pub(super) fn own() -> Option<PathBuf> {
     static LAST: Mutex<Option<Mounted>> = Mutex::new(None);
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    own_in(&cgroups, &mut last, is_cgroup2, || fs::read("/proc/self/mountinfo").ok())
+    let is_there = |folder: &Path| must_be_cgroups(folder).is_ok();
+    own_in(&cgroups, &mut last, is_there, || fs::read("/proc/self/mountinfo").ok())
 }
 
 /// Where the cgroups of version 2 are mounted is read once, and again where it is not true any
 /// more: a host with a thousand mounts lists them all, in milliseconds.
-pub(super) fn own_in(
+fn own_in(
     cgroups: &str,
     last: &mut Option<Mounted>,
     is_there: impl Fn(&Path) -> bool,
@@ -54,8 +56,16 @@ pub(super) fn own_in(
     })
 }
 
-fn is_cgroup2(folder: &Path) -> bool {
-    rustix::fs::statfs(folder).is_ok_and(|kind| kind.f_type == CGROUP2)
+/// A folder that somebody named may be anywhere, and one where cgroups were may be something else.
+pub(super) fn must_be_cgroups(folder: &Path) -> Result<(), Error> {
+    let kind =
+        rustix::fs::statfs(folder).map_err(|errno| of_cgroup("made", folder, errno.into()))?;
+    if kind.f_type == CGROUP2 {
+        return Ok(());
+    }
+    let what = format!("{} is on no cgroup2 file system", quoted(folder));
+    Err(Error::new(ErrorKind::CgroupUnavailable, SPAWN, what)
+        .remedy("give a folder of the cgroup2 mount (`findmnt -t cgroup2`)"))
 }
 
 /// The folder that `/proc/self/cgroup` and `/proc/self/mountinfo` together say. With `controller`
@@ -75,7 +85,7 @@ fn path_in<'a>(cgroups: &'a str, controller: &str) -> Option<&'a str> {
 
 /// Where a hierarchy is mounted.
 #[derive(Debug)]
-pub(super) struct Mounted {
+struct Mounted {
     root: PathBuf,
     point: PathBuf,
 }

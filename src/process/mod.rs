@@ -44,7 +44,7 @@ mod spawner;
 mod tests;
 
 #[cfg(feature = "__bench")]
-pub use bare::{SpawnedHere, spawn_here};
+pub use bare::spawn_here;
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use group::{count_members, group_is_empty};

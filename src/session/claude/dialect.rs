@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::copy;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
 use crate::session::failure::Failure;
@@ -57,7 +58,7 @@ pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
          \"request\":{{\"subtype\":{subtype}{comma}"
     )
     .into_bytes();
-    out.extend_from_slice(rest);
+    copy::append(&mut out, rest);
     out.push(b'}');
     out
 }
