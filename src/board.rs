@@ -155,10 +155,13 @@ pub(crate) struct Meter {
 /// After so long a unit of work counts a third.
 const FADE: Duration = Duration::from_secs(1);
 
+/// What is done within this time is weighed together: nobody who places an agent sees the difference.
+const STEP: Duration = Duration::from_millis(1);
+
 impl Meter {
     /// The counter stands at `units` now.
     pub(crate) fn advance(&mut self, units: u64, now: Instant) {
-        if units == self.units && self.at.is_some() {
+        if self.at.is_some_and(|at| units == self.units || now < at + STEP) {
             return;
         }
         #[expect(clippy::cast_precision_loss, reason = "the work of one turn")]
@@ -205,8 +208,10 @@ mod tests {
         let work = Work { records_in: 1, bytes_in: 2, pauses: 7, ..Work::default() };
         let io = IoCounters { enters: 3, buffers_free_min: 4, ..IoCounters::default() };
         let mut meter = Meter::default();
-        meter.advance(0, Instant::now());
-        meter.advance(100, Instant::now());
+        let now = Instant::now();
+        meter.advance(0, now);
+        meter.advance(50, now + STEP / 2);
+        meter.advance(100, now + STEP);
         board.publish(5, 6, &work, &io, meter);
         board.note_close(CloseStage::Drain, Duration::from_micros(90));
         board.note_close(CloseStage::Kill, Duration::from_micros(30));

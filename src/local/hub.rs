@@ -188,7 +188,7 @@ impl Hub {
             core.request(&shared, request, now);
         }
         let abort_at = self.abort_if_due(core, now);
-        core.settle(now);
+        core.prepare(now);
         core.io().turn()?;
         let came = core.dispatch(now);
         core.settle(now);

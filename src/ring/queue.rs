@@ -242,19 +242,26 @@ impl Queue {
         timeout: Option<Duration>,
         min_wait: Duration,
     ) -> io::Result<()> {
-        let timespec =
-            timeout.map(|limit| Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos()));
-        let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
-        let mut args = SubmitArgs::new().min_wait_usec(min_wait);
-        if let Some(timespec) = &timespec {
-            args = args.timespec(timespec);
-        }
         let submit = u32::try_from(submit).unwrap_or(u32::MAX);
         self.enters += 1;
-        // SAFETY: EXT_ARG goes with a `SubmitArgs`, which is the kernel's structure, and the
-        // timespec it points to lives until the call returns.
-        let entered =
-            unsafe { self.uring.submitter().enter(submit, want, self.enter_flags, Some(&args)) };
+        let entered = if want == 0 {
+            // Nothing for the kernel to look up: this is half of the calls of a local engine.
+            let flags = self.enter_flags & !ENTER_EXT_ARG;
+            // SAFETY: without EXT_ARG the last argument is a signal mask, and there is none.
+            unsafe { self.uring.submitter().enter::<libc::sigset_t>(submit, want, flags, None) }
+        } else {
+            let timespec = timeout
+                .map(|limit| Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos()));
+            let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
+            let mut args = SubmitArgs::new().min_wait_usec(min_wait);
+            if let Some(timespec) = &timespec {
+                args = args.timespec(timespec);
+            }
+            let flags = self.enter_flags;
+            // SAFETY: EXT_ARG goes with a `SubmitArgs`, which is the kernel's structure, and the
+            // timespec it points to lives until the call returns.
+            unsafe { self.uring.submitter().enter(submit, want, flags, Some(&args)) }
+        };
         // Counted from the queue itself: an enter that submits and then times out says so too.
         let left = self.uring.submission().len();
         let taken = self.queued - left;

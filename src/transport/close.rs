@@ -165,7 +165,7 @@ impl Transport {
         self.shared.refuse_writes(error);
         self.shared.closing.set(reason);
         // A frame accepted just before the refusal counts as accepted.
-        self.queue.push_all(self.shared.take_frames());
+        self.queue.take_over(|frames| self.shared.take_frames(frames));
     }
 
     fn close_read_on(&mut self, io: &mut dyn PipeIo, now: Instant) {
@@ -254,6 +254,11 @@ impl Transport {
             closing.finished = true;
             closing.report = Some(report);
         }
+    }
+
+    /// The report of a close that is done, while it is not told yet.
+    pub(super) fn report(&self) -> Option<&CloseReport> {
+        self.close.as_ref()?.report.as_ref()
     }
 
     /// The report of a close that is done: once, to be told.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::board::Board;
-use crate::close_policy::{CloseMode, ClosePolicy};
+use crate::close_policy::CloseMode;
 use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
 use crate::metrics::IoCounters;
@@ -25,65 +25,19 @@ use super::shared::Shared;
 use super::state::Transport;
 use super::tally::Tally;
 
-/// What a handle wants of its agent.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// Frames were queued.
-    Write,
-    /// The reader caught up, or is gone.
-    Resume,
-    /// End the input once everything accepted is written.
-    EndInput,
-    /// The turn that was open is over.
-    TurnEnded,
-    /// Close it.
-    Close(CloseLimits, CloseReason),
-}
-
-/// How long the stages of a close may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum CloseLimits {
-    /// As the agent's command says, in this mode.
-    Own(CloseMode),
-    Given(ClosePolicy),
-}
-
-impl CloseLimits {
-    fn policy(self, own: ClosePolicy) -> ClosePolicy {
-        match self {
-            Self::Own(mode) => ClosePolicy { mode, ..own },
-            Self::Given(policy) => policy,
-        }
-    }
-}
-
-impl Request {
-    /// Its bit among the requests of an agent that wait in the mailbox. One says as much as many;
-    /// a close has its own policy, so each goes by itself.
-    pub(crate) fn bit(&self) -> Option<u8> {
-        match self {
-            Self::Write => Some(1),
-            Self::Resume => Some(2),
-            Self::EndInput => Some(4),
-            Self::TurnEnded => Some(8),
-            Self::Close(..) => None,
-        }
-    }
-}
-
 /// Threads of agents looked at in one turn, at some 10 us each.
 const LOOKS: usize = 64;
 
 /// All agents of one thread.
 pub(crate) struct Core {
-    io: Box<dyn PipeIo>,
-    agents: Slab<Transport>,
+    pub(super) io: Box<dyn PipeIo>,
+    pub(super) agents: Slab<Transport>,
     /// When which agent wants a tick.
     timers: BTreeSet<(Instant, usize)>,
     armed: Slab<Option<Instant>>,
     arena: Arena,
     /// Agents to be settled at the end of this turn; may hold one twice.
-    touched: Vec<usize>,
+    pub(super) touched: Vec<usize>,
     tally: Tally,
     wake: Option<EndId>,
     woken: bool,
@@ -158,27 +112,6 @@ impl Core {
         self.touched.push(slot);
     }
 
-    /// A request of a handle. One for an agent that is over is passed over.
-    pub(crate) fn request(&mut self, shared: &Arc<Shared>, request: Request, now: Instant) {
-        // Before it is acted on: what is asked for from now on may come too late for this one.
-        shared.begin_request(request.bit());
-        let slot = shared.slot();
-        let Some(agent) = self.agents.get_mut(slot) else { return };
-        if !Arc::ptr_eq(&agent.shared, shared) {
-            return;
-        }
-        self.touched.push(slot);
-        match request {
-            Request::Write => agent.pump_writes(&mut *self.io, now),
-            Request::Resume => agent.resume(&mut *self.io, now),
-            Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
-            Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
-            Request::Close(limits, reason) => {
-                agent.begin_close(limits.policy(agent.policy), reason, now);
-            }
-        }
-    }
-
     /// Closes every agent: with its own policy, or in the mode given.
     pub(crate) fn close_all(&mut self, mode: Option<CloseMode>, reason: CloseReason, now: Instant) {
         for (slot, agent) in &mut self.agents {
@@ -242,6 +175,17 @@ impl Core {
         }
     }
 
+    /// Queues what is due and asked for; what else it means is left to [`settle`](Self::settle).
+    #[cfg(feature = "local")]
+    pub(crate) fn prepare(&mut self, now: Instant) {
+        self.tick(now);
+        for slot in &self.touched {
+            if let Some(agent) = self.agents.get_mut(*slot) {
+                agent.carry_out(&mut *self.io, &mut self.arena, now);
+            }
+        }
+    }
+
     /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
     pub(crate) fn settle(&mut self, now: Instant) {
         self.tick(now);
@@ -256,42 +200,51 @@ impl Core {
         for slot in &touched {
             if let Some(agent) = self.agents.get_mut(*slot) {
                 agent.carry_out(&mut *self.io, &mut self.arena, now);
-                self.tally.advance(&mut agent.tallied, &agent.intake.stats);
             }
         }
-        // Who sees a record finds it counted.
-        self.tally.publish(&self.io.counters(), now);
         self.look(&touched, now);
         self.reap(&touched, now);
+        for slot in &touched {
+            let Some(agent) = self.agents.get_mut(*slot) else { continue };
+            agent.carry_out(&mut *self.io, &mut self.arena, now);
+            self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+            if let Some(report) = agent.report() {
+                self.tally.closed(report);
+            }
+        }
+        // Who sees a record or a report finds it counted.
+        self.tally.publish(&self.io.counters(), now);
+        let mut paused = false;
         for slot in touched.drain(..) {
-            self.settle_one(slot, now);
+            paused |= self.hand_over(slot);
+        }
+        if paused {
+            self.tally.publish(&self.io.counters(), now);
         }
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);
         self.touched = touched;
-        self.tally.publish(&self.io.counters(), now);
     }
 
-    fn settle_one(&mut self, slot: usize, now: Instant) {
-        let Some(agent) = self.agents.get_mut(slot) else { return };
-        agent.carry_out(&mut *self.io, &mut self.arena, now);
-        self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+    /// What an agent has to tell, and its place if it is over. Whether it is paused with that.
+    fn hand_over(&mut self, slot: usize) -> bool {
+        let Some(agent) = self.agents.get_mut(slot) else { return false };
         if let Some(report) = agent.take_report() {
-            // Whoever waits for the report finds it counted.
-            self.tally.closed(&report);
-            self.tally.publish(&self.io.counters(), now);
             agent.tell(report);
         }
         if agent.is_over() {
             self.arm(slot, None);
             self.agents.remove(slot);
             self.armed.remove(slot);
-            return;
+            return false;
         }
-        agent.deliver(&mut *self.io);
-        self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+        let paused = agent.deliver(&mut *self.io);
+        if paused {
+            self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+        }
         let deadline = agent.deadline();
         self.arm(slot, deadline);
+        paused
     }
 
     fn tick(&mut self, now: Instant) {

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::frame::encode;
 use crate::wakers::Place;
 
-use super::core::{CloseLimits, Request};
+use super::request::{CloseLimits, Request};
 use super::shared::{Offer, Shared};
 
 /// The way from an agent's handles to whoever drives it.

@@ -24,6 +24,7 @@ mod core;
 mod handle;
 mod intake;
 mod read;
+mod request;
 mod shared;
 mod state;
 mod tally;
@@ -33,8 +34,9 @@ mod write_queue;
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
 pub(crate) use connect::label;
-pub(crate) use core::{CloseLimits, Core, Request};
+pub(crate) use core::Core;
 pub(crate) use handle::{
     Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,
 };
+pub(crate) use request::{CloseLimits, Request};
 pub(crate) use shared::Shared;

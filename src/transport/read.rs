@@ -79,11 +79,12 @@ impl Transport {
     }
 
     /// Gives the turn's events to the reader, and stops reading while too much is unread. Not
-    /// while the agent is being closed: then the drain budget bounds what is kept.
-    pub(super) fn deliver(&mut self, io: &mut dyn PipeIo) {
+    /// while the agent is being closed: then the drain budget bounds what is kept. Whether it
+    /// stopped now.
+    pub(super) fn deliver(&mut self, io: &mut dyn PipeIo) -> bool {
         let unread = self.intake.deliver();
         if unread <= self.shared.limits.inbox_high || self.paused || self.intake.draining {
-            return;
+            return false;
         }
         if let Some(stdout) = self.ends.stdout.open()
             && !self.shared.reader_is_gone()
@@ -94,6 +95,7 @@ impl Transport {
             self.shared.note_stats(&self.intake.stats);
             io.pause(stdout);
         }
+        self.paused
     }
 
     /// Reads again: the reader caught up, or is gone, or the agent is being closed.

@@ -214,9 +214,9 @@ impl Shared {
         }
     }
 
-    /// The frames accepted since the last call.
-    pub(crate) fn take_frames(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut lock(&self.outbox).frames)
+    /// Swaps the frames accepted since the last call for `empty`, whose room is used again.
+    pub(crate) fn take_frames(&self, empty: &mut Vec<Vec<u8>>) {
+        std::mem::swap(&mut lock(&self.outbox).frames, empty);
     }
 
     /// So many bytes left the queue, and with them the last of so many records; writers that waited

@@ -12,7 +12,7 @@ use super::state::Transport;
 impl Transport {
     /// Takes what the writers queued and keeps the pipe busy.
     pub(super) fn pump_writes(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.queue.push_all(self.shared.take_frames());
+        self.queue.take_over(|frames| self.shared.take_frames(frames));
         if self.write_offset.is_none()
             && let Some(stdin) = self.ends.stdin.open()
             && let Some(buffer) = self.queue.next_buffer()
@@ -102,7 +102,7 @@ impl Transport {
         tracing::debug!(error = %why, "input ended by the agent");
         self.shared.refuse_writes(why);
         // Frames accepted up to the refusal are counted as unsent.
-        self.queue.push_all(self.shared.take_frames());
+        self.queue.take_over(|frames| self.shared.take_frames(frames));
         self.close_input(io);
         self.plan_event(CloseEvent::WritesDone, now);
     }

@@ -16,6 +16,8 @@ const KEPT: usize = 8;
 /// Frames waiting to be written, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
+    /// Empty but while frames are taken over.
+    accepted: Vec<Vec<u8>>,
     frames: VecDeque<Vec<u8>>,
     queued_bytes: usize,
     /// Lengths of the frames in the buffer handed out, oldest first; the first may be in part
@@ -32,6 +34,16 @@ impl WriteQueue {
         for frame in frames {
             self.queued_bytes += frame.len();
             self.frames.push_back(frame);
+        }
+    }
+
+    /// Adds the frames for which `take` swaps an empty list.
+    pub(crate) fn take_over(&mut self, take: impl FnOnce(&mut Vec<Vec<u8>>)) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        take(&mut accepted);
+        self.push_all(accepted.drain(..));
+        if accepted.capacity() <= KEPT {
+            self.accepted = accepted;
         }
     }
 

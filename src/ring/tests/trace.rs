@@ -60,9 +60,31 @@ impl<S: tracing::Subscriber> Layer<S> for Record {
 /// What `run` submits.
 fn traced(run: impl FnOnce()) -> Vec<Sqe> {
     let record = Arc::new(Mutex::new(Vec::new()));
-    with_default(Registry::default().with(Record(Arc::clone(&record))), run);
+    with_default(Registry::default().with(Record(Arc::clone(&record))), || {
+        until_heard(&record);
+        run();
+    });
     let mut record = record.lock().unwrap();
     std::mem::take(&mut *record)
+}
+
+/// A subscriber is not told of a callsite that another thread meets for the first time just now, and
+/// no test is alone here: begins once a submission of another ring was heard.
+fn until_heard(record: &Mutex<Vec<Sqe>>) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut other = Rig::new();
+        let pipe = other.reading(1);
+        other.settle();
+        // Its end is traced, too.
+        drop((other, pipe));
+        if !std::mem::take(&mut *record.lock().unwrap()).is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no submission was traced");
+        std::thread::yield_now();
+        tracing::callsite::rebuild_interest_cache();
+    }
 }
 
 /// Every CLOSE follows its own ASYNC_CANCEL, hard-linked, in the same submission.

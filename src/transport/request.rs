@@ -1,0 +1,80 @@
+//! Floor 2. What a handle wants of its agent, and who acts on it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::close_policy::{CloseMode, ClosePolicy};
+use crate::close_report::CloseReason;
+
+use super::close_plan::CloseEvent;
+use super::core::Core;
+use super::shared::Shared;
+
+/// What a handle wants of its agent.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Frames were queued.
+    Write,
+    /// The reader caught up, or is gone.
+    Resume,
+    /// End the input once everything accepted is written.
+    EndInput,
+    /// The turn that was open is over.
+    TurnEnded,
+    /// Close it.
+    Close(CloseLimits, CloseReason),
+}
+
+/// How long the stages of a close may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CloseLimits {
+    /// As the agent's command says, in this mode.
+    Own(CloseMode),
+    Given(ClosePolicy),
+}
+
+impl CloseLimits {
+    fn policy(self, own: ClosePolicy) -> ClosePolicy {
+        match self {
+            Self::Own(mode) => ClosePolicy { mode, ..own },
+            Self::Given(policy) => policy,
+        }
+    }
+}
+
+impl Request {
+    /// Its bit among the requests of an agent that wait in the mailbox. One says as much as many;
+    /// a close has its own policy, so each goes by itself.
+    pub(crate) fn bit(&self) -> Option<u8> {
+        match self {
+            Self::Write => Some(1),
+            Self::Resume => Some(2),
+            Self::EndInput => Some(4),
+            Self::TurnEnded => Some(8),
+            Self::Close(..) => None,
+        }
+    }
+}
+
+impl Core {
+    /// A request of a handle. One for an agent that is over is passed over.
+    pub(crate) fn request(&mut self, shared: &Arc<Shared>, request: Request, now: Instant) {
+        // Before it is acted on: what is asked for from now on may come too late for this one.
+        shared.begin_request(request.bit());
+        let slot = shared.slot();
+        let Some(agent) = self.agents.get_mut(slot) else { return };
+        if !Arc::ptr_eq(&agent.shared, shared) {
+            return;
+        }
+        self.touched.push(slot);
+        match request {
+            Request::Write => agent.pump_writes(&mut *self.io, now),
+            Request::Resume => agent.resume(&mut *self.io, now),
+            Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
+            Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
+            Request::Close(limits, reason) => {
+                agent.begin_close(limits.policy(agent.policy), reason, now);
+            }
+        }
+    }
+}
