@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, Engine, Limits};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use futures_util::future::join_all;
 use rustix::io::ioctl_fionread;
 
 use crate::waits::{await_that, is_asleep};
@@ -63,30 +64,10 @@ fn blocked(engine: &Engine, count: usize) -> Vec<Agent> {
 fn abort_all(engine: &Engine, count: usize) -> Duration {
     let agents = blocked(engine, count);
     let start = Instant::now();
-    let aborts: Vec<_> = agents.iter().map(|agent| Box::pin(agent.abort())).collect();
-    let reports = pollster::block_on(join_all(aborts));
+    let reports = pollster::block_on(join_all(agents.iter().map(Agent::abort)));
     let took = start.elapsed();
     assert_eq!(reports.len(), count);
     took
-}
-
-/// All of them at once, in order.
-async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
-    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut pending = false;
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none() {
-                match std::pin::Pin::new(future).poll(context) {
-                    std::task::Poll::Ready(value) => *output = Some(value),
-                    std::task::Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
 }
 
 fn abort_blocked(criterion: &mut Criterion) {
