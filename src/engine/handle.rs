@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Permit};
 use crate::capacity::Capacity;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::{Backend, IoCounters};
-use crate::process::{Parcel, Spawned, Spawner, open_parcel};
+use crate::process::{Parcel, Spawned, Spawner, open_parcel, spawn_with};
 use crate::transport::{Shared, label};
 
 use super::agent::Agent;
 use super::builder::EngineBuilder;
 use super::control::Control;
-use super::mailbox::{Adoption, Command, Reply};
+use super::mailbox::{Adoption, Command, Reply, Ringing};
 use super::placement::{Load, lightest};
 use super::spin::Spin;
 use super::thread::Thread;
@@ -120,12 +120,23 @@ impl Engine {
         self.spawn_with(command, &self.inner.admission).await
     }
 
-    /// [`spawn`](Self::spawn) for callers without a runtime. Blocks the thread.
+    /// [`spawn`](Self::spawn) for callers without a runtime. Blocks the thread, which spawns the
+    /// agent itself and so saves the way to another: the agent has the priority, the processors
+    /// and what else Linux keeps by thread from the caller, as with [`std::process::Command`]. With
+    /// `spawn` it has them from the thread that built the engine; here too where there are spares
+    /// or it is to [die with its parent](AgentCommand::die_with_parent), which must not be a thread
+    /// that passes.
     ///
     /// # Errors
     /// As `spawn`.
     pub fn spawn_blocking(&self, command: AgentCommand) -> Result<Agent> {
-        pollster::block_on(self.spawn(command))
+        if self.inner.pools.are_there() || command.die_with_parent {
+            return pollster::block_on(self.spawn(command));
+        }
+        let permit = self.admit(&self.inner.admission)?;
+        let child = spawn_with(&command, permit)?;
+        let (agent, _ringing) = Arc::clone(&self.inner).hand_over(child, &command);
+        Ok(agent)
     }
 
     /// An agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
@@ -145,13 +156,14 @@ impl Engine {
         command: AgentCommand,
         places: &Admission,
     ) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
-        if self.inner.stopped.load(Ordering::SeqCst) {
-            return Err(stopped());
-        }
-        let permit = places.admit()?;
+        let permit = self.admit(places)?;
         let inner = Arc::clone(&self.inner);
         let hand_over = move |child, command: &AgentCommand| inner.hand_over(child, command);
         Ok(self.inner.spawner.spawn(command, permit, hand_over))
+    }
+
+    fn admit(&self, places: &Admission) -> Result<Permit> {
+        if self.inner.stopped.load(Ordering::SeqCst) { Err(stopped()) } else { places.admit() }
     }
 
     /// How many more agents the limits of this process, its user and its host allow now, and which
@@ -194,8 +206,13 @@ impl Engine {
 }
 
 impl Inner {
-    /// Runs on a spawning thread: picks the engine thread with the least to do.
-    pub(super) fn hand_over(self: Arc<Self>, child: Spawned, command: &AgentCommand) -> Agent {
+    /// Runs on the thread that spawned: picks the engine thread with the least to do, which is
+    /// woken when the second is dropped.
+    pub(super) fn hand_over(
+        self: Arc<Self>,
+        child: Spawned,
+        command: &AgentCommand,
+    ) -> (Agent, Option<Ringing>) {
         let (label, program) = (label(&child), child.file().clone());
         let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
         let now = Instant::now();
@@ -207,9 +224,10 @@ impl Inner {
         let (thread, load) = &self.threads[index];
         load.fetch_add(1, Ordering::Relaxed);
         let mailbox = thread.mailbox.clone();
-        mailbox.send(Command::Adopt(Adoption::new(child, command.clone(), Arc::clone(&shared))));
+        let adoption = Adoption::new(child, command.clone(), Arc::clone(&shared));
+        let ringing = mailbox.leave(Command::Adopt(adoption));
         let load = Arc::clone(load);
-        Agent::new(Control::new(shared, program, mailbox, load, self))
+        (Agent::new(Control::new(shared, program, mailbox, load, self)), ringing)
     }
 }
 

@@ -108,14 +108,27 @@ pub(super) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
 impl Mailbox {
     /// Sends. False once the engine has ended.
     pub(super) fn send(&self, command: Command) -> bool {
-        if self.sender.send(command).is_err() {
-            return false;
-        }
-        if self.bell.asleep.swap(false, Ordering::SeqCst) {
+        self.leave(command).is_some()
+    }
+
+    /// The same, but the engine is woken when what is returned is dropped: whoever has something
+    /// else to do first, does it before the engine takes its processor.
+    pub(super) fn leave(&self, command: Command) -> Option<Ringing> {
+        self.sender.send(command).ok()?;
+        Some(Ringing(Arc::clone(&self.bell)))
+    }
+}
+
+/// A command lies in the mailbox. Dropped, it wakes the engine if that sleeps.
+#[derive(Debug)]
+pub(super) struct Ringing(Arc<Bell>);
+
+impl Drop for Ringing {
+    fn drop(&mut self) {
+        if self.0.asleep.swap(false, Ordering::SeqCst) {
             // Only fails when the counter is at its maximum, and then the bell has rung.
-            let _rung = rustix::io::write(&self.bell.eventfd, &1_u64.to_ne_bytes());
+            let _rung = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
         }
-        true
     }
 }
 

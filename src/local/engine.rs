@@ -111,7 +111,7 @@ impl LocalEngine {
             return Err(stopped());
         }
         let permit = hub.admission.admit()?;
-        let hand_over = |child, command: &AgentCommand| (child, command.clone());
+        let hand_over = |child, command: &AgentCommand| ((child, command.clone()), ());
         let parcel = hub.spawner.spawn(command, permit, hand_over);
         let parcel = parcel.wait().await;
         let (child, command) = open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))?;

@@ -52,5 +52,5 @@ pub(crate) use host_limits::capacity;
 pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
 pub(crate) use rest::{Rest, rest};
-pub(crate) use spawn::{Spawned, spawn};
-pub(crate) use spawner::{Parcel, Spawner, open_parcel};
+pub(crate) use spawn::Spawned;
+pub(crate) use spawner::{Parcel, Spawner, open_parcel, spawn_with};

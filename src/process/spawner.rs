@@ -148,19 +148,23 @@ impl Spawner {
         Ok(spawner)
     }
 
-    /// Spawns in the background, and hands the child to its engine. Dropping the reply kills the
-    /// child as soon as it is there.
-    pub(crate) fn spawn<T: Send + 'static>(
+    /// Spawns in the background, and hands the child to its engine. What that returns besides is
+    /// dropped once whoever waits was told. Dropping the reply kills the child as soon as it is there.
+    pub(crate) fn spawn<T: Send + 'static, L>(
         &self,
         command: AgentCommand,
         permit: Permit,
-        hand_over: impl FnOnce(Spawned, &AgentCommand) -> T + Send + 'static,
+        hand_over: impl FnOnce(Spawned, &AgentCommand) -> (T, L) + Send + 'static,
     ) -> Arc<Latch<Parcel<Result<T>>>> {
-        let (job, reply) = promised(move || {
-            // Where it fails the place is free before the caller knows: the next may be its own.
-            let mut child = spawn(&command)?;
-            child.hold(Some(permit));
-            Ok(hand_over(child, &command))
+        let reply = Arc::default();
+        let promise = Promise(Arc::clone(&reply));
+        let job = Box::new(move || match spawn_with(&command, permit) {
+            Ok(child) => {
+                let (taken, later) = hand_over(child, &command);
+                promise.keep(Ok(taken));
+                drop(later);
+            }
+            Err(error) => promise.keep(Err(error)),
         });
         self.add(|state| state.jobs.push_back(job));
         reply
@@ -171,7 +175,9 @@ impl Spawner {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Arc<Latch<Parcel<Result<T>>>> {
-        let (job, reply) = promised(work);
+        let reply = Arc::default();
+        let promise = Promise(Arc::clone(&reply));
+        let job = Box::new(move || promise.keep(work()));
         self.add(|state| state.urgent.push_back(job));
         reply
     }
@@ -199,13 +205,12 @@ impl Spawner {
     }
 }
 
-/// A job, and where its result is to be had.
-fn promised<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> (Job, Arc<Latch<Parcel<Result<T>>>>) {
-    let reply = Arc::new(Latch::new());
-    let promise = Promise(Arc::clone(&reply));
-    (Box::new(move || promise.keep(work())), reply)
+/// On this thread: the child with its place. Where it fails the place is free before the caller
+/// knows: the next may be its own.
+pub(crate) fn spawn_with(command: &AgentCommand, permit: Permit) -> Result<Spawned> {
+    let mut child = spawn(command)?;
+    child.hold(Some(permit));
+    Ok(child)
 }
 
 fn start_thread(board: &Arc<Board>, state: &mut State) -> std::io::Result<()> {

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::spawn;
-use super::spawn::Parts;
+use super::spawn::{Parts, spawn};
 use crate::command::AgentCommand;
 use crate::exit_status::ExitStatus;
 

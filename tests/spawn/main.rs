@@ -106,8 +106,11 @@ fn a_hanging_exec_holds_up_nobody() {
     }
 
     check_echo(&mut before);
-    let mut after = engine.spawn_blocking(fake(&[])).expect("spawns");
+    let mut after = pollster::block_on(engine.spawn(fake(&[]))).expect("spawns");
     check_echo(&mut after);
+    let mut aside = engine.spawn_blocking(fake(&[])).expect("spawns");
+    check_echo(&mut aside);
+    assert_eq!(aside.close_blocking().exit(), ExitStatus::Code(0));
     assert_eq!(before.close_blocking().exit(), ExitStatus::Code(0));
     for spawn in &mut hanging {
         assert!(spawn.as_mut().poll(&mut context).is_pending(), "it still hangs");
@@ -161,6 +164,34 @@ fn an_agent_has_the_timer_slack_of_its_host() {
     let own = rustix::thread::current_timer_slack().expect("prctl");
     assert_eq!(said.as_bytes(), format!(r#"{{"slack":{own}}}"#).as_bytes());
     agent.abort_blocking();
+}
+
+#[test]
+fn an_agent_has_its_priority_from_the_thread_that_spawns_it() {
+    // The story: a host lowers the priority of its worker threads, and agents that were asked for
+    // there ran at it or did not, nobody knew why. Who spawns is who blocks; an agent that dies with
+    // its parent has another, because its caller may pass.
+    let engine = engine();
+    let priority = |mut agent: Agent| {
+        let said = agent.next_record_blocking().expect("a record");
+        agent.abort_blocking();
+        let said: [i32; 1] = serde_json::from_slice(said.as_bytes()).expect("a number");
+        said[0]
+    };
+    let command = || shell("echo \"[$(nice)]\"");
+    let own = rustix::process::getpriority_process(None).expect("a priority");
+    let lowered = own + 3;
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            // Of this thread alone: Linux has it by thread.
+            rustix::process::setpriority_process(None, lowered).expect("lower is allowed");
+            let blocking = engine.spawn_blocking(command()).expect("spawns");
+            let waited = pollster::block_on(engine.spawn(command())).expect("spawns");
+            let bound = engine.spawn_blocking(command().die_with_parent(true)).expect("spawns");
+            [blocking, waited, bound].map(priority)
+        });
+        assert_eq!(caller.join().expect("no panic"), [lowered, own, own]);
+    });
 }
 
 #[test]

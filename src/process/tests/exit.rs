@@ -13,7 +13,8 @@ use super::{
 use crate::command::AgentCommand;
 use crate::exit_status::ExitStatus;
 use crate::process::group::{group_of, living_group};
-use crate::process::{count_members, group_is_empty, spawn};
+use crate::process::spawn::spawn;
+use crate::process::{count_members, group_is_empty};
 
 #[test]
 fn exit_code_and_signal_are_told_apart() {

@@ -156,7 +156,7 @@ fn program_is_searched_in_the_agents_own_path() {
     assert_eq!(parts.program, file);
     end_quietly(parts);
     let gone = command.clone().env_remove("PATH");
-    assert!(crate::process::spawn(&gone).is_err());
+    assert!(crate::process::spawn::spawn(&gone).is_err());
 }
 
 fn end_quietly(mut parts: Parts) {

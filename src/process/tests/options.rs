@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::exit_status::ExitStatus;
 use crate::process::cgroup_place::{folder_in, own};
 use crate::process::host_limits::tightest;
-use crate::process::{Removal, capacity, spawn};
+use crate::process::spawn::spawn;
+use crate::process::{Removal, capacity};
 use crate::resource::Resource;
 
 fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {

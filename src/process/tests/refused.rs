@@ -10,7 +10,7 @@ use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
 use crate::exit_status::ExitStatus;
 use crate::process::failure::interpreter;
-use crate::process::spawn;
+use crate::process::spawn::spawn;
 
 /// The error, checked for what all of them share: the stage, and a single line.
 fn refusal(command: &AgentCommand, kind: ErrorKind) -> Error {
