@@ -1,8 +1,9 @@
 //! What a spawn costs in a big process, with each option and with all of them, against what the
 //! standard library does. `std` is posix_spawn, `std_pre_exec` its fork.
 //!
-//! `spawn/itself/OPTION/RSS` is what a spawning thread does. `spawn/engine/OPTION/RSS` is what the
-//! caller of an engine waits for: the way to that thread and back is in it.
+//! `spawn/itself/OPTION/RSS` is the spawn alone. `spawn/engine/OPTION/RSS` is what the caller of
+//! `Engine::spawn_blocking` waits for. With `die_with_parent`, and for a caller that is `async`, the
+//! way to a spawning thread of the engine and back is in it.
 //!
 //! The memory is touched in 4 KiB pages, as a heap of many small objects is: a fork copies the
 //! tables of all of them. Each round spawns `true`, and kills and reaps it outside of the time
@@ -145,6 +146,11 @@ fn spawns(criterion: &mut Criterion) {
             agent.abort_blocking();
         }));
     }
+    let spawn =
+        || pollster::block_on(engine.spawn(AgentCommand::new("/bin/true"))).expect("spawns");
+    contestants.push(rounds("plain_async", spawn, |agent| {
+        agent.abort_blocking();
+    }));
     contest("spawn/engine").run(criterion, contestants);
     assert_eq!(memory[0], 1);
 }
