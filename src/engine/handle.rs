@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::{Backend, IoCounters};
-use crate::process::{Parcel, Spawned, Spawner, open_parcel, spawn_with};
+use crate::process::{Answer, Spawned, Spawner, open_parcel, spawn_admitted};
 use crate::transport::{Shared, label};
 
 use super::agent::Agent;
@@ -134,7 +134,7 @@ impl Engine {
             return pollster::block_on(self.spawn(command));
         }
         let permit = self.admit(&self.inner.admission)?;
-        let child = spawn_with(&command, permit)?;
+        let child = spawn_admitted(&command, permit)?;
         let (agent, _ringing) = Arc::clone(&self.inner).hand_over(child, &command);
         Ok(agent)
     }
@@ -151,11 +151,7 @@ impl Engine {
         open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
     }
 
-    pub(super) fn order(
-        &self,
-        command: AgentCommand,
-        places: &Admission,
-    ) -> Result<Arc<Latch<Parcel<Result<Agent>>>>> {
+    pub(super) fn order(&self, command: AgentCommand, places: &Admission) -> Result<Answer<Agent>> {
         let permit = self.admit(places)?;
         let inner = Arc::clone(&self.inner);
         let hand_over = move |child, command: &AgentCommand| inner.hand_over(child, command);

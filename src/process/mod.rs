@@ -52,5 +52,5 @@ pub(crate) use host_limits::capacity;
 pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
 pub(crate) use rest::{Rest, rest};
-pub(crate) use spawn::Spawned;
-pub(crate) use spawner::{Parcel, Spawner, open_parcel, spawn_with};
+pub(crate) use spawn::{Spawned, spawn_admitted};
+pub(crate) use spawner::{Answer, Spawner, open_parcel};

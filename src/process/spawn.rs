@@ -66,11 +66,6 @@ impl Spawned {
         &self.file
     }
 
-    /// The place among the agents of its engine that it takes until it is gone.
-    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
-        self.child.hold(permit);
-    }
-
     /// Hands the agent on.
     pub(crate) fn into_parts(self) -> Parts {
         Parts {
@@ -143,6 +138,14 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         program,
         file,
     })
+}
+
+/// The same, with its place among the agents of its engine. Where it fails the place is free before
+/// the caller knows: the next may be its own.
+pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<Spawned, Error> {
+    let mut child = spawn(command)?;
+    child.child.hold(Some(permit));
+    Ok(child)
 }
 
 type Started = Result<(Unclaimed, OwnedFd), CloneFailure>;

@@ -15,7 +15,7 @@ use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::latch::Latch;
 
-use super::spawn::{Spawned, spawn};
+use super::spawn::{Spawned, spawn_admitted};
 
 /// So long nothing moves before another thread takes over. An exec takes a thousandth of it.
 const STUCK: Duration = Duration::from_millis(250);
@@ -26,14 +26,22 @@ const THREADS_MAX: usize = 8;
 /// What comes back: whoever takes it first has it; if nobody does, it is dropped and undone.
 pub(crate) type Parcel<T> = Arc<Mutex<Option<T>>>;
 
+/// Where whoever asked waits for what comes of it.
+pub(crate) type Answer<T> = Arc<Latch<Parcel<Result<T>>>>;
+
 pub(crate) fn open_parcel<T>(parcel: &Parcel<T>) -> Option<T> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Where a result goes. However a job ends, whoever waits for it gets an answer.
-struct Promise<T>(Arc<Latch<Parcel<Result<T>>>>);
+struct Promise<T>(Answer<T>);
 
 impl<T> Promise<T> {
+    fn new() -> (Self, Answer<T>) {
+        let answer = Answer::default();
+        (Self(Arc::clone(&answer)), answer)
+    }
+
     fn keep(self, result: Result<T>) {
         self.0.set(Arc::new(Mutex::new(Some(result))));
     }
@@ -155,10 +163,9 @@ impl Spawner {
         command: AgentCommand,
         permit: Permit,
         hand_over: impl FnOnce(Spawned, &AgentCommand) -> (T, L) + Send + 'static,
-    ) -> Arc<Latch<Parcel<Result<T>>>> {
-        let reply = Arc::default();
-        let promise = Promise(Arc::clone(&reply));
-        let job = Box::new(move || match spawn_with(&command, permit) {
+    ) -> Answer<T> {
+        let (promise, reply) = Promise::new();
+        let job = Box::new(move || match spawn_admitted(&command, permit) {
             Ok(child) => {
                 let (taken, later) = hand_over(child, &command);
                 promise.keep(Ok(taken));
@@ -174,9 +181,8 @@ impl Spawner {
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Arc<Latch<Parcel<Result<T>>>> {
-        let reply = Arc::default();
-        let promise = Promise(Arc::clone(&reply));
+    ) -> Answer<T> {
+        let (promise, reply) = Promise::new();
         let job = Box::new(move || promise.keep(work()));
         self.add(|state| state.urgent.push_back(job));
         reply
@@ -203,14 +209,6 @@ impl Spawner {
         put(&mut state);
         self.board.call_for(&state);
     }
-}
-
-/// On this thread: the child with its place. Where it fails the place is free before the caller
-/// knows: the next may be its own.
-pub(crate) fn spawn_with(command: &AgentCommand, permit: Permit) -> Result<Spawned> {
-    let mut child = spawn(command)?;
-    child.hold(Some(permit));
-    Ok(child)
 }
 
 fn start_thread(board: &Arc<Board>, state: &mut State) -> std::io::Result<()> {

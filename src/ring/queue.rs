@@ -245,7 +245,7 @@ impl Queue {
         let submit = u32::try_from(submit).unwrap_or(u32::MAX);
         self.enters += 1;
         let entered = if want == 0 {
-            // Nothing for the kernel to look up: this is half of the calls of a local engine.
+            // Nothing for the kernel to look up: so are the calls of a local engine.
             let flags = self.enter_flags & !ENTER_EXT_ARG;
             // SAFETY: without EXT_ARG the last argument is a signal mask, and there is none.
             unsafe { self.uring.submitter().enter::<libc::sigset_t>(submit, want, flags, None) }

@@ -1,4 +1,4 @@
-//! Close, floor 2: carries the plan out. Called by `core.rs`, calls `process` and the ring.
+//! Close, floor 2: carries the plan out. Called by `request.rs` and `core.rs`, calls `process` and the ring.
 //!
 //! One arm per action, in the plan's order. Nothing here waits: what takes time comes back as an
 //! event.

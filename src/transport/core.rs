@@ -176,7 +176,6 @@ impl Core {
     }
 
     /// Queues what is due and asked for; what else it means is left to [`settle`](Self::settle).
-    #[cfg(feature = "local")]
     pub(crate) fn prepare(&mut self, now: Instant) {
         self.tick(now);
         for slot in &self.touched {
@@ -188,7 +187,7 @@ impl Core {
 
     /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
     pub(crate) fn settle(&mut self, now: Instant) {
-        self.tick(now);
+        self.prepare(now);
         if self.touched.is_empty() {
             // Nothing was done but calls that brought nothing.
             self.tally.publish(&self.io.counters(), now);
@@ -197,11 +196,6 @@ impl Core {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
-        for slot in &touched {
-            if let Some(agent) = self.agents.get_mut(*slot) {
-                agent.carry_out(&mut *self.io, &mut self.arena, now);
-            }
-        }
         self.look(&touched, now);
         self.reap(&touched, now);
         for slot in &touched {

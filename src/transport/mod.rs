@@ -3,7 +3,7 @@
 //! ```text
 //! in    ring buffer -> read.rs -> frame -> intake.rs -> shared.rs -> the reader
 //! out   the writer -> shared.rs -> write.rs -> write_queue.rs -> ring
-//! close core.rs -> close.rs -> close_plan.rs (pure) -> close_reap.rs -> close_report.rs
+//! close request.rs -> core.rs -> close.rs -> close_plan.rs (pure) -> close_reap.rs -> close_report.rs
 //! ```
 //!
 //! `core.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch

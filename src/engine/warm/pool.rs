@@ -14,7 +14,7 @@ use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
 use crate::error::Result;
 use crate::latch::Latch;
-use crate::process::{Meaning, spawn_with};
+use crate::process::{Meaning, spawn_admitted};
 
 use super::super::handle::Inner;
 use super::super::writer::AgentWriter;
@@ -151,7 +151,7 @@ impl Pool {
         let Some(permit) = self.engine.admission.admit_spare() else { return Ok(None) };
         // Before the exec: a file replaced in between makes it differ from what it is.
         let meaning = Meaning::of(&self.command)?;
-        let child = spawn_with(&self.command, permit)?;
+        let child = spawn_admitted(&self.command, permit)?;
         let (agent, _ringing) = Arc::clone(&self.engine).hand_over(child, &self.command);
         let watcher = Arc::new(Watcher(Arc::downgrade(self)));
         Ok(Some(Spare::new(agent, meaning, watcher)))
