@@ -77,6 +77,8 @@ struct State {
     /// Threads with a lower number take jobs at once; the one with this number stands by.
     active: usize,
     working: usize,
+    /// The one that stands by will look by itself at what waits.
+    watched: bool,
     /// When a job was last begun or done.
     progress: Instant,
     threads: Vec<JoinHandle<()>>,
@@ -139,6 +141,7 @@ impl Spawner {
             ended: false,
             active: 1,
             working: 0,
+            watched: true,
             progress: Instant::now(),
             threads: Vec::new(),
         };
@@ -207,7 +210,8 @@ impl Spawner {
     fn add(&self, put: impl FnOnce(&mut State)) {
         let mut state = self.board.lock();
         put(&mut state);
-        self.board.call_for(&state);
+        self.board.work.notify_one();
+        self.board.have_it_watched(&mut state);
     }
 }
 
@@ -226,10 +230,10 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a job; the one who stands by has to know if it must wait.
-    fn call_for(&self, state: &State) {
-        self.work.notify_one();
-        if state.working >= state.active {
+    /// Nobody is free for a job that waits: the one that stands by has to know.
+    fn have_it_watched(&self, state: &mut State) {
+        if state.working >= state.active && state.somebody_waits() && !state.watched {
+            state.watched = true;
             self.stand_by.notify_one();
         }
     }
@@ -253,6 +257,7 @@ impl Board {
                 if state.active > active {
                     self.someone_took_over(&mut state);
                 }
+                self.have_it_watched(&mut state);
                 return Some(job);
             }
             if state.ended {
@@ -260,9 +265,12 @@ impl Board {
             }
             let takes_jobs = thread < state.active;
             let mut left = state.until_due();
-            if !takes_jobs && state.somebody_waits() {
-                let stuck = STUCK.saturating_sub(state.progress.elapsed());
-                left = Some(left.map_or(stuck, |left| left.min(stuck)));
+            if !takes_jobs {
+                state.watched = state.somebody_waits();
+                if state.watched {
+                    let stuck = STUCK.saturating_sub(state.progress.elapsed());
+                    left = Some(left.map_or(stuck, |left| left.min(stuck)));
+                }
             }
             let sleeps_on = if takes_jobs { &self.work } else { &self.stand_by };
             state = match left {
@@ -278,6 +286,8 @@ impl Board {
     fn someone_took_over(self: &Arc<Self>, state: &mut State) {
         let active = state.active;
         tracing::warn!(active, "a spawn hangs in its exec; another thread goes on");
+        // The next looks before it sleeps.
+        state.watched = true;
         if state.threads.len() == active
             && active < THREADS_MAX
             && let Err(error) = start_thread(self, state)
@@ -305,5 +315,34 @@ impl Drop for Spawner {
                 let _ended = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const CEILING: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_job_that_came_before_the_one_that_hangs_was_begun_is_done() {
+        // The story: two spawns came while the spawning thread had not woken up yet, so nobody hung.
+        // It began the first, which hung, and nobody was told that the second waits.
+        let spawner = Spawner::start().expect("threads");
+        let until = Instant::now() + CEILING;
+        while spawner.board.lock().watched {
+            assert!(Instant::now() < until, "nobody stands by");
+            std::thread::yield_now();
+        }
+        let (release, hangs) = mpsc::channel::<()>();
+        let (done, second) = mpsc::channel();
+        spawner.add(|state| {
+            state.jobs.push_back(Box::new(move || hangs.recv().expect("released")));
+            state.jobs.push_back(Box::new(move || done.send(()).expect("awaited")));
+        });
+        let gone_on = second.recv_timeout(CEILING);
+        release.send(()).expect("it hangs");
+        assert_eq!(gone_on, Ok(()), "the second waits for the first");
     }
 }
