@@ -1,10 +1,11 @@
 //! The close matrix through the library: each way an agent can misbehave, a real child each, and
 //! what the report says of it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::support::{HANG, assert_gone, assert_sound, fake, record_bytes, rest, spawn};
+use crate::support::{
+    HANG, assert_gone, assert_sound, fake, once_within, record_bytes, rest, spawn,
+};
 use agentpipe::{
     CloseMode, ClosePolicy, CloseReason, CloseStage, Engine, ErrorKind, Event, ExitStatus,
 };
@@ -21,18 +22,6 @@ fn quick() -> ClosePolicy {
         .drain(Duration::from_millis(200))
         .terminate(Duration::from_millis(100))
         .cut(Duration::from_millis(100))
-}
-
-/// Closes until one was quick enough, ten times at the most, alone: a busy machine may delay any
-/// one, and the hazard is seconds every time. What a round asserts of the content holds in each.
-fn once_within(limit: Duration, mut close: impl FnMut() -> Duration) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut took = Vec::new();
-    while took.last().is_none_or(|last| *last >= limit) {
-        assert!(took.len() < 10, "never within {limit:?}: {took:?}");
-        took.push(close());
-    }
 }
 
 #[test]
