@@ -90,11 +90,6 @@ pub(super) fn run(agent: &mut Agent<'_>, build: Build) -> Result<Stop, Stop> {
         if ready.term || agent.signals.terminated() {
             life.see_term(now);
         }
-        if ready.output && cli.queue.write(cli.output.chunk())? {
-            life.see_broken_pipe(now);
-            // What this returns says whether a blocking agent would leave.
-            let _ = cli.output.broken();
-        }
         if ready.input {
             stdin_open = cli.listen(&mut agent.input, now, life.is_leaving())?;
             if !stdin_open && !args.deaf.ignore_eof {
@@ -103,6 +98,12 @@ pub(super) fn run(agent: &mut Agent<'_>, build: Build) -> Result<Stop, Stop> {
         }
         if !life.is_leaving() {
             cli.go_on(now);
+        }
+        // What was said just now is tried at once, as libuv does, whether the pipe has room or not.
+        if cli.queue.write(cli.output.chunk())? {
+            life.see_broken_pipe(now);
+            // What this returns says whether a blocking agent would leave.
+            let _ = cli.output.broken();
         }
         match life.step(now, cli.view()) {
             Step::Continue => {}

@@ -23,7 +23,6 @@ pub(super) struct Signals {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) input: bool,
-    pub(super) output: bool,
     pub(super) term: bool,
 }
 
@@ -102,11 +101,12 @@ fn wait_for(
         }
         // Hang-up and error count as ready: the read or write will say which.
         let mut hits = fds.iter().map(|fd| !fd.revents().is_empty());
-        return Ok(Ready {
-            input: input && hits.next() == Some(true),
-            output: output && hits.next() == Some(true),
-            term: hits.next() == Some(true),
-        });
+        let input = input && hits.next() == Some(true);
+        if output {
+            // Who has something to write tries it, whatever ended the wait.
+            hits.next();
+        }
+        return Ok(Ready { input, term: hits.next() == Some(true) });
     }
 }
 
