@@ -38,6 +38,8 @@ fn a_spawn_takes_the_place_of_a_spare() {
     wait_until("it was tried", || warm.stats().coming == 0);
     assert_eq!((warm.stats().ready, warm.stats().failed), (0, 0));
     assert!(warm.take_blocking().is_err(), "nor for a cold one");
+    // That take asked for spares, too: one that comes late would have the place.
+    wait_until("it was tried", || warm.stats().coming == 0);
     // One place: the take has it.
     agents.pop().expect("four").close_blocking();
     let mut taken = warm.take_blocking().expect("a place");
