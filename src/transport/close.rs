@@ -40,7 +40,8 @@ impl Transport {
     pub(super) fn begin_close(&mut self, policy: ClosePolicy, reason: CloseReason, now: Instant) {
         if self.close.is_some() {
             if policy.mode == CloseMode::Abort {
-                self.plan_event(CloseEvent::Abort, now);
+                let (grace, kill) = (policy.abort_grace, policy.kill);
+                self.plan_event(CloseEvent::Abort { grace, kill }, now);
             }
             return;
         }

@@ -35,8 +35,8 @@ pub(crate) enum CloseEvent {
     Reaped,
     /// Nothing of the agent is in the kernel and every descriptor is closed.
     Released,
-    /// Somebody wants it over: an abort, after a graceful close began.
-    Abort,
+    /// Somebody wants it over: an abort, after a close began. Its limits hold where they are shorter.
+    Abort { grace: Duration, kill: Duration },
     /// Time passed. Only acts once `deadline()` is reached.
     Tick,
 }
@@ -227,7 +227,7 @@ impl ClosePlan {
                     self.finish(now);
                 }
             }
-            CloseEvent::Abort => self.abort(now),
+            CloseEvent::Abort { grace, kill } => self.abort(grace, kill, now),
             CloseEvent::Tick => {
                 if self.deadline.is_some_and(|deadline| now >= deadline) {
                     self.deadline_passed(now);
@@ -236,16 +236,20 @@ impl ClosePlan {
         }
     }
 
-    fn abort(&mut self, now: Instant) {
+    fn abort(&mut self, grace: Duration, kill: Duration, now: Instant) {
         self.policy.mode = CloseMode::Abort;
+        self.policy.abort_grace = self.policy.abort_grace.min(grace);
+        self.policy.kill = self.policy.kill.min(kill);
         match self.stage {
             stage if stage < CloseStage::Cut => self.enter_cut(now),
-            CloseStage::Cut => {
-                let limit = now + self.policy.abort_grace;
-                self.deadline = self.deadline.map(|deadline| deadline.min(limit));
-            }
+            CloseStage::Cut => self.hurry(now + self.policy.abort_grace),
+            CloseStage::Kill => self.hurry(now + self.policy.kill),
             _ => {}
         }
+    }
+
+    fn hurry(&mut self, limit: Instant) {
+        self.deadline = self.deadline.map(|deadline| deadline.min(limit));
     }
 
     /// Exit and end of output are two events; both, or the exit and a short window, end the

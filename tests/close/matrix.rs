@@ -1,6 +1,7 @@
 //! The close matrix through the library: each way an agent can misbehave, a real child each, and
 //! what the report says of it.
 
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::support::{
@@ -341,6 +342,23 @@ fn an_abort_hurries_a_graceful_close() {
     let report = writer.abort_blocking();
     assert!(begun.elapsed() < Duration::from_secs(2), "{report:?}");
     assert_eq!(report, waiting.join().expect("no panic"));
+    assert_eq!((report.mode(), report.exit()), (CloseMode::Abort, ExitStatus::Signal(9)));
+    assert_sound(&report);
+}
+
+#[test]
+fn an_impatient_abort_hurries_a_patient_one() {
+    // The story: the first close allows a minute each, and whoever has waited for it long enough names
+    // limits of a moment.
+    let engine = engine();
+    let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
+    let minute = Duration::from_secs(60);
+    let patient = ClosePolicy::graceful().drain(minute).cut(minute).abort_grace(minute);
+    let mut first = std::pin::pin!(agent.close_with(patient));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let begun = Instant::now();
+    let report = agent.close_with_blocking(ClosePolicy::abort().abort_grace(Duration::ZERO));
+    assert!(begun.elapsed() < HANG, "{report:?}");
     assert_eq!((report.mode(), report.exit()), (CloseMode::Abort, ExitStatus::Signal(9)));
     assert_sound(&report);
 }
