@@ -85,16 +85,37 @@ struct State {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            urgent: VecDeque::new(),
+            jobs: VecDeque::new(),
+            later: BTreeMap::new(),
+            numbered: 0,
+            ended: false,
+            active: 1,
+            working: 0,
+            watched: true,
+            progress: Instant::now(),
+            threads: Vec::new(),
+        }
+    }
+
     /// What is due becomes a job like the others.
     fn call_what_is_due(&mut self) {
         let now = Instant::now();
         while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now) {
-            self.jobs.push_back(first.remove());
-            if self.working < self.active {
-                // Nobody hangs: there was nothing to do.
-                self.progress = now;
-            }
+            let job = first.remove();
+            self.put(|state| state.jobs.push_back(job));
         }
+    }
+
+    /// One job more.
+    fn put(&mut self, add: impl FnOnce(&mut Self)) {
+        if self.working < self.active {
+            // Nobody hangs: there was nothing to do, and who is free may not be awake yet.
+            self.progress = Instant::now();
+        }
+        add(self);
     }
 
     fn somebody_waits(&self) -> bool {
@@ -133,20 +154,8 @@ impl std::fmt::Debug for Spawner {
 
 impl Spawner {
     pub(crate) fn start() -> Result<Self> {
-        let state = State {
-            urgent: VecDeque::new(),
-            jobs: VecDeque::new(),
-            later: BTreeMap::new(),
-            numbered: 0,
-            ended: false,
-            active: 1,
-            working: 0,
-            watched: true,
-            progress: Instant::now(),
-            threads: Vec::new(),
-        };
-        let board =
-            Board { state: Mutex::new(state), work: Condvar::new(), stand_by: Condvar::new() };
+        let state = Mutex::new(State::new());
+        let board = Board { state, work: Condvar::new(), stand_by: Condvar::new() };
         // From here a failure ends those that run already.
         let spawner = Self { board: Arc::new(board) };
         for _ in 0..2 {
@@ -207,9 +216,9 @@ impl Spawner {
         self.board.stand_by.notify_all();
     }
 
-    fn add(&self, put: impl FnOnce(&mut State)) {
+    fn add(&self, add: impl FnOnce(&mut State)) {
         let mut state = self.board.lock();
-        put(&mut state);
+        state.put(add);
         self.board.work.notify_one();
         self.board.have_it_watched(&mut state);
     }
@@ -344,5 +353,20 @@ mod tests {
         let gone_on = second.recv_timeout(CEILING);
         release.send(()).expect("it hangs");
         assert_eq!(gone_on, Ok(()), "the second waits for the first");
+    }
+
+    #[test]
+    fn a_job_that_came_just_now_waits_for_nobody_who_hangs() {
+        // The story: the first spawn after an hour, and whoever stands by is awake before who is to do
+        // it. Nothing moved for an hour, so it warned of an exec that hangs.
+        let mut state = State::new();
+        state.progress -= 10 * STUCK;
+        state.put(|state| state.jobs.push_back(Box::new(|| ())));
+        assert!(state.take(1).is_none(), "nobody hangs");
+        assert!(state.take(0).is_some());
+        // Now somebody works, and may hang.
+        state.progress -= STUCK;
+        state.put(|state| state.jobs.push_back(Box::new(|| ())));
+        assert!(state.take(1).is_some(), "it waits behind one that hangs");
     }
 }
