@@ -38,7 +38,8 @@ macro_rules! closing {
             }
 
             /// Closes with limits of one's own, or, where a close is under way, waits for that one:
-            /// only an abort hurries it. Cancel-safe as [`close`](Self::close).
+            /// only an abort hurries it, by the shorter of both limits for the grace and for the kill.
+            /// Cancel-safe as [`close`](Self::close).
             pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
                 transport::close(&*self.$($control)+, CloseLimits::Given(policy)).await
             }
