@@ -89,8 +89,8 @@ impl Walk {
         if let CloseEvent::Abort { grace, kill } = event
             && before < CloseStage::Reap
         {
-            let policy = ClosePolicy::abort().abort_grace(grace).kill(kill);
-            let limit = self.now + policy.worst_case();
+            // Its worst case, without the window for outputs that an abort does not open.
+            let limit = self.now + grace + kill + ClosePolicy::RELEASE_MAX;
             self.over_by = Some(self.over_by.map_or(limit, |known| known.min(limit)));
         }
         self.plan.handle(event, self.now);
