@@ -322,7 +322,7 @@ fn flush(criterion: &mut Criterion) {
         rounds("agentpipe_close", || close(ClosePolicy::graceful())),
         // For agents that do not lose what they queued at the end of their input.
         rounds("agentpipe_close_unsettled", || {
-            close(ClosePolicy::graceful().settle(Duration::ZERO))
+            close(ClosePolicy::graceful().quiet_period(Duration::ZERO))
         }),
     ];
     contest(criterion, "shutdown/flush_1m", 1, contestants);

@@ -1,4 +1,4 @@
-//! Close, floor 0: how long each stage may take. Read by the close plan.
+//! How long each stage of a close may take. Read by the close plan.
 
 use std::time::Duration;
 
@@ -25,28 +25,30 @@ impl CloseMode {
     }
 }
 
-/// How long each stage of a close may take. All settable per close; the longest is one hour.
+/// How long each stage of a close may take.
 ///
-/// Of an agent: [`AgentCommand::close_policy`](crate::AgentCommand::close_policy). Of one close:
-/// [`Agent::close_with`](crate::Agent::close_with) and its likes.
+/// A policy belongs to an agent ([`AgentCommand::close_policy`](crate::AgentCommand::close_policy)) or to
+/// one close ([`Agent::close_with`](crate::Agent::close_with) and its like). No stage can be set to more
+/// than one hour; a longer duration counts as an hour.
 ///
-/// The worst case of a close is the sum of its stages ([`worst_case`](Self::worst_case)),
-/// whatever the agent does.
+/// All limits count time in which the engine thread ran. While the host is stopped, suspended or
+/// starved, nothing is charged to the agent: the limits move by that time, and the report has it as
+/// [`stalled`](crate::CloseReport::stalled).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosePolicy {
     pub(crate) mode: CloseMode,
     pub(crate) flush: Duration,
-    pub(crate) settle: Duration,
-    pub(crate) settle_max: Duration,
+    pub(crate) quiet_period: Duration,
     pub(crate) interrupt: Duration,
     pub(crate) drain: Duration,
+    pub(crate) drain_total: Option<Duration>,
     pub(crate) terminate: Duration,
-    pub(crate) gap: Duration,
+    pub(crate) min_drain: Duration,
     pub(crate) cut: Duration,
     pub(crate) abort_grace: Duration,
     pub(crate) kill: Duration,
-    pub(crate) after_exit: Duration,
-    pub(crate) sweep_group: bool,
+    pub(crate) exit_drain: Duration,
+    pub(crate) kill_group: bool,
 }
 
 impl Default for ClosePolicy {
@@ -54,17 +56,17 @@ impl Default for ClosePolicy {
         Self {
             mode: CloseMode::Graceful,
             flush: Duration::from_millis(500),
-            settle: Duration::from_millis(5),
-            settle_max: Duration::from_millis(500),
+            quiet_period: Duration::from_millis(5),
             interrupt: Duration::from_secs(1),
             drain: Duration::from_secs(2),
+            drain_total: None,
             terminate: Duration::from_secs(1),
-            gap: Duration::from_millis(20),
+            min_drain: Duration::from_millis(20),
             cut: Duration::from_millis(250),
             abort_grace: Duration::from_millis(50),
             kill: Duration::from_secs(2),
-            after_exit: Duration::from_millis(100),
-            sweep_group: true,
+            exit_drain: Duration::from_secs(1),
+            kill_group: true,
         }
     }
 }
@@ -85,7 +87,7 @@ impl ClosePolicy {
     /// operation; a close that could wait for it without limit would not be bounded.
     pub(crate) const RELEASE_MAX: Duration = Duration::from_secs(1);
 
-    /// The longest any one stage may be set to: one hour.
+    /// The longest that any one stage may be set to.
     const STAGE_MAX: Duration = Duration::from_secs(3600);
 
     /// Flush, end the input, drain, SIGTERM, cut, SIGKILL.
@@ -111,20 +113,20 @@ impl ClosePolicy {
         flush
     }
     setter! {
-        /// EndInput: how long the output must have been silent before stdin is closed, because an
-        /// agent that drops its queue at end of input (Node programs do) may still be filling
-        /// the pipe. Default 5 ms; zero waits for no silence.
+        /// EndInput: how long the output of an agent with several threads or processes must have
+        /// been silent before its stdin is closed. Default 5 ms. Zero closes stdin without looking
+        /// at the agent.
         ///
-        /// What `/proc` shows of the agent changes the wait. At rest (one thread, no children,
-        /// asleep): 100 us are enough. At work (a thread runs, or is in an uninterruptible sleep):
-        /// 20 times this, 100 ms. Several threads that all sleep: this. Where it cannot be told:
-        /// this, and four times this where a backlog was seen. docs/close.md has the tests.
-        settle
-    }
-    setter! {
-        /// EndInput: the longest wait for that silence, however busy the agent is; taken from the
-        /// drain budget. Default 500 ms.
-        settle_max
+        /// Silence alone never ends the input. The agent must also be seen asleep in `/proc`, all
+        /// threads and processes of it, with nothing unread in its pipes: an agent that is running,
+        /// waiting for a processor, in an uninterruptible sleep or stopped may still have output to
+        /// write, and some programs (Node ones, for example) drop what they have queued when their
+        /// input ends. An agent of one thread needs 100 us of silence. Where `/proc` does not show the
+        /// agent, 20 times this is waited, and the report says that it could not be known.
+        ///
+        /// The wait ends with the limits of [`drain`](Self::drain) and
+        /// [`drain_total`](Self::drain_total) at the latest.
+        quiet_period
     }
     setter! {
         /// Interrupt: how long a turn in flight may take to end after the interrupt request.
@@ -133,17 +135,32 @@ impl ClosePolicy {
         interrupt
     }
     setter! {
-        /// Drain: how long the agent may go on writing after end of input. Default 2 s.
+        /// EndInput and Drain: how long the agent may go without writing a byte, once before the
+        /// end of its input and once after it. Each byte starts the time anew, up to
+        /// [`drain_total`](Self::drain_total). Default 2 s.
         drain
     }
+
+    /// EndInput and Drain: how long both may take together, counted from the begin of the close,
+    /// however much the agent writes. Default two and a half times [`drain`](Self::drain): 5 s.
+    ///
+    /// The input of an agent that never falls silent ends when this less half of `drain` has
+    /// passed, so that it has time to act on it. After a long flush at least `drain` is left.
+    #[must_use]
+    pub fn drain_total(mut self, limit: Duration) -> Self {
+        self.drain_total = Some(limit.min(Self::STAGE_MAX));
+        self
+    }
+
     setter! {
-        /// Terminate: how long it may take after SIGTERM, still being read. Default 1 s.
+        /// Terminate: how long the agent and its process group may take after SIGTERM, still being
+        /// read. Default 1 s.
         terminate
     }
     setter! {
         /// The outputs are never cut sooner than this after EndInput or Terminate. Default 20 ms:
         /// a CLI whose pipe breaks before it saw the end of input waits out a timer of 2 s.
-        gap
+        min_drain
     }
     setter! {
         /// Cut: how long an agent whose pipes are gone may take before SIGKILL. Default 250 ms.
@@ -154,37 +171,53 @@ impl ClosePolicy {
         abort_grace
     }
     setter! {
-        /// Kill: how long to wait for a killed process to be reapable. Default 2 s. A process in
-        /// an uninterruptible sleep outlives it; the report then says "still running".
+        /// Kill and Reap: how long to wait for a killed process to be reapable. Default 2 s. A
+        /// process in an uninterruptible sleep, or one that is held by a debugger, outlives it; the
+        /// report then says "still running".
         kill
     }
     setter! {
-        /// How long the outputs are still read once the agent has exited but somebody else holds
-        /// its pipes. Default 100 ms.
-        after_exit
+        /// How long the outputs are still read in silence once the agent has exited and another
+        /// process holds them. Default 1 s.
+        ///
+        /// A launcher (`sh -c`, `npx`) may leave before the real agent. As long as a process of the
+        /// agent's group writes or is busy, the limits of the stage hold as if the launcher were
+        /// still there; this is for one that sleeps. After it, the group gets SIGTERM and the time of
+        /// [`terminate`](Self::terminate). A process outside the group that holds an output costs
+        /// this much, whatever it writes.
+        exit_drain
     }
 
-    /// Whether what is left of the agent's process group is killed before the agent is reaped.
-    /// Default true.
+    /// Whether the agent's process group gets the signals of a close, or its own process alone. With
+    /// true, which is the default, what is left of the group is killed before the close ends. With
+    /// false, what the agent has started is left alone.
     #[must_use]
-    pub fn sweep_group(mut self, on: bool) -> Self {
-        self.sweep_group = on;
+    pub fn kill_group(mut self, on: bool) -> Self {
+        self.kill_group = on;
         self
     }
 
-    /// The sum of the stages: no close takes longer, whatever blocks.
+    /// How long EndInput and Drain may take together.
+    pub(crate) fn reading_limit(&self) -> Duration {
+        let by_default = || (self.drain * 5 / 2).min(Self::STAGE_MAX);
+        self.drain_total.unwrap_or_else(by_default)
+    }
+
+    /// The sum of the stages: no close takes longer, whatever the agent does. Time in which the
+    /// engine thread did not run comes on top.
     #[must_use]
     pub fn worst_case(&self) -> Duration {
         match self.mode {
-            CloseMode::Abort => self.abort_grace + self.kill + self.after_exit + Self::RELEASE_MAX,
+            CloseMode::Abort => self.abort_grace + self.kill + Self::RELEASE_MAX,
             CloseMode::Graceful => {
                 self.flush
                     + self.interrupt
-                    + self.drain.max(self.drain.min(self.settle_max) + self.gap)
-                    + self.terminate.max(self.gap)
+                    + self.reading_limit().max(self.drain)
+                    + self.min_drain
+                    + self.exit_drain
+                    + self.terminate.max(self.min_drain)
                     + self.cut
                     + self.kill
-                    + self.after_exit
                     + Self::RELEASE_MAX
             }
         }

@@ -1,4 +1,4 @@
-//! Close, floor 0: what a close did. Filled in by the transport, given to every closer.
+//! What a close did. Filled in by the transport, given to every closer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -124,12 +124,17 @@ pub(crate) struct Closing {
     pub(crate) reason: CloseReason,
     pub(crate) ended_by: CloseStage,
     pub(crate) stages: Vec<(CloseStage, Duration)>,
+    pub(crate) stalled: Duration,
     pub(crate) exit: ExitStatus,
+    pub(crate) exit_note: Option<String>,
+    pub(crate) stopped: bool,
+    pub(crate) input_ended_while_busy: Option<bool>,
+    pub(crate) output_may_be_lost: bool,
     pub(crate) stats: Stats,
     pub(crate) unsent_bytes: u64,
     pub(crate) unsent_records: u64,
     pub(crate) killed_extra: u64,
-    pub(crate) outputs_held: bool,
+    pub(crate) outputs_held: Option<bool>,
     pub(crate) stderr_tail: String,
 }
 
@@ -188,6 +193,44 @@ impl CloseReport {
         self.0.exit
     }
 
+    /// Why the exit status is not known, where it is [`Unknown`](ExitStatus::Unknown).
+    #[must_use]
+    pub fn exit_note(&self) -> Option<&str> {
+        self.0.exit_note.as_deref()
+    }
+
+    /// Time in which the engine thread did not run although a limit of the close was near or past:
+    /// the host was stopped, suspended or starved. It was not charged to the agent; the limits moved.
+    #[must_use]
+    pub fn stalled(&self) -> Duration {
+        self.0.stalled
+    }
+
+    /// Whether the agent was seen to be stopped (SIGSTOP, a debugger) while the end of its input was
+    /// due. SIGTERM, where it comes to that, is followed by SIGCONT.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.0.stopped
+    }
+
+    /// Whether the agent was still at work, or still writing, when its input was ended because the
+    /// time for that was over. `None` is not known: the agent could not be seen (a hidden `/proc`, a
+    /// [`quiet_period`](crate::ClosePolicy::quiet_period) of zero), or its input was cut by an abort.
+    #[must_use]
+    pub fn input_ended_while_busy(&self) -> Option<bool> {
+        self.0.input_ended_while_busy
+    }
+
+    /// Whether the agent may have had output that was never read, beyond what
+    /// [`stats`](Self::stats) counts: its input was ended while it was at work or could not be seen,
+    /// it was made to leave by a signal, or its pipes were cut while it could still write.
+    ///
+    /// False says that the agent was seen to be done, or ended its output by itself.
+    #[must_use]
+    pub fn output_may_be_lost(&self) -> bool {
+        self.0.output_may_be_lost
+    }
+
     /// Everything counted over the agent's life.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -206,16 +249,19 @@ impl CloseReport {
         self.0.unsent_records
     }
 
-    /// Processes of the agent's group killed beside the agent itself. Counted from /proc as
-    /// they die, so it is a lower bound; 0 means that the group was empty.
+    /// Processes of the agent's group, beside the agent itself, that were alive when the close
+    /// signalled them and were seen dead after it. Those that were dead already do not count. A
+    /// process whose parent had left before the agent was killed may be missed.
     #[must_use]
     pub fn killed_extra(&self) -> u64 {
         self.0.killed_extra
     }
 
-    /// Somebody else still held stdout or stderr open when they were cut: a grandchild.
+    /// Whether another process held stdout or stderr after the agent had exited, and did not let go
+    /// of it within [`exit_drain`](crate::ClosePolicy::exit_drain). `None` is not known: the agent
+    /// itself was still alive when the outputs were cut.
     #[must_use]
-    pub fn outputs_held(&self) -> bool {
+    pub fn outputs_held(&self) -> Option<bool> {
         self.0.outputs_held
     }
 
@@ -240,6 +286,7 @@ impl CloseReport {
                 reason: inner.reason.name(),
                 stage: inner.ended_by.name(),
                 total_us: micros(self.total()),
+                stalled_us: micros(inner.stalled),
                 stages: inner
                     .stages
                     .iter()
@@ -251,7 +298,11 @@ impl CloseReport {
                 signal: inner.exit.signal(),
                 unknown: matches!(inner.exit, ExitStatus::Unknown).then_some(true),
                 still_running: matches!(inner.exit, ExitStatus::StillRunning).then_some(true),
+                note: inner.exit_note.as_deref(),
             },
+            stopped: inner.stopped,
+            input_ended_while_busy: inner.input_ended_while_busy,
+            output_may_be_lost: inner.output_may_be_lost,
             records_in: stats.records_in,
             bytes_in: stats.bytes_in,
             records_out: stats.records_out,
@@ -268,6 +319,7 @@ impl CloseReport {
             killed_extra: inner.killed_extra,
             outputs_held: inner.outputs_held,
             stderr_bytes: stats.stderr_bytes,
+            stderr_lines_dropped: stats.stderr_lines_dropped,
             stderr_tail: &inner.stderr_tail,
         };
         // A struct of numbers and text always serialises.
@@ -281,31 +333,56 @@ impl fmt::Debug for CloseReport {
     }
 }
 
-/// One line for a person.
+/// One line for a person: how the agent ended, and everything that was lost or may have been.
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         let stats = &inner.stats;
         write!(
             f,
-            "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}; \
-             {} records in ({} bytes), {} discarded, {} bytes unsent",
+            "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}",
             inner.pid,
             inner.mode.name(),
             inner.backend.name(),
             self.total().as_secs_f64() * 1e3,
             inner.ended_by,
             inner.exit,
-            stats.records_in,
-            stats.bytes_in,
-            stats.records_discarded,
-            inner.unsent_bytes,
         )?;
+        if let Some(note) = &inner.exit_note {
+            write!(f, " ({note})")?;
+        }
+        write!(
+            f,
+            "; {} records in ({} bytes), {} discarded, {} bytes unsent",
+            stats.records_in, stats.bytes_in, stats.records_discarded, inner.unsent_bytes,
+        )?;
+        let counts = [
+            (stats.oversized, "oversized"),
+            (stats.malformed, "malformed"),
+            (stats.noise, "lines of noise"),
+            (stats.truncated, "truncated"),
+            (stats.stderr_lines_dropped, "lines of stderr dropped"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        if inner.output_may_be_lost {
+            f.write_str("; output may be lost")?;
+        }
+        if inner.input_ended_while_busy == Some(true) {
+            f.write_str("; its input was ended while it was at work")?;
+        }
+        if inner.stopped {
+            f.write_str("; it was stopped")?;
+        }
         if inner.killed_extra > 0 {
             write!(f, "; {} more of its group killed", inner.killed_extra)?;
         }
-        if inner.outputs_held {
+        if inner.outputs_held == Some(true) {
             f.write_str("; its output was still held by another process")?;
+        }
+        if inner.stalled >= Duration::from_millis(100) {
+            write!(f, "; the host did not run for {:.0} ms", inner.stalled.as_secs_f64() * 1e3)?;
         }
         Ok(())
     }
@@ -322,7 +399,10 @@ struct Wire<'a> {
     pid: u32,
     command: &'a str,
     close: WireClose<'a>,
-    exit: WireExit,
+    exit: WireExit<'a>,
+    stopped: bool,
+    input_ended_while_busy: Option<bool>,
+    output_may_be_lost: bool,
     records_in: u64,
     bytes_in: u64,
     records_out: u64,
@@ -337,8 +417,9 @@ struct Wire<'a> {
     unsent_bytes: u64,
     unsent_records: u64,
     killed_extra: u64,
-    outputs_held: bool,
+    outputs_held: Option<bool>,
     stderr_bytes: u64,
+    stderr_lines_dropped: u64,
     stderr_tail: &'a str,
 }
 
@@ -348,6 +429,7 @@ struct WireClose<'a> {
     reason: &'a str,
     stage: &'a str,
     total_us: u64,
+    stalled_us: u64,
     stages: Vec<WireStage<'a>>,
 }
 
@@ -358,7 +440,7 @@ struct WireStage<'a> {
 }
 
 #[derive(Serialize)]
-struct WireExit {
+struct WireExit<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,6 +449,8 @@ struct WireExit {
     unknown: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     still_running: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// What a shutdown did.

@@ -1,4 +1,4 @@
-//! Floor 0. How a process ended.
+//! How a process ended.
 
 use std::fmt;
 
@@ -10,11 +10,12 @@ pub enum ExitStatus {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
-    /// It is gone, but somebody else in this process reaped it (a `waitpid(-1)`, or SIGCHLD
-    /// set to be ignored).
+    /// It is gone, and how it ended could not be found out.
+    /// [`CloseReport::exit_note`](crate::CloseReport::exit_note) says why: another part of this
+    /// process reaped it (a `waitpid(-1)`, SIGCHLD set to be ignored), or a debugger holds it.
     Unknown,
-    /// It did not die within the kill stage: an uninterruptible sleep. The engine reaps it when
-    /// it goes.
+    /// It did not end within the kill stage: it is in an uninterruptible sleep, or SIGKILL was
+    /// refused. It is reaped when it ends.
     StillRunning,
 }
 
@@ -59,8 +60,8 @@ impl fmt::Display for ExitStatus {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("exit status unknown (reaped by somebody else)"),
-            Self::StillRunning => f.write_str("still running after SIGKILL"),
+            Self::Unknown => f.write_str("exit status unknown"),
+            Self::StillRunning => f.write_str("still running"),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! [`Completion::Closed`]: nobody else can close one, read one or reuse its number.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::metrics::{Backend, IoCounters};
@@ -104,6 +104,9 @@ pub(crate) trait PipeIo {
     /// Bytes of this end are on their way here: in its pipe, or collected and not shown yet. May say
     /// so of an end without any where other completions are on their way.
     fn has_unread(&mut self, end: EndId) -> bool;
+
+    /// Lends the descriptor, for questions and signals. `None` once its close was asked for.
+    fn descriptor(&self, end: EndId) -> Option<BorrowedFd<'_>>;
 
     /// Reports once, as [`Completion::Ready`], when the descriptor is readable; for one of
     /// [`Role::Cgroup`], when it has POLLPRI.

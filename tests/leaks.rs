@@ -103,7 +103,7 @@ async fn killed(engine: &Engine) {
     let mut agent = engine.spawn(fake(&deaf)).await.expect("spawns");
     assert!(agent.next_record().await.is_some());
     let tiny = Duration::from_millis(1);
-    let policy = ClosePolicy::graceful().settle(tiny).drain(tiny).gap(tiny);
+    let policy = ClosePolicy::graceful().quiet_period(tiny).drain(tiny).min_drain(tiny);
     let report = agent.close_with(policy.terminate(tiny).cut(tiny)).await;
     assert_eq!((report.stage(), report.exit()), (CloseStage::Kill, ExitStatus::Signal(9)));
 }
@@ -127,7 +127,7 @@ async fn left_a_grandchild(engine: &Engine) {
     let command = fake(&["--grandchild-holds-stdout", "600s"]);
     let agent = engine.spawn(command).await.expect("spawns");
     agent.send("{}").await.expect("sent");
-    let policy = ClosePolicy::graceful().after_exit(Duration::from_millis(1));
+    let policy = ClosePolicy::graceful().exit_drain(Duration::from_millis(1));
     let report = agent.close_with(policy).await;
     assert_eq!((report.exit(), report.killed_extra()), (ExitStatus::Code(0), 1), "{report}");
 }
@@ -142,7 +142,7 @@ async fn aborted_with_writes_pending(engine: &Engine) {
 
 async fn went_mute(engine: &Engine) {
     let command = fake(&["--close-stdout"])
-        .close_policy(ClosePolicy::graceful().after_exit(Duration::from_millis(5)));
+        .close_policy(ClosePolicy::graceful().exit_drain(Duration::from_millis(5)));
     let agent = engine.spawn(command).await.expect("spawns");
     assert_eq!(agent.closed().await.reason(), CloseReason::OutputEnded);
 }

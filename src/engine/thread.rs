@@ -136,7 +136,7 @@ struct Loop<'a> {
 
 /// A shutdown under way.
 struct Ending {
-    /// When what is left is aborted; `None` once it was.
+    /// When what is left is aborted, had this thread run all the time; `None` once it was.
     abort_at: Option<Instant>,
     end: ThreadEnd,
     done: Vec<Reply<ThreadEnd>>,
@@ -196,9 +196,9 @@ impl Loop<'_> {
         }
     }
 
-    fn timeout(&self, now: Instant) -> Option<Duration> {
+    fn timeout(&mut self, now: Instant) -> Option<Duration> {
         let abort = self.ending.as_ref().and_then(|ending| ending.abort_at);
-        let abort = abort.map(|at| at.saturating_duration_since(now));
+        let abort = abort.map(|at| (at + self.core.stalled()).saturating_duration_since(now));
         match (self.core.until_deadline(now), abort) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -206,8 +206,9 @@ impl Loop<'_> {
     }
 
     fn abort_if_due(&mut self, now: Instant) {
+        let stalled = self.core.stalled();
         if let Some(ending) = &mut self.ending
-            && ending.abort_at.is_some_and(|at| now >= at)
+            && ending.abort_at.is_some_and(|at| now >= at + stalled)
         {
             ending.abort_at = None;
             ending.end.aborted = self.core.open();
@@ -239,7 +240,7 @@ impl Loop<'_> {
 
     /// The first shutdown closes; a later one may only hurry it.
     fn shutdown(&mut self, limit: Duration, done: Reply<ThreadEnd>, now: Instant) {
-        let at = now + limit;
+        let at = now + limit - self.core.stalled();
         match &mut self.ending {
             Some(ending) => {
                 ending.abort_at = ending.abort_at.map(|before| before.min(at));

@@ -146,14 +146,15 @@ impl Hub {
             return done;
         };
         let agents = core.open();
+        let abort_at = now + limit - core.stalled();
         let ending = ending.get_or_insert_with(|| {
             if !limit.is_zero() {
                 core.close_all(None, CloseReason::Shutdown, now);
             }
             let report = ShutdownReport { agents, ..report };
-            Ending { begun: now, abort_at: Some(now + limit), report, done: Vec::new() }
+            Ending { begun: now, abort_at: Some(abort_at), report, done: Vec::new() }
         });
-        ending.abort_at = ending.abort_at.map(|before| before.min(now + limit));
+        ending.abort_at = ending.abort_at.map(|before| before.min(abort_at));
         ending.done.push(Arc::clone(&done));
         self.nudge();
         done
@@ -221,12 +222,13 @@ impl Hub {
     fn abort_if_due(&self, core: &mut Core, now: Instant) -> Option<Instant> {
         let mut ending = self.ending.borrow_mut();
         let ending = ending.as_mut()?;
-        if ending.abort_at? <= now {
+        // Time in which this thread did not run is not charged to the agents.
+        if ending.abort_at? + core.stalled() <= now {
             ending.abort_at = None;
             ending.report.aborted = core.open();
             core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
         }
-        ending.abort_at
+        ending.abort_at.map(|at| at + core.stalled())
     }
 
     /// The driver ends, with its runtime or by itself: aborts what is left, waits for it, and
@@ -245,7 +247,8 @@ impl Hub {
             if core.open() == 0 {
                 break;
             }
-            if let Err(error) = core.wait(core.until_deadline(now)) {
+            let timeout = core.until_deadline(now);
+            if let Err(error) = core.wait(timeout) {
                 // Dropping the core kills and reports.
                 tracing::error!(%error, "io_uring_enter failed; the local engine ends");
                 break;

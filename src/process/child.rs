@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::cgroup::{Cgroup, Removal};
@@ -14,7 +15,7 @@ pub(crate) const REAP_MAX: Duration = Duration::from_secs(2);
 /// The right to signal a child's group and to reap the child. There is one per child.
 ///
 /// A process number means this child only until it is reaped: then the kernel may give it to
-/// a stranger. So reaping ends the signalling: `terminate` and `kill` reach nobody afterwards.
+/// another. So after the reap its group is signalled through the pidfd alone.
 ///
 /// Dropping it does nothing, because nothing here may block: whoever holds it must reap.
 #[derive(Debug)]
@@ -22,12 +23,18 @@ pub(crate) struct Child {
     pub(super) pid: Pid,
     /// Set once, by the reap.
     pub(super) status: Option<ExitStatus>,
+    /// What waitid(2) said where that left the status unknown.
+    pub(super) wait_error: Option<Errno>,
     pub(super) cgroup: Option<Cgroup>,
     /// Its place among the agents of its engine.
     permit: Option<Permit>,
 }
 
 impl Child {
+    fn new(pid: Pid) -> Self {
+        Self { pid, status: None, wait_error: None, cgroup: None, permit: None }
+    }
+
     /// The process number, which is also that of its process group.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
@@ -72,7 +79,7 @@ pub(super) struct Unclaimed {
 
 impl Unclaimed {
     pub(super) fn new(pid: Pid) -> Self {
-        let child = Child { pid, status: None, cgroup: None, permit: None };
+        let child = Child::new(pid);
         Self { child: Some(child), pid }
     }
 
@@ -96,17 +103,18 @@ impl Unclaimed {
 
     /// Hands the child on; from here the caller must reap it.
     pub(super) fn claim(mut self) -> Child {
-        let empty = || Child { pid: self.pid, status: None, cgroup: None, permit: None };
-        self.child.take().unwrap_or_else(empty)
+        self.child.take().unwrap_or_else(|| Child::new(self.pid))
     }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            child.kill();
+            child.kill(None);
             // Blocks for as long as a SIGKILL takes.
-            child.reap_within(REAP_MAX);
+            if child.reap_within(REAP_MAX).is_none() {
+                child.reap_in_background();
+            }
         }
     }
 }

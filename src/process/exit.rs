@@ -1,4 +1,4 @@
-//! Floor 1. Has it exited, and how: reaped once, the status kept.
+//! Has it exited, and how: reaped once, the status kept.
 
 use std::time::Duration;
 
@@ -16,9 +16,8 @@ impl Child {
         self.status.is_some() || !matches!(self.peek(), Ok(None))
     }
 
-    /// Reaps it if it has exited. `None`: it still runs. Asked again, it says the same again.
-    ///
-    /// What is left of the group must be killed before: afterwards there is no safe number.
+    /// Reaps it if it can be reaped. Asked again, it gives the same answer again. `None`: it still
+    /// runs, or it has exited and a debugger has not let go of it.
     pub(crate) fn try_reap(&mut self) -> Option<ExitStatus> {
         self.reap(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
@@ -31,17 +30,35 @@ impl Child {
             return Some(status);
         }
         let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else {
-            // Out of descriptors. SIGKILL takes microseconds, a zombie stays for ever.
-            return self.reap(WaitIdOptions::EXITED);
+            // Out of descriptors, and without one there is no wait with a limit.
+            return self.try_reap();
         };
         let limit = Timespec::try_from(limit).ok();
         // Interrupted or not, the answer is what the next look says.
         let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
-        let status = self.try_reap();
-        if status.is_none() {
-            tracing::error!(pid = self.pid(), "a killed child does not end; it is left behind");
+        self.try_reap()
+    }
+
+    /// Leaves the reaping to a thread of its own, which ends with the child. For one that could not
+    /// be reaped in time and whose engine goes.
+    pub(crate) fn reap_in_background(&mut self) {
+        if self.status.is_some() {
+            return;
         }
-        status
+        let pid = self.pid;
+        self.status = Some(ExitStatus::StillRunning);
+        tracing::error!(
+            pid = self.pid(),
+            "a killed agent has not ended; it is reaped when it does"
+        );
+        let wait = move || {
+            // ECHILD is an end, too.
+            let _status = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+        };
+        let thread = std::thread::Builder::new().name("agentpipe-reap".into()).spawn(wait);
+        if let Err(error) = thread {
+            tracing::error!(pid = self.pid(), %error, "no thread to reap it: it stays a zombie");
+        }
     }
 
     fn reap(&mut self, options: WaitIdOptions) -> Option<ExitStatus> {
@@ -50,9 +67,8 @@ impl Child {
                 Ok(None) => None,
                 Ok(Some(status)) => Some(how(&status)),
                 Err(error) => {
-                    // ECHILD: a `waitpid(-1)` elsewhere, or SIGCHLD ignored. It is gone, that
-                    // much is sure. Nothing else can go wrong with these arguments.
-                    tracing::warn!(pid = self.pid(), %error, "child reaped by somebody else");
+                    tracing::warn!(pid = self.pid(), %error, "the exit status cannot be had");
+                    self.wait_error = Some(error);
                     Some(ExitStatus::Unknown)
                 }
             };
@@ -60,7 +76,17 @@ impl Child {
         self.status
     }
 
-    /// Somebody else in this process reaped it: its number may belong to a stranger.
+    /// Why the status is unknown.
+    pub(crate) fn why_unknown(&self) -> Option<String> {
+        Some(match self.wait_error? {
+            Errno::CHILD => "another part of this process reaped it (waitpid(-1), or SIGCHLD is \
+                             ignored)"
+                .to_owned(),
+            error => format!("waitid was refused: {error}"),
+        })
+    }
+
+    /// Another part of this process reaped it: its number may belong to another process.
     pub(super) fn is_stolen(&self) -> bool {
         self.peek().is_err_and(|error| error == Errno::CHILD)
     }

@@ -1,80 +1,91 @@
-//! Floor 1. What is left of a process group.
+//! The members of process groups, as `/proc` shows them.
 
 use std::fs;
-use std::io::Read;
-use std::path::Path;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process_group};
+use super::proc_stat::{self, Stat};
 
-/// Nobody is left in the group, not even a zombie. Ask it of a group whose leader was reaped.
-///
-/// Only a probe: once the group is empty its number may be given to a stranger, so the answer
-/// "not empty" is no licence to signal.
-pub(crate) fn group_is_empty(group: u32) -> bool {
-    let Some(group) = i32::try_from(group).ok().and_then(Pid::from_raw) else {
-        return true;
-    };
-    test_kill_process_group(group) == Err(Errno::SRCH)
+/// A process by its number and its start, which no later process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pid: u32,
+    started: u64,
 }
 
-/// How many living processes each of the groups has, in one pass over `/proc` for all of them.
-///
-/// Zombies are not counted: a leader that waits for its reap is none of "what is left". Where
-/// `/proc` cannot be read, or hides the processes of others, fewer are seen.
-pub(crate) fn count_members(groups: &[u32]) -> Vec<usize> {
-    let mut counts = vec![0; groups.len()];
-    if groups.is_empty() {
-        return counts;
+impl Member {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it still runs: a zombie does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        Stat::of(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_dead())
+    }
+}
+
+/// The living processes of each group, in one pass over `/proc` for all of them. Zombies are not
+/// among them. Where `/proc` cannot be read, or hides the processes of others, fewer are seen.
+pub(crate) fn living_members<const N: usize>(groups: [u32; N]) -> [Vec<Member>; N] {
+    let mut found = [const { Vec::new() }; N];
+    find_members(&groups, |index, member| found[index].push(member));
+    found
+}
+
+/// The same for any number of groups: calls `found` with the index of the group.
+pub(crate) fn find_members(groups: &[u32], mut found: impl FnMut(usize, Member)) {
+    if groups.is_empty() || !proc_stat::is_usable() {
+        return;
     }
     let processes = match fs::read_dir("/proc") {
         Ok(processes) => processes,
         Err(error) => {
             tracing::warn!(%error, "/proc cannot be read: processes left in a group go uncounted");
-            return counts;
+            return;
         }
     };
     for process in processes.flatten() {
         let name = process.file_name();
-        if !name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(stat) = Stat::read(&process.path()).filter(|stat| !stat.is_dead()) else {
             continue;
+        };
+        for (index, _) in groups.iter().enumerate().filter(|(_, group)| **group == stat.group) {
+            found(index, Member { pid, started: stat.started });
         }
-        let Some(group) = read_group(&process.path()) else { continue };
-        for (wanted, count) in groups.iter().zip(&mut counts) {
-            if *wanted == group {
-                *count += 1;
+    }
+}
+
+/// The living descendants of a process that are in the group, as the kernel lists the children of
+/// each thread. One whose parent has ended is not among them.
+pub(crate) fn descendants(pid: u32, group: u32) -> Vec<Member> {
+    let mut found: Vec<Member> = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent) {
+            let Some(stat) = Stat::of(child) else { continue };
+            let member = Member { pid: child, started: stat.started };
+            if stat.group == group && !stat.is_dead() && !found.contains(&member) {
+                found.push(member);
+                parents.push(child);
             }
         }
     }
-    counts
+    found
 }
 
-/// The group a living process is in; `None` once it is dead or where `/proc` hides it.
-///
-/// Zero is a group that our PID namespace cannot name: getpgid(2) says the same, and its
-/// wrapper takes that for a bug of the kernel.
+fn children(pid: u32) -> Vec<u32> {
+    if !proc_stat::is_usable() {
+        return Vec::new();
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// The group that a living process is in; `None` once it is dead or where `/proc` hides it. 0 is a
+/// group that this PID namespace cannot name.
 pub(super) fn group_of(pid: u32) -> Option<u32> {
-    read_group(Path::new(&format!("/proc/{pid}")))
-}
-
-fn read_group(process: &Path) -> Option<u32> {
-    // Fits what is wanted of the longest line; a process may end while we look.
-    let mut stat = [0; 512];
-    let len =
-        fs::File::open(process.join("stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
-    living_group(&stat[..len])
-}
-
-/// The group in a line of `/proc/*/stat`; `None` for a zombie or a line that is none.
-pub(super) fn living_group(stat: &[u8]) -> Option<u32> {
-    // The name stands in parentheses, and may hold spaces and parentheses itself.
-    let name_end = memchr::memrchr(b')', stat)?;
-    let rest = str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    // A process whose first thread ended shows as a zombie while its other threads live on.
-    let threads: u32 = fields.nth(14)?.parse().ok()?;
-    let dead = matches!(state, "Z" | "X" | "x") && threads <= 1;
-    (!dead).then_some(group)
+    Stat::of(pid).filter(|stat| !stat.is_dead()).map(|stat| stat.group)
 }

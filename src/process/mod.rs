@@ -4,11 +4,11 @@
 //! - `spawn`: checks the command, makes the pipes, clones, execs. Every failure has a cause,
 //!   and leaves no descriptor and no zombie behind.
 //! - [`Spawner`]: the thread that does it, so that a slow search or exec stalls nobody.
-//! - [`Child`]: the right to signal and to reap. Its pidfd goes to whoever polls it, so both are
-//!   done by number; the number is ours as long as the leader is not reaped.
+//! - [`Child`]: the right to signal and to reap. Its pidfd goes to the ring,
+//!   which polls it, and is lent for signals.
 //! - [`Meaning`]: which file and which environment a command means just now.
-//! - [`group_is_empty`], [`count_members`]: what is left of a group.
-//! - [`rest()`]: whether a process can be seen to have nothing more to do.
+//! - [`find_members`], [`descendants`]: who else is in a group.
+//! - [`Family`]: what an agent is doing, as `/proc` shows it.
 //!
 //! Order of a spawn: `environment`, `credentials`, `resolve` (all that can be refused without a
 //! process), `cgroup`, `pipes`, `clone`, and `failure`, which turns what the kernel said into an
@@ -17,6 +17,7 @@
 //! To add a step that the child does before its exec: `Plan` and `Step` in `child_setup`, the text
 //! in `failure`. The child shares our memory: no allocation, no lock, nothing that may panic.
 
+mod activity;
 #[cfg(feature = "__bench")]
 mod bare;
 mod cgroup;
@@ -32,25 +33,26 @@ mod group;
 mod host_limits;
 mod meaning;
 mod pipes;
+mod proc_stat;
 mod program;
 mod refusal;
 mod resolve;
-mod rest;
 mod signal;
 mod spawn;
 mod spawner;
+mod sys;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use activity::{Activity, Family};
 #[cfg(feature = "__bench")]
 pub use bare::spawn_here;
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
-pub(crate) use group::{count_members, group_is_empty};
+pub(crate) use group::{Member, descendants, find_members, living_members};
 pub(crate) use host_limits::capacity;
 pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
-pub(crate) use rest::{Rest, rest};
 pub(crate) use spawn::{Spawned, spawn_admitted};
 pub(crate) use spawner::{Answer, Spawner, open_parcel};

@@ -42,7 +42,7 @@ mod write;
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 pub(crate) use setup::RingConfig;
@@ -97,6 +97,11 @@ impl PipeIo for Ring {
 
     fn has_unread(&mut self, end: EndId) -> bool {
         self.is_unread(end)
+    }
+
+    fn descriptor(&self, end: EndId) -> Option<BorrowedFd<'_>> {
+        let end = self.ends.get(end).filter(|end| !end.doomed)?;
+        end.pipe().map(AsFd::as_fd)
     }
 
     fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused> {

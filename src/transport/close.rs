@@ -1,9 +1,7 @@
-//! Close, floor 2: carries the plan out. Called by `request.rs` and `core.rs`, calls `process` and the ring.
-//!
-//! One arm per action, in the plan's order. Nothing here waits: what takes time comes back as an
-//! event.
+//! Carries the close plan out: one arm per action, in the plan's order. Nothing here waits; what takes
+//! time comes back as an event.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::{CloseReason, CloseReport, CloseStage};
@@ -14,6 +12,7 @@ use crate::pipe_io::{PipeIo, Role};
 
 use super::arena::Arena;
 use super::close_plan::{CloseAction, CloseEvent, ClosePlan, CloseStart};
+use super::close_reap::Reaping;
 use super::close_report::write_report;
 use super::state::{End, Transport};
 
@@ -24,14 +23,24 @@ pub(crate) struct Closing {
     pub(super) reason: CloseReason,
     /// Known once reaped.
     pub(super) exit: Option<ExitStatus>,
+    /// Why the exit status is unknown.
+    pub(super) exit_note: Option<String>,
+    pub(super) reaping: Reaping,
+    /// The leader could not be reaped within the limits of the close.
+    pub(super) unreaped: bool,
     pub(super) killed_extra: u64,
-    pub(super) outputs_held: bool,
-    /// Waits for the reaping that ends this turn: one look at /proc serves all of them.
-    pub(super) wants_reap: bool,
-    /// Waits for a look at the process, where the turn has one to spare.
+    /// Another process held an output after the exit and did not let go of it. `None` is not known.
+    pub(super) outputs_held: Option<bool>,
+    /// Something that could still have been read was cut off.
+    pub(super) cut_unread: bool,
+    /// Members of the group that hold an output, once the leader has exited.
+    pub(super) members: Vec<u32>,
+    /// The plan waits for a look at the processes, where the turn has time for one.
     pub(super) wants_look: bool,
+    /// How long the engine thread did not run during the close.
+    pub(super) stalled: Duration,
     pub(super) finished: bool,
-    /// Written, and not yet told to anybody.
+    /// Written, and not yet given to the closers.
     report: Option<CloseReport>,
 }
 
@@ -53,10 +62,13 @@ impl Transport {
             writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
             // Without an input there is no interrupting it.
             turn_open: self.shared.interrupt().is_some() && self.ends.stdin.open().is_some(),
-            paused: self.paused,
-            backlog: self.resumed.is_some(),
+            input_open: self.ends.stdin.open().is_some(),
             // Silence counts from when it could be heard.
-            last_output: self.resumed.map_or(self.last_output, |at| at.max(self.last_output)),
+            last_output: match self.resumed {
+                _ if self.paused => now,
+                Some(at) => at.max(self.last_output),
+                None => self.last_output,
+            },
         };
         let agent = self.shared.label.as_str();
         let (mode, why) = (policy.mode.name(), reason.name());
@@ -65,13 +77,27 @@ impl Transport {
             plan: ClosePlan::begin(policy, known, now),
             reason,
             exit: None,
+            exit_note: None,
+            reaping: Reaping::default(),
+            unreaped: false,
             killed_extra: 0,
-            outputs_held: false,
-            wants_reap: false,
+            outputs_held: None,
+            cut_unread: false,
+            members: Vec::new(),
             wants_look: false,
+            stalled: Duration::ZERO,
             finished: false,
             report: None,
         });
+    }
+
+    /// A deadline of this agent may have passed.
+    pub(super) fn on_tick(&mut self, io: &mut dyn PipeIo, now: Instant) {
+        self.on_mute(now);
+        self.plan_event(CloseEvent::Tick, now);
+        if self.late_reap_at().is_some_and(|at| now >= at) {
+            self.reap_late(io, now);
+        }
     }
 
     /// The pidfd became readable.
@@ -82,13 +108,7 @@ impl Transport {
                 let policy = ClosePolicy { mode: CloseMode::Graceful, ..self.policy };
                 self.begin_close(policy, CloseReason::Exited, now);
             }
-            Some(closing) if closing.finished => {
-                // It outlived its SIGKILL and its report; only the reaping is left.
-                let _late = self.child.try_reap();
-                self.ends.close(io, &[Role::Exit]);
-                self.close_cgroup(io);
-                self.child.give_place_back();
-            }
+            Some(closing) if closing.finished => self.reap_late(io, now),
             Some(_) => self.plan_event(CloseEvent::Exited, now),
         }
     }
@@ -139,15 +159,13 @@ impl Transport {
             CloseAction::ReadOn => self.close_read_on(io, now),
             CloseAction::Interrupt => self.close_interrupt(io, now),
             CloseAction::Look => self.close_look(),
+            CloseAction::FindHolders => self.find_holders(io, now),
             CloseAction::EndInput => self.close_input(io),
-            CloseAction::Terminate => {
-                self.child.terminate();
-            }
+            CloseAction::Terminate => self.close_terminate(io),
             CloseAction::Cut => self.close_cut(io),
-            CloseAction::Kill => {
-                self.child.kill();
-            }
-            CloseAction::Reap => self.close_reap(),
+            CloseAction::Kill => self.close_kill(io),
+            CloseAction::Reap => self.close_reap(false),
+            CloseAction::GiveUpReap => self.close_reap(true),
             CloseAction::Release => self.close_release(io, now),
             CloseAction::Finish => self.close_finish(arena),
         }
@@ -184,34 +202,44 @@ impl Transport {
         }
     }
 
+    fn close_terminate(&mut self, io: &dyn PipeIo) {
+        if !self.kills_group() {
+            self.child.terminate_leader();
+            return;
+        }
+        if self.exited {
+            // The leader has left, and processes of its group do not let go of its outputs.
+            self.note_survivors();
+        }
+        self.child.terminate(self.ends.pidfd(io));
+    }
+
     /// The submission every path ends in: per pipe a cancel hard-linked to a close, all in one.
     fn close_cut(&mut self, io: &mut dyn PipeIo) {
-        let held = self.exited && !self.outputs_ended();
+        let is_held = self.is_output_held(io);
+        let is_unread = self.is_output_unread(io);
+        let exited = self.exited;
         if let Some(closing) = &mut self.close {
-            closing.outputs_held = held;
+            // While the leader lives it holds them itself, and hides whether another does.
+            let known = (exited || !is_held).then_some(is_held);
+            closing.outputs_held = closing.outputs_held.or(known);
+            closing.cut_unread = is_unread || (is_held && closing.plan.is_alive());
         }
         self.ends.close(io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
         self.shared.lose_writes();
     }
 
-    fn close_reap(&mut self) {
-        if let Some(closing) = &mut self.close {
-            closing.wants_reap = true;
-        }
-    }
-
     fn close_release(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        if !self.outlived_its_kill() {
+        if !self.is_unreaped() {
             self.ends.close(io, &[Role::Exit]);
             self.close_cgroup(io);
         }
         self.released_if_closed(now);
     }
 
-    /// It could not be reaped in time. Its exit is still watched.
-    fn outlived_its_kill(&self) -> bool {
-        let exit = self.close.as_ref().and_then(|closing| closing.exit);
-        exit == Some(ExitStatus::StillRunning)
+    /// The leader is still to be reaped, after the close: its exit is watched for on.
+    fn is_unreaped(&self) -> bool {
+        self.close.as_ref().is_some_and(|closing| closing.unreaped)
     }
 
     fn released_if_closed(&mut self, now: Instant) {
@@ -219,7 +247,7 @@ impl Transport {
         if closing.plan.stage() != CloseStage::Release {
             return;
         }
-        if self.ends.all_closed() || (self.outlived_its_kill() && self.ends.pipes_closed()) {
+        if self.ends.all_closed() || (self.is_unreaped() && self.ends.pipes_closed()) {
             self.plan_event(CloseEvent::Released, now);
         }
     }
@@ -241,11 +269,11 @@ impl Transport {
                 agent,
                 "processes outlived the kill of their cgroup; removed when empty"
             );
-        } else if !self.ends.all_closed() {
+        } else if !self.ends.all_closed() && !self.is_unreaped() {
             let agent = self.shared.label.as_str();
             tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
-        if !self.outlived_its_kill() {
+        if !self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning)) {
             // Before its closers know: the next spawn may be theirs.
             self.child.give_place_back();
         }

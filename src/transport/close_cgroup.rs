@@ -10,7 +10,7 @@ impl Transport {
     /// Removes the cgroup, or begins to wait until it is empty. Without a sweep it is left to who
     /// lives in it.
     pub(super) fn close_cgroup(&mut self, io: &mut dyn PipeIo) {
-        if !self.close.as_ref().is_none_or(|closing| closing.plan.sweep_group()) {
+        if !self.close.as_ref().is_none_or(|closing| closing.plan.kills_group()) {
             self.child.leave_cgroup();
             return;
         }

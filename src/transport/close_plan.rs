@@ -1,18 +1,25 @@
-//! Close, floor 2: the plan. Pure: `(state, event, now) -> (state, actions)`.
+//! The close plan. Pure: `(state, event, now) -> (state, actions)`.
 //!
-//! It holds no descriptor, no clock and no runtime, so every order of events is enumerated in
-//! `close_plan/tests.rs`. `close.rs` carries the actions out and feeds the events. docs/close.md
-//! is this file as a table.
+//! It holds no descriptor, no clock and no runtime, so `close_plan/tests.rs` can enumerate every
+//! order of events. `close.rs` carries the actions out and feeds the events. docs/close.md is this
+//! file as a table.
 
 use std::time::{Duration, Instant};
 
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::CloseStage;
-use crate::process::Rest;
+use crate::process::Activity;
 
-mod close_silence;
+mod quiet;
 #[cfg(test)]
 mod tests;
+
+/// How often the processes that outlive the leader are looked at while they hold an output.
+const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The first and the longest pause between two attempts to reap.
+const REAP_RETRY_FIRST: Duration = Duration::from_millis(1);
+const REAP_RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// What the plan is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +30,41 @@ pub(crate) enum CloseEvent {
     TurnEnded,
     /// Bytes came from stdout or stderr.
     Output,
-    /// The answer to `Look`.
-    Seen(Rest),
-    /// The other answer to `Look`: bytes are on their way here, so it is not silent.
+    /// The answer to `Look`: what the agent is doing, and nothing was unread after that was seen.
+    Looked(Activity),
+    /// Another answer to `Look`: bytes are on their way here, so the agent is not silent.
     Unread,
+    /// Another answer to `Look`: this turn has no time left for it.
+    LookDeferred,
     /// Stdout and stderr are both at their end.
     OutputsEnded,
-    /// The agent exited. It is not reaped.
+    /// The agent's leader exited. It is not reaped.
     Exited,
-    /// The agent is reaped, or given up on.
+    /// The answer to `FindHolders`.
+    Holders(Holders),
+    /// The agent is reaped and its group is dead, or both were given up.
     Reaped,
+    /// The answer to `Reap` where one of them is not done yet.
+    NotReaped,
     /// Nothing of the agent is in the kernel and every descriptor is closed.
     Released,
-    /// Somebody wants it over: an abort, after a close began. Its limits hold where they are shorter.
+    /// An abort, after a close began. Its limits hold where they are shorter.
     Abort { grace: Duration, kill: Duration },
     /// Time passed. Only acts once `deadline()` is reached.
     Tick,
+}
+
+/// Which processes still hold stdout or stderr after the leader has exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holders {
+    /// None: what is left in the pipes is read, and then comes their end.
+    None,
+    /// Only processes outside the agent's group.
+    Strays,
+    /// There are living processes in the agent's group, all asleep.
+    Members,
+    /// The same, and one of them is busy, or is hidden.
+    BusyMembers,
 }
 
 /// What the plan wants done, in this order.
@@ -50,18 +76,22 @@ pub(crate) enum CloseAction {
     ReadOn,
     /// Send the interrupt request of the session.
     Interrupt,
-    /// See whether the agent is at rest; answer with `Seen` or `Unread`.
+    /// See what the agent is doing; answer with `Looked`, `Unread` or `LookDeferred`.
     Look,
+    /// Find out who holds the outputs; answer with `Holders`.
+    FindHolders,
     /// Cancel the pending write and close stdin, in one submission.
     EndInput,
-    /// SIGTERM to the group.
+    /// SIGTERM to the group, then SIGCONT.
     Terminate,
     /// Cancel and close stdin, stdout and stderr, in one submission.
     Cut,
     /// SIGKILL to the group.
     Kill,
-    /// Kill what is left of the group, then reap the leader; answer with `Reaped`.
+    /// Reap the leader and kill what is left of the group; answer with `Reaped` or `NotReaped`.
     Reap,
+    /// The same for the last time; answer with `Reaped`.
+    GiveUpReap,
     /// Close what else there is and wait for the kernel; answer with `Released`.
     Release,
     /// Write the report and wake every closer.
@@ -75,10 +105,8 @@ pub(crate) struct CloseStart {
     pub(crate) outputs_ended: bool,
     pub(crate) writes_pending: bool,
     pub(crate) turn_open: bool,
-    /// Reading is paused: the agent may have a queue of its own.
-    pub(crate) paused: bool,
-    /// Reading was paused once: the agent is one that gets ahead of its reader.
-    pub(crate) backlog: bool,
+    /// Stdin is open: neither the agent nor its user has ended it.
+    pub(crate) input_open: bool,
     /// When the last byte of output came, or reading was resumed after it; the spawn, if neither.
     pub(crate) last_output: Instant,
 }
@@ -92,24 +120,34 @@ pub(crate) struct ClosePlan {
     deadline: Option<Instant>,
     spent: Vec<(CloseStage, Duration)>,
     ended_by: Option<CloseStage>,
-    /// When EndInput was entered: the settling and the draining share one budget.
-    output_budget_from: Instant,
     known: CloseStart,
-    /// Reads that brought bytes while the output was to fall silent.
-    settling_reads: u32,
-    /// The end of the after-exit window; set once, when the exit is seen.
-    exit_window: Option<Instant>,
+    /// Since when the agent has not moved: its last byte, or the last step of ours that it may
+    /// need time to act upon.
+    progress: Instant,
+    /// When EndInput and Drain must both be over.
+    reading_until: Instant,
+    /// When the stage under way must be over: Terminate and Reap, which look again in between.
+    stage_until: Instant,
+    /// What the last look saw.
+    activity: Option<Activity>,
+    /// Whether the agent was at work when its input was ended; outer `None`: it was not ended.
+    input_ended_while_busy: Option<Option<bool>>,
+    stopped: bool,
+    /// The agent was alive and got SIGTERM or SIGKILL.
+    signalled: bool,
+    /// Who held the outputs after the exit, as last seen.
+    holders: Option<Holders>,
+    /// When a member of the group was last seen to be busy, or wrote.
+    members_moved: Instant,
+    /// The end of the wait for processes outside the group; set once.
+    strays_until: Option<Instant>,
+    reap_retry: Duration,
     actions: Vec<CloseAction>,
 }
 
 impl ClosePlan {
     /// Begins a close. The first actions are ready in [`take_actions`](Self::take_actions).
-    pub(crate) fn begin(policy: ClosePolicy, mut known: CloseStart, now: Instant) -> Self {
-        if known.paused {
-            known.backlog = true;
-            // While nobody read, silence meant nothing: it is listened for from now on.
-            known.last_output = now;
-        }
+    pub(crate) fn begin(policy: ClosePolicy, known: CloseStart, now: Instant) -> Self {
         let mut plan = Self {
             policy,
             stage: CloseStage::Refuse,
@@ -117,10 +155,18 @@ impl ClosePlan {
             deadline: None,
             spent: Vec::with_capacity(CloseStage::ALL.len()),
             ended_by: known.exited.then_some(CloseStage::Refuse),
-            output_budget_from: now,
             known,
-            settling_reads: 0,
-            exit_window: None,
+            progress: now,
+            reading_until: now + policy.reading_limit(),
+            stage_until: now,
+            activity: None,
+            input_ended_while_busy: None,
+            stopped: false,
+            signalled: false,
+            holders: None,
+            members_moved: now,
+            strays_until: None,
+            reap_retry: REAP_RETRY_FIRST,
             actions: vec![CloseAction::RefuseWrites],
         };
         match policy.mode {
@@ -128,11 +174,9 @@ impl ClosePlan {
             CloseMode::Graceful => {
                 plan.actions.push(CloseAction::ReadOn);
                 if known.exited {
-                    plan.enter_drain(now);
-                } else if known.writes_pending {
-                    plan.enter(CloseStage::Flush, Some(policy.flush), now);
+                    plan.leader_has_exited(now);
                 } else {
-                    plan.after_flush(now);
+                    plan.first_stage(now);
                 }
             }
         }
@@ -165,13 +209,48 @@ impl ClosePlan {
     }
 
     /// Whether what is left of the group is to be killed at Reap.
-    pub(crate) fn sweep_group(&self) -> bool {
-        self.policy.sweep_group
+    pub(crate) fn kills_group(&self) -> bool {
+        self.policy.kill_group
+    }
+
+    /// Whether the agent was at work when its input was ended. `None`: that was not known.
+    pub(crate) fn input_ended_while_busy(&self) -> Option<bool> {
+        match self.input_ended_while_busy {
+            Some(known) => known,
+            // The agent left before: there was nothing to be cut short.
+            None if self.policy.mode == CloseMode::Graceful && self.known.exited => Some(false),
+            None => None,
+        }
+    }
+
+    /// Whether the agent was made to leave, or its input was ended, before it was known to be done.
+    pub(crate) fn was_cut_short(&self) -> bool {
+        self.signalled || self.input_ended_while_busy.is_some_and(|busy| busy != Some(false))
+    }
+
+    /// Whether a process that the agent consists of may still write.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.known.exited || self.has_members()
+    }
+
+    /// Whether a look saw the agent stopped.
+    pub(crate) fn was_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The actions wanted since the last call, in order.
     pub(crate) fn take_actions(&mut self) -> Vec<CloseAction> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// The engine thread did not run for this long: nothing of it is charged to the agent.
+    pub(crate) fn postpone(&mut self, gap: Duration) {
+        let known = [&mut self.known.last_output, &mut self.progress, &mut self.members_moved];
+        let limits = [&mut self.reading_until, &mut self.stage_until];
+        let optional = [self.deadline.as_mut(), self.strays_until.as_mut()];
+        for at in known.into_iter().chain(limits).chain(optional.into_iter().flatten()) {
+            *at += gap;
+        }
     }
 
     /// One event at one moment.
@@ -189,37 +268,34 @@ impl ClosePlan {
                     self.enter_end_input(now);
                 }
             }
-            CloseEvent::Output => {
-                self.known.last_output = now;
-                if self.stage == CloseStage::EndInput {
-                    self.broke_silence(now);
-                }
-            }
-            CloseEvent::Seen(rest) => {
-                if self.stage == CloseStage::EndInput {
-                    self.seen(rest, now);
-                }
-            }
-            CloseEvent::Unread => {
-                if self.stage == CloseStage::EndInput {
-                    self.await_unread(now);
-                }
-            }
+            CloseEvent::Output => self.on_output(now),
+            CloseEvent::Looked(activity) => self.on_look(activity, now),
+            CloseEvent::LookDeferred => self.look_again_next_turn(now),
+            CloseEvent::Unread => self.await_unread(now),
             CloseEvent::OutputsEnded => {
                 self.known.outputs_ended = true;
-                self.outputs_or_exit(now);
+                if self.known.exited {
+                    self.leader_has_exited(now);
+                }
             }
             CloseEvent::Exited => {
                 if !self.known.exited {
                     self.known.exited = true;
                     self.ended_by = Some(self.stage);
-                    self.outputs_or_exit(now);
+                    self.leader_has_exited(now);
                 }
             }
+            CloseEvent::Holders(holders) => self.on_holders(holders, now),
             CloseEvent::Reaped => {
                 if self.stage == CloseStage::Reap {
                     self.enter(CloseStage::Release, Some(ClosePolicy::RELEASE_MAX), now);
                     self.actions.push(CloseAction::Release);
+                }
+            }
+            CloseEvent::NotReaped => {
+                if self.stage == CloseStage::Reap {
+                    self.deadline = Some((now + self.reap_retry).min(self.stage_until));
+                    self.reap_retry = (self.reap_retry * 2).min(REAP_RETRY_MAX);
                 }
             }
             CloseEvent::Released => {
@@ -230,10 +306,20 @@ impl ClosePlan {
             CloseEvent::Abort { grace, kill } => self.abort(grace, kill, now),
             CloseEvent::Tick => {
                 if self.deadline.is_some_and(|deadline| now >= deadline) {
-                    self.deadline_passed(now);
+                    self.on_deadline(now);
                 }
             }
         }
+    }
+
+    fn on_output(&mut self, now: Instant) {
+        self.known.last_output = now;
+        self.progress = now;
+        self.members_moved = now;
+        if self.stage == CloseStage::EndInput {
+            self.await_quiet(now);
+        }
+        // Drain finds the progress when its deadline passes: no timer moves for each read.
     }
 
     fn abort(&mut self, grace: Duration, kill: Duration, now: Instant) {
@@ -243,62 +329,136 @@ impl ClosePlan {
         match self.stage {
             stage if stage < CloseStage::Cut => self.enter_cut(now),
             CloseStage::Cut => self.hurry(now + self.policy.abort_grace),
-            CloseStage::Kill => self.hurry(now + self.policy.kill),
+            CloseStage::Kill | CloseStage::Reap => self.hurry(now + self.policy.kill),
             _ => {}
         }
     }
 
     fn hurry(&mut self, limit: Instant) {
+        self.stage_until = self.stage_until.min(limit);
         self.deadline = self.deadline.map(|deadline| deadline.min(limit));
     }
 
-    /// Exit and end of output are two events; both, or the exit and a short window, end the
-    /// reading stages.
-    fn outputs_or_exit(&mut self, now: Instant) {
-        if !self.known.exited {
-            return;
-        }
+    /// Exit and end of output are two events. Both together end the reading stages; after the exit
+    /// alone it matters which process still holds an output.
+    fn leader_has_exited(&mut self, now: Instant) {
         match self.stage {
-            CloseStage::Refuse
-            | CloseStage::Flush
-            | CloseStage::Interrupt
-            | CloseStage::EndInput => self.enter_drain(now),
-            CloseStage::Drain | CloseStage::Terminate => self.await_outputs(now),
             CloseStage::Cut | CloseStage::Kill => self.enter_reap(now),
             CloseStage::Reap | CloseStage::Release | CloseStage::Done => {}
+            _ if self.known.outputs_ended => {
+                self.enter_drain_if_before(now);
+                self.enter_cut(now);
+            }
+            _ if self.holders.is_none() => self.find_holders(now),
+            _ => {}
         }
     }
 
-    fn await_outputs(&mut self, now: Instant) {
-        if self.known.outputs_ended {
-            self.enter_cut(now);
-        } else if self.exit_window.is_none() {
-            let end = now + self.policy.after_exit;
-            self.exit_window = Some(end);
-            self.deadline = Some(end);
+    fn find_holders(&mut self, now: Instant) {
+        self.actions.push(CloseAction::FindHolders);
+        if self.stage == CloseStage::Refuse {
+            // The answer comes at once; without one the close still goes on.
+            self.deadline = Some(now);
         }
     }
 
-    fn deadline_passed(&mut self, now: Instant) {
+    fn on_holders(&mut self, holders: Holders, now: Instant) {
+        if !self.known.exited || self.stage >= CloseStage::Cut {
+            return;
+        }
+        self.holders = Some(holders);
+        match holders {
+            Holders::None | Holders::Strays => {
+                let until = *self.strays_until.get_or_insert(now + self.policy.exit_drain);
+                self.enter_drain_if_before(now);
+                self.deadline = Some(until);
+            }
+            Holders::Members | Holders::BusyMembers => {
+                if holders == Holders::BusyMembers {
+                    self.members_moved = now;
+                }
+                match self.stage {
+                    CloseStage::Refuse => self.first_stage(now),
+                    CloseStage::Drain => self.check_members_until(self.drain_limit(), now),
+                    CloseStage::Terminate => self.check_members_until(self.stage_until, now),
+                    // The agent goes on without its launcher, with the limit that holds already.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn has_members(&self) -> bool {
+        matches!(self.holders, Some(Holders::Members | Holders::BusyMembers))
+    }
+
+    fn check_members_until(&mut self, limit: Instant, now: Instant) {
+        self.deadline = Some((now + GROUP_CHECK_INTERVAL).min(limit));
+    }
+
+    fn on_deadline(&mut self, now: Instant) {
         match self.stage {
-            CloseStage::Refuse | CloseStage::Done => self.deadline = None,
+            CloseStage::Refuse => self.on_holders(Holders::Strays, now),
+            CloseStage::Done => self.deadline = None,
             CloseStage::Flush => self.after_flush(now),
             CloseStage::Interrupt => self.enter_end_input(now),
-            CloseStage::EndInput => self.await_silence(now),
-            CloseStage::Drain if self.known.exited => self.enter_cut(now),
-            CloseStage::Drain => {
-                let limit = self.policy.terminate.max(self.policy.gap);
-                self.enter(CloseStage::Terminate, Some(limit), now);
-                self.actions.push(CloseAction::Terminate);
+            CloseStage::EndInput => self.await_quiet(now),
+            CloseStage::Drain => self.on_drain_deadline(now),
+            CloseStage::Terminate if now < self.stage_until && self.has_members() => {
+                self.actions.push(CloseAction::FindHolders);
+                self.check_members_until(self.stage_until, now);
             }
             CloseStage::Terminate => self.enter_cut(now),
             CloseStage::Cut => {
+                self.signalled = true;
+                self.stage_until = now + self.policy.kill;
                 self.enter(CloseStage::Kill, Some(self.policy.kill), now);
                 self.actions.push(CloseAction::Kill);
             }
             CloseStage::Kill => self.enter_reap(now),
-            CloseStage::Reap => self.handle(CloseEvent::Reaped, now),
+            CloseStage::Reap if now < self.stage_until => self.actions.push(CloseAction::Reap),
+            CloseStage::Reap => {
+                self.deadline = None;
+                self.actions.push(CloseAction::GiveUpReap);
+            }
             CloseStage::Release => self.finish(now),
+        }
+    }
+
+    fn on_drain_deadline(&mut self, now: Instant) {
+        let limit = self.drain_limit();
+        if !self.is_alive() || (now >= limit && self.known.exited && !self.policy.kill_group) {
+            self.enter_cut(now);
+        } else if now >= limit {
+            self.signalled = true;
+            let limit = self.policy.terminate.max(self.policy.min_drain);
+            self.stage_until = now + limit;
+            self.enter(CloseStage::Terminate, Some(limit), now);
+            self.actions.push(CloseAction::Terminate);
+        } else if self.has_members() {
+            self.actions.push(CloseAction::FindHolders);
+            self.check_members_until(limit, now);
+        } else {
+            self.deadline = Some(limit);
+        }
+    }
+
+    /// When a living agent has had its time to drain.
+    fn drain_limit(&self) -> Instant {
+        let limit = (self.progress + self.policy.drain).min(self.reading_until);
+        let limit = if self.known.exited {
+            limit.min(self.members_moved + self.policy.exit_drain)
+        } else {
+            limit
+        };
+        limit.max(self.entered + self.policy.min_drain)
+    }
+
+    fn first_stage(&mut self, now: Instant) {
+        if self.known.writes_pending {
+            self.enter(CloseStage::Flush, Some(self.policy.flush), now);
+        } else {
+            self.after_flush(now);
         }
     }
 
@@ -313,29 +473,46 @@ impl ClosePlan {
 
     fn enter_end_input(&mut self, now: Instant) {
         self.enter(CloseStage::EndInput, None, now);
-        self.output_budget_from = now;
+        self.start_reading(now);
         if self.known.turn_open {
             // The agent would stream on: waiting for silence is waiting for the turn.
-            self.end_input(now);
+            self.end_input(Some(true), now);
         } else {
-            self.await_silence(now);
+            self.await_quiet(now);
         }
     }
 
-    fn end_input(&mut self, now: Instant) {
+    /// The limits of EndInput and Drain count from here, as far as the total allows.
+    fn start_reading(&mut self, now: Instant) {
+        self.progress = now;
+        self.members_moved = now;
+        self.reading_until = self.reading_until.max(now + self.policy.drain);
+    }
+
+    fn end_input(&mut self, while_busy: Option<bool>, now: Instant) {
+        self.input_ended_while_busy = Some(while_busy);
         self.actions.push(CloseAction::EndInput);
+        self.progress = now;
+        self.members_moved = now;
         self.enter_drain(now);
     }
 
+    fn enter_drain_if_before(&mut self, now: Instant) {
+        if self.stage < CloseStage::Drain {
+            if self.stage < CloseStage::EndInput {
+                self.start_reading(now);
+            }
+            self.enter_drain(now);
+        }
+    }
+
     fn enter_drain(&mut self, now: Instant) {
-        let spent = now.saturating_duration_since(self.output_budget_from);
-        let left = match self.stage {
-            CloseStage::EndInput => self.policy.drain.saturating_sub(spent),
-            _ => self.policy.drain,
-        };
-        self.enter(CloseStage::Drain, Some(left.max(self.policy.gap)), now);
-        if self.known.exited {
-            self.await_outputs(now);
+        self.enter(CloseStage::Drain, None, now);
+        let limit = self.drain_limit();
+        if self.has_members() {
+            self.check_members_until(limit, now);
+        } else {
+            self.deadline = Some(limit);
         }
     }
 
@@ -344,6 +521,7 @@ impl ClosePlan {
             CloseMode::Abort => self.policy.abort_grace,
             CloseMode::Graceful => self.policy.cut,
         };
+        self.stage_until = now + limit;
         self.enter(CloseStage::Cut, Some(limit), now);
         self.actions.push(CloseAction::Cut);
         if self.known.exited {
@@ -351,8 +529,13 @@ impl ClosePlan {
         }
     }
 
+    /// Kill and Reap share one limit: a process that was given up as running is tried once more.
     fn enter_reap(&mut self, now: Instant) {
+        if self.stage != CloseStage::Kill {
+            self.stage_until = now + self.policy.kill;
+        }
         self.enter(CloseStage::Reap, None, now);
+        self.deadline = Some(self.stage_until);
         self.actions.push(CloseAction::Reap);
     }
 

@@ -37,6 +37,8 @@ impl Transport {
             stdout_pipe_size: parts.stdout_pipe_size as u64,
             ..Stats::default()
         };
+        let outputs = [&parts.stdout, &parts.stderr]
+            .map(|pipe| rustix::fs::fstat(pipe).map_or(0, |stat| stat.st_ino));
         let tag = |role| Tag { agent: slot, role };
         let stdin = io.adopt(parts.stdin, tag(Role::Stdin));
         let stdout = io.adopt(parts.stdout, tag(Role::Stdout));
@@ -73,8 +75,10 @@ impl Transport {
             queue: WriteQueue::default(),
             write_offset: None,
             end_when_flushed: false,
+            outputs,
             exited: false,
             close: None,
+            exit_at_destroy: None,
         }
     }
 }

@@ -20,13 +20,18 @@ use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::{REAP_MAX, Spawned};
 
 use super::arena::Arena;
-use super::close_plan::CloseEvent;
 use super::shared::Shared;
 use super::state::Transport;
 use super::tally::Tally;
 
-/// Threads of agents looked at in one turn, at some 10 us each.
+/// Threads of agents that are looked at in one turn, at some 10 us each.
 const LOOKS: usize = 64;
+
+/// A wait is at least this long, if nothing happens: how exactly a stop of the host is measured.
+const WAIT_MIN: Duration = Duration::from_millis(20);
+
+/// A wait ends up to this much late without being taken for a stop.
+const LATE: Duration = Duration::from_millis(5);
 
 /// All agents of one thread.
 pub(crate) struct Core {
@@ -41,6 +46,10 @@ pub(crate) struct Core {
     tally: Tally,
     wake: Option<EndId>,
     woken: bool,
+    /// When the last wait was to end at the latest.
+    wait_until: Option<Instant>,
+    /// How long the thread did not run when it should have.
+    stalled: Duration,
 }
 
 impl Core {
@@ -55,6 +64,8 @@ impl Core {
             tally: Tally::default(),
             wake: None,
             woken: false,
+            wait_until: None,
+            stalled: Duration::ZERO,
         }
     }
 
@@ -122,8 +133,10 @@ impl Core {
         }
     }
 
-    /// Acts on everything that was collected: how much was it?
+    /// Acts on everything that was collected: how much was it? Comes before any deadline is acted
+    /// upon, so what was in a pipe before a deadline counts as before it.
     pub(crate) fn dispatch(&mut self, now: Instant) -> usize {
+        self.charge_no_stall(now);
         let mut count = 0;
         while let Some(completion) = self.io.next() {
             self.dispatch_one(completion, now);
@@ -249,8 +262,7 @@ impl Core {
             self.arm(slot, None);
             self.touched.push(slot);
             if let Some(agent) = self.agents.get_mut(slot) {
-                agent.on_mute(now);
-                agent.plan_event(CloseEvent::Tick, now);
+                agent.on_tick(&mut *self.io, now);
             }
         }
     }
@@ -268,8 +280,8 @@ impl Core {
         }
     }
 
-    /// Who is closed and was at work a moment ago: is it at rest? A look takes its time, so of
-    /// many only some are looked at in one turn; of the others nothing is known.
+    /// Looks at the agents whose plan asks for it. A look takes time, so of many agents only some are
+    /// looked at in one turn; the others come with the next.
     fn look(&mut self, touched: &[usize], now: Instant) {
         let mut budget = LOOKS;
         for slot in touched {
@@ -285,13 +297,45 @@ impl Core {
         let wants = |slot: &usize| self.agents.get(*slot).is_some_and(Transport::wants_reap);
         let slots: Vec<usize> = touched.iter().copied().filter(wants).collect();
         if !slots.is_empty() {
-            super::close_reap::reap(&mut self.agents, &slots, now);
+            super::close_reap::reap(&*self.io, &mut self.agents, &slots, now);
         }
     }
 
     /// How long a wait may last.
-    pub(crate) fn until_deadline(&self, now: Instant) -> Option<Duration> {
-        self.timers.first().map(|(deadline, _)| deadline.saturating_duration_since(now))
+    ///
+    /// At most a quarter of the time to the next deadline: when the thread is stopped meanwhile, the
+    /// agent that the deadline belongs to still has three quarters of its time afterwards.
+    pub(crate) fn until_deadline(&mut self, now: Instant) -> Option<Duration> {
+        let wait = self.timers.first().map(|(deadline, _)| {
+            let left = deadline.saturating_duration_since(now);
+            left.min(WAIT_MIN.max(left / 4))
+        });
+        self.wait_until = wait.map(|wait| now + wait);
+        wait
+    }
+
+    /// Where the last wait, or the turn before it, took longer than was asked for, the thread did not
+    /// run: the host was stopped, suspended or starved. All deadlines move by that time.
+    fn charge_no_stall(&mut self, now: Instant) {
+        let Some(until) = self.wait_until.take() else { return };
+        let gap = now.saturating_duration_since(until);
+        if gap < LATE {
+            return;
+        }
+        self.stalled += gap;
+        let moved = std::mem::take(&mut self.timers);
+        self.timers = moved.into_iter().map(|(deadline, slot)| (deadline + gap, slot)).collect();
+        for (_, deadline) in &mut self.armed {
+            *deadline = deadline.map(|deadline| deadline + gap);
+        }
+        for (_, agent) in &mut self.agents {
+            agent.postpone(gap);
+        }
+    }
+
+    /// How long this thread did not run when it should have, since it began.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.stalled
     }
 
     /// Submits, waits and collects. See [`PipeIo::wait`].
@@ -320,7 +364,7 @@ impl Drop for Core {
         let mut left: Vec<_> = self.agents.iter_mut().map(|(_, agent)| agent).collect();
         left.retain(|agent| !agent.is_over());
         for agent in &left {
-            agent.child.kill();
+            agent.child.kill(agent.ends.pidfd(&*self.io));
         }
         for agent in left {
             agent.destroy(until);

@@ -1,6 +1,6 @@
 //! Floor 2. Bytes from the agent become events; back-pressure goes the other way.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::close_report::CloseReason;
 use crate::pipe_io::{Lease, PipeIo, ReadEnd, Role};
@@ -8,6 +8,10 @@ use crate::pipe_io::{Lease, PipeIo, ReadEnd, Role};
 use super::arena::Arena;
 use super::close_plan::CloseEvent;
 use super::state::Transport;
+
+/// How long an agent that has closed its stdout may live on before it is closed. One that is about to
+/// exit does so in less.
+const OUTPUT_ENDED_GRACE: Duration = Duration::from_millis(100);
 
 impl Transport {
     /// Bytes came in a pool buffer: they are framed, and the buffer goes back before anything
@@ -62,7 +66,7 @@ impl Transport {
                 framer.finish(spares, &mut |frame| intake.frame(arena, frame));
             });
             if !self.exited && self.close.is_none() {
-                self.mute_deadline = Some(now + self.policy.after_exit);
+                self.mute_deadline = Some(now + OUTPUT_ENDED_GRACE);
             }
         }
         if self.outputs_ended() {

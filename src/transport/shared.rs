@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::close_policy::CloseMode;
 use crate::close_report::{CloseReason, CloseReport, CloseStage, Closing};
@@ -123,12 +124,17 @@ impl Shared {
             reason: CloseReason::Shutdown,
             ended_by: CloseStage::Refuse,
             stages: Vec::new(),
+            stalled: Duration::ZERO,
             exit: ExitStatus::Unknown,
+            exit_note: None,
+            stopped: false,
+            input_ended_while_busy: None,
+            output_may_be_lost: true,
             stats: Stats::default(),
             unsent_bytes: 0,
             unsent_records: 0,
             killed_extra: 0,
-            outputs_held: false,
+            outputs_held: None,
             stderr_tail: String::new(),
         })));
     }

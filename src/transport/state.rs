@@ -1,9 +1,11 @@
 //! Floor 2. One agent: its child, its descriptors, its framer, its queues and its close.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::close_policy::ClosePolicy;
+use crate::exit_status::ExitStatus;
 use crate::frame::{Framer, StderrLines};
 use crate::metrics::{Backend, Work};
 use crate::pipe_io::{EndId, PipeIo, Role};
@@ -71,6 +73,11 @@ impl Ends {
         }
     }
 
+    /// The pidfd, lent by the ring that owns it.
+    pub(super) fn pidfd<'io>(&self, io: &'io dyn PipeIo) -> Option<BorrowedFd<'io>> {
+        io.descriptor(self.exit.open()?)
+    }
+
     pub(super) fn pipes_closed(&self) -> bool {
         [self.stdin, self.stdout, self.stderr].iter().all(|end| *end == End::Closed)
     }
@@ -111,16 +118,32 @@ pub(crate) struct Transport {
     pub(super) write_offset: Option<usize>,
     pub(super) end_when_flushed: bool,
 
+    /// The inodes of its stdout and stderr pipes, by which `/proc` shows who holds them.
+    pub(super) outputs: [u64; 2],
+
     pub(super) exited: bool,
     pub(super) close: Option<Closing>,
+    /// How it ended, and why that is unknown, where its engine went without closing it.
+    pub(super) exit_at_destroy: Option<(ExitStatus, Option<String>)>,
 }
 
 impl Transport {
     /// When this agent wants a tick.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.close {
-            Some(closing) => closing.plan.deadline(),
+            Some(closing) => closing.plan.deadline().or_else(|| self.late_reap_at()),
             None => self.mute_deadline,
+        }
+    }
+
+    /// The engine thread did not run for this long: it is not charged to the agent.
+    pub(super) fn postpone(&mut self, gap: Duration) {
+        if let Some(closing) = &mut self.close {
+            closing.plan.postpone(gap);
+            closing.stalled += gap;
+        }
+        if let Some(deadline) = &mut self.mute_deadline {
+            *deadline += gap;
         }
     }
 

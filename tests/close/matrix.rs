@@ -19,7 +19,6 @@ fn engine() -> Engine {
 fn quick() -> ClosePolicy {
     ClosePolicy::graceful()
         .flush(Duration::from_millis(100))
-        .settle_max(Duration::from_millis(50))
         .drain(Duration::from_millis(200))
         .terminate(Duration::from_millis(100))
         .cut(Duration::from_millis(100))
@@ -193,7 +192,7 @@ fn a_grandchild_holding_stdout_is_waited_for_shortly_and_swept() {
         agent.send_blocking("{}").expect("accepted");
         agent.next_record_blocking().expect("it is up");
         let report = agent.close_blocking();
-        assert!(report.outputs_held(), "{report}");
+        assert_eq!(report.outputs_held(), Some(true), "{report}");
         assert_eq!(report.exit(), ExitStatus::Code(0));
         assert!(report.total() < HANG / 4, "{report:?}");
         let pids: serde_json::Value =
@@ -220,7 +219,7 @@ fn closes_have_the_limits_of_the_command_unless_they_name_some() {
         let file = dir.path().join(way);
         let path = file.to_str().expect("text");
         let flags = ["--grandchild-holds-stdout", "300s", "--ignore-eof", "--print-pids", path];
-        let command = fake(&flags).close_policy(quick().sweep_group(false));
+        let command = fake(&flags).close_policy(quick().kill_group(false));
         let mut agent = engine.spawn_blocking(command).expect("it starts");
         agent.send_blocking("{}").expect("accepted");
         agent.next_record_blocking().expect("it is up");

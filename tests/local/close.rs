@@ -14,7 +14,7 @@ use super::{HANG, RUNTIMES, assert_gone, assert_sound, check_echo, fake, in_each
 /// Stages cut short, so that the deaf are killed soon.
 fn hurried() -> ClosePolicy {
     let tiny = Duration::from_millis(5);
-    ClosePolicy::graceful().settle(tiny).drain(tiny).gap(tiny).terminate(tiny).cut(tiny)
+    ClosePolicy::graceful().quiet_period(tiny).drain(tiny).min_drain(tiny).terminate(tiny).cut(tiny)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_thread_that_was_busy_does_not_take_a_full_pipe_for_silence() {
         let (mut reader, agent) = spawn(&engine, &flags).await.split();
         until("the read is paused", || agent.stats().pauses > 0).await;
         // Only silence may end the input.
-        let policy = ClosePolicy::graceful().settle_max(HANG).drain(HANG);
+        let policy = ClosePolicy::graceful().drain(HANG);
         let mut closing = pin!(agent.close_with(policy));
         assert!(poll_fn(|context| Poll::Ready(closing.as_mut().poll(context).is_pending())).await);
         let mut read = agent.stats().bytes_in;

@@ -105,7 +105,7 @@ fn writes_spawns_and_closes_do_not_wait_for_the_window() {
         ear.expect("{}");
         let took = begun.elapsed();
         let begun = Instant::now();
-        let policy = ClosePolicy::graceful().settle(Duration::ZERO);
+        let policy = ClosePolicy::graceful().quiet_period(Duration::ZERO);
         thread::scope(|scope| {
             let closing = scope.spawn(|| agent.close_with_blocking(policy));
             ear.expect("end");

@@ -35,7 +35,7 @@ fn stages_pauses_and_discards_are_counted() {
     let engine = engine();
     let deaf = fake(&["--never-read-stdin", "--ignore-eof", "--ignore-sigterm"]);
     let tiny = std::time::Duration::from_millis(1);
-    let policy = ClosePolicy::graceful().drain(tiny).terminate(tiny).cut(tiny).gap(tiny);
+    let policy = ClosePolicy::graceful().drain(tiny).terminate(tiny).cut(tiny).min_drain(tiny);
     let report = spawn(&engine, &deaf).close_with_blocking(policy);
     assert_eq!(engine.stats().closed_in(report.stage()), 1, "{report}");
     let agent = spawn(

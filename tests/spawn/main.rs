@@ -345,7 +345,7 @@ fn check_left(engine: Engine, cgroups: &Cgroups) {
         agent.next_record_blocking().expect("a record").json().expect("JSON");
     let pid = u32::try_from(said["pid"].as_u64().expect("a pid")).expect("a pid");
     let daemon = watch(pid);
-    let report = agent.close_with_blocking(ClosePolicy::graceful().sweep_group(false));
+    let report = agent.close_with_blocking(ClosePolicy::graceful().kill_group(false));
     assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
     drop(agent);
     drop(engine);

@@ -1,6 +1,7 @@
 //! Signals, statuses, groups, and what a drop leaves behind.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,9 @@ use super::{
 };
 use crate::command::AgentCommand;
 use crate::exit_status::ExitStatus;
-use crate::process::group::{group_of, living_group};
+use crate::process::group::group_of;
 use crate::process::spawn::spawn;
-use crate::process::{count_members, group_is_empty};
+use crate::process::{Child, descendants, living_members};
 
 #[test]
 fn exit_code_and_signal_are_told_apart() {
@@ -43,37 +44,78 @@ fn status_is_reaped_once_and_kept() {
     assert!(parts.child.has_exited());
 }
 
-/// The number of a reaped child may be a stranger's: signals must reach nobody.
+/// How many living processes the group has.
+fn members(group: u32) -> usize {
+    let [members] = living_members([group]);
+    members.len()
+}
+
+/// By number, a group is signalled only while its leader is not reaped: afterwards the number may
+/// be that of another group.
 #[test]
-fn reaped_child_is_signalled_no_more() {
+fn reaped_leader_is_not_signalled_by_number() {
     // A second process keeps the group, and so the number, alive after the leader.
     let mut parts = start(&shell("sleep 1000 & echo; exit 0"));
     assert_eq!(read_line(&parts.stdout), "");
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
     let group = parts.child.pid();
-    assert_eq!(count_members(&[group]), [1], "the zombie leader does not count");
+    assert_eq!(members(group), 1, "the zombie leader does not count");
     assert_eq!(reap(&mut parts), ExitStatus::Code(0));
-    assert!(!parts.child.kill());
-    assert!(!parts.child.terminate());
-    assert!(!group_is_empty(group), "it must have survived");
-    assert_eq!(count_members(&[group]), [1]);
-    // Safe: the number is the group's as long as it has a member.
-    let pid = Pid::from_raw(i32::try_from(group).expect("a pid")).expect("a pid");
-    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).expect("kill");
-    assert_eq!(read_to_end(parts.stdout), "");
+    assert!(!parts.child.kill(None));
+    assert!(!parts.child.terminate(None));
+    assert!(parts.child.group_has_members(None), "it must have survived");
+    assert_eq!(members(group), 1);
+    // The pidfd still means this group and no other.
+    let pidfd = parts.pidfd.try_clone().expect("dup");
+    assert!(Child::can_signal_reaped(Some(pidfd.as_fd())), "Linux 6.9");
+    assert!(parts.child.kill(Some(pidfd.as_fd())));
+    assert_eq!(read_to_end(parts.stdout), "", "ends when the last of them is dead");
+    await_empty(group);
+    while parts.child.group_has_members(Some(pidfd.as_fd())) {
+        // Its new parent has not reaped it yet.
+        std::thread::yield_now();
+    }
+    assert!(!parts.child.kill(Some(pidfd.as_fd())), "no process is left to be reached");
 }
 
-/// A library of the host calls `waitpid(-1)`. The status is lost; nothing else may be.
+/// SIGCHLD ignored, or a `waitpid(-1)` in a library of the host: the status is lost, and the group
+/// still has to go.
 #[test]
-fn status_stolen_by_somebody_else() {
-    let mut parts = start(&shell("exit 7"));
+fn group_of_a_stolen_leader_is_killed_through_its_pidfd() {
+    let mut parts = start(&shell("sleep 1000 & echo; exit 7"));
+    assert_eq!(read_line(&parts.stdout), "");
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
     let pid = Pid::from_raw(i32::try_from(parts.child.pid()).expect("a pid")).expect("a pid");
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("waitid").expect("a status");
-    assert!(!parts.child.kill(), "the number is no longer ours");
+    assert!(!parts.child.kill(None), "the number is no longer ours");
+    assert_eq!(members(parts.child.pid()), 1);
     assert!(parts.child.has_exited());
     assert_eq!(parts.child.try_reap(), Some(ExitStatus::Unknown));
     assert_eq!(parts.child.try_reap(), Some(ExitStatus::Unknown));
+    let why = parts.child.why_unknown().expect("a reason");
+    assert!(why.contains("waitpid"), "{why}");
+    assert!(parts.child.kill(Some(parts.pidfd.as_fd())));
+    assert_eq!(read_to_end(parts.stdout), "");
+}
+
+/// A stopped process acts on SIGTERM only after SIGCONT.
+#[test]
+fn stopped_child_can_act_on_sigterm() {
+    for by_pidfd in [true, false] {
+        let mut parts =
+            start(&shell("trap 'echo saved; exit 0' TERM; echo; kill -STOP $$; read line"));
+        assert_eq!(read_line(&parts.stdout), "");
+        let pid = parts.child.pid();
+        while !std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("lives").contains(") T ")
+        {
+            std::thread::yield_now();
+        }
+        let pidfd = parts.pidfd.try_clone().expect("dup");
+        assert!(parts.child.terminate(by_pidfd.then(|| pidfd.as_fd())));
+        await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+        assert_eq!(read_line(&parts.stdout), "saved");
+        assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(0)));
+    }
 }
 
 /// The grandchild holds our pipe: a kill of the leader alone leaves it open for 1000 s.
@@ -83,8 +125,9 @@ fn kill_reaches_the_grandchild() {
         let mut parts = start(&shell("sleep 1000 & sleep 1000 & echo ready; wait"));
         assert_eq!(read_line(&parts.stdout), "ready");
         let group = parts.child.pid();
-        assert_eq!(count_members(&[group]), [3]);
-        assert!(if kill { parts.child.kill() } else { parts.child.terminate() });
+        assert_eq!(members(group), 3);
+        assert_eq!(descendants(group, group).len(), 2);
+        assert!(if kill { parts.child.kill(None) } else { parts.child.terminate(None) });
         assert_eq!(read_to_end(parts.stdout), "", "ends when the last of them is dead");
         await_readable(&parts.pidfd, Instant::now() + PATIENCE);
         let signal = if kill { libc::SIGKILL } else { libc::SIGTERM };
@@ -96,8 +139,8 @@ fn kill_reaches_the_grandchild() {
 /// The end of a pipe comes a moment before the death of its last holder.
 fn await_empty(group: u32) {
     let start = Instant::now();
-    while count_members(&[group]) != [0] {
-        assert!(start.elapsed() < PATIENCE, "somebody of the group lives on");
+    while members(group) != 0 {
+        assert!(start.elapsed() < PATIENCE, "a member of the group lives on");
         std::thread::yield_now();
     }
 }
@@ -108,7 +151,7 @@ fn kill_after_the_leaders_exit_reaches_the_rest() {
     let mut parts = start(&shell("sleep 1000 & echo ready"));
     assert_eq!(read_line(&parts.stdout), "ready");
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
-    assert!(parts.child.kill());
+    assert!(parts.child.kill(None));
     assert_eq!(read_to_end(parts.stdout), "");
     assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(0)));
 }
@@ -145,8 +188,8 @@ fn check_a_leader_elsewhere(host_group: &str) {
     let mut stdout = std::fs::File::from(parts.stdout.try_clone().expect("dup"));
     read_until(&mut stdout, &mut said, |said| said.ends_with(b"moved\n"));
     let group = parts.child.pid();
-    assert!(group_is_empty(group));
-    assert!(parts.child.kill());
+    assert_eq!(members(group), 0);
+    assert!(parts.child.kill(None));
     assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
     drop(neighbour.stdin.take());
     assert!(neighbour.wait().expect("a status").success(), "a stranger is not ours to kill");
@@ -159,49 +202,36 @@ fn members_of_several_groups_in_one_pass() {
     for parts in &all {
         assert_eq!(read_line(&parts.stdout), "ready");
     }
-    let groups: Vec<u32> = all.iter().map(|parts| parts.child.pid()).collect();
-    assert_eq!(count_members(&groups), [1, 3, 2]);
-    assert_eq!(count_members(&[]), [0_usize; 0]);
-    assert_eq!(count_members(&[0, u32::MAX]).len(), 2);
+    let groups = [0, 1, 2].map(|n: usize| all[n].child.pid());
+    assert_eq!(living_members(groups).map(|members| members.len()), [1, 3, 2]);
+    assert_eq!(living_members([u32::MAX]), [[]]);
     for parts in &mut all {
-        assert!(parts.child.kill());
+        assert!(parts.child.kill(None));
         reap(parts);
     }
 }
 
-/// A process may be called `a) S 1 1 1 (`.
 #[test]
-fn hostile_names_in_proc_stat() {
-    let tail = "-1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 100 1000 1 2";
-    let living = |text: String| living_group(text.as_bytes());
-    assert_eq!(living(format!("42 (sh) S 1 40 40 0 {tail}")), Some(40));
-    assert_eq!(living(format!("42 (a) S 1 9 9 ((b) c) R 1 40 40 0 {tail}")), Some(40));
-    assert_eq!(living(format!("42 (sh) Z 1 40 40 0 {tail}")), None, "a zombie");
-    let threads = tail.replace("20 0 1 0", "20 0 3 0");
-    assert_eq!(living(format!("42 (sh) Z 1 40 40 0 {threads}")), Some(40), "threads live on");
+fn group_of_a_dead_process_is_unknown() {
     let mut parts = start(&AgentCommand::new("/bin/cat"));
     assert_eq!(group_of(parts.child.pid()), Some(parts.child.pid()));
-    assert!(parts.child.kill());
+    assert!(parts.child.kill(None));
+    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
+    assert_eq!(group_of(parts.child.pid()), None, "a zombie");
     reap(&mut parts);
     assert_eq!(group_of(parts.child.pid()), None);
-    for torn in ["", "42", "42 (sh", "42 (sh)", "42 (sh) S", "42 (sh) S 1 x 40", "42 (s) S 1 40"] {
-        assert_eq!(living_group(torn.as_bytes()), None, "{torn}");
-    }
-    assert_eq!(living_group(b"42 (\xff\xfe) S 1 40 40 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 "), Some(40));
 }
 
 #[test]
-fn empty_group_is_seen_as_such() {
+fn unreaped_leader_is_a_member_of_its_group() {
     let mut parts = start(&AgentCommand::new("/bin/cat"));
-    let group = parts.child.pid();
-    assert!(!group_is_empty(group));
-    assert!(parts.child.kill());
+    assert!(parts.child.group_has_members(None));
+    assert!(parts.child.kill(None));
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
-    assert!(!group_is_empty(group), "the zombie holds it");
+    assert!(parts.child.group_has_members(Some(parts.pidfd.as_fd())), "the zombie is one");
     reap(&mut parts);
-    assert!(group_is_empty(group));
-    assert!(group_is_empty(0), "which would be our own group");
-    assert!(group_is_empty(u32::MAX));
+    assert!(!parts.child.group_has_members(None));
+    assert!(!parts.child.group_has_members(Some(parts.pidfd.as_fd())));
 }
 
 /// The engine ended, or registering the agent failed: a spawned agent that nobody took over.
@@ -259,6 +289,6 @@ fn child_that_cannot_be_killed_is_not_waited_for_without_limit() {
     // The same for one that nobody signalled at all.
     let mut parts = start(&shell("sleep 1000"));
     assert_eq!(parts.child.reap_within(Duration::from_millis(10)), None);
-    parts.child.kill();
+    parts.child.kill(None);
     assert_eq!(parts.child.reap_within(PATIENCE), Some(ExitStatus::Signal(9)));
 }

@@ -29,7 +29,7 @@ fn write(fd: &OwnedFd, bytes: &[u8]) {
 }
 
 fn end(mut parts: Parts) {
-    assert!(parts.child.kill());
+    assert!(parts.child.kill(None));
     super::reap(&mut parts);
 }
 
@@ -117,7 +117,7 @@ fn ignored_and_blocked_signals_do_not_reach_the_agent() {
     assert_eq!(status_field(pid, "SigCgt"), 0);
     // And so SIGTERM ends it.
     let mut parts = parts;
-    assert!(parts.child.terminate());
+    assert!(parts.child.terminate(None));
     assert_eq!(super::reap(&mut parts).signal(), Some(libc::SIGTERM));
 }
 

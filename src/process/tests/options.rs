@@ -18,7 +18,7 @@ use crate::exit_status::ExitStatus;
 use crate::process::cgroup_place::{folder_in, own};
 use crate::process::host_limits::tightest;
 use crate::process::spawn::spawn;
-use crate::process::{Removal, capacity};
+use crate::process::{Removal, capacity, living_members};
 use crate::resource::Resource;
 
 fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {
@@ -131,7 +131,7 @@ fn limits_are_set_soft_and_hard() {
     // As low as can be: the pipes are in place before the limit is.
     let mut parts = start(&AgentCommand::new("/bin/sh").limit(Resource::OpenFiles, 0, 0));
     // The loader may not even open its libraries; that we got so far is the point.
-    parts.child.kill();
+    parts.child.kill(None);
     reap(&mut parts);
 }
 
@@ -200,8 +200,8 @@ fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
     drop(parts.stdin);
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
     // Who holds the pipe is still there, in a group of its own.
-    assert_eq!(crate::process::count_members(&[parts.child.pid()]), [0]);
-    assert!(parts.child.kill());
+    assert_eq!(living_members([parts.child.pid()]), [[]]);
+    assert!(parts.child.kill(None));
     assert_eq!(parts.child.killed_in_cgroup(), 1);
     read_to_end(parts.stdout);
     assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(5)));
@@ -233,7 +233,7 @@ fn check_cgroups_below(folder: &Path) {
     let made: Vec<PathBuf> = made.filter(|path| path.is_dir()).collect();
     assert_eq!(made.len(), 1);
     fs::create_dir_all(made[0].join("a/b")).expect("cgroups");
-    parts.child.kill();
+    parts.child.kill(None);
     reap(&mut parts);
     drop(parts.child);
     assert!(!made[0].exists());
@@ -272,11 +272,11 @@ fn one_that_dies_with_its_parent_dies_with_the_spawning_thread() {
     };
     let mut parts = spawn_elsewhere(&command.clone().die_with_parent(true));
     assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
-    parts.child.kill();
+    parts.child.kill(None);
     // Without it the agent lives on.
     let mut parts = spawn_elsewhere(&command);
     assert!(!parts.child.has_exited());
-    assert!(parts.child.kill());
+    assert!(parts.child.kill(None));
     reap(&mut parts);
 }
 

@@ -140,7 +140,7 @@ fn dropping_it_closes_all_spares() {
     let engine = engine();
     let before = open_descriptors();
     let quick = Duration::from_millis(20);
-    let policy = ClosePolicy::graceful().drain(quick).gap(quick).terminate(quick).cut(quick);
+    let policy = ClosePolicy::graceful().drain(quick).min_drain(quick).terminate(quick).cut(quick);
     let deaf = fake(&["--ignore-eof", "--ignore-sigterm"]).close_policy(policy);
     for command in [fake(&[]), deaf] {
         let warm = warm(&engine, &command, 5);

@@ -1,0 +1,406 @@
+//! What is an agent doing: is it done, or may it still write?
+//!
+//! A thread that has output to write, and room in the pipe, runs, waits for a processor, or is in an
+//! uninterruptible sleep. One that waits for input, for a timer or for another thread is in an
+//! interruptible sleep. The kernel makes a sleeper runnable at the moment at which it is woken, so a
+//! thread that is seen asleep has had the processor since whatever happened to it last.
+//!
+//! An agent is often several processes: a launcher sleeps in `wait(2)` while the real agent works.
+//! So the leader is looked at with its descendants, as far as they are in its process group or hold
+//! one of its outputs. Those that left the group with their own outputs (background jobs of a tool)
+//! do not count.
+//!
+//! The threads are read one after another, and one of them may pass its work to another that was read
+//! before. The processor time of each process, read before and after, rules that out: where it has not
+//! changed no thread ran in between, so all were asleep at one instant.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::group::{Member, living_members};
+use super::proc_stat::{self, Stat};
+use super::sys::cpu_time;
+
+/// What was seen of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// It is one thread, and that one sleeps.
+    Asleep,
+    /// All its threads and processes sleep.
+    AllAsleep,
+    /// A thread runs, waits for a processor, or is in an uninterruptible sleep.
+    Busy,
+    /// A process is stopped, by a signal or by a debugger.
+    Stopped,
+    /// `/proc` does not show it, or there is too much of it.
+    Unknown,
+    /// None of its processes is left.
+    Gone,
+}
+
+/// An agent with more threads is not looked at: it would take 20 ms.
+const THREADS_MAX: usize = 1024;
+
+/// Which processes an agent consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family<'a> {
+    /// Its leader; where that is gone, the members of its group that are left.
+    pub(crate) roots: &'a [u32],
+    /// The number of its process group.
+    pub(crate) group: u32,
+    /// The inodes of its stdout and stderr pipes.
+    pub(crate) outputs: [u64; 2],
+}
+
+impl Family<'_> {
+    /// What it is doing. Reads some files of `/proc` for each thread, at about 10 us a thread, and
+    /// takes the number of threads off `budget`; the last look of a turn may take more than is left.
+    pub(crate) fn activity(&self, budget: &mut usize) -> Activity {
+        if !proc_stat::is_usable() {
+            return Activity::Unknown;
+        }
+        let before: Vec<_> = self.roots.iter().map(|pid| cpu_time(*pid)).collect();
+        let first = self.survey(budget);
+        let processes = match &first {
+            Err(activity) => return *activity,
+            Ok(survey) if survey.processes.is_empty() => return Activity::Gone,
+            Ok(survey) => &survey.processes,
+        };
+        if processes.as_slice() == self.roots {
+            return verdict(&first, &before, self.roots);
+        }
+        // There are more of them than were timed.
+        let before: Vec<_> = processes.iter().map(|pid| cpu_time(*pid)).collect();
+        match self.survey(budget) {
+            Ok(survey) if &survey.processes != processes => Activity::Busy,
+            second => verdict(&second, &before, processes),
+        }
+    }
+
+    /// Finds the processes and looks at their threads. The error is an answer that needs no more.
+    fn survey(&self, budget: &mut usize) -> Result<Survey, Activity> {
+        let mut survey = Survey::default();
+        self.visit(self.roots.to_vec(), &mut survey, budget)?;
+        if survey.children_hidden {
+            let [members] = living_members([self.group]);
+            self.visit(members.iter().map(Member::pid).collect(), &mut survey, budget)?;
+        }
+        // In the order of the roots, where it has nothing else.
+        survey.processes.sort_unstable_by_key(|pid| {
+            self.roots.iter().position(|root| root == pid).unwrap_or(self.roots.len())
+        });
+        Ok(survey)
+    }
+
+    /// The processes to see, and those of their descendants that count.
+    fn visit(
+        &self,
+        mut to_see: Vec<u32>,
+        survey: &mut Survey,
+        budget: &mut usize,
+    ) -> Result<(), Activity> {
+        while let Some(pid) = to_see.pop() {
+            if survey.processes.contains(&pid) {
+                continue;
+            }
+            let folder = PathBuf::from(format!("/proc/{pid}"));
+            let is_root = self.roots.contains(&pid);
+            match Stat::read(&folder) {
+                // It ended meanwhile.
+                None => continue,
+                Some(stat) if stat.is_dead() => continue,
+                Some(stat) if is_root || stat.group == self.group => {}
+                Some(_) if self.holds_output(&folder) => {}
+                Some(_) => continue,
+            }
+            survey.processes.push(pid);
+            survey.add_threads(&folder, &mut to_see, budget)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a process has an output of the agent as its stdout or stderr, or hides what it has.
+    pub(crate) fn may_hold_output(&self, pid: u32) -> bool {
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        self.holds_output(&folder) || fs::read_dir(folder.join("fd")).is_err()
+    }
+
+    fn holds_output(&self, folder: &Path) -> bool {
+        let pipes = self.outputs.map(|inode| format!("pipe:[{inode}]"));
+        ["fd/1", "fd/2"].iter().any(|fd| {
+            fs::read_link(folder.join(fd))
+                .is_ok_and(|link| pipes.iter().any(|pipe| link == Path::new(pipe)))
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Survey {
+    processes: Vec<u32>,
+    threads: usize,
+    /// The kernel does not list children: the group is searched for instead.
+    children_hidden: bool,
+}
+
+impl Survey {
+    /// All threads of a process, and the children that each has.
+    fn add_threads(
+        &mut self,
+        folder: &Path,
+        children: &mut Vec<u32>,
+        budget: &mut usize,
+    ) -> Result<(), Activity> {
+        let threads = fs::read_dir(folder.join("task")).map_err(|_| Activity::Unknown)?;
+        for thread in threads.flatten().map(|entry| entry.path()) {
+            self.threads += 1;
+            *budget = budget.saturating_sub(1);
+            if self.threads > THREADS_MAX {
+                return Err(Activity::Unknown);
+            }
+            match Stat::read(&thread).map(|stat| stat.state) {
+                Some(b'S' | b'I' | b'P' | b'Z' | b'X' | b'x') => {}
+                Some(b'T' | b't') => return Err(Activity::Stopped),
+                Some(_) => return Err(Activity::Busy),
+                // The thread ended: something ran.
+                None => return Err(Activity::Busy),
+            }
+            match fs::read_to_string(thread.join("children")) {
+                Ok(list) => {
+                    children.extend(list.split_ascii_whitespace().flat_map(str::parse::<u32>))
+                }
+                // The kernel was built without CONFIG_PROC_CHILDREN, or the thread has ended.
+                Err(_) => self.children_hidden = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All were seen asleep one after another; were they at one instant?
+fn verdict(
+    survey: &Result<Survey, Activity>,
+    before: &[Option<Duration>],
+    processes: &[u32],
+) -> Activity {
+    match survey {
+        Err(activity) => *activity,
+        Ok(survey) => {
+            let unchanged =
+                processes.iter().zip(before).all(|(pid, before)| cpu_time(*pid) == *before);
+            match survey.threads {
+                _ if !unchanged => Activity::Busy,
+                0 | 1 => Activity::Asleep,
+                _ => Activity::AllAsleep,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::{Activity, Family};
+
+    /// With time for any process.
+    fn activity(pid: u32) -> Activity {
+        family(pid).activity(&mut 1000)
+    }
+
+    fn family(pid: u32) -> Family<'static> {
+        let roots = Box::leak(Box::new([pid]));
+        Family { roots, group: pid, outputs: [0, 0] }
+    }
+
+    /// A shell with a group of its own that has said "ready".
+    fn shell(script: &str) -> Child {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("echo ready; {script}")])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let mut said = [0; 6];
+        child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("it says so");
+        child
+    }
+
+    fn end(mut child: Child) {
+        let group = Pid::from_child(&child);
+        rustix::process::kill_process_group(group, Signal::KILL).expect("ours");
+        child.wait().expect("ours");
+    }
+
+    /// Waits until the answer is `wanted`; the process needs its time to get there.
+    fn comes_to(pid: u32, wanted: Activity) {
+        let begun = std::time::Instant::now();
+        while activity(pid) != wanted {
+            assert!(begun.elapsed().as_secs() < 30, "{:?}, not {wanted:?}", activity(pid));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn process_that_waits_for_input_is_asleep() {
+        let child = shell("read line");
+        comes_to(child.id(), Activity::Asleep);
+        end(child);
+    }
+
+    #[test]
+    fn running_process_is_never_seen_asleep() {
+        let child = shell("while :; do :; done");
+        for _ in 0..1000 {
+            assert_eq!(activity(child.id()), Activity::Busy);
+        }
+        kill_process(Pid::from_child(&child), Signal::STOP).expect("ours");
+        comes_to(child.id(), Activity::Stopped);
+        end(child);
+    }
+
+    /// With more busy processes than processors, each is without one for most of the time.
+    #[test]
+    fn process_that_waits_for_a_processor_is_never_seen_asleep() {
+        let busy: Vec<_> = (0..8).map(|_| shell("while :; do :; done")).collect();
+        for _ in 0..200 {
+            for child in &busy {
+                assert_eq!(activity(child.id()), Activity::Busy);
+            }
+        }
+        busy.into_iter().for_each(end);
+    }
+
+    /// A launcher sleeps in `wait(2)` while the agent behind it works.
+    #[test]
+    fn launcher_is_as_busy_as_its_child() {
+        let child = shell("sh -c 'while :; do :; done'; :");
+        comes_to(child.id(), Activity::Busy);
+        for _ in 0..1000 {
+            assert_eq!(activity(child.id()), Activity::Busy);
+        }
+        end(child);
+        let child = shell("sh -c 'read line'; :");
+        comes_to(child.id(), Activity::AllAsleep);
+        end(child);
+    }
+
+    /// A tool's job has left the group and writes to a file: it is no part of the agent.
+    #[test]
+    fn job_in_a_session_of_its_own_does_not_count() {
+        let script = "setsid sh -c 'echo $$ >&3; exec >/dev/null 2>&1; while :; do :; done' 3>&1 & \
+                      read line";
+        let mut child = shell(script);
+        let mut said = Vec::new();
+        let stdout = child.stdout.as_mut().expect("piped");
+        while !said.ends_with(b"\n") {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte).expect("a number");
+            said.push(byte[0]);
+        }
+        let job: i32 = String::from_utf8(said).expect("text").trim().parse().expect("a number");
+        comes_to(child.id(), Activity::Asleep);
+        kill_process(Pid::from_raw(job).expect("a pid"), Signal::KILL).expect("it lives");
+        end(child);
+    }
+
+    /// The real agent behind `timeout` or `setsid` is in another group and holds the output.
+    #[test]
+    fn process_outside_the_group_that_holds_an_output_counts() {
+        let child = shell("setsid -w sh -c 'while :; do :; done'; :");
+        let stdout = child.stdout.as_ref().expect("piped");
+        let inode = rustix::fs::fstat(stdout).expect("a pipe").st_ino;
+        let family = Family { outputs: [inode, 0], ..family(child.id()) };
+        let begun = std::time::Instant::now();
+        while family.activity(&mut 1000) != Activity::Busy {
+            assert!(begun.elapsed().as_secs() < 30, "it was never seen");
+        }
+        for _ in 0..1000 {
+            assert_eq!(family.activity(&mut 1000), Activity::Busy);
+        }
+        let list = format!("/proc/{0}/task/{0}/children", child.id());
+        let list = std::fs::read_to_string(list).expect("children");
+        let job = list.trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(job, Signal::KILL).expect("it lives");
+        end(child);
+    }
+
+    #[test]
+    fn process_with_a_running_thread_is_busy() {
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || wait.recv());
+        assert_eq!(activity(std::process::id()), Activity::Busy);
+        drop(stop);
+        assert!(sleeper.join().expect("no panic").is_err());
+    }
+
+    #[test]
+    fn dead_process_is_gone() {
+        let mut child = shell("read line");
+        child.kill().expect("ours");
+        comes_to(child.id(), Activity::Gone);
+        child.wait().expect("ours");
+        assert_eq!(activity(child.id()), Activity::Gone);
+    }
+
+    #[test]
+    fn look_takes_its_threads_off_the_budget() {
+        let child = shell("read line");
+        comes_to(child.id(), Activity::Asleep);
+        let mut budget = 10;
+        assert_eq!(family(child.id()).activity(&mut budget), Activity::Asleep);
+        assert_eq!(budget, 9);
+        end(child);
+    }
+
+    /// One thread hands its work to another over and over: at each instant one of them is awake, and
+    /// a look that reads one after the other could find both asleep.
+    #[test]
+    fn threads_that_pass_work_around_are_not_seen_asleep() {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"));
+        child.args(["--exact", "--nocapture", "process::activity::tests::relay"]);
+        let mut child =
+            child.env("AGENTPIPE_TEST_RELAY", "1").stdout(Stdio::piped()).spawn().expect("starts");
+        let mut said = Vec::new();
+        let stdout = child.stdout.as_mut().expect("piped");
+        while !said.ends_with(b"relay\n") {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte).expect("it says so");
+            said.push(byte[0]);
+        }
+        for n in 0..20_000 {
+            let seen = activity(child.id());
+            assert_eq!(seen, Activity::Busy, "look {n}");
+        }
+        child.kill().expect("ours");
+        child.wait().expect("ours");
+    }
+
+    /// The process of the test above: two threads that wake each other through channels. In any other
+    /// run it passes one token and ends.
+    #[test]
+    fn relay() {
+        let for_ever = std::env::var_os("AGENTPIPE_TEST_RELAY").is_some();
+        let (there, from_here) = std::sync::mpsc::channel::<()>();
+        let (back, from_there) = std::sync::mpsc::channel::<()>();
+        let echo =
+            std::thread::spawn(move || while from_here.recv().is_ok() && back.send(()).is_ok() {});
+        let mut rounds = 0;
+        if for_ever {
+            println!("relay");
+        }
+        while for_ever || rounds == 0 {
+            there.send(()).expect("the other thread lives");
+            from_there.recv().expect("the other thread answers");
+            rounds += 1;
+        }
+        drop(there);
+        echo.join().expect("no panic");
+        assert_eq!(rounds, 1);
+    }
+}
