@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// Waits until the answer is `wanted`; the process needs its time to get there.
-    fn comes_to(pid: u32, wanted: Activity) {
+    fn must_become(pid: u32, wanted: Activity) {
         let begun = std::time::Instant::now();
         while activity(pid) != wanted {
             assert!(begun.elapsed().as_secs() < 30, "{:?}, not {wanted:?}", activity(pid));
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn process_that_waits_for_input_is_asleep() {
         let child = shell("read line");
-        comes_to(child.id(), Activity::Asleep);
+        must_become(child.id(), Activity::Asleep);
         end(child);
     }
 
@@ -260,7 +260,7 @@ mod tests {
             assert_eq!(activity(child.id()), Activity::Busy);
         }
         kill_process(Pid::from_child(&child), Signal::STOP).expect("ours");
-        comes_to(child.id(), Activity::Stopped);
+        must_become(child.id(), Activity::Stopped);
         end(child);
     }
 
@@ -280,13 +280,13 @@ mod tests {
     #[test]
     fn launcher_is_as_busy_as_its_child() {
         let child = shell("sh -c 'while :; do :; done'; :");
-        comes_to(child.id(), Activity::Busy);
+        must_become(child.id(), Activity::Busy);
         for _ in 0..1000 {
             assert_eq!(activity(child.id()), Activity::Busy);
         }
         end(child);
         let child = shell("sh -c 'read line'; :");
-        comes_to(child.id(), Activity::AllAsleep);
+        must_become(child.id(), Activity::AllAsleep);
         end(child);
     }
 
@@ -304,7 +304,7 @@ mod tests {
             said.push(byte[0]);
         }
         let job: i32 = String::from_utf8(said).expect("text").trim().parse().expect("a number");
-        comes_to(child.id(), Activity::Asleep);
+        must_become(child.id(), Activity::Asleep);
         kill_process(Pid::from_raw(job).expect("a pid"), Signal::KILL).expect("it lives");
         end(child);
     }
@@ -343,7 +343,7 @@ mod tests {
     fn dead_process_is_gone() {
         let mut child = shell("read line");
         child.kill().expect("ours");
-        comes_to(child.id(), Activity::Gone);
+        must_become(child.id(), Activity::Gone);
         child.wait().expect("ours");
         assert_eq!(activity(child.id()), Activity::Gone);
     }
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn look_takes_its_threads_off_the_budget() {
         let child = shell("read line");
-        comes_to(child.id(), Activity::Asleep);
+        must_become(child.id(), Activity::Asleep);
         let mut budget = 10;
         assert_eq!(family(child.id()).activity(&mut budget), Activity::Asleep);
         assert_eq!(budget, 9);
@@ -392,7 +392,7 @@ mod tests {
             std::thread::spawn(move || while from_here.recv().is_ok() && back.send(()).is_ok() {});
         let mut rounds = 0;
         if for_ever {
-            println!("relay");
+            std::io::Write::write_all(&mut std::io::stdout(), b"relay\n").expect("piped");
         }
         while for_ever || rounds == 0 {
             there.send(()).expect("the other thread lives");

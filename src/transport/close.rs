@@ -73,7 +73,7 @@ impl Transport {
         let agent = self.shared.label.as_str();
         let (mode, why) = (policy.mode.name(), reason.name());
         tracing::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
-        self.close = Some(Closing {
+        self.close = Some(Box::new(Closing {
             plan: ClosePlan::begin(policy, known, now),
             reason,
             exit: None,
@@ -88,7 +88,7 @@ impl Transport {
             stalled: Duration::ZERO,
             finished: false,
             report: None,
-        });
+        }));
     }
 
     /// A deadline of this agent may have passed.

@@ -122,7 +122,8 @@ pub(crate) struct Transport {
     pub(super) outputs: [u64; 2],
 
     pub(super) exited: bool,
-    pub(super) close: Option<Closing>,
+    /// Boxed: most agents are open for most of their life.
+    pub(super) close: Option<Box<Closing>>,
     /// How it ended, and why that is unknown, where its engine went without closing it.
     pub(super) exit_at_destroy: Option<(ExitStatus, Option<String>)>,
 }
