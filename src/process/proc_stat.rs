@@ -5,12 +5,16 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::OnceLock;
 
+const PF_EXITING: u32 = 4;
+
 /// The fields that matter here of `/proc/PID/stat` or `/proc/PID/task/TID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     /// `R`, `S` and so on: proc_pid_stat(5).
     pub(super) state: u8,
     pub(super) group: u32,
+    /// `PF_*` of linux/sched.h.
+    pub(super) flags: u32,
     pub(super) threads: u32,
     /// When it was started, in clock ticks since the boot: with the number, this names a process.
     pub(super) started: u64,
@@ -38,15 +42,17 @@ impl Stat {
         let state = *fields.next()?.as_bytes().first()?;
         // A group that this PID namespace cannot name is 0.
         let group = fields.nth(1)?.parse().ok()?;
-        let threads = fields.nth(14)?.parse().ok()?;
+        let flags = fields.nth(3)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, group, threads, started })
+        Some(Self { state, group, flags, threads, started })
     }
 
-    /// Whether the process has ended. One whose first thread ended shows as a zombie while its other
-    /// threads live on.
+    /// Whether the process has ended, or is past the point of no return. One whose first thread has
+    /// ended shows as a zombie while its other threads live on.
     pub(super) fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+        let has_ended = matches!(self.state, b'Z' | b'X' | b'x') || self.flags & PF_EXITING != 0;
+        has_ended && self.threads <= 1
     }
 }
 
@@ -70,8 +76,8 @@ mod tests {
 
     #[test]
     fn parentheses_in_a_name_are_not_its_end() {
-        let line = b"7 (a) S (b) R 1 12 12 0 -1 4194560 1 0 0 0 9 8 0 0 20 0 3 0 4711 1 2 3";
-        let stat = Stat { state: b'R', group: 12, threads: 3, started: 4711 };
+        let line = b"7 (a) S (b) R 1 12 13 0 -1 4194560 1 0 0 0 9 8 0 0 20 0 3 0 4711 1 2 3";
+        let stat = Stat { state: b'R', group: 12, flags: 4_194_560, threads: 3, started: 4711 };
         assert_eq!(Stat::parse(line), Some(stat));
         assert_eq!(Stat::parse(b"7 (a"), None);
         assert_eq!(Stat::parse(b""), None);
@@ -80,9 +86,11 @@ mod tests {
 
     #[test]
     fn first_thread_that_ended_is_not_the_end_of_the_process() {
-        let dead = |state, threads| Stat { state, group: 1, threads, started: 1 }.is_dead();
-        assert!(dead(b'Z', 1));
-        assert!(!dead(b'Z', 2));
-        assert!(!dead(b'S', 1));
+        let dead =
+            |state, flags, threads| Stat { state, group: 1, flags, threads, started: 1 }.is_dead();
+        assert!(dead(b'Z', 0, 1));
+        assert!(!dead(b'Z', 0, 2));
+        assert!(!dead(b'S', 0x40_0100, 1));
+        assert!(dead(b'R', 0x40_0104, 1), "it is exiting");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, CloseReport, Engine, Event};
@@ -75,8 +75,7 @@ pub(crate) fn assert_sound(report: &CloseReport) {
 ///
 /// Where all are delayed, the limit is eight times what 13 MiB through a pipe take just then.
 pub(crate) fn once_within(limit: Duration, mut close: impl FnMut() -> Duration) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = undisturbed();
     let mut took = Vec::new();
     for _ in 0..10 {
         let last = close();
@@ -87,6 +86,31 @@ pub(crate) fn once_within(limit: Duration, mut close: impl FnMut() -> Duration) 
     }
     let busy = took.iter().any(|(last, plain)| *last < 8 * *plain);
     assert!(busy, "never within {limit:?}, nor eight times a plain read: {took:?}");
+}
+
+/// While this is held no other test here measures time or makes the host busy.
+pub(crate) fn undisturbed() -> MutexGuard<'static, ()> {
+    static UNDISTURBED: Mutex<()> = Mutex::new(());
+    UNDISTURBED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const ALONE: &str = "AGENTPIPE_TEST_ALONE";
+
+/// True in a process of its own. Else runs the test there, and asserts that it ran and passed.
+pub(crate) fn alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "--nocapture", "--test-threads=1", test])
+        .env(ALONE, "1")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "it did not run: {text}");
+    false
 }
 
 /// A child of the standard library, from its start to its end: it writes 13 MiB, and we read.
