@@ -63,12 +63,7 @@ impl Transport {
             // Without an input there is no interrupting it.
             turn_open: self.shared.interrupt().is_some() && self.ends.stdin.open().is_some(),
             input_open: self.ends.stdin.open().is_some(),
-            // Silence counts from when it could be heard.
-            last_output: match self.resumed {
-                _ if self.paused => now,
-                Some(at) => at.max(self.last_output),
-                None => self.last_output,
-            },
+            last_output: self.last_output,
         };
         let agent = self.shared.label.as_str();
         let (mode, why) = (policy.mode.name(), reason.name());
@@ -156,7 +151,7 @@ impl Transport {
         match action {
             // Done by `begin_close`, before the plan was asked anything.
             CloseAction::RefuseWrites => {}
-            CloseAction::ReadOn => self.close_read_on(io, now),
+            CloseAction::ReadOn => self.close_read_on(io),
             CloseAction::Interrupt => self.close_interrupt(io, now),
             CloseAction::Look => self.close_look(),
             CloseAction::FindHolders => self.find_holders(io, now),
@@ -187,9 +182,9 @@ impl Transport {
         self.queue.take_over(|frames| self.shared.take_frames(frames));
     }
 
-    fn close_read_on(&mut self, io: &mut dyn PipeIo, now: Instant) {
+    fn close_read_on(&mut self, io: &mut dyn PipeIo) {
         self.intake.draining = true;
-        self.resume(io, now);
+        self.resume(io);
     }
 
     fn close_interrupt(&mut self, io: &mut dyn PipeIo, now: Instant) {

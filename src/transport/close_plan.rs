@@ -107,7 +107,7 @@ pub(crate) struct CloseStart {
     pub(crate) turn_open: bool,
     /// Stdin is open: neither the agent nor its user has ended it.
     pub(crate) input_open: bool,
-    /// When the last byte of output came, or reading was resumed after it; the spawn, if neither.
+    /// When the last byte of output was read; the spawn, if none was.
     pub(crate) last_output: Instant,
 }
 

@@ -112,10 +112,11 @@ impl Transport {
         let Some(closing) = &mut self.close else { return };
         let reaping = &mut closing.reaping;
         reaping.wanted = false;
-        if closing.exit.is_some() || reaping.gives_up {
-            if kills_group && !std::mem::replace(&mut reaping.searched, true) {
-                self.child.kill(self.ends.pidfd(io));
-            }
+        if (closing.exit.is_some() || reaping.gives_up)
+            && kills_group
+            && !std::mem::replace(&mut reaping.searched, true)
+        {
+            self.child.kill(self.ends.pidfd(io));
         }
         let dead = reaping.dead();
         let is_done = closing.exit.is_some() && dead == reaping.members.len();

@@ -67,7 +67,6 @@ impl Transport {
             intake,
             tallied: Work::default(),
             paused: false,
-            resumed: None,
             last_output: now,
             stdout_ended: false,
             stderr_ended: false,

@@ -103,10 +103,9 @@ impl Transport {
     }
 
     /// Reads again: the reader caught up, or is gone, or the agent is being closed.
-    pub(super) fn resume(&mut self, io: &mut dyn PipeIo, now: Instant) {
+    pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
         if self.paused {
             self.paused = false;
-            self.resumed = Some(now);
             self.shared.unpause();
             if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);

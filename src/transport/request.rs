@@ -69,7 +69,7 @@ impl Core {
         self.touched.push(slot);
         match request {
             Request::Write => agent.pump_writes(&mut *self.io, now),
-            Request::Resume => agent.resume(&mut *self.io, now),
+            Request::Resume => agent.resume(&mut *self.io),
             Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
             Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
             Request::Close(limits, reason) => {

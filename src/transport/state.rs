@@ -105,8 +105,6 @@ pub(crate) struct Transport {
     pub(super) tallied: Work,
     /// Reading stdout is stopped until the reader catches up.
     pub(super) paused: bool,
-    /// When reading was last resumed after a pause.
-    pub(super) resumed: Option<Instant>,
     pub(super) last_output: Instant,
     pub(super) stdout_ended: bool,
     pub(super) stderr_ended: bool,

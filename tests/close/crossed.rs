@@ -125,3 +125,45 @@ fn a_turn_that_cannot_be_interrupted_is_not_waited_for() {
     assert!(report.total() < HANG, "{report:?}");
     assert_sound(&report);
 }
+
+/// A writer that waits for its bytes to reach the pipe is told that they never will.
+#[test]
+fn flush_of_an_aborted_agent_ends_with_an_error() {
+    let engine = engine();
+    let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);
+    let (reader, writer) = agent.split();
+    let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(200_000));
+    writer.send_blocking(&record).expect("accepted");
+    let flushing = std::thread::spawn(move || writer.flush_blocking());
+    let report = reader.abort_blocking();
+    let error = flushing.join().expect("no panic").expect_err("the pipe holds less");
+    assert_eq!(error.kind(), agentpipe::ErrorKind::Closed, "{error}");
+    assert_eq!(report.unsent_records(), 1, "{report}");
+    assert_sound(&report);
+}
+
+/// Writers that send while the agent is being closed: each record that was accepted is on the pipe or
+/// counted as unsent, down to the last one.
+#[test]
+fn records_accepted_while_a_close_begins_are_all_counted() {
+    let engine = engine();
+    for round in 0..100 {
+        let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);
+        let (reader, writer) = agent.split();
+        let start = std::sync::Arc::new(std::sync::Barrier::new(4));
+        let senders: Vec<_> = (0..3)
+            .map(|_| {
+                let (writer, start) = (writer.clone(), std::sync::Arc::clone(&start));
+                std::thread::spawn(move || {
+                    start.wait();
+                    (0..10_000).take_while(|_| writer.send_blocking("{\"n\":1}").is_ok()).count()
+                })
+            })
+            .collect();
+        start.wait();
+        let report = reader.abort_blocking();
+        let accepted: usize = senders.into_iter().map(|s| s.join().expect("no panic")).sum();
+        let counted = report.stats().records_out + report.unsent_records();
+        assert_eq!(counted, accepted as u64, "round {round}: {report}");
+    }
+}

@@ -8,6 +8,7 @@ mod denied;
 mod no_clone3;
 mod records;
 mod seccomp;
+mod signals;
 
 use std::fs;
 use std::process::{Command, Output, Stdio};

@@ -26,7 +26,7 @@ struct Blocked<'a> {
 impl Rounds for Blocked<'_> {
     fn agentpipe(&mut self) -> Failed<Duration> {
         let agent = stuck(self.target, &FAKE)?;
-        let policy = ClosePolicy::graceful().drain(DRAIN);
+        let policy = ClosePolicy::graceful().drain(DRAIN).drain_total(DRAIN);
         let (took, report) = timed(|| ended(agent.close_with_blocking(policy)))?;
         self.ends.add(&report);
         Ok(took)
