@@ -65,7 +65,7 @@ impl Default for ClosePolicy {
             cut: Duration::from_millis(250),
             abort_grace: Duration::from_millis(50),
             kill: Duration::from_secs(2),
-            exit_drain: Duration::from_secs(1),
+            exit_drain: Duration::from_millis(1500),
             kill_group: true,
         }
     }
@@ -178,7 +178,7 @@ impl ClosePolicy {
     }
     setter! {
         /// How long the outputs are still read in silence once the agent has exited and another
-        /// process holds them. Default 1 s.
+        /// process holds them. Default 1.5 s.
         ///
         /// A launcher (`sh -c`, `npx`) may leave before the real agent. As long as a process of the
         /// agent's group writes or is busy, the limits of the stage hold as if the launcher were

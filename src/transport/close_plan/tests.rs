@@ -474,11 +474,11 @@ fn stray_that_holds_an_output_is_waited_for_once() {
     let now = Instant::now();
     let mut plan = launcher_left(ClosePolicy::graceful(), now);
     plan.handle(CloseEvent::Holders(Holders::Strays), at(now, 10));
-    assert_eq!(plan.deadline(), Some(at(now, 1010)));
+    assert_eq!(plan.deadline(), Some(at(now, 1510)));
     plan.handle(CloseEvent::Output, at(now, 900));
     plan.handle(CloseEvent::Exited, at(now, 900));
-    assert_eq!(plan.deadline(), Some(at(now, 1010)));
-    plan.handle(CloseEvent::Tick, at(now, 1010));
+    assert_eq!(plan.deadline(), Some(at(now, 1510)));
+    plan.handle(CloseEvent::Tick, at(now, 1510));
     assert_eq!(plan.stage(), CloseStage::Reap);
     assert_eq!(plan.ended_by(), CloseStage::Drain);
     assert!(!plan.is_alive() && !plan.was_cut_short());
@@ -521,10 +521,10 @@ fn silent_agent_behind_a_launcher_gets_sigterm_first() {
         plan.handle(CloseEvent::Tick, moment);
         actions = plan.take_actions();
     }
-    assert_eq!((plan.stage(), moment), (CloseStage::Terminate, at(now, 1000)));
+    assert_eq!((plan.stage(), moment), (CloseStage::Terminate, at(now, 1500)));
     assert_eq!(actions, [CloseAction::Terminate]);
     // It leaves: nothing is left to wait for.
-    plan.handle(CloseEvent::OutputsEnded, at(now, 1400));
+    plan.handle(CloseEvent::OutputsEnded, at(now, 1900));
     assert_eq!(plan.stage(), CloseStage::Reap);
 }
 
