@@ -217,24 +217,61 @@ mod tests {
         Family { roots, group: pid, outputs: [0, 0] }
     }
 
-    /// A shell with a group of its own that has said "ready".
-    fn shell(script: &str) -> Child {
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", &format!("echo ready; {script}")])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("there is a shell");
-        let mut said = [0; 6];
-        child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("it says so");
-        child
+    /// A child with a group of its own, which is killed with this value.
+    struct Group(Child);
+
+    impl Group {
+        /// A shell that has said "ready".
+        fn shell(script: &str) -> Self {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &format!("echo ready; {script}")]);
+            Self::start(&mut command, "ready")
+        }
+
+        fn start(command: &mut Command, ready: &str) -> Self {
+            command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut group = Self(command.spawn().expect("it starts"));
+            while !group.line().ends_with(ready) {}
+            group
+        }
+
+        fn id(&self) -> u32 {
+            self.0.id()
+        }
+
+        /// A line of its output.
+        fn line(&mut self) -> String {
+            let stdout = self.0.stdout.as_mut().expect("piped");
+            let mut said = Vec::new();
+            while said.last() != Some(&b'\n') {
+                let mut byte = [0];
+                stdout.read_exact(&mut byte).expect("a line");
+                said.push(byte[0]);
+            }
+            String::from_utf8(said).expect("text").trim_end().to_owned()
+        }
     }
 
-    fn end(mut child: Child) {
-        let group = Pid::from_child(&child);
-        rustix::process::kill_process_group(group, Signal::KILL).expect("ours");
-        child.wait().expect("ours");
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _gone = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+            let _reaped = self.0.wait();
+        }
+    }
+
+    /// Another process, which is killed with this value.
+    struct Job(Pid);
+
+    impl Job {
+        fn new(pid: &str) -> Self {
+            Self(pid.trim().parse().ok().and_then(Pid::from_raw).expect("a pid"))
+        }
+    }
+
+    impl Drop for Job {
+        fn drop(&mut self) {
+            let _gone = kill_process(self.0, Signal::KILL);
+        }
     }
 
     /// Waits until the answer is `wanted`; the process needs its time to get there.
@@ -248,46 +285,41 @@ mod tests {
 
     #[test]
     fn process_that_waits_for_input_is_asleep() {
-        let child = shell("read line");
+        let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
-        end(child);
     }
 
     #[test]
     fn running_process_is_never_seen_asleep() {
-        let child = shell("while :; do :; done");
+        let child = Group::shell("while :; do :; done");
         for _ in 0..1000 {
             assert_eq!(activity(child.id()), Activity::Busy);
         }
-        kill_process(Pid::from_child(&child), Signal::STOP).expect("ours");
+        kill_process(Pid::from_child(&child.0), Signal::STOP).expect("ours");
         must_become(child.id(), Activity::Stopped);
-        end(child);
     }
 
     /// With more busy processes than processors, each is without one for most of the time.
     #[test]
     fn process_that_waits_for_a_processor_is_never_seen_asleep() {
-        let busy: Vec<_> = (0..8).map(|_| shell("while :; do :; done")).collect();
+        let busy: Vec<_> = (0..8).map(|_| Group::shell("while :; do :; done")).collect();
         for _ in 0..200 {
             for child in &busy {
                 assert_eq!(activity(child.id()), Activity::Busy);
             }
         }
-        busy.into_iter().for_each(end);
     }
 
     /// A launcher sleeps in `wait(2)` while the agent behind it works.
     #[test]
     fn launcher_is_as_busy_as_its_child() {
-        let child = shell("sh -c 'while :; do :; done'; :");
+        let child = Group::shell("sh -c 'while :; do :; done'; :");
         must_become(child.id(), Activity::Busy);
         for _ in 0..1000 {
             assert_eq!(activity(child.id()), Activity::Busy);
         }
-        end(child);
-        let child = shell("sh -c 'read line'; :");
+        let child = Group::shell("sh -c 'read line'; :");
         must_become(child.id(), Activity::AllAsleep);
-        end(child);
     }
 
     /// A tool's job has left the group and writes to a file: it is no part of the agent.
@@ -295,39 +327,27 @@ mod tests {
     fn job_in_a_session_of_its_own_does_not_count() {
         let script = "setsid sh -c 'echo $$ >&3; exec >/dev/null 2>&1; while :; do :; done' 3>&1 & \
                       read line";
-        let mut child = shell(script);
-        let mut said = Vec::new();
-        let stdout = child.stdout.as_mut().expect("piped");
-        while !said.ends_with(b"\n") {
-            let mut byte = [0];
-            stdout.read_exact(&mut byte).expect("a number");
-            said.push(byte[0]);
-        }
-        let job: i32 = String::from_utf8(said).expect("text").trim().parse().expect("a number");
+        let mut child = Group::shell(script);
+        let _job = Job::new(&child.line());
         must_become(child.id(), Activity::Asleep);
-        kill_process(Pid::from_raw(job).expect("a pid"), Signal::KILL).expect("it lives");
-        end(child);
     }
 
     /// The real agent behind `timeout` or `setsid` is in another group and holds the output.
     #[test]
     fn process_outside_the_group_that_holds_an_output_counts() {
-        let child = shell("setsid -w sh -c 'while :; do :; done'; :");
-        let stdout = child.stdout.as_ref().expect("piped");
+        let child = Group::shell("setsid -w sh -c 'while :; do :; done'; :");
+        let stdout = child.0.stdout.as_ref().expect("piped");
         let inode = rustix::fs::fstat(stdout).expect("a pipe").st_ino;
         let family = Family { outputs: [inode, 0], ..family(child.id()) };
+        let list = || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()));
         let begun = std::time::Instant::now();
-        while family.activity(&mut 1000) != Activity::Busy {
+        while list().expect("children").is_empty() || family.activity(&mut 1000) != Activity::Busy {
             assert!(begun.elapsed().as_secs() < 30, "it was never seen");
         }
+        let _job = Job::new(&list().expect("children"));
         for _ in 0..1000 {
             assert_eq!(family.activity(&mut 1000), Activity::Busy);
         }
-        let list = format!("/proc/{0}/task/{0}/children", child.id());
-        let list = std::fs::read_to_string(list).expect("children");
-        let job = list.trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(job, Signal::KILL).expect("it lives");
-        end(child);
     }
 
     #[test]
@@ -341,44 +361,34 @@ mod tests {
 
     #[test]
     fn dead_process_is_gone() {
-        let mut child = shell("read line");
-        child.kill().expect("ours");
+        let mut child = Group::shell("read line");
+        child.0.kill().expect("ours");
         must_become(child.id(), Activity::Gone);
-        child.wait().expect("ours");
+        child.0.wait().expect("ours");
         assert_eq!(activity(child.id()), Activity::Gone);
     }
 
     #[test]
     fn look_takes_its_threads_off_the_budget() {
-        let child = shell("read line");
+        let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
         let mut budget = 10;
         assert_eq!(family(child.id()).activity(&mut budget), Activity::Asleep);
         assert_eq!(budget, 9);
-        end(child);
     }
 
     /// One thread hands its work to another over and over: at each instant one of them is awake, and
     /// a look that reads one after the other could find both asleep.
     #[test]
     fn threads_that_pass_work_around_are_not_seen_asleep() {
-        let mut child = Command::new(std::env::current_exe().expect("this binary"));
-        child.args(["--exact", "--nocapture", "process::activity::tests::relay"]);
-        let mut child =
-            child.env("AGENTPIPE_TEST_RELAY", "1").stdout(Stdio::piped()).spawn().expect("starts");
-        let mut said = Vec::new();
-        let stdout = child.stdout.as_mut().expect("piped");
-        while !said.ends_with(b"relay\n") {
-            let mut byte = [0];
-            stdout.read_exact(&mut byte).expect("it says so");
-            said.push(byte[0]);
-        }
+        let mut relay = Command::new(std::env::current_exe().expect("this binary"));
+        relay.args(["--exact", "--nocapture", "process::activity::tests::relay"]);
+        relay.env("AGENTPIPE_TEST_RELAY", "1");
+        let child = Group::start(&mut relay, "relay");
         for n in 0..20_000 {
             let seen = activity(child.id());
             assert_eq!(seen, Activity::Busy, "look {n}");
         }
-        child.kill().expect("ours");
-        child.wait().expect("ours");
     }
 
     /// The process of the test above: two threads that wake each other through channels. In any other

@@ -188,9 +188,9 @@ impl Core {
         }
     }
 
-    /// Queues what is due and asked for; what else it means is left to [`settle`](Self::settle).
+    /// Queues what was asked for, so that the next submission takes it along. Deadlines wait for
+    /// [`settle`](Self::settle), which comes after what is in the pipes.
     pub(crate) fn prepare(&mut self, now: Instant) {
-        self.tick(now);
         for slot in &self.touched {
             if let Some(agent) = self.agents.get_mut(*slot) {
                 agent.carry_out(&mut *self.io, &mut self.arena, now);
@@ -200,6 +200,7 @@ impl Core {
 
     /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
     pub(crate) fn settle(&mut self, now: Instant) {
+        self.tick(now);
         self.prepare(now);
         if self.touched.is_empty() {
             // Nothing was done but calls that brought nothing.

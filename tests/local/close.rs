@@ -7,7 +7,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use agentpipe::{ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine};
+use agentpipe::{
+    AgentCommand, ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine,
+};
 
 use super::{HANG, RUNTIMES, assert_gone, assert_sound, check_echo, fake, in_each, spawn, until};
 
@@ -92,6 +94,35 @@ fn a_thread_that_was_busy_does_not_take_a_full_pipe_for_silence() {
             }
         }
         assert!(bytes >= 13 << 20, "{bytes}: {report}");
+        assert_sound(&report);
+    });
+}
+
+/// The thread of the agents does something else for longer than `drain`. When it comes back every limit
+/// was over at once, and the agent got SIGTERM in the middle of saving.
+#[test]
+fn thread_that_is_busy_elsewhere_is_not_charged_to_the_agent() {
+    in_each(async |engine: LocalEngine| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let marker = dir.path().join("saved");
+        let script = format!(
+            "while read line; do :; done; echo '{{}}'; sleep 2.5; : > {}",
+            marker.display()
+        );
+        let command = AgentCommand::new("/bin/sh").args(["-c", &script]);
+        let (mut reader, agent) = engine.spawn(command).await.expect("spawns").split();
+        let drain = Duration::from_millis(1500);
+        let mut closing = pin!(agent.close_with(ClosePolicy::graceful().drain(drain)));
+        assert!(poll_fn(|context| Poll::Ready(closing.as_mut().poll(context).is_pending())).await);
+        reader.next_record().await.expect("it has seen the end of its input");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2000) {
+            std::hint::spin_loop();
+        }
+        let report = closing.await;
+        assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+        assert!(report.stalled() > Duration::from_millis(500), "{report:?}");
+        assert!(marker.exists(), "{report}");
         assert_sound(&report);
     });
 }
