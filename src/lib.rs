@@ -61,6 +61,7 @@ mod close_policy;
 mod close_report;
 mod command;
 mod config;
+mod contain;
 mod copy;
 mod engine_stats;
 mod envelope;
@@ -75,6 +76,7 @@ mod metrics;
 mod pipe_io;
 mod record;
 mod resource;
+mod trace;
 mod wakers;
 
 mod frame;

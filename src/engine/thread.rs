@@ -76,7 +76,7 @@ impl Thread {
     pub(super) fn join(&mut self) {
         let Some(handle) = self.handle.take() else { return };
         if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
-            tracing::error!("an engine thread panicked");
+            crate::trace::error!("an engine thread panicked");
         }
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Thread {
 /// What this thread starts would inherit it, so it starts nothing: agents have threads for that.
 fn wake_on_time() {
     if let Err(error) = set_current_timer_slack(NonZeroU64::new(1)) {
-        tracing::debug!(%error, "the timer slack of an engine thread could not be set");
+        crate::trace::debug!(%error, "the timer slack of an engine thread could not be set");
     }
 }
 
@@ -104,7 +104,7 @@ fn run(
     started: &Latch<Result<(Features, Arc<Board>)>>,
 ) {
     if let Err(error) = block_sigpipe() {
-        tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
+        crate::trace::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
     wake_on_time();
     let opened = Ring::new(config).and_then(|ring| {
@@ -178,7 +178,7 @@ impl Loop<'_> {
             };
             if let Err(error) = self.core.wait(timeout) {
                 // Nothing can be carried any more. Dropping the core kills and reports.
-                tracing::error!(%error, "io_uring_enter failed; the engine thread ends");
+                crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;
             }
             self.inbox.wake_up();
@@ -192,7 +192,7 @@ impl Loop<'_> {
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         self.core.board().read().trace(&name);
         if !self.core.drain(DRAIN_MAX) {
-            tracing::error!("the kernel still holds operations of a finished engine");
+            crate::trace::error!("the kernel still holds operations of a finished engine");
         }
     }
 

@@ -87,7 +87,7 @@ impl LocalEngineBuilder {
         if !ring.features().nosignal
             && let Err(error) = block_sigpipe()
         {
-            tracing::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
+            crate::trace::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
         }
         Ok(ring)
     }

@@ -47,7 +47,7 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.turn(context).unwrap_or_else(|error| {
             // Nothing can be carried any more. What is left is aborted as this is dropped.
-            tracing::error!(%error, "the driver of a local engine ends");
+            crate::trace::error!(%error, "the driver of a local engine ends");
             Poll::Ready(())
         })
     }

@@ -247,14 +247,14 @@ impl Hub {
             }
             if let Err(error) = core.wait(core.until_deadline(now)) {
                 // Dropping the core kills and reports.
-                tracing::error!(%error, "io_uring_enter failed; the local engine ends");
+                crate::trace::error!(%error, "io_uring_enter failed; the local engine ends");
                 break;
             }
             now = Instant::now();
             core.dispatch(now);
         }
         if !core.drain(DRAIN_MAX) {
-            tracing::error!("the kernel still holds operations of a finished engine");
+            crate::trace::error!("the kernel still holds operations of a finished engine");
         }
         drop(core);
         if let Some(ending) = &mut *self.ending.borrow_mut() {

@@ -39,7 +39,7 @@ impl Child {
         let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
         let status = self.try_reap();
         if status.is_none() {
-            tracing::error!(pid = self.pid(), "a killed child does not end; it is left behind");
+            crate::trace::error!(pid = self.pid(), "a killed child does not end; it is left behind");
         }
         status
     }
@@ -52,7 +52,7 @@ impl Child {
                 Err(error) => {
                     // ECHILD: a `waitpid(-1)` elsewhere, or SIGCHLD ignored. It is gone, that
                     // much is sure. Nothing else can go wrong with these arguments.
-                    tracing::warn!(pid = self.pid(), %error, "child reaped by somebody else");
+                    crate::trace::warn!(pid = self.pid(), %error, "child reaped by somebody else");
                     Some(ExitStatus::Unknown)
                 }
             };

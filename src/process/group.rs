@@ -30,7 +30,7 @@ pub(crate) fn count_members(groups: &[u32]) -> Vec<usize> {
     let processes = match fs::read_dir("/proc") {
         Ok(processes) => processes,
         Err(error) => {
-            tracing::warn!(%error, "/proc cannot be read: processes left in a group go uncounted");
+            crate::trace::warn!(%error, "/proc cannot be read: processes left in a group go uncounted");
             return counts;
         }
     };

@@ -125,7 +125,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     child.attach(cgroup);
     let pidfd = pipes::above_standard(pidfd).map_err(failure::of_pipe)?;
     let pid = child.pid();
-    tracing::debug!(pid, program = %program.display(), "spawned");
+    crate::trace::debug!(pid, program = %program.display(), "spawned");
     Ok(Spawned {
         child,
         pid,
@@ -157,7 +157,7 @@ fn start(plan: &mut Plan, cgroup: Option<&Cgroup>) -> Result<Started, Error> {
     let folder = cgroup.folder()?;
     match clone(plan, Some(folder.as_fd())) {
         Err(CloneFailure::NoBirthInCgroup) => {
-            tracing::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
+            crate::trace::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
             plan.join = Some(cgroup.procs()?);
             Ok(clone(plan, None))
         }

@@ -294,14 +294,14 @@ impl Board {
 
     fn someone_took_over(self: &Arc<Self>, state: &mut State) {
         let active = state.active;
-        tracing::warn!(active, "a spawn hangs in its exec; another thread goes on");
+        crate::trace::warn!(active, "a spawn hangs in its exec; another thread goes on");
         // The next looks before it sleeps.
         state.watched = true;
         if state.threads.len() == active
             && active < THREADS_MAX
             && let Err(error) = start_thread(self, state)
         {
-            tracing::warn!(%error, "no further spawning thread: the next exec that hangs holds up all");
+            crate::trace::warn!(%error, "no further spawning thread: the next exec that hangs holds up all");
         }
     }
 }

@@ -69,7 +69,7 @@ impl Ring {
         if -result == libc::ECANCELED {
             // A hard link does not break, so this cannot be; if it were, the writer would hang.
             self.closed_by_hand += 1;
-            tracing::error!(fd, "the kernel cancelled a close");
+            crate::trace::error!(fd, "the kernel cancelled a close");
             // SAFETY: the number was released for this CLOSE, which did not run: still ours.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
             result = 0;

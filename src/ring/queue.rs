@@ -204,7 +204,7 @@ impl Queue {
         let token = token.raw();
         // What a cancel cancels. The trace is the evidence for it.
         let of = of.map(Token::raw);
-        tracing::trace!(target: "agentpipe::ring", op, fd, token, of, link, submission, "submit");
+        crate::trace::trace!(target: "agentpipe::ring", op, fd, token, of, link, submission, "submit");
         let entry = entry.flags(flags).user_data(token);
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.uring.submission().push(&entry) };

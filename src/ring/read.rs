@@ -11,7 +11,7 @@ impl Ring {
     pub(super) fn want_read(&mut self, id: EndId) {
         match self.ends.get_mut(id) {
             Some(end) if end.fd().is_some() => end.want_read = true,
-            _ => return tracing::debug!(?id, "read of an end that is gone"),
+            _ => return crate::trace::debug!(?id, "read of an end that is gone"),
         }
         self.arm_read(id);
     }

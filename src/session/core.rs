@@ -121,7 +121,7 @@ impl Core {
         let Some(spawn) = &self.settings.spawn else { return self.host.spawn(task) };
         // The task is dropped by the unwinding, and its guards tell who must know.
         if catch_unwind(AssertUnwindSafe(|| spawn(task))).is_err() {
-            tracing::error!(agent = self.writer.label(), "the spawn function panicked");
+            crate::trace::error!(agent = self.writer.label(), "the spawn function panicked");
         }
     }
 
@@ -257,7 +257,7 @@ impl Core {
                 self.post(self.dialect.answer(&id, Err(&busy)));
             }
             Action::Answer(record, why) => {
-                tracing::warn!(agent = self.writer.label(), why, "a record was refused");
+                crate::trace::warn!(agent = self.writer.label(), why, "a record was refused");
                 self.post(record);
             }
             Action::Nothing => {}

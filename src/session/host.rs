@@ -140,7 +140,7 @@ impl Shared {
 /// user's; the thread is everybody's.
 fn contain(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!("a task of a session panicked");
+        crate::trace::error!("a task of a session panicked");
     }
 }
 

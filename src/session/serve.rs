@@ -228,7 +228,7 @@ impl Contained {
     fn discard(&mut self) {
         let work = self.work.take();
         if catch_unwind(AssertUnwindSafe(|| drop(work))).is_err() {
-            tracing::error!("a handler panicked while it was dropped");
+            crate::trace::error!("a handler panicked while it was dropped");
         }
     }
 }

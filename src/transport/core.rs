@@ -147,7 +147,7 @@ impl Core {
         let slot = tag.agent as usize;
         let Some(agent) = self.agents.get_mut(slot) else {
             // A place is given up only after its last completion.
-            tracing::error!(?completion, "a completion for nobody");
+            crate::trace::error!(?completion, "a completion for nobody");
             if let Completion::Data { lease, .. } = completion {
                 self.io.take_bytes(lease, &mut |_| {});
             }
@@ -167,7 +167,7 @@ impl Core {
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {
                     let agent = agent.shared.label.as_str();
-                    tracing::warn!(agent, %error, "the exit watch failed; taken for the exit");
+                    crate::trace::warn!(agent, %error, "the exit watch failed; taken for the exit");
                 }
                 agent.on_exit(io, now);
             }

@@ -157,7 +157,7 @@ pub(crate) fn abandon<L: Line>(line: &L) -> bool {
         return false;
     }
     let agent = shared.label.as_str();
-    tracing::warn!(agent, "dropped without a close; it is aborted");
+    crate::trace::warn!(agent, "dropped without a close; it is aborted");
     line.request(Request::Close(CloseLimits::Own(CloseMode::Abort), CloseReason::Dropped));
     true
 }

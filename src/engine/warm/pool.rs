@@ -114,7 +114,7 @@ impl Pool {
     fn spawn_one(self: &Arc<Self>) {
         let spare = self.try_spawn();
         if let Err(error) = &spare {
-            tracing::warn!(%error, "no spare: it is tried again with the next take");
+            crate::trace::warn!(%error, "no spare: it is tried again with the next take");
         }
         let (came, unwanted) = {
             let mut state = self.lock();
@@ -184,7 +184,7 @@ impl Pool {
             Unfit::Changed => counts.changed += 1,
         });
         let writer = spare.close(self.command.close);
-        tracing::debug!(pid = writer.pid(), ?why, "a spare is not handed out");
+        crate::trace::debug!(pid = writer.pid(), ?why, "a spare is not handed out");
     }
 
     /// Takes out those that this is true of, and says what they were.

@@ -145,10 +145,10 @@ fn warn(entry: &Entry, answer: &Result<CliVersion>) {
         Ok(version) => {
             if !entry.warned.swap(true, Ordering::Relaxed) {
                 let oldest = CliVersion::OLDEST;
-                tracing::warn!(%version, %program, "this Claude Code is older than {oldest}: update it");
+                crate::trace::warn!(%version, %program, "this Claude Code is older than {oldest}: update it");
             }
         }
-        Err(error) => tracing::debug!(%error, %program, "the version of the CLI is not known"),
+        Err(error) => crate::trace::debug!(%error, %program, "the version of the CLI is not known"),
     }
 }
 
@@ -160,7 +160,7 @@ impl Asking {
         let answer = self.within(deadline, version_of(&mut agent)).await;
         // Whatever it does: killed with its group, and reaped.
         let report = agent.abort().await;
-        tracing::debug!(%report, "asked the CLI for its version");
+        crate::trace::debug!(%report, "asked the CLI for its version");
         match answer? {
             Ok(version) => Ok(version),
             Err(error) => Err(error.stderr(report.stderr_tail())),
