@@ -40,7 +40,7 @@ impl Line for Control {
     }
 
     fn request(&self, request: Request) {
-        if self.shared.ask(request.bit()) {
+        if self.is_here() && self.shared.ask(request.bit()) {
             self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
         }
     }
@@ -58,6 +58,10 @@ impl Control {
     pub(super) fn close_unattended(&self, policy: ClosePolicy) {
         self.let_go();
         self.request(Request::Close(CloseLimits::Given(policy), CloseReason::Requested));
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        self.engine.origin.is_here()
     }
 
     /// Its close is under way, and nobody will ask how it went.

@@ -99,14 +99,19 @@ impl Unclaimed {
         let empty = || Child { pid: self.pid, status: None, cgroup: None, permit: None };
         self.child.take().unwrap_or_else(empty)
     }
+
+    /// Kills the group and reaps the child: how it ended, and whether it was alive until then.
+    /// Blocks for as long as a SIGKILL takes.
+    pub(super) fn destroy(&mut self) -> Option<(ExitStatus, bool)> {
+        let mut child = self.child.take()?;
+        let alive = !child.has_exited();
+        child.kill();
+        Some((child.reap_within(REAP_MAX).unwrap_or(ExitStatus::StillRunning), alive))
+    }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill();
-            // Blocks for as long as a SIGKILL takes.
-            child.reap_within(REAP_MAX);
-        }
+        self.destroy();
     }
 }

@@ -11,7 +11,6 @@ use crate::exit_status::ExitStatus;
 
 impl Child {
     /// Whether it has exited, reaped or not. Leaves the status where it is.
-    #[cfg(test)]
     pub(crate) fn has_exited(&self) -> bool {
         self.status.is_some() || !matches!(self.peek(), Ok(None))
     }
@@ -39,7 +38,10 @@ impl Child {
         let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
         let status = self.try_reap();
         if status.is_none() {
-            crate::trace::error!(pid = self.pid(), "a killed child does not end; it is left behind");
+            crate::trace::error!(
+                pid = self.pid(),
+                "a killed child does not end; it is left behind"
+            );
         }
         status
     }

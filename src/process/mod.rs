@@ -53,4 +53,4 @@ pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
 pub(crate) use rest::{Rest, rest};
 pub(crate) use spawn::{Spawned, spawn_admitted};
-pub(crate) use spawner::{Answer, Spawner, open_parcel};
+pub(crate) use spawner::{Answer, Spawner, SpawnerGuard, open_parcel};

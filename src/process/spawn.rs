@@ -16,6 +16,7 @@ use super::{failure, pipes, resolve};
 use crate::admission::Permit;
 use crate::command::AgentCommand;
 use crate::error::Error;
+use crate::exit_status::ExitStatus;
 
 /// A running agent that nobody took over yet. Dropped, it kills the agent's group and reaps it.
 #[derive(Debug)]
@@ -64,6 +65,12 @@ impl Spawned {
     /// The same, to be compared with that of another agent.
     pub(crate) fn file(&self) -> &Program {
         &self.file
+    }
+
+    /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until
+    /// then. Blocks for as long as a SIGKILL takes.
+    pub(crate) fn destroy(mut self) -> (ExitStatus, bool) {
+        self.child.destroy().unwrap_or((ExitStatus::Unknown, false))
     }
 
     /// Hands the agent on.

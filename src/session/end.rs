@@ -2,9 +2,11 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::origin::foreign;
 use crate::record::Record;
+use crate::wakers::wake;
 
-use super::core::{Core, wake};
+use super::core::Core;
 
 impl Core {
     /// The agent is on its way out: what it still says is kept up to the drain budget.
@@ -14,7 +16,7 @@ impl Core {
             state.closing = true;
             self.unstall(&mut state)
         };
-        wake(pump);
+        pump.map(wake);
     }
 
     /// No request is taken from now on, and none will be answered. The first reason stays.
@@ -30,7 +32,7 @@ impl Core {
             let reads_on = self.unstall(&mut state);
             (over, pending, serving, reads_on.or_else(|| state.pump.take()))
         };
-        wake(pump);
+        pump.map(wake);
         serving.iter().for_each(|token| token.cancel());
         for (_, pending) in pending {
             pending.slot.set(Err(over.clone()));
@@ -63,7 +65,7 @@ impl Core {
     }
 
     pub(super) fn why_over(&self) -> Option<Error> {
-        self.lock().over.clone()
+        if self.writer.is_here() { self.lock().over.clone() } else { Some(foreign("request")) }
     }
 
     pub(super) fn last_words(&self) -> Option<(String, Record)> {

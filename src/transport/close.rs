@@ -158,6 +158,7 @@ impl Transport {
             CloseReason::Exited => "the agent has exited",
             CloseReason::OutputEnded => "the agent closed its stdout and is being closed",
             CloseReason::Shutdown => "the engine is being shut down",
+            CloseReason::Forked => "the agent is another process's",
             CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
         };
         let error = Error::new(ErrorKind::Closed, "write", what)
