@@ -1,4 +1,4 @@
-//! Floor 0. Runs code of the user (wakers, tracing subscribers) on threads that serve other users
+//! Runs code of the user (wakers, tracing subscribers) on threads that serve other users
 //! too: a panic in it ends there.
 
 use std::any::Any;

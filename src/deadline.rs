@@ -1,4 +1,4 @@
-//! Floor 0. Deadlines from durations that a user chooses.
+//! Deadlines from durations that a user chooses.
 
 use std::time::{Duration, Instant};
 

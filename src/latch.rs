@@ -10,7 +10,7 @@ use crate::wakers::{Place, Wakers};
 /// Set once; every waiter gets a clone.
 ///
 /// In a forked child nothing sets it any more, and its lock may be taken for good: there it has no
-/// value, and who waits for one gets `None`.
+/// value, and a wait for it ends with `None`.
 #[derive(Debug)]
 pub(crate) struct Latch<T> {
     state: Mutex<State<T>>,

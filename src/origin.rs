@@ -1,4 +1,4 @@
-//! Floor 0. Tells a process from a fork of it.
+//! Tells a process from a fork of it.
 //!
 //! A forked child has the handles of its parent's engines and none of the threads that serve them.
 //! It may find any lock taken for good, it shares every descriptor, and the memory of the rings is

@@ -1,4 +1,4 @@
-//! Floor 0. The events of this crate. A subscriber that panics loses its event and costs nothing
+//! The events of this crate. A subscriber that panics loses its event and costs nothing
 //! else: an event is sent from the middle of a turn, where unwinding would leave an operation
 //! without its record, and on threads that serve agents of other users.
 

@@ -1,4 +1,4 @@
-//! Floor 3. The end of the process while engine threads still abort the agents of an engine whose
+//! The end of the process while engine threads still abort the agents of an engine whose
 //! last handle was dropped.
 //!
 //! That drop does not wait. Where it is the last thing that `main` does, the process would end

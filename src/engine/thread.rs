@@ -187,7 +187,7 @@ fn run(
     contain("an engine thread", || turns.run());
     turns.inbox.refuse_children();
     // However it ended, in this order: the agents that are left are killed and reported, the ring is
-    // closed, then the spawning threads may go, and last a shutdown is told.
+    // closed, the spawning threads may end, and the calls that wait for a shutdown are answered.
     contain("the end of an engine thread", || drop(turns));
     drop(spawning);
     drop(ending);
@@ -200,7 +200,7 @@ struct Loop<'a> {
     ending: &'a mut Option<Ending>,
 }
 
-/// A shutdown under way. Dropped, it tells who waits for it.
+/// A shutdown under way. Dropped, it answers the calls that wait for it.
 struct Ending {
     /// When what is left is aborted; `None` once it was.
     abort_at: Option<Instant>,

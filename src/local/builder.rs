@@ -27,7 +27,8 @@ impl LocalEngineBuilder {
         Self { ring: RingConfig::default(), window: Duration::ZERO, max_agents: None }
     }
 
-    /// Pool buffers of 4 KiB, shared by the agents: [`EngineBuilder::buffers`](crate::EngineBuilder::buffers).
+    /// Pool buffers of 4 KiB, shared by the agents:
+    /// [`EngineBuilder::buffers`](crate::EngineBuilder::buffers).
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.ring.buffers = RingConfig::buffers_in_range(buffers);

@@ -33,7 +33,7 @@ pub(super) struct Hub {
     core: RefCell<Option<Core>>,
     /// What was asked for while the core was borrowed.
     late: RefCell<Vec<Late>>,
-    /// The counts of the core, for who asks during a turn.
+    /// The counts of the core, which a waker may ask for during a turn.
     board: Arc<Board>,
     driver: RefCell<Option<Waker>>,
     /// The driver is going to run.

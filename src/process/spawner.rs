@@ -289,7 +289,7 @@ impl Board {
 
     fn work(self: &Arc<Self>, thread: usize) {
         while let Some(job) = self.next(thread) {
-            // Whoever waits for it is told by its promise.
+            // The promise in it answers its caller.
             contain("a job of a spawning thread", job);
             let mut state = self.lock();
             state.working -= 1;

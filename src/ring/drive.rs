@@ -176,7 +176,9 @@ impl Ring {
         };
         let (id, complete) = (op.end, op.kind.name());
         let token_raw = token.raw();
-        crate::trace::trace!(target: "agentpipe::ring", complete, token = token_raw, result, more, "complete");
+        crate::trace::trace!(
+            target: "agentpipe::ring", complete, token = token_raw, result, more, "complete"
+        );
         match op.kind {
             OpKind::Read => self.on_read(token, id, cqe),
             OpKind::Write { .. } => self.on_write(token, id, cqe),

@@ -1,4 +1,4 @@
-//! Floor 2. A spawned child on its way to the thread that will serve it.
+//! A spawned child on its way to the thread that will serve it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Floor 2. What the handles of an agent are told where no core serves it: none took it over, or
+//! What the handles of an agent are told where no core serves it: none took it over, or
 //! this process is a fork of the one that has it.
 
 use std::collections::VecDeque;

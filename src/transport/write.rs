@@ -68,7 +68,8 @@ impl Transport {
     fn write_refused(&mut self, io: &mut dyn PipeIo, refused: &WriteRefused, now: Instant) {
         self.write_offset = None;
         let bytes = refused.buf.len();
-        crate::trace::warn!(agent = self.shared.label.as_str(), bytes, error = %refused.error, "write refused");
+        let agent = self.shared.label.as_str();
+        crate::trace::warn!(agent, bytes, error = %refused.error, "write refused");
         self.writes_failed(io, &refused.error, now);
     }
 

@@ -43,8 +43,8 @@ fn the_last_handle_dropped_in_async_code_waits_for_nothing() {
 }
 
 #[test]
-fn what_a_shutdown_leaves_is_nothing() {
-    if !alone("hazards::drops::what_a_shutdown_leaves_is_nothing") {
+fn a_finished_shutdown_leaves_nothing() {
+    if !alone("hazards::drops::a_finished_shutdown_leaves_nothing") {
         return;
     }
     let before = Held::now();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReport, Engine, ErrorKind, ExitStatus};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open};
 
 use lease::Lease;
 
@@ -237,6 +237,46 @@ fn an_engine_that_is_dropped_gives_its_agents_their_grace() {
     }
     // The grace is 50 ms, which a busy machine may well use up; but not every time.
     assert!(heard > 0, "none of them had its grace");
+}
+
+#[test]
+fn a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed() {
+    // The story: the exec hangs, the engine is shut down meanwhile, and then the exec succeeds. The
+    // caller had an agent that no thread served, and whose report blamed another process.
+    if !alone("a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    for blocking in [false, true] {
+        let program = folder.path().join(format!("agent{blocking}"));
+        assert!(Command::new("cp").arg("/bin/cat").arg(&program).status().expect("cp").success());
+        let engine = engine();
+        let lease = Lease::take(&program);
+        let outcome = thread::scope(|scope| {
+            let spawning = scope.spawn(|| {
+                let command = AgentCommand::new(&program);
+                if blocking {
+                    engine.spawn_blocking(command)
+                } else {
+                    pollster::block_on(engine.spawn(command))
+                }
+            });
+            let begun = Instant::now();
+            while !lease.is_wanted() {
+                assert!(begun.elapsed() < CEILING, "it does not hang");
+                thread::yield_now();
+            }
+            // It waits for agents, of which there are none yet, and not for the exec.
+            assert_eq!(engine.shutdown_blocking(CEILING).agents, 0);
+            drop(lease);
+            spawning.join().expect("no panic")
+        });
+        let error = outcome.expect_err("its engine was shut down");
+        assert_eq!(error.kind(), ErrorKind::EngineStopped, "{error}");
+        // This process runs one test, and has no other child.
+        let left = rustix::process::wait(WaitOptions::NOHANG);
+        assert_eq!(left.expect_err("no child"), rustix::io::Errno::CHILD);
+    }
 }
 
 /// Where this process may make cgroups: a folder for one test.
