@@ -44,7 +44,7 @@ mod tests {
 
     impl Drop for Bomb {
         fn drop(&mut self) {
-            std::panic::panic_any(Bomb);
+            std::panic::panic_any(Self);
         }
     }
 

@@ -80,7 +80,7 @@ pub(crate) struct Waiting(Slab<Waker>);
 impl Waiting {
     /// Wakes each, whatever the wakers before it did.
     pub(crate) fn wake(self) {
-        self.0.into_iter().for_each(|(_, waker)| wake(waker));
+        self.0.into_iter().for_each(|(_, waker)| wake(Some(waker)));
     }
 }
 
@@ -114,9 +114,11 @@ impl Drop for Sole {
     }
 }
 
-/// Wakes a task of the user's.
-pub(crate) fn wake(waker: Waker) {
-    contain("a waker", || waker.wake());
+/// Wakes a task of the user's, if there is one.
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        contain("a waker", || waker.wake());
+    }
 }
 
 fn discard(waker: Waker) {

@@ -23,6 +23,9 @@ use super::hub::{Hub, stopped};
 /// must_be_send::<agentpipe::LocalEngine>();
 /// ```
 ///
+/// Its methods and those of its agents may be called by wakers, which its driver runs in the middle of
+/// a turn: what they ask for is then done at the end of it.
+///
 /// Nothing crosses threads but a spawn, which an own thread does so that no slow search or exec
 /// stalls this one. There are no blocking twins: whoever blocks this thread stops the engine.
 ///

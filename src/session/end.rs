@@ -16,7 +16,7 @@ impl Core {
             state.closing = true;
             self.unstall(&mut state)
         };
-        pump.map(wake);
+        wake(pump);
     }
 
     /// No request is taken from now on, and none will be answered. The first reason stays.
@@ -32,7 +32,7 @@ impl Core {
             let reads_on = self.unstall(&mut state);
             (over, pending, serving, reads_on.or_else(|| state.pump.take()))
         };
-        pump.map(wake);
+        wake(pump);
         serving.iter().for_each(|token| token.cancel());
         for (_, pending) in pending {
             pending.slot.set(Err(over.clone()));

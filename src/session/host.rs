@@ -118,7 +118,7 @@ impl Shared {
                 continue;
             }
             for waker in due {
-                wake(waker);
+                wake(Some(waker));
             }
             // One that panics is dropped, and its own guards tell who must know.
             for runnable in batch.drain(..) {

@@ -127,7 +127,7 @@ impl Token {
             state.0 = true;
             state.1.take()
         };
-        waker.map(wake);
+        wake(waker);
     }
 
     fn is_cancelled(&self, waker: &Waker) -> bool {

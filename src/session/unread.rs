@@ -52,7 +52,7 @@ impl Readers {
 impl Waiting {
     pub(super) fn wake(self) {
         self.0.wake();
-        self.1.into_iter().for_each(wake);
+        self.1.into_iter().for_each(|waker| wake(Some(waker)));
     }
 }
 
@@ -124,7 +124,7 @@ impl Core {
                     state.unread = state.unread.saturating_sub(event.weight());
                     let pump = self.unstall(&mut state);
                     drop(state);
-                    pump.map(wake);
+                    wake(pump);
                     return Poll::Ready(Some(event));
                 }
                 if state.ended {
@@ -224,6 +224,6 @@ impl Drop for Posted {
             state.posted -= 1;
             self.0.unstall(&mut state)
         };
-        pump.map(wake);
+        wake(pump);
     }
 }

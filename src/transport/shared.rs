@@ -140,7 +140,7 @@ impl Shared {
             inbox.stats = *stats;
             if inbox.events.is_empty() { None } else { inbox.reader.take() }
         };
-        waker.map(wake);
+        wake(waker);
         unread
     }
 
@@ -156,7 +156,7 @@ impl Shared {
             inbox.ended = true;
             inbox.reader.take()
         };
-        waker.map(wake);
+        wake(waker);
     }
 
     /// Unread weight.

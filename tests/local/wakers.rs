@@ -46,21 +46,21 @@ async fn in_a_turn(engine: &LocalEngine, work: impl FnOnce() + 'static) {
     until("the waker did it", || works.0.load(Ordering::Relaxed) == 1).await;
 }
 
+type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
+type Begun<T> = Rc<RefCell<Option<Boxed<T>>>>;
+
 /// Waits for what a waker has begun.
-async fn outcome<T>(of: &Rc<RefCell<Option<Pin<Box<dyn Future<Output = T>>>>>>) -> T {
+async fn outcome<T>(of: &Begun<T>) -> T {
     let future = of.take().expect("the waker began it");
-    tokio::pin!(future);
     future.await
 }
-
-type Begun<T> = Rc<RefCell<Option<Pin<Box<dyn Future<Output = T>>>>>>;
 
 /// Polls a future for the first time inside of a waker.
 fn begin<T: 'static>(future: impl Future<Output = T> + 'static) -> (Begun<T>, impl FnOnce()) {
     let begun: Begun<T> = Rc::default();
     let keep = Rc::clone(&begun);
     let work = move || {
-        let mut future: Pin<Box<dyn Future<Output = T>>> = Box::pin(future);
+        let mut future: Boxed<T> = Box::pin(future);
         let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         *keep.borrow_mut() = Some(match polled {
             Poll::Ready(output) => Box::pin(std::future::ready(output)),
@@ -120,7 +120,7 @@ fn a_waker_may_take_over_a_spawned_agent() {
     // and the agent is there by then.
     in_each(async |engine: LocalEngine| {
         let asked = engine.clone();
-        let mut spawning: Pin<Box<dyn Future<Output = Result<LocalAgent>>>> =
+        let mut spawning: Boxed<Result<LocalAgent>> =
             Box::pin(async move { asked.spawn(fake(&[])).await });
         let came = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&came));
