@@ -73,7 +73,6 @@ fn a_finished_shutdown_leaves_nothing() {
 const LAST_ACT: &str = "hazards::drops::a_process_that_exits_after_the_last_drop_leaves_no_agent";
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the outer process reads it")]
 fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
     // The story: `main` drops its engine and returns. The drop does not wait, the process is gone in a
     // moment, and an agent that ignores the end of its input stays for ever.
