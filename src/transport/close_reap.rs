@@ -36,6 +36,10 @@ impl Transport {
         }
         let left = until.saturating_duration_since(Instant::now());
         let status = self.child.reap_within(left).unwrap_or(ExitStatus::StillRunning);
+        if status != ExitStatus::StillRunning {
+            // Before its closers know: the next spawn, on another thread, may be theirs.
+            self.child.give_place_back();
+        }
         if let Some(closing) = &mut self.close {
             closing.exit = Some(status);
         }

@@ -1,7 +1,7 @@
 //! Wakers that panic, on the threads of an engine.
 
 use std::future::Future;
-use std::panic::panic_any;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,9 +153,17 @@ fn a_waker_that_panics_on_a_spawning_thread_ends_no_agent() {
         let engine = engine();
         let command = fake(&[]).die_with_parent(true);
         let mut innocent = pollster::block_on(engine.spawn(command)).expect("spawns");
-        let mut spawning = Box::pin(engine.spawn(fake(&[])));
-        let (waker, woken) = bad(how);
-        poll_with(spawning.as_mut(), waker);
+        let (mut spawning, woken) = loop {
+            let mut spawning = Box::pin(engine.spawn(fake(&[])));
+            let (waker, woken) = bad(how);
+            let polled = spawning.as_mut().poll(&mut Context::from_waker(&waker));
+            // From here the engine alone holds it, unless the spawning thread was quicker.
+            let _last = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+            match polled {
+                Poll::Pending => break (spawning, woken),
+                Poll::Ready(agent) => drop(agent.expect("spawns").close_blocking()),
+            }
+        };
         wait_until("it is woken", || woken.load(Ordering::SeqCst) == 1);
         let Poll::Ready(Ok(agent)) =
             spawning.as_mut().poll(&mut Context::from_waker(Waker::noop()))
