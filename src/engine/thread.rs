@@ -346,9 +346,12 @@ mod tests {
     #[test]
     fn a_thread_that_panics_before_its_answer_is_an_error_of_build() {
         // The story: `Engine::new` waited for ever for a thread that was gone.
-        let (handle, start) =
-            launch("agentpipe-x".into(), |_started| panic!("on purpose")).expect("a thread");
-        assert!(handle.join().is_err());
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let launched = launch("agentpipe-x".into(), |_started| panic!("on purpose"));
+            answer.send(launched.expect("a thread").1)
+        });
+        let start = answered.recv_timeout(Duration::from_secs(60)).expect("it returns");
         let error = start.expect_err("it never answered");
         assert_eq!((error.kind(), error.stage()), (ErrorKind::EngineStopped, "start"));
     }
