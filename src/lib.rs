@@ -68,6 +68,7 @@ mod engine_stats;
 mod envelope;
 mod error;
 mod event;
+mod exit;
 mod exit_status;
 mod features;
 mod histogram;

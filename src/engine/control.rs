@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
+use crate::exit::Departure;
 use crate::process::Program;
 use crate::transport::{CloseLimits, Line, Request, Shared, abandon};
 
@@ -72,6 +73,7 @@ impl Control {
     /// Nobody will close the agent: it is aborted and counted, once.
     pub(super) fn abandon(&self) {
         if !self.abandoned.swap(true, Ordering::Relaxed) && abandon(self) {
+            self.shared.keep_process(Departure::begin());
             self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }

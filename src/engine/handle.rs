@@ -8,6 +8,7 @@ use crate::admission::{Admission, Permit};
 use crate::capacity::Capacity;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Departure;
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::{Backend, IoCounters};
@@ -166,7 +167,12 @@ impl Engine {
     pub(super) fn order(&self, command: AgentCommand, places: &Admission) -> Result<Answer<Agent>> {
         let permit = self.admit(places)?;
         let inner = Arc::clone(&self.inner);
-        let hand_over = move |child, command| inner.hand_over(child, command);
+        // Its future may be gone before the child is there, and the process be about to end.
+        let departure = Departure::begin();
+        let hand_over = move |child, command| {
+            let (agent, ringing) = inner.hand_over(child, command)?;
+            Ok((agent, (ringing, departure)))
+        };
         Ok(self.inner.spawner.spawn(command, permit, hand_over))
     }
 

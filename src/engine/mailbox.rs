@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::exit::Departure;
 use crate::latch::Latch;
 use crate::metrics::IoCounters;
 use crate::transport::{Adoption, Request, Shared};
-
-use super::exit::Departure;
 
 /// What an engine thread is asked for.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! Floor 3: agents on threads of their own, handles that are `Send` and `Sync`.
 //!
 //! `process::Spawner` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
-//! to it; answers come back through `transport::Shared`; `exit.rs` keeps the process until the agents
-//! of a dropped engine are gone. `control.rs` is what the handles of one
+//! to it; answers come back through `transport::Shared`. `control.rs` is what the handles of one
 //! agent share; `warm/` keeps spares. No type of any runtime is named here: futures are woken by
 //! plain wakers.
 
@@ -10,7 +9,6 @@ mod agent;
 mod builder;
 mod close;
 mod control;
-mod exit;
 mod handle;
 mod mailbox;
 mod placement;

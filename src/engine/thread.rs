@@ -13,6 +13,7 @@ use crate::close_report::CloseReason;
 use crate::contain::contain;
 use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Departure;
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::origin::Origin;
@@ -21,7 +22,6 @@ use crate::process::SpawnerGuard;
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::transport::Core;
 
-use super::exit::Departure;
 use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
 use super::spin::{Lookout, Spin};
 

@@ -12,6 +12,7 @@ use crate::close_report::{CloseReason, CloseReport};
 use crate::config::{Framing, Limits};
 use crate::error::Error;
 use crate::event::Event;
+use crate::exit::Departure;
 use crate::latch::Latch;
 use crate::metrics::Stats;
 use crate::origin::Origin;
@@ -53,6 +54,8 @@ struct Inbox {
     events: VecDeque<Event>,
     ended: bool,
     reader: Sole,
+    /// Its handles are gone: a process that exits waits for its end.
+    departure: Option<Departure>,
     stats: Stats,
 }
 
@@ -151,11 +154,12 @@ impl Shared {
 
     /// No event will follow.
     pub(crate) fn end_inbox(&self) {
-        let waker = {
+        let (waker, departure) = {
             let mut inbox = lock(&self.inbox);
             inbox.ended = true;
-            inbox.reader.take()
+            (inbox.reader.take(), inbox.departure.take())
         };
+        drop(departure);
         wake(waker);
     }
 
@@ -304,6 +308,14 @@ impl Shared {
         self.reader_gone.store(true, Ordering::SeqCst);
         let events = std::mem::take(&mut lock(&self.inbox).events);
         drop(events);
+    }
+
+    /// A process that exits waits until the agent has ended, if it has not yet.
+    pub(crate) fn keep_process(&self, departure: Departure) {
+        let mut inbox = lock(&self.inbox);
+        if !inbox.ended {
+            inbox.departure = Some(departure);
+        }
     }
 
     /// Queues a frame, or registers `waker` for when there may be room.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use agentpipe::{AgentCommand, ClosePolicy, Engine};
+use agentpipe::session::jsonrpc;
+use agentpipe::{Agent, AgentCommand, ClosePolicy, Engine};
 
 use super::raw;
 use crate::held::Held;
@@ -69,8 +70,26 @@ fn a_finished_shutdown_leaves_nothing() {
     }
 }
 
-/// What the process of its own does with its last handle, as its last act.
-const LAST_ACT: &str = "hazards::drops::a_process_that_exits_after_the_last_drop_leaves_no_agent";
+/// Runs the test again, where its last act is a drop, and asserts that its agents are gone with it.
+fn check_no_agent_outlives(test: &str) {
+    let text = check_passed(&run_alone(test));
+    let pids: Vec<u32> =
+        text.lines().filter_map(|line| line.rsplit_once("agent ")?.1.parse().ok()).collect();
+    assert_eq!(pids.len(), 4, "{text}");
+    // At once: there is nothing to wait for.
+    let left: Vec<u32> = pids.into_iter().filter(|pid| is_running(*pid)).collect();
+    assert_eq!(left, Vec::<u32>::new(), "they outlive their process");
+}
+
+/// Of an agent that is killed half a second after its handle is dropped.
+fn spawn_four(engine: &Engine) -> Vec<Agent> {
+    let agents: Vec<Agent> =
+        (0..4).map(|_| spawn(engine, stubborn(Duration::from_millis(500)))).collect();
+    for agent in &agents {
+        println!("agent {}", agent.pid());
+    }
+    agents
+}
 
 #[test]
 fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
@@ -78,22 +97,47 @@ fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
     // moment, and an agent that ignores the end of its input stays for ever.
     if is_alone() {
         let engine = Engine::builder().threads(2).build().expect("io_uring");
-        let grace = Duration::from_millis(500);
-        let agents: Vec<_> = (0..4).map(|_| spawn(&engine, stubborn(grace))).collect();
-        for agent in &agents {
-            println!("agent {}", agent.pid());
-        }
-        assert_eq!(engine.agents(), 4);
+        let agents = spawn_four(&engine);
         drop(engine);
-        return drop(agents);
+        drop(agents);
+        return;
     }
-    let text = check_passed(&run_alone(LAST_ACT));
-    let pids: Vec<u32> =
-        text.lines().filter_map(|line| line.rsplit_once("agent ")?.1.parse().ok()).collect();
-    assert_eq!(pids.len(), 4, "{text}");
-    // At once: there is no other to wait for.
-    let left: Vec<u32> = pids.into_iter().filter(|pid| is_running(*pid)).collect();
-    assert_eq!(left, Vec::<u32>::new(), "they outlive their process");
+    check_no_agent_outlives(
+        "hazards::drops::a_process_that_exits_after_the_last_drop_leaves_no_agent",
+    );
+}
+
+#[test]
+fn a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives() {
+    // The story: the engine is in a static, as engines are. Its agents are dropped in time, and that
+    // only begins their aborts.
+    if is_alone() {
+        let engine = Box::leak(Box::new(engine()));
+        drop(spawn_four(engine));
+        return;
+    }
+    check_no_agent_outlives(
+        "hazards::drops::a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives",
+    );
+}
+
+#[test]
+fn a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent() {
+    // The story: the task that reads for a session has the last handle, on the thread of all sessions.
+    if is_alone() {
+        let engine = engine();
+        let start = |agent| pollster::block_on(jsonrpc::Session::builder().start(&engine, agent));
+        let grace = Duration::from_millis(500);
+        let sessions: Vec<_> = (0..4).map(|_| start(stubborn(grace)).expect("starts")).collect();
+        for session in &sessions {
+            println!("agent {}", session.as_session().pid());
+        }
+        drop((sessions, engine));
+        return;
+    }
+    check_no_agent_outlives(
+        "hazards::drops::a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent",
+    );
 }
 
 #[test]

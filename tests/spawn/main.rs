@@ -279,6 +279,72 @@ fn a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed() {
     }
 }
 
+#[test]
+fn a_spawn_given_up_before_an_exit_leaves_no_agent() {
+    // The story: a timeout around a spawn whose exec hangs, and then `main` returns. The exec succeeds
+    // a moment later, in a process that has no parent any more.
+    const TEST: &str = "a_spawn_given_up_before_an_exit_leaves_no_agent";
+    const AGENT: &str = "AGENTPIPE_TEST_AGENT";
+    if let Some(program) = std::env::var_os(AGENT) {
+        let engine = engine();
+        let command = AgentCommand::new(program).args(["fake", "--ignore-eof", "--ignore-sigterm"]);
+        let mut spawning = Box::pin(engine.spawn(command));
+        assert!(spawning.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Not before the child is there: it hangs in its exec.
+        let begun = Instant::now();
+        while children_of(std::process::id()).is_empty() {
+            assert!(begun.elapsed() < CEILING, "no child");
+            thread::yield_now();
+        }
+        drop(spawning);
+        drop(engine);
+        println!("given up");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("agent");
+    assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().expect("cp").success());
+    let lease = Lease::take(&program);
+    let mut host =
+        this_test(TEST).env(AGENT, &program).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(host.stdout.take().expect("piped")).lines();
+    assert!(lines.any(|line| line.expect("text").contains("given up")));
+    let begun = Instant::now();
+    while !lease.is_wanted() {
+        assert!(begun.elapsed() < CEILING, "it does not hang");
+        thread::yield_now();
+    }
+    // A host that does not wait has exited before it prints its last line.
+    assert!(lines.any(|line| line.expect("text").contains("1 passed")));
+    let children = children_of(host.id());
+    drop(lease);
+    assert!(host.wait().expect("ours").success());
+    // Its exec, where nobody waited for it, may not be over yet.
+    let begun = Instant::now();
+    for child in &children {
+        while let Ok(exe) = fs::read_link(child.join("exe")) {
+            assert_ne!(exe, program, "it outlives its host");
+            assert!(begun.elapsed() < CEILING, "{child:?} neither runs nor ends");
+        }
+    }
+    assert_eq!(children.len(), 1, "{children:?}");
+}
+
+fn processes() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path()).filter(|path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+    })
+}
+
+fn children_of(parent: u32) -> Vec<PathBuf> {
+    let is_child = |path: &PathBuf| {
+        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        fields.and_then(|mut fields| fields.nth(1)?.parse().ok()) == Some(parent)
+    };
+    processes().filter(is_child).collect()
+}
+
 /// Where this process may make cgroups: a folder for one test.
 struct Cgroups(PathBuf);
 

@@ -12,6 +12,7 @@ use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
 use crate::error::Result;
+use crate::exit::Departure;
 use crate::latch::Latch;
 use crate::process::{Meaning, spawn_admitted};
 
@@ -123,6 +124,7 @@ impl Pool {
     }
 
     fn spawn_one(self: &Arc<Self>) {
+        let _departure = Departure::begin();
         let spare = self.try_spawn();
         if let Err(error) = &spare {
             crate::trace::warn!(%error, "no spare: it is tried again with the next take");

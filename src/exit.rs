@@ -1,9 +1,8 @@
-//! The end of the process while engine threads still abort the agents of an engine whose
-//! last handle was dropped.
+//! Keeps a process that exits until the agents that were dropped a moment before are gone.
 //!
-//! That drop does not wait. Where it is the last thing that `main` does, the process would end
-//! before its agents are killed: so `exit` waits for those threads. A process that ends in another
-//! way (`_exit`, a signal, an exec) does not.
+//! A drop does not wait. Where it is the last thing that `main` does, the process would end before the
+//! agents are killed: so `exit` waits for them, for the threads of a dropped engine, and for spawns
+//! under way. A process that ends in another way (`_exit`, a signal, an exec) does not.
 #![expect(unsafe_code, reason = "a function is registered with atexit")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,18 +17,20 @@ use crate::origin::Origin;
 /// is blocked by a waker would hold it for ever.
 const EXIT_MAX: Duration = Duration::from_secs(5);
 
-/// Engine threads without an engine, in the lower half; above it the process that they are counted
+/// Those that `exit` waits for, in the lower half; above it the process that they are counted
 /// in: a fork has none of them. No lock, because a fork may find it taken for good.
 static DEPARTING: AtomicU32 = AtomicU32::new(0);
 
 const COUNT: u32 = 0xffff;
 
-/// An engine thread that goes on after its engine. Dropped by the thread, as its last act.
+/// Work that `exit` waits for: the abort of an agent without handles, the end of an engine thread
+/// without an engine, a spawn whose future may be gone. Dropped by the thread that does it, as its last
+/// act.
 #[derive(Debug)]
-pub(super) struct Departure(());
+pub(crate) struct Departure(());
 
 impl Departure {
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::Relaxed) {
             // SAFETY: the function takes nothing, returns, and lives as long as the program.
