@@ -69,7 +69,7 @@ impl Capacity {
                 return Err(Error::new(ErrorKind::ResourceLimit, "start", what)
                     .remedy("raise it, or ask for fewer agents"));
             }
-            tracing::warn!("{what}; those beyond get smaller pipes");
+            crate::trace::warn!("{what}; those beyond get smaller pipes");
         }
         Ok(())
     }

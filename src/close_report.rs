@@ -94,10 +94,13 @@ pub enum CloseReason {
     Dropped,
     /// The engine was shut down.
     Shutdown,
+    /// Nothing was closed: this process is a fork of the engine's, and the agent was left to its
+    /// own.
+    Forked,
 }
 
 impl CloseReason {
-    /// `requested`, `exited`, `output_ended`, `dropped` or `shutdown`.
+    /// `requested`, `exited`, `output_ended`, `dropped`, `shutdown` or `forked`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -106,6 +109,7 @@ impl CloseReason {
             Self::OutputEnded => "output_ended",
             Self::Dropped => "dropped",
             Self::Shutdown => "shutdown",
+            Self::Forked => "forked",
         }
     }
 }
@@ -338,6 +342,13 @@ impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         let stats = &inner.stats;
+        if inner.reason == CloseReason::Forked {
+            return write!(
+                f,
+                "pid {} not closed: it is an agent of the process that this one was forked from",
+                inner.pid
+            );
+        }
         write!(
             f,
             "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}",

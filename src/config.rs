@@ -37,7 +37,8 @@ pub enum JsonCheck {
 
 /// What one agent may hold in this process. All sizes are bytes.
 ///
-/// Every limit is per record or per agent; none is summed over a session's life.
+/// Every limit is per record or per agent; none is summed over a session's life. `usize::MAX` is no
+/// limit. A value below the least that a setter names is set to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) record_max: usize,
@@ -85,7 +86,7 @@ impl Limits {
     }
 
     /// Unread bytes at which the engine stops reading stdout, so that the agent blocks. Default
-    /// 1 MiB. Reading goes on below half of it. A turn's worth more may be held: the pool of its
+    /// 1 MiB; at least 1. Reading goes on below half of it. A turn's worth more may be held: the pool of its
     /// engine thread (512 KiB by default) and the record that completes.
     #[must_use]
     pub fn inbox_high(mut self, bytes: usize) -> Self {
@@ -94,7 +95,7 @@ impl Limits {
     }
 
     /// Unsent bytes at which a writer waits; a record counts for 64 more than it has. Default
-    /// 1 MiB. One record more may be held.
+    /// 1 MiB; at least 1. One record more may be held.
     #[must_use]
     pub fn outbox_high(mut self, bytes: usize) -> Self {
         self.outbox_high = bytes.max(1);

@@ -87,7 +87,7 @@ impl EngineStats {
         let Self { agents, spawned, records_in, bytes_in, .. } = *self;
         let Self { records_out, bytes_out, records_discarded, pauses, .. } = *self;
         let IoCounters { enters, completions, starved, overflows, .. } = self.io;
-        tracing::info!(
+        crate::trace::info!(
             target: "agentpipe::stats",
             of, agents, spawned, records_in, bytes_in, records_out, bytes_out, records_discarded,
             pauses, enters, completions, starved, overflows,

@@ -4,11 +4,18 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::wakers::{Place, Wakers, wake_all};
+use crate::origin::Origin;
+use crate::wakers::{Place, Wakers};
 
 /// Set once; every waiter gets a clone.
+///
+/// In a forked child nothing sets it any more, and its lock may be taken for good: there it has no
+/// value, and a wait for it ends with `None`.
 #[derive(Debug)]
-pub(crate) struct Latch<T>(Mutex<State<T>>);
+pub(crate) struct Latch<T> {
+    state: Mutex<State<T>>,
+    origin: Origin,
+}
 
 #[derive(Debug)]
 struct State<T> {
@@ -24,36 +31,43 @@ impl<T: Clone> Default for Latch<T> {
 
 impl<T: Clone> Latch<T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { value: None, wakers: Wakers::default() }))
+        let state = State { value: None, wakers: Wakers::default() };
+        Self { state: Mutex::new(state), origin: Origin::here() }
     }
 
-    /// Sets the value and wakes everybody. Later values are passed over: false.
+    /// Sets the value and wakes every waiter. Later values are passed over: false.
     pub(crate) fn set(&self, value: T) -> bool {
-        let waiting = {
-            let mut state = self.lock();
-            if state.value.is_some() {
-                return false;
-            }
-            state.value = Some(value);
-            state.wakers.take()
-        };
-        wake_all(waiting);
+        let Some(mut state) = self.lock() else { return false };
+        if state.value.is_some() {
+            return false;
+        }
+        state.value = Some(value);
+        let waiting = state.wakers.take();
+        drop(state);
+        waiting.wake();
         true
     }
 
     /// The value, if it is there.
     pub(crate) fn get(&self) -> Option<T> {
-        self.lock().value.clone()
+        self.lock()?.value.clone()
     }
 
     /// For a future's `poll`, which keeps its own place.
-    pub(crate) fn poll(&self, place: &mut Place, context: &mut Context<'_>) -> Poll<T> {
-        let mut state = self.lock();
-        if let Some(value) = &state.value {
-            return Poll::Ready(value.clone());
+    pub(crate) fn poll(&self, place: &mut Place, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut own = None;
+        loop {
+            {
+                let Some(mut state) = self.lock() else { return Poll::Ready(None) };
+                if let Some(value) = &state.value {
+                    return Poll::Ready(Some(value.clone()));
+                }
+                if state.wakers.register(place, context.waker(), &mut own) {
+                    return Poll::Pending;
+                }
+            }
+            own = Some(context.waker().clone());
         }
-        state.wakers.remember(place, context.waker());
-        Poll::Pending
     }
 
     /// Waits as a future. Cancel-safe: dropping it changes nothing and leaves nothing.
@@ -63,8 +77,13 @@ impl<T: Clone> Latch<T> {
 }
 
 impl<T> Latch<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it can have a value in this process.
+    pub(crate) fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, State<T>>> {
+        self.is_here().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -76,9 +95,9 @@ pub(crate) struct Wait<'a, T> {
 }
 
 impl<T: Clone> Future for Wait<'_, T> {
-    type Output = T;
+    type Output = Option<T>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let Self { latch, place } = &mut *self;
         latch.poll(place, context)
     }
@@ -86,7 +105,7 @@ impl<T: Clone> Future for Wait<'_, T> {
 
 impl<T> Drop for Wait<'_, T> {
     fn drop(&mut self) {
-        let waker = self.latch.lock().wakers.forget(&mut self.place);
+        let waker = self.latch.lock().and_then(|mut state| state.wakers.forget(&mut self.place));
         // Here no lock is held: the last waker of a task may free all the task has.
         drop(waker);
     }

@@ -34,8 +34,10 @@ const FLOORS: &[(&str, usize)] = &[
 /// honestly. docs/unsafe.md has a row for each.
 const UNSAFE_FILES: &[&str] = &[
     "src/cli/bench/alloc.rs",
+    "src/exit.rs",
     "src/json/avx2.rs",
     "src/local/ready.rs",
+    "src/origin.rs",
     "src/process/child_setup.rs",
     "src/process/clone.rs",
     "src/process/sys.rs",
@@ -43,18 +45,25 @@ const UNSAFE_FILES: &[&str] = &[
     "src/ring/buffer.rs",
     "src/ring/close.rs",
     "src/ring/queue.rs",
+    "src/ring/read.rs",
     "src/ring/sigpipe.rs",
+    "src/ring/watch.rs",
     "src/ring/write.rs",
 ];
 
 /// The command prints; so may a test, which counts its skips aloud.
 const PRINTERS: &[&str] = &["src/cli/", "src/process/tests", "src/ring/tests"];
 
+/// A subscriber is called here, by the command, and by tests that bring their own.
+const TRACERS: &[&str] =
+    &["src/trace.rs", "src/contain.rs", "src/cli/", "src/main.rs", "src/ring/tests"];
+
 /// Words of the code (not of comments or strings), the places in src that may use them, and what
 /// to do instead.
 const FENCED: &[(&[&str], &[&str], &str)] = &[
     (&["io_uring"], &["src/ring/"], "ask for it through src/ring/"),
     (&["tokio_uring"], &["src/local/"], "keep it out of the core"),
+    (&["tracing"], TRACERS, "send events by crate::trace: a subscriber may panic"),
     (&["todo", "!"], &[], "write it or leave it out"),
     (&["unimplemented", "!"], &[], "write it or leave it out"),
     (&["dbg", "!"], &[], "use tracing"),

@@ -29,7 +29,8 @@ impl EngineBuilder {
     }
 
     /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
-    /// 1; 1 to 256. docs/benchmarks.md and docs/scale.md say what one of them carries.
+    /// 1; 1 to 256, and a value outside of that is set to the nearer end. docs/benchmarks.md and
+    /// docs/scale.md say what one of them carries.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, THREADS_MAX);
@@ -37,7 +38,7 @@ impl EngineBuilder {
     }
 
     /// Pool buffers of 4 KiB for each engine thread, shared by its agents. Default 128; rounded
-    /// up to a power of two, 8 to 4096.
+    /// up to a power of two, from 8 to 4096, and a value outside of that is set to the nearer end.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.ring.buffers = RingConfig::buffers_in_range(buffers);
@@ -49,7 +50,7 @@ impl EngineBuilder {
     /// Default: no number, so the limits of the host decide.
     ///
     /// [`build`](Self::build) then fails if RLIMIT_NOFILE, RLIMIT_NPROC, `pids.max` or another
-    /// limit of [`Engine::capacity`] does not leave room for so many. At least 1.
+    /// limit of [`Engine::capacity`] does not leave room for so many. 0 is set to 1.
     #[must_use]
     pub fn max_agents(mut self, agents: usize) -> Self {
         self.max_agents = Some(agents.max(1));
@@ -57,8 +58,8 @@ impl EngineBuilder {
     }
 
     /// A coalescing window: an engine thread that was woken goes on sleeping until this has passed
-    /// since it fell asleep, and one wake-up serves all that came meanwhile. Default: none. At
-    /// most 100 ms.
+    /// since it fell asleep, and one wake-up serves all that came meanwhile. Default: none. A longer
+    /// one than 100 ms is set to that.
     ///
     /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
     /// and ends of output are seen up to one window late. Where nothing came for a window, the
@@ -75,8 +76,8 @@ impl EngineBuilder {
 
     /// How long an engine thread looks for more, without a system call, before it sleeps. Default:
     /// 100 us, and only while the last eight things came less than that apart, so that sleeping
-    /// would be the longer way. With a time: so long after anything that happened, at most 1 ms;
-    /// zero: never.
+    /// would be the longer way. With a time: so long after anything that happened, a longer
+    /// one than 1 ms being set to that; zero: never.
     ///
     /// Saves the wake-up of the thread, twice a round trip, where answers come within that time. Its
     /// price is a processor: the thread is busy until nothing happened for so long. Not worth it

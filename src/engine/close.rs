@@ -62,7 +62,7 @@ macro_rules! closing {
             /// Waits until the agent is closed or has ended by itself, without asking for it.
             /// Cancel-safe.
             pub async fn closed(&self) -> CloseReport {
-                self.$($control)+.shared.outcome.wait().await
+                self.$($control)+.shared.closed().await
             }
 
             /// [`closed`](Self::closed) for callers without a runtime. Blocks the thread.
@@ -73,7 +73,7 @@ macro_rules! closing {
             /// The report, once the agent is closed or has ended by itself.
             #[must_use]
             pub fn close_report(&self) -> Option<CloseReport> {
-                self.$($control)+.shared.outcome.get()
+                self.$($control)+.shared.close_report()
             }
         }
     };
@@ -86,12 +86,12 @@ impl AgentWriter {
         place: &mut Place,
         context: &mut Context<'_>,
     ) -> Poll<CloseReason> {
-        self.control.shared.closing.poll(place, context)
+        self.control.shared.poll_close_begun(place, context)
     }
 
     /// Waits until a close begins.
     pub(super) async fn closing(&self) -> CloseReason {
-        self.control.shared.closing.wait().await
+        self.control.shared.close_begun().await
     }
 
     /// [`closed`](Self::closed) as a poll function.
@@ -100,7 +100,7 @@ impl AgentWriter {
         place: &mut Place,
         context: &mut Context<'_>,
     ) -> Poll<CloseReport> {
-        self.control.shared.outcome.poll(place, context)
+        self.control.shared.poll_closed(place, context)
     }
 
     /// Aborts the agent as if every handle had been dropped, though some are still there.
@@ -114,19 +114,26 @@ closing!(AgentReader, control);
 closing!(AgentWriter, control);
 
 impl Engine {
-    /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`.
-    /// Spawns are refused from now on. Returns when no agent is left: at most `limit` and an
-    /// abort's worst case.
+    /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`;
+    /// `Duration::MAX` is as long as it takes, zero aborts at once. Spawns are refused from now on.
+    ///
+    /// Returns when no agent, no ring and no descriptor of the engine is left, at most after `limit`
+    /// and an abort's worst case. Its threads have nothing left to do then but to end. An agent
+    /// that was spawned while the shutdown began is either closed with the others or refused with
+    /// [`EngineStopped`](crate::ErrorKind::EngineStopped). In a forked child it does nothing.
     ///
     /// Cancel-safe: the shutdown runs in the engine. A second one may only shorten the limit.
     pub async fn shutdown(&self, limit: Duration) -> ShutdownReport {
         let begun = Instant::now();
+        let mut report = ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };
+        if !self.inner.origin.is_here() {
+            return report;
+        }
         self.inner.stopped.store(true, Ordering::SeqCst);
         let ends: Vec<_> =
             self.inner.threads.iter().map(|(thread, _)| thread.shutdown(limit)).collect();
-        let mut report = ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };
         for end in ends {
-            let end = end.wait().await;
+            let end = end.wait().await.unwrap_or_default();
             report.agents += end.agents;
             report.aborted += end.aborted;
         }
@@ -134,8 +141,13 @@ impl Engine {
         report
     }
 
-    /// [`shutdown`](Self::shutdown) for callers without a runtime. Blocks the thread.
+    /// [`shutdown`](Self::shutdown) for callers without a runtime. Blocks the thread, and waits for
+    /// the threads of the engine as well; one that spawns is left alone where its exec hangs.
     pub fn shutdown_blocking(&self, limit: Duration) -> ShutdownReport {
-        pollster::block_on(self.shutdown(limit))
+        let report = pollster::block_on(self.shutdown(limit));
+        if self.inner.origin.is_here() {
+            self.inner.join();
+        }
+        report
     }
 }

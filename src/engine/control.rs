@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
+use crate::exit::Departure;
 use crate::process::Program;
 use crate::transport::{CloseLimits, Line, Request, Shared, abandon};
 
@@ -40,7 +41,7 @@ impl Line for Control {
     }
 
     fn request(&self, request: Request) {
-        if self.shared.ask(request.bit()) {
+        if self.is_here() && self.shared.ask(request.bit()) {
             self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
         }
     }
@@ -60,6 +61,10 @@ impl Control {
         self.request(Request::Close(CloseLimits::Given(policy), CloseReason::Requested));
     }
 
+    pub(super) fn is_here(&self) -> bool {
+        self.engine.origin.is_here()
+    }
+
     /// Its close is under way, and nobody will ask how it went.
     pub(super) fn let_go(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
@@ -68,6 +73,7 @@ impl Control {
     /// Nobody will close the agent: it is aborted and counted, once.
     pub(super) fn abandon(&self) {
         if !self.abandoned.swap(true, Ordering::Relaxed) && abandon(self) {
+            self.shared.keep_process(Departure::begin());
             self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }

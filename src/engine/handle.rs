@@ -2,33 +2,47 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admission::{Admission, Permit};
 use crate::capacity::Capacity;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Departure;
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::{Backend, IoCounters};
-use crate::process::{Answer, Spawned, Spawner, open_parcel, spawn_admitted};
-use crate::transport::{Shared, label};
+use crate::origin::Origin;
+use crate::process::{Answer, Spawned, Spawner, SpawnerGuard, open_parcel, spawn_admitted};
+use crate::transport::Adoption;
 
 use super::agent::Agent;
 use super::builder::EngineBuilder;
 use super::control::Control;
-use super::mailbox::{Adoption, Command, Reply, Ringing};
+use super::mailbox::{Command, Reply, Ringing};
 use super::placement::{Load, lightest};
 use super::spin::Spin;
 use super::thread::Thread;
 use super::warm::{Pools, spawn_before_spares};
 
+/// How long a blocking shutdown waits for the spawning threads, of which one may be in an exec that
+/// hangs.
+const SPAWNERS_MAX: Duration = Duration::from_millis(250);
+
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
 /// and from none.
 ///
-/// The threads live until the last `Engine` and the last [`Agent`] are gone. That last drop
-/// aborts what is left and waits for it (an abort's worst case); call
-/// [`shutdown`](Self::shutdown) first to choose otherwise.
+/// Its threads live until the last `Engine` and the last [`Agent`] are dropped. That last drop
+/// aborts the agents that are left and returns at once: the threads abort, reap and end by
+/// themselves, within an abort's worst case, and a process that ends by `exit` or by returning from
+/// `main` waits for them, at most 5 s. A process that ends otherwise (`_exit`, a signal, an exec)
+/// does not. To wait for the end, or to close the agents gracefully:
+/// [`shutdown`](Self::shutdown) in async code, [`shutdown_blocking`](Self::shutdown_blocking)
+/// elsewhere.
+///
+/// In a forked child every call on the handles of the parent's engine fails with
+/// [`EngineStopped`](ErrorKind::EngineStopped), or does nothing where it returns no error; no agent
+/// is signalled there. An engine made in the child works (docs/operating.md, *A host that forks*).
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) inner: Arc<Inner>,
@@ -37,14 +51,14 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
-    /// Goes after the engine threads, and so after their agents: one that dies with its parent dies
-    /// with the thread that spawned it. No child can be on its way then: each spawn holds this.
+    /// Its threads end after the engine threads.
     pub(super) spawner: Spawner,
     pub(super) admission: Admission,
     pub(super) pools: Pools,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
     pub(super) abandoned: Arc<AtomicU64>,
+    pub(super) origin: Origin,
 }
 
 impl Engine {
@@ -63,24 +77,21 @@ impl Engine {
     }
 
     pub(super) fn start(settings: &EngineBuilder) -> Result<Self> {
-        let mut threads = Vec::with_capacity(settings.threads);
-        // On the only processor it would keep the agent from running.
-        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        let spin = if alone { Spin::NEVER } else { settings.spin };
-        for index in 0..settings.threads {
-            let thread = Thread::start(index, settings.ring, spin)?;
-            threads.push((thread, Arc::new(AtomicUsize::new(0))));
-        }
-        let inner = Inner {
-            threads,
-            spawner: Spawner::start()?,
+        let (spawner, spawning) = Spawner::start()?;
+        let mut inner = Inner {
+            threads: Vec::with_capacity(settings.threads),
+            spawner,
             admission: Admission::new(settings.max_agents),
             pools: Pools::default(),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
+            origin: Origin::here(),
         };
-        if let Some(wanted) = settings.max_agents {
-            crate::process::capacity().must_fit(wanted)?;
+        // What was started is ended before the error is told: the next try needs its memory.
+        if let Err(error) = inner.fill(settings, spawning) {
+            inner.threads.iter().for_each(|(thread, _)| drop(thread.shutdown(Duration::ZERO)));
+            inner.join();
+            return Err(error);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -114,6 +125,7 @@ impl Engine {
     /// Where a limit is reached and there are spares ([`Warm`](super::Warm)), one is closed to make
     /// room: at most an abort's worst case for each.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
+        self.inner.check()?;
         if self.inner.pools.are_there() {
             return spawn_before_spares(self, command).await;
         }
@@ -130,12 +142,13 @@ impl Engine {
     /// # Errors
     /// As `spawn`.
     pub fn spawn_blocking(&self, command: AgentCommand) -> Result<Agent> {
+        self.inner.check()?;
         if self.inner.pools.are_there() || command.die_with_parent {
             return pollster::block_on(self.spawn(command));
         }
         let permit = self.admit(&self.inner.admission)?;
         let child = spawn_admitted(&command, permit)?;
-        let (agent, _ringing) = Arc::clone(&self.inner).hand_over(child, &command);
+        let (agent, _ringing) = Arc::clone(&self.inner).hand_over(child, command)?;
         Ok(agent)
     }
 
@@ -148,18 +161,29 @@ impl Engine {
     /// With a place of these, and as it is: no spare makes room.
     async fn spawn_with(&self, command: AgentCommand, places: &Admission) -> Result<Agent> {
         let parcel = self.order(command, places)?.wait().await;
-        open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))
+        parcel.and_then(|parcel| open_parcel(&parcel)).unwrap_or_else(|| Err(self.gone()))
     }
 
     pub(super) fn order(&self, command: AgentCommand, places: &Admission) -> Result<Answer<Agent>> {
         let permit = self.admit(places)?;
         let inner = Arc::clone(&self.inner);
-        let hand_over = move |child, command: &AgentCommand| inner.hand_over(child, command);
+        // Its future may be gone before the child is there, and the process be about to end.
+        let departure = Departure::begin();
+        let hand_over = move |child, command| {
+            let (agent, ringing) = inner.hand_over(child, command)?;
+            Ok((agent, (ringing, departure)))
+        };
         Ok(self.inner.spawner.spawn(command, permit, hand_over))
     }
 
     fn admit(&self, places: &Admission) -> Result<Permit> {
-        if self.inner.stopped.load(Ordering::SeqCst) { Err(stopped()) } else { places.admit() }
+        self.inner.check()?;
+        places.admit()
+    }
+
+    /// Why there was no answer.
+    pub(super) fn gone(&self) -> Error {
+        self.inner.check().err().unwrap_or_else(stopped)
     }
 
     /// How many more agents the limits of this process, its user and its host allow now, and which
@@ -181,14 +205,16 @@ impl Engine {
         self.inner.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The counters of each ring, asked of its thread: exact, and it wakes the thread.
-    /// [`thread_stats`](Self::thread_stats) has them without.
+    /// The counters of each ring, asked of its thread: exact, and it wakes the thread. All 0 for a
+    /// thread that has ended, and in a forked child.
+    /// [`thread_stats`](Self::thread_stats) has them without a wake-up.
     pub async fn counters(&self) -> Vec<IoCounters> {
-        let mut all = Vec::with_capacity(self.inner.threads.len());
-        for (thread, _) in &self.inner.threads {
-            let reply = Arc::new(Latch::new());
-            if thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply)))) {
-                all.push(reply.wait().await);
+        let mut all = vec![IoCounters::default(); self.inner.threads.len()];
+        for ((thread, _), counters) in self.inner.threads.iter().zip(&mut all) {
+            if self.inner.origin.is_here() {
+                let reply = Arc::new(Latch::new());
+                thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply))));
+                *counters = reply.wait().await.unwrap_or_default();
             }
         }
         all
@@ -202,31 +228,78 @@ impl Engine {
 }
 
 impl Inner {
+    fn fill(&mut self, settings: &EngineBuilder, spawning: SpawnerGuard) -> Result<()> {
+        let spawning = Arc::new(spawning);
+        // On the only processor it would keep the agent from running.
+        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+        let spin = if alone { Spin::NEVER } else { settings.spin };
+        for index in 0..settings.threads {
+            let thread = Thread::start(index, settings.ring, spin, Arc::clone(&spawning))?;
+            self.threads.push((thread, Arc::new(AtomicUsize::new(0))));
+        }
+        if let Some(wanted) = settings.max_agents {
+            crate::process::capacity().must_fit(wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the threads have ended, once they were shut down.
+    pub(super) fn join(&self) {
+        for (thread, _) in &self.threads {
+            thread.join();
+        }
+        self.spawner.wait_for_end(SPAWNERS_MAX);
+    }
+
+    /// Why nothing can be spawned: in another process, after a shutdown, and where no engine thread
+    /// is left.
+    pub(super) fn check(&self) -> Result<()> {
+        self.origin.check("spawn")?;
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(stopped());
+        }
+        if self.threads.iter().any(|(thread, _)| thread.mailbox.adopts()) {
+            return Ok(());
+        }
+        let what = "every thread of the engine has ended";
+        Err(Error::new(ErrorKind::EngineStopped, "spawn", what)
+            .remedy("the log has the reason; make another engine"))
+    }
+
     /// Runs on the thread that spawned: picks the engine thread with the least to do, which is
-    /// woken when the second is dropped.
+    /// woken when the second is dropped. A child that no thread takes is killed and reaped here.
     pub(super) fn hand_over(
         self: Arc<Self>,
         child: Spawned,
-        command: &AgentCommand,
-    ) -> (Agent, Option<Ringing>) {
-        let (label, program) = (label(&child), child.file().clone());
-        let shared = Arc::new(Shared::new(child.pid(), label, command.framing, command.limits));
-        let now = Instant::now();
-        let loads = self.threads.iter().map(|(thread, load)| Load {
-            agents: load.load(Ordering::Relaxed),
-            pace: thread.board.pace(now),
-        });
-        let index = lightest(loads).expect("an engine has at least one thread");
-        let (thread, load) = &self.threads[index];
-        load.fetch_add(1, Ordering::Relaxed);
-        let mailbox = thread.mailbox.clone();
-        let adoption = Adoption::new(child, command.clone(), Arc::clone(&shared));
-        let ringing = mailbox.leave(Command::Adopt(adoption));
-        let load = Arc::clone(load);
-        (Agent::new(Control::new(shared, program, mailbox, load, self)), ringing)
+        command: AgentCommand,
+    ) -> Result<(Agent, Ringing)> {
+        let program = child.file().clone();
+        let mut adoption = Adoption::new(child, command);
+        let shared = Arc::clone(&adoption.shared);
+        loop {
+            self.check()?;
+            let now = Instant::now();
+            let loads = self.threads.iter().map(|(thread, load)| {
+                let agents = load.load(Ordering::Relaxed);
+                thread.mailbox.adopts().then(|| Load { agents, pace: thread.board.pace(now) })
+            });
+            let Some(index) = lightest(loads) else { continue };
+            let (thread, load) = &self.threads[index];
+            load.fetch_add(1, Ordering::Relaxed);
+            match thread.mailbox.adopt(adoption) {
+                Ok(ringing) => {
+                    let (mailbox, load) = (thread.mailbox.clone(), Arc::clone(load));
+                    let agent = Agent::new(Control::new(shared, program, mailbox, load, self));
+                    return Ok((agent, ringing));
+                }
+                // It ended just now.
+                Err(back) => adoption = back,
+            }
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
-pub(super) fn stopped() -> Error {
+fn stopped() -> Error {
     Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
 }

@@ -5,18 +5,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::command::AgentCommand;
+use crate::exit::Departure;
 use crate::latch::Latch;
 use crate::metrics::IoCounters;
-use crate::process::Spawned;
-use crate::transport::{Request, Shared};
+use crate::transport::{Adoption, Request, Shared};
 
 /// What an engine thread is asked for.
 #[derive(Debug)]
@@ -26,35 +25,9 @@ pub(super) enum Command {
     /// Something about one agent.
     Agent(Arc<Shared>, Request),
     /// Close every agent by its own policy, abort what is left after `limit`, then end.
-    Shutdown { limit: Duration, done: Reply<ThreadEnd> },
+    Shutdown { limit: Duration, done: Reply<ThreadEnd>, departure: Option<Departure> },
     /// Report the counters.
     Counters(Reply<IoCounters>),
-}
-
-/// A child on its way to an engine thread. Dropped on the way, it is killed and nobody waits for
-/// it.
-#[derive(Debug)]
-pub(super) struct Adoption {
-    child: Option<Box<(Spawned, AgentCommand)>>,
-    pub(super) shared: Arc<Shared>,
-}
-
-impl Adoption {
-    pub(super) fn new(child: Spawned, command: AgentCommand, shared: Arc<Shared>) -> Self {
-        Self { child: Some(Box::new((child, command))), shared }
-    }
-
-    pub(super) fn take(&mut self) -> Option<Box<(Spawned, AgentCommand)>> {
-        self.child.take()
-    }
-}
-
-impl Drop for Adoption {
-    fn drop(&mut self) {
-        if self.child.take().is_some() {
-            self.shared.never_adopted();
-        }
-    }
 }
 
 /// Where an answer goes. Dropped unanswered, because the thread ended, it gives the default.
@@ -81,6 +54,15 @@ struct Bell {
     eventfd: OwnedFd,
     /// The engine is in, or about to enter, a wait.
     asleep: AtomicBool,
+    /// Whether children are taken over. Held while one is sent: no child follows a shutdown into
+    /// the queue, where nothing would serve it.
+    adopts: Mutex<bool>,
+}
+
+impl Bell {
+    fn adopts(&self) -> MutexGuard<'_, bool> {
+        self.adopts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The sending side; any thread.
@@ -100,22 +82,47 @@ pub(super) struct Inbox {
 /// Both sides.
 pub(super) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
     let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let bell = Arc::new(Bell { eventfd, asleep: AtomicBool::new(false) });
+    let bell = Bell { eventfd, asleep: AtomicBool::new(false), adopts: Mutex::new(true) };
+    let bell = Arc::new(bell);
     let (sender, receiver) = channel();
     Ok((Mailbox { sender, bell: Arc::clone(&bell) }, Inbox { receiver, bell }))
 }
 
 impl Mailbox {
-    /// Sends. False once the engine has ended.
-    pub(super) fn send(&self, command: Command) -> bool {
-        self.leave(command).is_some()
+    /// Sends. A command for an engine thread that has ended is dropped.
+    pub(super) fn send(&self, command: Command) {
+        if self.sender.send(command).is_ok() {
+            drop(self.ringing());
+        }
     }
 
-    /// The same, but the engine is woken when what is returned is dropped: whoever has something
-    /// else to do first, does it before the engine takes its processor.
-    pub(super) fn leave(&self, command: Command) -> Option<Ringing> {
-        self.sender.send(command).ok()?;
-        Some(Ringing(Arc::clone(&self.bell)))
+    /// Hands a child over, and wakes the engine when what is returned is dropped: the caller can do
+    /// first what it has to do, before the engine takes its processor. A thread that is shut down
+    /// or has ended takes no child: it comes back.
+    pub(super) fn adopt(&self, adoption: Adoption) -> Result<Ringing, Adoption> {
+        let adopts = self.bell.adopts();
+        if !*adopts {
+            return Err(adoption);
+        }
+        match self.sender.send(Command::Adopt(adoption)) {
+            Ok(()) => Ok(self.ringing()),
+            Err(SendError(Command::Adopt(adoption))) => Err(adoption),
+            Err(_) => unreachable!("what was not sent comes back"),
+        }
+    }
+
+    /// Whether a child would be taken now.
+    pub(super) fn adopts(&self) -> bool {
+        *self.bell.adopts()
+    }
+
+    /// No child is taken from now on.
+    pub(super) fn refuse_children(&self) {
+        *self.bell.adopts() = false;
+    }
+
+    fn ringing(&self) -> Ringing {
+        Ringing(Arc::clone(&self.bell))
     }
 }
 
@@ -156,6 +163,11 @@ impl Inbox {
 
     pub(super) fn wake_up(&self) {
         self.bell.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// The thread is over. A child that comes now is refused; one in the queue goes with the queue.
+    pub(super) fn refuse_children(&self) {
+        *self.bell.adopts() = false;
     }
 
     /// Empties the eventfd after it fired.

@@ -24,9 +24,9 @@ impl Load {
     }
 }
 
-/// The thread with the least to do; the first of equals.
-pub(super) fn lightest(loads: impl IntoIterator<Item = Load>) -> Option<usize> {
-    let loads = loads.into_iter().enumerate();
+/// The thread with the least to do, of those that take agents; the first of equals.
+pub(super) fn lightest(loads: impl IntoIterator<Item = Option<Load>>) -> Option<usize> {
+    let loads = loads.into_iter().enumerate().filter_map(|(index, load)| Some((index, load?)));
     let least = loads.min_by(|(_, a), (_, b)| a.expected().total_cmp(&b.expected()));
     least.map(|(index, _)| index)
 }
@@ -39,7 +39,8 @@ mod tests {
     fn place(paces: &[f64], agents: &mut [usize], count: usize) -> Vec<usize> {
         let mut placed = vec![0; agents.len()];
         for _ in 0..count {
-            let loads = paces.iter().zip(&*agents).map(|(&pace, &agents)| Load { agents, pace });
+            let loads =
+                paces.iter().zip(&*agents).map(|(&pace, &agents)| Some(Load { agents, pace }));
             let thread = lightest(loads).expect("there are threads");
             agents[thread] += 1;
             placed[thread] += 1;
@@ -61,6 +62,14 @@ mod tests {
         assert_eq!(place(&[20_000.0, 0.0], &mut [10, 50], 900), [0, 900]);
         // As much as they do for a thousand nominal agents, and then it is its turn again.
         assert_eq!(place(&[20_000.0, 0.0], &mut [10, 1010], 100), [50, 50]);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_gets_none() {
+        // The story: it had the fewest agents, so it got each new one, and all of them were dead.
+        let busy = Load { agents: 1000, pace: 1e6 };
+        assert_eq!(lightest([None, Some(busy), None]), Some(1));
+        assert_eq!(lightest([None, None]), None);
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl AgentReader {
         None
     }
 
-    /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
+    /// [`next`](Self::next) as a poll function, for hand-written futures and streams. The waker is
+    /// called on a thread of the engine, which serves other agents too: it must not block
+    /// (docs/operating.md, *Wakers, handlers and subscribers*).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         transport::poll_next(&*self.control, &mut self.local, context)
     }

@@ -1,7 +1,7 @@
 //! Floor 3. One engine thread: one ring, parked in `io_uring_enter` while nothing happens.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,17 @@ use rustix::thread::set_current_timer_slack;
 use crate::board::Board;
 use crate::close_policy::CloseMode;
 use crate::close_report::CloseReason;
+use crate::contain::contain;
+use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Departure;
 use crate::features::Features;
 use crate::latch::Latch;
+use crate::origin::Origin;
+use crate::process::SpawnerGuard;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
-use crate::transport::{CloseLimits, Core, Request};
+use crate::transport::Core;
 
 use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
 use super::spin::{Lookout, Spin};
@@ -34,77 +39,133 @@ pub(super) struct Thread {
     pub(super) features: Features,
     /// Its counts, once a turn.
     pub(super) board: Arc<Board>,
-    handle: Option<JoinHandle<()>>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+    origin: Origin,
+}
+
+/// What a new thread says of itself: what its ring can do and where its counts are.
+type Start = Result<(Features, Arc<Board>)>;
+
+/// A thread that has not answered yet. Dropped without an answer, as by a panic, it says so: the
+/// caller of `build` waits for it.
+struct Started(Arc<Latch<Start>>);
+
+impl Started {
+    fn answer(self, start: Start) {
+        self.0.set(start);
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.0.set(Err(never_started()));
+    }
+}
+
+fn never_started() -> Error {
+    Error::new(ErrorKind::EngineStopped, "start", "an engine thread ended before it had started")
+        .remedy("its panic is on stderr, unless a panic hook took it")
 }
 
 impl Thread {
-    /// Starts one and waits until its ring stands, so a refusal is the caller's error.
-    pub(super) fn start(index: usize, config: RingConfig, spin: Spin) -> Result<Self> {
-        let failed = |what: &str, error: std::io::Error| {
-            Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
-                .cause(error)
-                .remedy("raise RLIMIT_NOFILE or the thread limit of this process")
-        };
+    /// Starts one and waits until its ring stands, so a refusal is the caller's error. The spawning
+    /// threads go after the last engine thread.
+    pub(super) fn start(
+        index: usize,
+        config: RingConfig,
+        spin: Spin,
+        spawning: Arc<SpawnerGuard>,
+    ) -> Result<Self> {
         let (mailbox, inbox) =
             mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
-        let started = Arc::new(Latch::new());
-        let tell = Arc::clone(&started);
-        let handle = std::thread::Builder::new()
-            .name(format!("agentpipe-{index}"))
-            .spawn(move || run(&inbox, &config, spin, &tell))
-            .map_err(|error| failed("cannot start an engine thread", error))?;
-        let mut thread = Self {
-            mailbox,
-            features: Features::default(),
-            board: Arc::default(),
-            handle: Some(handle),
-        };
-        (thread.features, thread.board) = pollster::block_on(started.wait())?;
+        let run = move |started| run(inbox, &config, spin, started, spawning);
+        let (handle, start) = launch(format!("agentpipe-{index}"), run)?;
+        let handle = Mutex::new(Some(handle));
+        let origin = Origin::here();
+        let (features, board) = start.clone().unwrap_or_default();
+        let thread = Self { mailbox, features, board, handle, origin };
+        // Dropped with an error, it would be joined by nothing, and its ring still be there.
+        start.inspect_err(|_| thread.join())?;
         Ok(thread)
     }
 
-    /// Closes its agents within `limit`, aborts the rest, and ends it. The latch is set when no
-    /// agent is left.
+    /// Closes its agents within `limit`, aborts the rest, and ends it. The latch is set when its
+    /// ring is closed.
     pub(super) fn shutdown(&self, limit: Duration) -> Arc<Latch<ThreadEnd>> {
+        self.end(limit, None)
+    }
+
+    fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<Latch<ThreadEnd>> {
         let done = Arc::new(Latch::new());
-        self.mailbox.send(Command::Shutdown { limit, done: Reply(Arc::clone(&done)) });
+        self.mailbox.refuse_children();
+        let reply = Reply(Arc::clone(&done));
+        self.mailbox.send(Command::Shutdown { limit, done: reply, departure });
         done
     }
 
-    /// Waits for the thread to end, unless it is the one that asks: the last handle may be
-    /// dropped by a waker that the engine itself calls.
-    pub(super) fn join(&mut self) {
-        let Some(handle) = self.handle.take() else { return };
-        if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
-            tracing::error!("an engine thread panicked");
+    /// Waits for the thread to end, unless it is the one that asks: a waker that the engine calls
+    /// may shut it down. To be called after [`shutdown`](Self::shutdown).
+    pub(super) fn join(&self) {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(handle) = handle else { return };
+        if handle.thread().id() != std::thread::current().id() {
+            // Its panic was logged by itself.
+            let _ended = handle.join();
         }
     }
 }
 
-/// Aborts what is left and waits for the thread: no child, descriptor or thread outlives it.
+/// Aborts what is left, without waiting for it: the drop may be that of an agent in an async task.
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.shutdown(Duration::ZERO);
-        self.join();
+        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if self.origin.is_here() {
+            self.end(Duration::ZERO, handle.is_some().then(Departure::begin));
+        } else {
+            #[expect(clippy::mem_forget, reason = "in a forked child that thread does not exist")]
+            std::mem::forget(handle);
+        }
     }
+}
+
+fn failed(what: &str, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
+        .cause(error)
+        .remedy("raise RLIMIT_NOFILE or the thread limit of this process")
+}
+
+/// Starts a thread and waits for its answer, or its end.
+fn launch(
+    name: String,
+    run: impl FnOnce(Started) + Send + 'static,
+) -> Result<(JoinHandle<()>, Start)> {
+    let answer = Arc::new(Latch::new());
+    let started = Started(Arc::clone(&answer));
+    let handle = std::thread::Builder::new()
+        .name(name)
+        .spawn(move || run(started))
+        .map_err(|error| failed("cannot start an engine thread", error))?;
+    let start = pollster::block_on(answer.wait()).unwrap_or_else(|| Err(never_started()));
+    Ok((handle, start))
 }
 
 /// The kernel lets the end of every wait be 50 us late otherwise, and a close waits for 100 us.
 /// What this thread starts would inherit it, so it starts nothing: agents have threads for that.
 fn wake_on_time() {
     if let Err(error) = set_current_timer_slack(NonZeroU64::new(1)) {
-        tracing::debug!(%error, "the timer slack of an engine thread could not be set");
+        crate::trace::debug!(%error, "the timer slack of an engine thread could not be set");
     }
 }
 
 fn run(
-    inbox: &Inbox,
+    inbox: Inbox,
     config: &RingConfig,
     spin: Spin,
-    started: &Latch<Result<(Features, Arc<Board>)>>,
+    started: Started,
+    spawning: Arc<SpawnerGuard>,
 ) {
     if let Err(error) = block_sigpipe() {
-        tracing::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
+        crate::trace::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
     wake_on_time();
     let opened = Ring::new(config).and_then(|ring| {
@@ -116,34 +177,47 @@ fn run(
         core.listen(bell);
         Ok((core, features))
     });
-    match opened {
-        Ok((core, features)) => {
-            started.set(Ok((features, core.board())));
-            Loop { core, inbox, spin, ending: None }.run();
-        }
-        Err(error) => {
-            started.set(Err(error));
-        }
-    }
+    let (core, features) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return started.answer(Err(error)),
+    };
+    started.answer(Ok((features, core.board())));
+    let mut ending = None;
+    let mut turns = Loop { core, inbox, spin, ending: &mut ending };
+    contain("an engine thread", || turns.run());
+    turns.inbox.refuse_children();
+    // However it ended, in this order: the agents that are left are killed and reported, the ring is
+    // closed, the spawning threads may end, and the calls that wait for a shutdown are answered.
+    contain("the end of an engine thread", || drop(turns));
+    drop(spawning);
+    drop(ending);
 }
 
 struct Loop<'a> {
     core: Core,
-    inbox: &'a Inbox,
+    inbox: Inbox,
     spin: Spin,
-    ending: Option<Ending>,
+    ending: &'a mut Option<Ending>,
 }
 
-/// A shutdown under way.
+/// A shutdown under way. Dropped, it answers the calls that wait for it.
 struct Ending {
     /// When what is left is aborted, had this thread run all the time; `None` once it was.
     abort_at: Option<Instant>,
     end: ThreadEnd,
-    done: Vec<Reply<ThreadEnd>>,
+    done: Vec<(Reply<ThreadEnd>, Option<Departure>)>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for (done, _) in &self.done {
+            done.0.set(self.end);
+        }
+    }
 }
 
 impl Loop<'_> {
-    fn run(mut self) {
+    fn run(&mut self) {
         let mut now = Instant::now();
         let mut lookout = Lookout::new(self.spin, now);
         let mut happened = 0;
@@ -178,7 +252,7 @@ impl Loop<'_> {
             };
             if let Err(error) = self.core.wait(timeout) {
                 // Nothing can be carried any more. Dropping the core kills and reports.
-                tracing::error!(%error, "io_uring_enter failed; the engine thread ends");
+                crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;
             }
             self.inbox.wake_up();
@@ -192,7 +266,7 @@ impl Loop<'_> {
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         self.core.board().read().trace(&name);
         if !self.core.drain(DRAIN_MAX) {
-            tracing::error!("the kernel still holds operations of a finished engine");
+            crate::trace::error!("the kernel still holds operations of a finished engine");
         }
     }
 
@@ -218,20 +292,12 @@ impl Loop<'_> {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Adopt(mut adoption) => {
-                let Some(child) = adoption.take() else { return };
-                let (spawned, command) = *child;
-                let shared = &adoption.shared;
-                self.core.adopt(spawned, &command, shared, now);
-                if self.ending.is_some() {
-                    // It was on its way when the engine was stopped.
-                    let limits = CloseLimits::Own(CloseMode::Abort);
-                    let request = Request::Close(limits, CloseReason::Shutdown);
-                    self.core.request(shared, request, now);
-                }
-            }
+            // None follows a shutdown: see `Mailbox::adopt`.
+            Command::Adopt(adoption) => self.core.adopt(adoption, now),
             Command::Agent(shared, request) => self.core.request(&shared, request, now),
-            Command::Shutdown { limit, done } => self.shutdown(limit, done, now),
+            Command::Shutdown { limit, done, departure } => {
+                self.shutdown(limit, (done, departure), now);
+            }
             Command::Counters(reply) => {
                 reply.0.set(self.core.counters());
             }
@@ -239,8 +305,13 @@ impl Loop<'_> {
     }
 
     /// The first shutdown closes; a later one may only hurry it.
-    fn shutdown(&mut self, limit: Duration, done: Reply<ThreadEnd>, now: Instant) {
-        let at = now + limit - self.core.stalled();
+    fn shutdown(
+        &mut self,
+        limit: Duration,
+        done: (Reply<ThreadEnd>, Option<Departure>),
+        now: Instant,
+    ) {
+        let at = deadline::after(now, limit) - self.core.stalled();
         match &mut self.ending {
             Some(ending) => {
                 ending.abort_at = ending.abort_at.map(|before| before.min(at));
@@ -248,22 +319,10 @@ impl Loop<'_> {
             }
             None => {
                 let end = ThreadEnd { agents: self.core.open(), aborted: 0 };
-                self.ending = Some(Ending { abort_at: Some(at), end, done: vec![done] });
+                *self.ending = Some(Ending { abort_at: Some(at), end, done: vec![done] });
                 if !limit.is_zero() {
                     self.core.close_all(None, CloseReason::Shutdown, now);
                 }
-            }
-        }
-    }
-}
-
-/// However the thread ends, nobody waits for it in vain: here for a shutdown, in the drop of each
-/// command left in the mailbox for the rest.
-impl Drop for Loop<'_> {
-    fn drop(&mut self) {
-        if let Some(ending) = &self.ending {
-            for done in &ending.done {
-                done.0.set(ending.end);
             }
         }
     }
@@ -273,13 +332,28 @@ impl Drop for Loop<'_> {
 mod tests {
     use rustix::thread::current_timer_slack;
 
+    use super::*;
+
     #[test]
     fn a_wait_ends_when_it_is_over() {
         let slack = std::thread::spawn(|| {
-            super::wake_on_time();
+            wake_on_time();
             current_timer_slack()
         });
         assert_eq!(slack.join().expect("no panic"), Ok(1));
         assert_ne!(current_timer_slack(), Ok(1), "of that thread alone");
+    }
+
+    #[test]
+    fn a_thread_that_panics_before_its_answer_is_an_error_of_build() {
+        // The story: `Engine::new` waited for ever for a thread that was gone.
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let launched = launch("agentpipe-x".into(), |_started| panic!("on purpose"));
+            answer.send(launched.expect("a thread").1)
+        });
+        let start = answered.recv_timeout(Duration::from_secs(60)).expect("it returns");
+        let error = start.expect_err("it never answered");
+        assert_eq!((error.kind(), error.stage()), (ErrorKind::EngineStopped, "start"));
     }
 }

@@ -103,6 +103,11 @@ impl AgentWriter {
         self.control.shared.stats()
     }
 
+    /// False in a forked child, where no lock of a session is free for sure either.
+    pub(crate) fn is_here(&self) -> bool {
+        self.control.is_here()
+    }
+
     /// `pid 123 (claude)`, for errors.
     pub(crate) fn label(&self) -> &str {
         self.control.shared.label.as_str()

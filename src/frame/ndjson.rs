@@ -101,8 +101,10 @@ impl Ndjson {
         let mark = mark_len(self.carry.bytes(), part);
         let cr = usize::from(self.carry.bytes().iter().chain(part).next_back() == Some(&b'\r'));
         let len = self.carry.len() + part.len();
-        if len <= self.record_max + mark + cr {
-            let ceiling = if last { len } else { self.record_max + BYTE_ORDER_MARK.len() + 1 };
+        // The limit is the user's, and may be all there is.
+        if len <= self.record_max.saturating_add(mark + cr) {
+            let longest = self.record_max.saturating_add(BYTE_ORDER_MARK.len() + 1);
+            let ceiling = if last { len } else { longest };
             return self.carry.append(part, ceiling);
         }
         let mut flood = Flood { len: 0, head: Vec::new(), ends_in_cr: false };

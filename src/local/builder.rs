@@ -27,8 +27,8 @@ impl LocalEngineBuilder {
         Self { ring: RingConfig::default(), window: Duration::ZERO, max_agents: None }
     }
 
-    /// Pool buffers of 4 KiB, shared by the agents. Default 128; rounded up to a power of two, 8
-    /// to 4096.
+    /// Pool buffers of 4 KiB, shared by the agents:
+    /// [`EngineBuilder::buffers`](crate::EngineBuilder::buffers).
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.ring.buffers = RingConfig::buffers_in_range(buffers);
@@ -44,8 +44,8 @@ impl LocalEngineBuilder {
     }
 
     /// A coalescing window: after a turn that brought something, the next looks at the agents
-    /// only when this has passed, and serves all that came meanwhile. Default: none. At most
-    /// 100 ms.
+    /// only when this has passed, and serves all that came meanwhile. Default: none. A longer one
+    /// than 100 ms is set to that.
     ///
     /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
     /// and ends of output are seen up to one window late; what comes after a pause of a window or
@@ -87,7 +87,7 @@ impl LocalEngineBuilder {
         if !ring.features().nosignal
             && let Err(error) = block_sigpipe()
         {
-            tracing::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
+            crate::trace::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
         }
         Ok(ring)
     }

@@ -8,6 +8,7 @@ use crate::transport::{self, CloseLimits};
 
 use super::agent::LocalAgent;
 use super::engine::LocalEngine;
+use super::hub::NOTHING;
 use super::reader::LocalAgentReader;
 use super::writer::LocalAgentWriter;
 
@@ -38,13 +39,13 @@ macro_rules! closing {
             /// Waits until the agent is closed or has ended by itself, without asking for it.
             /// Cancel-safe.
             pub async fn closed(&self) -> CloseReport {
-                self.$($control)+.shared.outcome.wait().await
+                self.$($control)+.shared.closed().await
             }
 
             /// The report, once the agent is closed or has ended by itself.
             #[must_use]
             pub fn close_report(&self) -> Option<CloseReport> {
-                self.$($control)+.shared.outcome.get()
+                self.$($control)+.shared.close_report()
             }
         }
     };
@@ -55,13 +56,13 @@ closing!(LocalAgentReader, control);
 closing!(LocalAgentWriter, control);
 
 impl LocalEngine {
-    /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`.
-    /// Spawns are refused from now on. Returns when no agent is left: at most `limit` and an
-    /// abort's worst case.
+    /// Closes every agent by its own policy, all at once, and aborts what is left after `limit`;
+    /// `Duration::MAX` is as long as it takes, zero aborts at once. Spawns are refused from now on.
+    /// Returns when no agent is left: at most after `limit` and an abort's worst case.
     ///
     /// Cancel-safe: the driver carries it out. A second one may only shorten the limit.
     pub async fn shutdown(&self, limit: Duration) -> ShutdownReport {
         let done = self.hub().shutdown(limit);
-        done.wait().await
+        done.wait().await.unwrap_or(NOTHING)
     }
 }

@@ -16,26 +16,31 @@ use super::ready::{Alarm, Bell};
 
 pub(super) struct Driver {
     hub: Rc<Hub>,
-    bell: Bell,
-    alarm: Alarm,
+    /// What the runtime watches for it; taken by the drop alone.
+    watched: Option<(Bell, Alarm)>,
     /// The coalescing window: until then the bell is left silent.
     quiet_until: Option<Instant>,
 }
 
 impl Driver {
     pub(super) fn new(hub: Rc<Hub>, bell: Bell, alarm: Alarm) -> Self {
-        Self { hub, bell, alarm, quiet_until: None }
+        Self { hub, watched: Some((bell, alarm)), quiet_until: None }
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
+        // In a forked child the ring is not mapped.
+        let Some((bell, alarm)) = self.watched.as_mut().filter(|_| self.hub.origin.is_here())
+        else {
+            return Ok(Poll::Ready(()));
+        };
         self.hub.driven_by(context.waker());
         // Before the turn: what rings during it is heard.
-        self.bell.listen(context)?;
+        bell.listen(context)?;
         let now = Instant::now();
         match self.hub.turn(&mut self.quiet_until, now)? {
             Next::End => return Ok(Poll::Ready(())),
             Next::Again => context.waker().wake_by_ref(),
-            Next::Wait { until } => self.alarm.wake_at(until, now, context)?,
+            Next::Wait { until } => alarm.wake_at(until, now, context)?,
         }
         Ok(Poll::Pending)
     }
@@ -47,7 +52,7 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.turn(context).unwrap_or_else(|error| {
             // Nothing can be carried any more. What is left is aborted as this is dropped.
-            tracing::error!(%error, "the driver of a local engine ends");
+            crate::trace::error!(%error, "the driver of a local engine ends");
             Poll::Ready(())
         })
     }
@@ -57,5 +62,11 @@ impl Future for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.hub.finish();
+        if !self.hub.origin.is_here() {
+            // The runtime's poller is one with the parent's: a descriptor that is taken out of it
+            // here is watched there no more.
+            #[expect(clippy::mem_forget, reason = "in a forked child they are the parent's")]
+            std::mem::forget(self.watched.take());
+        }
     }
 }

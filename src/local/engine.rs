@@ -4,16 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::command::AgentCommand;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::features::Features;
 use crate::metrics::{Backend, IoCounters};
 use crate::process::open_parcel;
-use crate::transport::{Shared, label};
+use crate::transport::Adoption;
 
 use super::agent::LocalAgent;
 use super::builder::LocalEngineBuilder;
 use super::control::Control;
-use super::hub::Hub;
+use super::hub::{Hub, stopped};
 
 /// Hosts agents on the caller's own thread, inside a tokio current-thread runtime with a
 /// `LocalSet`, or inside `tokio_uring::start`. Cheap to clone. Not `Send`:
@@ -22,6 +22,9 @@ use super::hub::Hub;
 /// fn must_be_send<T: Send>() {}
 /// must_be_send::<agentpipe::LocalEngine>();
 /// ```
+///
+/// Its methods and those of its agents may be called by wakers, which its driver runs in the middle of
+/// a turn: what they ask for is then done at the end of it.
 ///
 /// Nothing crosses threads but a spawn, which an own thread does so that no slow search or exec
 /// stalls this one. There are no blocking twins: whoever blocks this thread stops the engine.
@@ -107,19 +110,15 @@ impl LocalEngine {
     /// As [`Engine::spawn`](crate::Engine::spawn).
     pub async fn spawn(&self, command: AgentCommand) -> Result<LocalAgent> {
         let hub = self.hub();
-        if hub.is_stopped() {
-            return Err(stopped());
-        }
+        hub.check()?;
         let permit = hub.admission.admit()?;
-        let hand_over = |child, command: &AgentCommand| ((child, command.clone()), ());
-        let parcel = hub.spawner.spawn(command, permit, hand_over);
-        let parcel = parcel.wait().await;
-        let (child, command) = open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))?;
-        let name = label(&child);
-        let shared = Arc::new(Shared::new(child.pid(), name, command.framing, command.limits));
-        if !hub.adopt(child, &command, &shared) {
-            return Err(stopped());
-        }
+        let hand_over = |child, command| Ok((Adoption::new(child, command), ()));
+        let parcel = hub.spawner.spawn(command, permit, hand_over).wait().await;
+        let parcel = parcel.and_then(|parcel| open_parcel(&parcel));
+        let no_answer = || Err(hub.check().err().unwrap_or_else(stopped));
+        let adoption = parcel.unwrap_or_else(no_answer)?;
+        let shared = Arc::clone(&adoption.shared);
+        hub.adopt(adoption)?;
         Ok(LocalAgent::new(Control::new(shared, hub)))
     }
 
@@ -135,13 +134,10 @@ impl LocalEngine {
         self.hub().abandoned.get()
     }
 
-    /// The counters of the ring; all 0 once the engine has ended.
+    /// The counters of the ring; all 0 once the engine has ended. Asked by a waker, those at the end
+    /// of the turn before.
     #[must_use]
     pub fn counters(&self) -> IoCounters {
         self.hub().counters()
     }
-}
-
-fn stopped() -> Error {
-    Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
 }

@@ -1,4 +1,8 @@
 //! Floor 3. What the driver and all handles of a local engine share, on one thread.
+//!
+//! A turn runs wakers of the user, and so do requests. A waker may call any method of an engine or
+//! an agent: while the core is borrowed, what it asks for is kept for the end of the turn. No other
+//! cell is borrowed while a waker runs.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,30 +13,37 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
+use crate::board::Board;
 use crate::close_policy::CloseMode;
 use crate::close_report::{CloseReason, ShutdownReport};
-use crate::command::AgentCommand;
+use crate::deadline;
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::latch::Latch;
 use crate::metrics::IoCounters;
-use crate::process::{Spawned, Spawner};
-use crate::transport::{Core, Request, Shared};
+use crate::origin::Origin;
+use crate::process::{Spawner, SpawnerGuard};
+use crate::transport::{Adoption, Core, Request, Shared};
 
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Hub {
-    /// None once the driver has ended.
+    /// None once the driver ends. Borrowed during a turn and during a request.
     core: RefCell<Option<Core>>,
-    /// What was asked for while the core was at work: a waker or a drop may run anybody's code.
-    late: RefCell<Vec<(Arc<Shared>, Request)>>,
+    /// What was asked for while the core was borrowed.
+    late: RefCell<Vec<Late>>,
+    /// The counts of the core, which a waker may ask for during a turn.
+    board: Arc<Board>,
     driver: RefCell<Option<Waker>>,
     /// The driver is going to run.
     awake: Cell<bool>,
     ending: RefCell<Option<Ending>>,
+    phase: Cell<Phase>,
     /// After a turn that brought something, nothing is listened to for so long.
     window: Duration,
     pub(super) spawner: Spawner,
+    _spawning: SpawnerGuard,
     pub(super) admission: Admission,
     pub(super) features: Features,
     /// Agents whose last handle is still there.
@@ -40,6 +51,8 @@ pub(super) struct Hub {
     pub(super) abandoned: Cell<u64>,
     /// No `LocalEngine` is left.
     pub(super) engine_gone: Cell<bool>,
+    /// In a forked child the ring is not mapped, and the descriptors are the parent's.
+    pub(super) origin: Origin,
 }
 
 impl fmt::Debug for Hub {
@@ -48,9 +61,25 @@ impl fmt::Debug for Hub {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Driven,
+    /// The driver has ended and aborts what is left.
+    Finishing,
+    Finished,
+}
+
+enum Late {
+    Request(Arc<Shared>, Request),
+    Adopt(Adoption),
+}
+
 /// A shutdown under way.
 struct Ending {
     begun: Instant,
+    /// It was carried out: the agents are being closed.
+    carried_out: bool,
+    at_once: bool,
     /// When what is left is aborted; `None` once it was.
     abort_at: Option<Instant>,
     report: ShutdownReport,
@@ -67,27 +96,36 @@ pub(super) enum Next {
     End,
 }
 
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
+}
+
 impl Hub {
     pub(super) fn new(
         core: Core,
         features: Features,
         window: Duration,
-        spawner: Spawner,
+        (spawner, spawning): (Spawner, SpawnerGuard),
         admission: Admission,
     ) -> Rc<Self> {
+        let board = core.board();
         Rc::new(Self {
             core: RefCell::new(Some(core)),
             late: RefCell::default(),
+            board,
             driver: RefCell::new(None),
             awake: Cell::new(false),
             ending: RefCell::new(None),
+            phase: Cell::new(Phase::Driven),
             window,
             spawner,
+            _spawning: spawning,
             admission,
             features,
             agents: Cell::new(0),
             abandoned: Cell::new(0),
             engine_gone: Cell::new(false),
+            origin: Origin::here(),
         })
     }
 
@@ -96,65 +134,76 @@ impl Hub {
     /// Asks the core at once. What that queues is submitted by the driver, after the tasks that
     /// are ready now: one call for all of them.
     pub(super) fn request(&self, shared: &Arc<Shared>, request: Request) {
+        if !self.origin.is_here() {
+            return;
+        }
         match self.core.try_borrow_mut() {
             Ok(mut core) => match &mut *core {
                 Some(core) => core.request(shared, request, Instant::now()),
                 // Every agent was closed with it.
                 None => return,
             },
-            Err(_) => self.late.borrow_mut().push((Arc::clone(shared), request)),
+            Err(_) => self.late.borrow_mut().push(Late::Request(Arc::clone(shared), request)),
         }
         self.nudge();
     }
 
-    /// Takes a child over. False where the engine has ended or is ending: it is dropped, and that
-    /// kills it.
-    pub(super) fn adopt(
-        &self,
-        child: Spawned,
-        command: &AgentCommand,
-        shared: &Arc<Shared>,
-    ) -> bool {
-        if self.is_stopped() {
-            return false;
+    /// Takes a child over. Where the engine has ended or is ending it is killed and reaped.
+    pub(super) fn adopt(&self, adoption: Adoption) -> Result<()> {
+        self.check()?;
+        match self.core.try_borrow_mut() {
+            Ok(mut core) => match &mut *core {
+                Some(core) => core.adopt(adoption, Instant::now()),
+                None => return Err(stopped()),
+            },
+            Err(_) => self.late.borrow_mut().push(Late::Adopt(adoption)),
         }
-        let mut core = self.core.borrow_mut();
-        let Some(core) = &mut *core else { return false };
-        core.adopt(child, command, shared, Instant::now());
         self.nudge();
-        true
+        Ok(())
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.ending.borrow().is_some() || self.core.try_borrow().is_ok_and(|core| core.is_none())
+    /// Why nothing can be spawned.
+    pub(super) fn check(&self) -> Result<()> {
+        self.origin.check("spawn")?;
+        let stops = self.ending.borrow().is_some() || self.phase.get() != Phase::Driven;
+        if stops { Err(stopped()) } else { Ok(()) }
     }
 
+    /// During a turn, those at the end of the one before.
     pub(super) fn counters(&self) -> IoCounters {
-        self.core.borrow().as_ref().map(Core::counters).unwrap_or_default()
+        if !self.origin.is_here() {
+            return IoCounters::default();
+        }
+        match self.core.try_borrow() {
+            Ok(core) => core.as_ref().map(Core::counters).unwrap_or_default(),
+            Err(_) => self.board.read().io,
+        }
     }
 
-    /// The first shutdown closes; a later one may only hurry it.
+    /// The first shutdown closes; a later one may only hurry it. The driver carries it out.
     pub(super) fn shutdown(&self, limit: Duration) -> Arc<Latch<ShutdownReport>> {
         let done = Arc::new(Latch::new());
-        let now = Instant::now();
-        let mut core = self.core.borrow_mut();
-        let mut ending = self.ending.borrow_mut();
-        let report = ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };
-        let Some(core) = &mut *core else {
-            let report = ending.as_ref().map_or(report, |ending| ending.report);
-            done.set(report);
+        if !self.origin.is_here() {
+            done.set(NOTHING);
             return done;
-        };
-        let agents = core.open();
-        let abort_at = now + limit - core.stalled();
-        let ending = ending.get_or_insert_with(|| {
-            if !limit.is_zero() {
-                core.close_all(None, CloseReason::Shutdown, now);
-            }
-            let report = ShutdownReport { agents, ..report };
-            Ending { begun: now, abort_at: Some(abort_at), report, done: Vec::new() }
+        }
+        let now = Instant::now();
+        let at = deadline::after(now, limit);
+        if self.phase.get() == Phase::Finished {
+            let known = self.ending.borrow().as_ref().map(|ending| ending.report);
+            done.set(known.unwrap_or(NOTHING));
+            return done;
+        }
+        let mut ending = self.ending.borrow_mut();
+        let ending = ending.get_or_insert_with(|| Ending {
+            begun: now,
+            carried_out: false,
+            at_once: limit.is_zero(),
+            abort_at: Some(at),
+            report: NOTHING,
+            done: Vec::new(),
         });
-        ending.abort_at = ending.abort_at.map(|before| before.min(abort_at));
+        ending.abort_at = ending.abort_at.map(|before| before.min(at));
         ending.done.push(Arc::clone(&done));
         self.nudge();
         done
@@ -162,7 +211,8 @@ impl Hub {
 
     /// Wakes the driver, once however many ask.
     pub(super) fn nudge(&self) {
-        if !self.awake.replace(true)
+        if self.origin.is_here()
+            && !self.awake.replace(true)
             && let Some(driver) = &*self.driver.borrow()
         {
             driver.wake_by_ref();
@@ -185,9 +235,7 @@ impl Hub {
         self.awake.set(false);
         let mut slot = self.core.borrow_mut();
         let Some(core) = &mut *slot else { return Ok(Next::End) };
-        for (shared, request) in self.late.take() {
-            core.request(&shared, request, now);
-        }
+        self.catch_up(core, now);
         let abort_at = self.abort_if_due(core, now);
         core.prepare(now);
         core.io().turn()?;
@@ -196,7 +244,10 @@ impl Hub {
         if core.io().wants_turn() || !self.late.borrow().is_empty() {
             return Ok(Next::Again);
         }
-        let ending = abort_at.is_some() || self.ending.borrow().is_some();
+        if self.wants_carrying_out() {
+            return Ok(Next::Again);
+        }
+        let ending = self.ending.borrow().is_some();
         if (ending || self.is_forgotten()) && core.open() == 0 {
             return Ok(Next::End);
         }
@@ -214,31 +265,63 @@ impl Hub {
         if core.io().arm() { Ok(Next::Wait { until }) } else { Ok(Next::Again) }
     }
 
+    /// Does what was asked for while the core was borrowed, and begins a shutdown.
+    fn catch_up(&self, core: &mut Core, now: Instant) {
+        for late in self.late.take() {
+            match late {
+                Late::Request(shared, request) => core.request(&shared, request, now),
+                Late::Adopt(adoption) => core.adopt(adoption, now),
+            }
+        }
+        if !self.wants_carrying_out() {
+            return;
+        }
+        let mut at_once = false;
+        if let Some(ending) = &mut *self.ending.borrow_mut() {
+            ending.carried_out = true;
+            ending.report.agents = core.open();
+            at_once = ending.at_once;
+        }
+        if !at_once {
+            core.close_all(None, CloseReason::Shutdown, now);
+        }
+    }
+
+    fn wants_carrying_out(&self) -> bool {
+        self.ending.borrow().as_ref().is_some_and(|ending| !ending.carried_out)
+    }
+
     /// Neither an engine nor an agent is left; the driver alone is.
     fn is_forgotten(&self) -> bool {
         self.agents.get() == 0 && self.engine_gone.get()
     }
 
     fn abort_if_due(&self, core: &mut Core, now: Instant) -> Option<Instant> {
-        let mut ending = self.ending.borrow_mut();
-        let ending = ending.as_mut()?;
         // Time in which this thread did not run is not charged to the agents.
-        if ending.abort_at? + core.stalled() <= now {
+        let abort_at = self.ending.borrow().as_ref()?.abort_at? + core.stalled();
+        if abort_at > now {
+            return Some(abort_at);
+        }
+        if let Some(ending) = &mut *self.ending.borrow_mut() {
             ending.abort_at = None;
             ending.report.aborted = core.open();
-            core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
         }
-        ending.abort_at.map(|at| at + core.stalled())
+        core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
+        None
     }
 
     /// The driver ends, with its runtime or by itself: aborts what is left, waits for it, and
     /// leaves nothing in the kernel. Bounded by an abort's worst case.
     pub(super) fn finish(&self) {
         let Some(mut core) = self.core.take() else { return };
-        let mut now = Instant::now();
-        for (shared, request) in self.late.take() {
-            core.request(&shared, request, now);
+        self.phase.set(Phase::Finishing);
+        if !self.origin.is_here() {
+            #[expect(clippy::mem_forget, reason = "in a forked child the ring is not mapped")]
+            std::mem::forget(core);
+            return;
         }
+        let mut now = Instant::now();
+        self.catch_up(&mut core, now);
         if core.open() > 0 {
             core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
         }
@@ -250,21 +333,30 @@ impl Hub {
             let timeout = core.until_deadline(now);
             if let Err(error) = core.wait(timeout) {
                 // Dropping the core kills and reports.
-                tracing::error!(%error, "io_uring_enter failed; the local engine ends");
+                crate::trace::error!(%error, "io_uring_enter failed; the local engine ends");
                 break;
             }
             now = Instant::now();
             core.dispatch(now);
         }
         if !core.drain(DRAIN_MAX) {
-            tracing::error!("the kernel still holds operations of a finished engine");
+            crate::trace::error!("the kernel still holds operations of a finished engine");
         }
         drop(core);
-        if let Some(ending) = &mut *self.ending.borrow_mut() {
-            ending.report.total = ending.begun.elapsed();
-            for done in ending.done.drain(..) {
-                done.set(ending.report);
+        self.phase.set(Phase::Finished);
+        let (report, done) = match &mut *self.ending.borrow_mut() {
+            Some(ending) => {
+                ending.report.total = ending.begun.elapsed();
+                (ending.report, std::mem::take(&mut ending.done))
             }
+            None => return,
+        };
+        for done in done {
+            done.set(report);
         }
     }
 }
+
+/// The report of a shutdown that found nothing.
+pub(super) const NOTHING: ShutdownReport =
+    ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };

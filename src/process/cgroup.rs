@@ -105,7 +105,7 @@ impl Cgroup {
             Ok(()) => true,
             Err(error) => {
                 let cgroup = self.path.display();
-                tracing::warn!(%cgroup, %error, "cgroup not killed");
+                crate::trace::warn!(%cgroup, %error, "cgroup not killed");
                 false
             }
         }
@@ -136,7 +136,7 @@ impl Cgroup {
             return Removal::Busy(events);
         }
         let cgroup = self.path.display();
-        tracing::warn!(%cgroup, %error, "cgroup not removed");
+        crate::trace::warn!(%cgroup, %error, "cgroup not removed");
         self.gone = true;
         Removal::Done
     }
@@ -144,7 +144,7 @@ impl Cgroup {
     /// Leaves it and who lives in it alone, as was asked for; an empty one is removed.
     pub(super) fn leave(&mut self) {
         if !self.gone && remove_tree(&self.path, 0, &mut 0).is_err() {
-            tracing::debug!(cgroup = %self.path.display(), "left with its processes");
+            crate::trace::debug!(cgroup = %self.path.display(), "left with its processes");
         }
         self.gone = true;
         self.events = None;
@@ -173,7 +173,7 @@ impl Drop for Cgroup {
             let limit = Timespec::try_from(DROP_MAX).unwrap_or_default();
             let mut polled = [PollFd::new(&events, PollFlags::PRI)];
             if poll(&mut polled, Some(&limit)) != Ok(1) {
-                tracing::warn!(cgroup = %self.path.display(), "cgroup not removed: it is not empty");
+                crate::trace::warn!(cgroup = %self.path.display(), "cgroup not removed: it is not empty");
                 return;
             }
         }

@@ -105,16 +105,23 @@ impl Unclaimed {
     pub(super) fn claim(mut self) -> Child {
         self.child.take().unwrap_or_else(|| Child::new(self.pid))
     }
+
+    /// Kills the group and reaps the child: how it ended, and whether it was alive until then.
+    /// Blocks for as long as a SIGKILL takes.
+    pub(super) fn destroy(&mut self) -> Option<(ExitStatus, bool)> {
+        let mut child = self.child.take()?;
+        let alive = !child.has_exited();
+        child.kill(None);
+        let exit = child.reap_within(REAP_MAX);
+        if exit.is_none() {
+            child.reap_in_background();
+        }
+        Some((exit.unwrap_or(ExitStatus::StillRunning), alive))
+    }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill(None);
-            // Blocks for as long as a SIGKILL takes.
-            if child.reap_within(REAP_MAX).is_none() {
-                child.reap_in_background();
-            }
-        }
+        self.destroy();
     }
 }

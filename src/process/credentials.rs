@@ -113,7 +113,7 @@ impl Drop for KeepsDumpable {
             && state.was_dumpable
             && let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
         {
-            tracing::warn!(%error, "this process stays undumpable");
+            crate::trace::warn!(%error, "this process stays undumpable");
         }
     }
 }

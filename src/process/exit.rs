@@ -11,7 +11,6 @@ use crate::exit_status::ExitStatus;
 
 impl Child {
     /// Whether it has exited, reaped or not. Leaves the status where it is.
-    #[cfg(test)]
     pub(crate) fn has_exited(&self) -> bool {
         self.status.is_some() || !matches!(self.peek(), Ok(None))
     }
@@ -47,7 +46,7 @@ impl Child {
         }
         let pid = self.pid;
         self.status = Some(ExitStatus::StillRunning);
-        tracing::error!(
+        crate::trace::error!(
             pid = self.pid(),
             "a killed agent has not ended; it is reaped when it does"
         );
@@ -57,7 +56,7 @@ impl Child {
         };
         let thread = std::thread::Builder::new().name("agentpipe-reap".into()).spawn(wait);
         if let Err(error) = thread {
-            tracing::error!(pid = self.pid(), %error, "no thread to reap it: it stays a zombie");
+            crate::trace::error!(pid = self.pid(), %error, "no thread to reap it: it stays a zombie");
         }
     }
 
@@ -67,7 +66,7 @@ impl Child {
                 Ok(None) => None,
                 Ok(Some(status)) => Some(how(&status)),
                 Err(error) => {
-                    tracing::warn!(pid = self.pid(), %error, "the exit status cannot be had");
+                    crate::trace::warn!(pid = self.pid(), %error, "the exit status cannot be had");
                     self.wait_error = Some(error);
                     Some(ExitStatus::Unknown)
                 }

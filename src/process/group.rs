@@ -38,7 +38,7 @@ pub(crate) fn find_members(groups: &[u32], mut found: impl FnMut(usize, Member))
     let processes = match fs::read_dir("/proc") {
         Ok(processes) => processes,
         Err(error) => {
-            tracing::warn!(%error, "/proc cannot be read: processes left in a group go uncounted");
+            crate::trace::warn!(%error, "/proc cannot be read: processes left in a group go uncounted");
             return;
         }
     };

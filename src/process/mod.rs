@@ -55,4 +55,4 @@ pub(crate) use host_limits::capacity;
 pub(crate) use meaning::Meaning;
 pub(crate) use program::Program;
 pub(crate) use spawn::{Spawned, spawn_admitted};
-pub(crate) use spawner::{Answer, Spawner, open_parcel};
+pub(crate) use spawner::{Answer, Spawner, SpawnerGuard, open_parcel};

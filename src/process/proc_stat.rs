@@ -64,7 +64,9 @@ pub(super) fn is_usable() -> bool {
         let seen = fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok());
         let usable = seen == Some(std::process::id());
         if !usable {
-            tracing::warn!("/proc does not show this process: what an agent does cannot be seen");
+            crate::trace::warn!(
+                "/proc does not show this process: what an agent does cannot be seen"
+            );
         }
         usable
     })

@@ -91,7 +91,7 @@ impl Child {
             && error != Errno::SRCH
         {
             // EPERM: it runs as another user now.
-            tracing::warn!(pid = self.pid(), ?signal, %error, "signal refused");
+            crate::trace::warn!(pid = self.pid(), ?signal, %error, "signal refused");
         }
         result.is_ok()
     }

@@ -16,6 +16,7 @@ use super::{failure, pipes, resolve};
 use crate::admission::Permit;
 use crate::command::AgentCommand;
 use crate::error::Error;
+use crate::exit_status::ExitStatus;
 
 /// A running agent that nobody took over yet. Dropped, it kills the agent's group and reaps it.
 #[derive(Debug)]
@@ -64,6 +65,12 @@ impl Spawned {
     /// The same, to be compared with that of another agent.
     pub(crate) fn file(&self) -> &Program {
         &self.file
+    }
+
+    /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until
+    /// then. Blocks for as long as a SIGKILL takes.
+    pub(crate) fn destroy(mut self) -> (ExitStatus, bool) {
+        self.child.destroy().unwrap_or((ExitStatus::Unknown, false))
     }
 
     /// Hands the agent on.
@@ -125,7 +132,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     child.attach(cgroup);
     let pidfd = pipes::above_standard(pidfd).map_err(failure::of_pipe)?;
     let pid = child.pid();
-    tracing::debug!(pid, program = %program.display(), "spawned");
+    crate::trace::debug!(pid, program = %program.display(), "spawned");
     Ok(Spawned {
         child,
         pid,
@@ -157,7 +164,7 @@ fn start(plan: &mut Plan, cgroup: Option<&Cgroup>) -> Result<Started, Error> {
     let folder = cgroup.folder()?;
     match clone(plan, Some(folder.as_fd())) {
         Err(CloneFailure::NoBirthInCgroup) => {
-            tracing::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
+            crate::trace::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
             plan.join = Some(cgroup.procs()?);
             Ok(clone(plan, None))
         }

@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
 use crate::command::AgentCommand;
+use crate::contain::contain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::latch::Latch;
+use crate::origin::Origin;
 
 use super::spawn::{Spawned, spawn_admitted};
 
@@ -64,6 +65,9 @@ struct Board {
     work: Condvar,
     /// A job has to wait, or the end.
     stand_by: Condvar,
+    /// A thread has ended.
+    gone: Condvar,
+    origin: Origin,
 }
 
 struct State {
@@ -81,7 +85,9 @@ struct State {
     watched: bool,
     /// When a job was last begun or done.
     progress: Instant,
-    threads: Vec<JoinHandle<()>>,
+    /// Threads started, and those that have not ended.
+    started: usize,
+    alive: usize,
 }
 
 impl State {
@@ -96,7 +102,8 @@ impl State {
             working: 0,
             watched: true,
             progress: Instant::now(),
-            threads: Vec::new(),
+            started: 0,
+            alive: 0,
         }
     }
 
@@ -141,10 +148,17 @@ impl State {
     }
 }
 
-/// The spawning threads of an engine.
+/// The spawning threads of an engine. They end with their [`SpawnerGuard`].
+#[derive(Clone)]
 pub(crate) struct Spawner {
     board: Arc<Board>,
 }
+
+/// Ends the threads when it is dropped, after the jobs that are there. Does not wait: an exec may
+/// hang. An agent that dies with its parent dies with the thread that spawned it, so this goes
+/// after the agents.
+#[derive(Debug)]
+pub(crate) struct SpawnerGuard(Spawner);
 
 impl std::fmt::Debug for Spawner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -153,11 +167,17 @@ impl std::fmt::Debug for Spawner {
 }
 
 impl Spawner {
-    pub(crate) fn start() -> Result<Self> {
-        let state = Mutex::new(State::new());
-        let board = Board { state, work: Condvar::new(), stand_by: Condvar::new() };
-        // From here a failure ends those that run already.
+    pub(crate) fn start() -> Result<(Self, SpawnerGuard)> {
+        let board = Board {
+            state: Mutex::new(State::new()),
+            work: Condvar::new(),
+            stand_by: Condvar::new(),
+            gone: Condvar::new(),
+            origin: Origin::here(),
+        };
         let spawner = Self { board: Arc::new(board) };
+        // From here a failure ends those that run already.
+        let guard = SpawnerGuard(spawner.clone());
         for _ in 0..2 {
             start_thread(&spawner.board, &mut spawner.board.lock()).map_err(|error| {
                 Error::new(ErrorKind::ResourceLimit, "start", "cannot start a spawning thread")
@@ -165,7 +185,15 @@ impl Spawner {
                     .remedy("raise the thread limit of this process")
             })?;
         }
-        Ok(spawner)
+        Ok((spawner, guard))
+    }
+
+    /// Waits until the threads have ended, at most `limit`: one may be in an exec that hangs. To be
+    /// called after the guard was dropped.
+    pub(crate) fn wait_for_end(&self, limit: Duration) {
+        let state = self.board.lock();
+        let alive = |state: &mut State| state.alive > 0;
+        drop(self.board.gone.wait_timeout_while(state, limit, alive));
     }
 
     /// Spawns in the background, and hands the child to its engine. What that returns besides is
@@ -174,16 +202,18 @@ impl Spawner {
         &self,
         command: AgentCommand,
         permit: Permit,
-        hand_over: impl FnOnce(Spawned, &AgentCommand) -> (T, L) + Send + 'static,
+        hand_over: impl FnOnce(Spawned, AgentCommand) -> Result<(T, L)> + Send + 'static,
     ) -> Answer<T> {
         let (promise, reply) = Promise::new();
-        let job = Box::new(move || match spawn_admitted(&command, permit) {
-            Ok(child) => {
-                let (taken, later) = hand_over(child, &command);
-                promise.keep(Ok(taken));
-                drop(later);
+        let job = Box::new(move || {
+            let spawned = spawn_admitted(&command, permit);
+            match spawned.and_then(|child| hand_over(child, command)) {
+                Ok((taken, later)) => {
+                    promise.keep(Ok(taken));
+                    drop(later);
+                }
+                Err(error) => promise.keep(Err(error)),
             }
-            Err(error) => promise.keep(Err(error)),
         });
         self.add(|state| state.jobs.push_back(job));
         reply
@@ -208,6 +238,10 @@ impl Spawner {
     /// The same at this time or soon after; forgotten where the engine is gone by then.
     pub(crate) fn order_at(&self, at: Instant, work: impl FnOnce() + Send + 'static) {
         let mut state = self.board.lock();
+        if state.ended {
+            // Dropped once the lock is free: a job may hold all that is left of an engine.
+            return;
+        }
         state.numbered += 1;
         let number = state.numbered;
         state.later.insert((at, number), Box::new(work));
@@ -216,8 +250,12 @@ impl Spawner {
         self.board.stand_by.notify_all();
     }
 
+    /// Where the threads have ended the job is dropped, and its promise says so.
     fn add(&self, add: impl FnOnce(&mut State)) {
         let mut state = self.board.lock();
+        if state.ended {
+            return;
+        }
         state.put(add);
         self.board.work.notify_one();
         self.board.have_it_watched(&mut state);
@@ -225,12 +263,14 @@ impl Spawner {
 }
 
 fn start_thread(board: &Arc<Board>, state: &mut State) -> std::io::Result<()> {
-    let thread = state.threads.len();
+    let thread = state.started;
     let shared = Arc::clone(board);
-    let handle = std::thread::Builder::new()
+    // Nothing joins it: it may be in an exec that hangs.
+    let _detached = std::thread::Builder::new()
         .name("agentpipe-spawn".to_owned())
         .spawn(move || shared.work(thread))?;
-    state.threads.push(handle);
+    state.started += 1;
+    state.alive += 1;
     Ok(())
 }
 
@@ -249,11 +289,14 @@ impl Board {
 
     fn work(self: &Arc<Self>, thread: usize) {
         while let Some(job) = self.next(thread) {
-            job();
+            // The promise in it answers its caller.
+            contain("a job of a spawning thread", job);
             let mut state = self.lock();
             state.working -= 1;
             state.progress = Instant::now();
         }
+        self.lock().alive -= 1;
+        self.gone.notify_all();
     }
 
     /// The next job of this thread; `None` at the end.
@@ -294,36 +337,32 @@ impl Board {
 
     fn someone_took_over(self: &Arc<Self>, state: &mut State) {
         let active = state.active;
-        tracing::warn!(active, "a spawn hangs in its exec; another thread goes on");
+        crate::trace::warn!(active, "a spawn hangs in its exec; another thread goes on");
         // The next looks before it sleeps.
         state.watched = true;
-        if state.threads.len() == active
+        if state.started == active
             && active < THREADS_MAX
             && let Err(error) = start_thread(self, state)
         {
-            tracing::warn!(%error, "no further spawning thread: the next exec that hangs holds up all");
+            crate::trace::warn!(%error, "no further spawning thread: the next exec that hangs holds up all");
         }
     }
 }
 
-/// No job is left then: each holds the engine. An agent that dies with its parent dies with the
-/// thread that spawned it, so this comes after the engine threads have closed their agents.
-impl Drop for Spawner {
+impl Drop for SpawnerGuard {
     fn drop(&mut self) {
-        let threads = {
-            let mut state = self.board.lock();
-            state.ended = true;
-            std::mem::take(&mut state.threads)
-        };
-        self.board.work.notify_all();
-        self.board.stand_by.notify_all();
-        for thread in threads {
-            // The last handle may be dropped by one of them.
-            if thread.thread().id() != std::thread::current().id() {
-                // A panic there has nothing to tell that the replies did not.
-                let _ended = thread.join();
-            }
+        let board = &self.0.board;
+        if !board.origin.is_here() {
+            return;
         }
+        let later = {
+            let mut state = board.lock();
+            state.ended = true;
+            std::mem::take(&mut state.later)
+        };
+        board.work.notify_all();
+        board.stand_by.notify_all();
+        drop(later);
     }
 }
 
@@ -338,7 +377,7 @@ mod tests {
     fn a_job_that_came_before_the_one_that_hangs_was_begun_is_done() {
         // The story: two spawns came while the spawning thread had not woken up yet, so nobody hung.
         // It began the first, which hung, and nobody was told that the second waits.
-        let spawner = Spawner::start().expect("threads");
+        let (spawner, _guard) = Spawner::start().expect("threads");
         let until = Instant::now() + CEILING;
         while spawner.board.lock().watched {
             assert!(Instant::now() < until, "nobody stands by");

@@ -17,6 +17,12 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// The only buffer group.
 pub(super) const GROUP: u16 = 0;
 
+// Where the fields of an entry lie: `struct io_uring_buf` of the kernel's interface.
+const ADDR: usize = 0;
+const LEN: usize = 8;
+const BID: usize = 12;
+const _: () = assert!(size_of::<BufRingEntry>() == 16 && align_of::<BufRingEntry>() == 8);
+
 /// Anonymous memory of whole pages, unmapped on drop unless leaked.
 #[derive(Debug)]
 struct Mapping {
@@ -147,14 +153,17 @@ impl Pool {
         }
         let base = self.memory.base.as_ptr() as u64;
         let slot = usize::from(self.tail & (self.buffers - 1));
-        // SAFETY: `slot < buffers`, and `ring` holds that many entries.
-        let mut entry = unsafe { self.ring.base.cast::<BufRingEntry>().add(slot) };
-        // SAFETY: no more than `buffers` are ever out of the kernel's hands (`lent`), so this slot
-        // is behind its tail and the kernel does not look at it. Fresh pages are valid zeroes.
-        let entry = unsafe { entry.as_mut() };
-        entry.set_addr(base + (index * self.size as usize) as u64);
-        entry.set_len(self.size);
-        entry.set_bid(buffer);
+        let entry = self.ring.base.as_ptr().wrapping_byte_add(slot * size_of::<BufRingEntry>());
+        let address = base + (index * self.size as usize) as u64;
+        // By field, and not as a whole: in the first entry the field behind these is the tail of the
+        // ring, which the kernel reads at any time.
+        // SAFETY: `slot < buffers`, and `ring` holds that many entries. No more than `buffers` are
+        // ever out of the kernel's hands (`lent`), so these fields are behind its tail.
+        unsafe { entry.wrapping_byte_add(ADDR).cast::<u64>().write(address) };
+        // SAFETY: as above.
+        unsafe { entry.wrapping_byte_add(LEN).cast::<u32>().write(self.size) };
+        // SAFETY: as above.
+        unsafe { entry.wrapping_byte_add(BID).cast::<u16>().write(buffer) };
         self.tail = self.tail.wrapping_add(1);
         self.free += 1;
     }

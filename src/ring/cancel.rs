@@ -1,5 +1,7 @@
 //! Floor 1. ASYNC_CANCEL on its own: pauses a read.
 
+use std::os::fd::AsRawFd;
+
 use super::Ring;
 use super::drive::Deferred;
 use super::op::{OpKind, Token};
@@ -10,7 +12,7 @@ impl Ring {
     /// Cancels `of`, which is in flight on this end.
     pub(super) fn submit_cancel(&mut self, id: EndId, of: Token) {
         // The descriptor is for the trace only: a cancel goes by token.
-        let fd = self.ends.get(id).and_then(|end| end.fd()).unwrap_or(-1);
+        let fd = self.ends.get(id).and_then(|end| end.fd()).map_or(-1, |fd| fd.as_raw_fd());
         if !self.make_room(1) {
             self.deferred.push(Deferred::Cancel(id, of));
             return;

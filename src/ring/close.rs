@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::Ring;
 use super::drive::Deferred;
@@ -40,7 +40,7 @@ impl Ring {
     fn submit_close(&mut self, id: EndId) {
         let Some(end) = self.ends.get_mut(id) else { return };
         let fd = match mem::replace(&mut end.hold, Hold::Closing(None)) {
-            Hold::Open(fd) => fd.into_raw_fd(),
+            Hold::Open(fd) => fd,
             // Named twice in one call.
             closing @ Hold::Closing(_) => return end.hold = closing,
         };
@@ -48,7 +48,7 @@ impl Ring {
         end.pending += 2;
         let of = end.op.unwrap_or(Token::NOTHING);
         let cancel = self.ops.insert(id, OpKind::Cancel);
-        let close = self.ops.insert(id, OpKind::Close { fd });
+        let close = self.ops.insert(id, OpKind::Close { fd: fd.as_raw_fd() });
         self.queue.push_cancel_close(fd, of, cancel, close);
     }
 
@@ -69,7 +69,7 @@ impl Ring {
         if -result == libc::ECANCELED {
             // A hard link does not break, so this cannot be; if it were, the writer would hang.
             self.closed_by_hand += 1;
-            tracing::error!(fd, "the kernel cancelled a close");
+            crate::trace::error!(fd, "the kernel cancelled a close");
             // SAFETY: the number was released for this CLOSE, which did not run: still ours.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
             result = 0;

@@ -28,7 +28,7 @@ impl Ring {
                 return false;
             }
             if let Err(error) = self.enter_and_act(true, Some(left)) {
-                tracing::error!(%error, "draining the ring failed");
+                crate::trace::error!(%error, "draining the ring failed");
                 return false;
             }
         }
@@ -39,13 +39,13 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if self.close_and_wait(DROP_LIMIT) {
             if let Err(error) = self.queue.submitter().unregister_buf_ring(GROUP) {
-                tracing::debug!(%error, "the buffer ring was not unregistered");
+                crate::trace::debug!(%error, "the buffer ring was not unregistered");
             }
             return;
         }
         // The kernel may still write to this memory: a leak is the lesser evil.
         let operations = self.ops.len();
-        tracing::error!(operations, "ring dropped with operations in flight, memory leaked");
+        crate::trace::error!(operations, "ring dropped with operations in flight, memory leaked");
         self.pool.leak();
         #[expect(clippy::mem_forget, reason = "the kernel may still read these buffers")]
         mem::forget(mem::take(&mut self.ops));

@@ -122,7 +122,7 @@ impl Ring {
         let entered = self.queue.enter(0, None);
         self.reap();
         if let Err(error) = entered {
-            tracing::debug!(%error, "submission refused for now");
+            crate::trace::debug!(%error, "submission refused for now");
         }
     }
 
@@ -171,12 +171,14 @@ impl Ring {
         let Cqe { token, result, more, buffer } = cqe;
         let Some(op) = self.ops.get(token) else {
             self.stale += 1;
-            tracing::error!(token = token.raw(), result, "completion of no operation");
+            crate::trace::error!(token = token.raw(), result, "completion of no operation");
             return self.give_back(buffer);
         };
         let (id, complete) = (op.end, op.kind.name());
         let token_raw = token.raw();
-        tracing::trace!(target: "agentpipe::ring", complete, token = token_raw, result, more, "complete");
+        crate::trace::trace!(
+            target: "agentpipe::ring", complete, token = token_raw, result, more, "complete"
+        );
         match op.kind {
             OpKind::Read => self.on_read(token, id, cqe),
             OpKind::Write { .. } => self.on_write(token, id, cqe),

@@ -1,6 +1,6 @@
 //! Floor 1. Descriptors the ring owns, and what is pending on each.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use slab::Slab;
 
@@ -46,10 +46,12 @@ impl End {
         }
     }
 
-    /// The number, unless the end is closing.
-    pub(super) fn fd(&self) -> Option<RawFd> {
+    /// The descriptor, unless the end is closing or is to be closed. Once an entry of the queue names
+    /// it, it stays open until that is submitted: an end gives it up to a CLOSE alone, which goes
+    /// into the same queue behind the entry, or to the drop of the ring, which submits first.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.hold {
-            Hold::Open(fd) if !self.doomed => Some(fd.as_raw_fd()),
+            Hold::Open(fd) if !self.doomed => Some(fd.as_fd()),
             Hold::Open(_) | Hold::Closing(_) => None,
         }
     }

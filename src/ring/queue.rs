@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "submission entries name memory and descriptors")]
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -110,24 +110,31 @@ impl Queue {
         self.overflows = 0;
     }
 
-    pub(super) fn push_read(&mut self, fd: RawFd, token: Token) {
+    /// # Safety
+    ///
+    /// `fd` must stay open until the entry has been submitted: the number is looked up then.
+    pub(super) unsafe fn push_read(&mut self, fd: BorrowedFd<'_>, token: Token) {
+        let fd = fd.as_raw_fd();
         // A plain descriptor: with a fixed one this builder reads the wrong file. The length
         // comes from the buffer group; any other than 0 is refused.
         let entry = opcode::ReadMulti::new(Fd(fd), 0, GROUP).build();
-        // SAFETY: names no memory but the registered pool, which outlives the ring.
+        // SAFETY: names no memory but the registered pool, which outlives the ring; the caller keeps
+        // the descriptor.
         unsafe { self.push("READ_MULTISHOT", entry, Flags::empty(), fd, token, None) };
     }
 
     /// # Safety
     ///
-    /// `bytes` must neither move nor go before the operation's final completion.
+    /// `bytes` must neither move nor go before the operation's final completion, and `fd` must stay
+    /// open until the entry has been submitted.
     pub(super) unsafe fn push_write(
         &mut self,
-        fd: RawFd,
+        fd: BorrowedFd<'_>,
         token: Token,
         bytes: &[u8],
         rw_flags: i32,
     ) {
+        let fd = fd.as_raw_fd();
         let len = u32::try_from(bytes.len().min(MAX_RW_COUNT)).unwrap_or(u32::MAX);
         // The offset -1 means the file's own position, which a pipe has not.
         let entry = opcode::Write::new(Fd(fd), bytes.as_ptr(), len)
@@ -135,13 +142,17 @@ impl Queue {
             .rw_flags(rw_flags)
             .build();
         self.urgent = true;
-        // SAFETY: the caller keeps `bytes`, the only memory the entry names.
+        // SAFETY: the caller keeps `bytes`, the only memory the entry names, and the descriptor.
         unsafe { self.push("WRITE", entry, Flags::empty(), fd, token, None) };
     }
 
-    pub(super) fn push_watch(&mut self, fd: RawFd, events: i16, token: Token) {
+    /// # Safety
+    ///
+    /// As [`push_read`](Self::push_read).
+    pub(super) unsafe fn push_watch(&mut self, fd: BorrowedFd<'_>, events: i16, token: Token) {
+        let fd = fd.as_raw_fd();
         let entry = opcode::PollAdd::new(Fd(fd), u32::from(events.cast_unsigned())).build();
-        // SAFETY: names no memory.
+        // SAFETY: names no memory; the caller keeps the descriptor.
         unsafe { self.push("POLL_ADD", entry, Flags::empty(), fd, token, None) };
     }
 
@@ -150,17 +161,28 @@ impl Queue {
     ///
     /// A plain poll is not run before as many others are due; one that is EXCLUSIVE is. A wait
     /// counts completions and stops for one thing: an expired TIMEOUT.
-    pub(super) fn push_watch_and_nudge(&mut self, fd: RawFd, token: Token, nudge: Token) {
-        debug_assert!(self.room() >= 2, "a pair is never split");
+    ///
+    /// # Safety
+    ///
+    /// As [`push_read`](Self::push_read).
+    pub(super) unsafe fn push_watch_and_nudge(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        nudge: Token,
+    ) {
+        assert!(self.room() >= 2, "a pair is never split");
+        let fd = fd.as_raw_fd();
         let events = libc::EPOLLIN | libc::EPOLLEXCLUSIVE;
         let entry = opcode::PollAdd::new(Fd(fd), events.cast_unsigned()).build();
-        // SAFETY: names no memory.
+        // SAFETY: names no memory; the caller keeps the descriptor.
         unsafe { self.push("POLL_ADD", entry, Flags::IO_LINK, fd, token, None) };
         let entry = opcode::Timeout::new(&raw const AT_ONCE).build();
         // SAFETY: names a static.
         unsafe { self.push("TIMEOUT", entry, Flags::empty(), fd, nudge, None) };
     }
 
+    /// `fd` is for the trace alone: a cancel goes by token.
     pub(super) fn push_cancel(&mut self, fd: RawFd, of: Token, token: Token) {
         self.urgent = true;
         let entry = opcode::AsyncCancel::new(of.raw()).build();
@@ -169,16 +191,24 @@ impl Queue {
     }
 
     /// Cancels `of`, then closes `fd`. There must be room for two: a link ends with the submission.
-    pub(super) fn push_cancel_close(&mut self, fd: RawFd, of: Token, cancel: Token, close: Token) {
-        debug_assert!(self.room() >= 2, "a pair is never split");
+    pub(super) fn push_cancel_close(
+        &mut self,
+        fd: OwnedFd,
+        of: Token,
+        cancel: Token,
+        close: Token,
+    ) {
+        assert!(self.room() >= 2, "a pair is never split");
         self.urgent = true;
+        // The kernel closes it.
+        let fd = fd.into_raw_fd();
         // Cancel by token, because by descriptor scans every pending request. A hard link, because
         // a soft one breaks where the cancel finds nothing and then the descriptor leaks.
         let entry = opcode::AsyncCancel::new(of.raw()).build();
         // SAFETY: names no memory.
         unsafe { self.push("ASYNC_CANCEL", entry, Flags::IO_HARDLINK, fd, cancel, Some(of)) };
         let entry = opcode::Close::new(Fd(fd)).build();
-        // SAFETY: names no memory; the number was released by its `OwnedFd` for this entry.
+        // SAFETY: names no memory; the number has no owner but this entry.
         unsafe { self.push("CLOSE", entry, Flags::empty(), fd, close, None) };
     }
 
@@ -204,11 +234,13 @@ impl Queue {
         let token = token.raw();
         // What a cancel cancels. The trace is the evidence for it.
         let of = of.map(Token::raw);
-        tracing::trace!(target: "agentpipe::ring", op, fd, token, of, link, submission, "submit");
+        crate::trace::trace!(target: "agentpipe::ring", op, fd, token, of, link, submission, "submit");
         let entry = entry.flags(flags).user_data(token);
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.uring.submission().push(&entry) };
-        debug_assert!(pushed.is_ok(), "callers make room first");
+        // An entry that is lost is a write that never ends, or a descriptor that stays open. The
+        // thread ends instead, and its agents are killed and reported.
+        assert!(pushed.is_ok(), "callers make room first");
         self.queued += 1;
     }
 

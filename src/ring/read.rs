@@ -1,4 +1,5 @@
 //! Floor 1. READ_MULTISHOT: one submission brings bytes until it ends; this re-arms it.
+#![expect(unsafe_code, reason = "a read names a descriptor")]
 
 use super::Ring;
 use super::drive::Deferred;
@@ -11,7 +12,7 @@ impl Ring {
     pub(super) fn want_read(&mut self, id: EndId) {
         match self.ends.get_mut(id) {
             Some(end) if end.fd().is_some() => end.want_read = true,
-            _ => return tracing::debug!(?id, "read of an end that is gone"),
+            _ => return crate::trace::debug!(?id, "read of an end that is gone"),
         }
         self.arm_read(id);
     }
@@ -38,8 +39,8 @@ impl Ring {
     /// Arms the read if it is wanted and nothing stands against it.
     pub(super) fn arm_read(&mut self, id: EndId) {
         let Some(end) = self.ends.get_mut(id) else { return };
-        let Some(fd) = end.fd() else { return };
-        if !end.want_read || end.read_over || end.starved || end.op.is_some() {
+        if end.fd().is_none() || !end.want_read || end.read_over || end.starved || end.op.is_some()
+        {
             return;
         }
         // On an empty pool it would fail at once, even with an empty pipe, and again, and again.
@@ -52,13 +53,15 @@ impl Ring {
             self.deferred.push(Deferred::Arm(id));
             return;
         }
-        let token = self.ops.insert(id, OpKind::Read);
-        if let Some(end) = self.ends.get_mut(id) {
-            end.op = Some(token);
-            end.pending += 1;
-            end.cancelling = false;
-        }
-        self.queue.push_read(fd, token);
+        let Self { ends, ops, queue, .. } = self;
+        let Some(end) = ends.get_mut(id) else { return };
+        let Some(fd) = end.fd() else { return };
+        let token = ops.insert(id, OpKind::Read);
+        // SAFETY: the end keeps its descriptor until this is submitted: see `End::fd`.
+        unsafe { queue.push_read(fd, token) };
+        end.op = Some(token);
+        end.pending += 1;
+        end.cancelling = false;
     }
 
     /// Arms starved reads, as many as there are buffers: of more, most would only fail again.

@@ -133,7 +133,7 @@ impl Ring {
         };
         probe::self_test(&mut ring)?;
         ring.queue.coalesce(config.window, config.min_wait && features.min_wait, buffers);
-        tracing::info!(target: "agentpipe::ring", features = %ring.features, "io_uring");
+        crate::trace::info!(target: "agentpipe::ring", features = %ring.features, "io_uring");
         Ok(ring)
     }
 

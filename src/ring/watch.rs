@@ -1,5 +1,6 @@
 //! Floor 1. POLL_ADD: reports once that a descriptor is readable (a pidfd: the process exited; the
 //! driver's eventfd: another thread wants something).
+#![expect(unsafe_code, reason = "a watch names a descriptor")]
 
 use std::io;
 
@@ -13,7 +14,9 @@ impl Ring {
     /// Arms the watch, unless the end has something in flight already.
     pub(super) fn submit_watch(&mut self, id: EndId) {
         let Some(end) = self.ends.get(id) else { return };
-        let Some(fd) = end.fd().filter(|_| end.op.is_none()) else { return };
+        if end.fd().is_none() || end.op.is_some() {
+            return;
+        }
         // The events file of a cgroup is always readable.
         let events = if end.tag.role == Role::Cgroup { libc::POLLPRI } else { libc::POLLIN };
         // Who wakes the driver does not wait until its coalescing window closes.
@@ -23,17 +26,20 @@ impl Ring {
             self.deferred.push(Deferred::Watch(id));
             return;
         }
-        let token = self.ops.insert(id, OpKind::Watch);
-        if let Some(end) = self.ends.get_mut(id) {
-            end.op = Some(token);
-            end.pending += entries;
-        }
+        let Self { ends, ops, queue, .. } = self;
+        let Some(end) = ends.get_mut(id) else { return };
+        let Some(fd) = end.fd() else { return };
+        let token = ops.insert(id, OpKind::Watch);
         if nudges {
-            let nudge = self.ops.insert(id, OpKind::Nudge);
-            self.queue.push_watch_and_nudge(fd, token, nudge);
+            let nudge = ops.insert(id, OpKind::Nudge);
+            // SAFETY: the end keeps its descriptor until this is submitted: see `End::fd`.
+            unsafe { queue.push_watch_and_nudge(fd, token, nudge) };
         } else {
-            self.queue.push_watch(fd, events, token);
+            // SAFETY: as above.
+            unsafe { queue.push_watch(fd, events, token) };
         }
+        end.op = Some(token);
+        end.pending += entries;
     }
 
     /// The wait it was to end has ended.

@@ -24,9 +24,10 @@ impl Ring {
         let refuse = |errno: i32, buf: Vec<u8>| {
             Err(WriteRefused { error: io::Error::from_raw_os_error(errno), buf })
         };
-        let state = self.ends.get(id).map(|end| (end.fd(), end.op.is_some()));
-        let Some((Some(_), busy)) = state else { return refuse(libc::EBADF, buf) };
-        if busy {
+        let Some(end) = self.ends.get(id).filter(|end| end.fd().is_some()) else {
+            return refuse(libc::EBADF, buf);
+        };
+        if end.op.is_some() {
             return refuse(libc::EBUSY, buf);
         }
         if from >= buf.len() {
@@ -50,21 +51,22 @@ impl Ring {
     /// Queues it, or puts it off while the kernel is too busy: that passes, and is no reason to
     /// break a session. One whose end was closed meanwhile never starts.
     pub(super) fn push_or_defer_write(&mut self, id: EndId, token: Token) {
-        let Some(fd) = self.ends.get(id).and_then(End::fd) else {
+        if self.ends.get(id).and_then(End::fd).is_none() {
             let cancelled = Cqe { token, result: -libc::ECANCELED, more: false, buffer: None };
             return self.act_on(cancelled);
-        };
+        }
         if !self.make_room(1) {
             self.deferred.push(Deferred::Write(id, token));
             return;
         }
         let rw_flags = if self.features.nosignal { RWF_NOSIGNAL } else { 0 };
-        let Some(OpKind::Write { buf, from }) = self.ops.get(token).map(|op| &op.kind) else {
-            return;
-        };
+        let Self { ends, ops, queue, .. } = self;
+        let Some(fd) = ends.get(id).and_then(End::fd) else { return };
+        let Some(OpKind::Write { buf, from }) = ops.get(token).map(|op| &op.kind) else { return };
         // SAFETY: `buf` is owned by the operation in `ops`, which is removed only with the final
-        // completion; its heap memory does not move with the slab.
-        unsafe { self.queue.push_write(fd, token, &buf[*from..], rw_flags) };
+        // completion; its heap memory does not move with the slab. The end keeps its descriptor
+        // until this is submitted: see `End::fd`.
+        unsafe { queue.push_write(fd, token, &buf[*from..], rw_flags) };
     }
 
     /// Gives the payload back with what became of it.

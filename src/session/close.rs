@@ -38,6 +38,9 @@ impl Session {
     /// Nothing is asked or answered from now on.
     fn end(&self) {
         let core = self.core();
+        if !core.writer.is_here() {
+            return;
+        }
         core.end(core.error(ErrorKind::Closed, "the session was closed"));
     }
 

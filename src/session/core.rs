@@ -13,7 +13,9 @@ use crate::engine::AgentWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::latch::Latch;
+use crate::origin::foreign;
 use crate::record::Record;
+use crate::wakers::Sole;
 
 use super::dialect::{Dialect, Observer, WireId};
 use super::failure::Failure;
@@ -68,7 +70,7 @@ pub(super) struct State {
     pub(super) stalled: bool,
     /// Every handle is gone.
     pub(super) released: bool,
-    pub(super) pump: Option<Waker>,
+    pub(super) pump: Sole,
     /// When the alarm goes off.
     pub(super) armed: Option<Instant>,
     /// Records of ours that wait for room in the outbox.
@@ -96,7 +98,7 @@ impl Core {
             closing: false,
             stalled: false,
             released: false,
-            pump: None,
+            pump: Sole::default(),
             armed: None,
             posted: 0,
             running: 0,
@@ -121,7 +123,7 @@ impl Core {
         let Some(spawn) = &self.settings.spawn else { return self.host.spawn(task) };
         // The task is dropped by the unwinding, and its guards tell who must know.
         if catch_unwind(AssertUnwindSafe(|| spawn(task))).is_err() {
-            tracing::error!(agent = self.writer.label(), "the spawn function panicked");
+            crate::trace::error!(agent = self.writer.label(), "the spawn function panicked");
         }
     }
 
@@ -138,6 +140,9 @@ impl Core {
     /// Opens a request, or says why not.
     pub(super) fn open(&self, method: &str, limit: Option<Duration>) -> Result<(u64, Slot)> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        if !self.writer.is_here() {
+            return Err(foreign("request").on_agent(self.writer.label()));
+        }
         let slot: Slot = Arc::new(Latch::new());
         let mut state = self.lock();
         if let Some(over) = &state.over {
@@ -167,6 +172,9 @@ impl Core {
 
     /// Nobody waits for the answer any more.
     pub(super) fn withdraw(self: &Arc<Self>, id: u64) {
+        if !self.writer.is_here() {
+            return;
+        }
         let pending = {
             let mut state = self.lock();
             let pending = state.router.withdraw(id);
@@ -257,7 +265,7 @@ impl Core {
                 self.post(self.dialect.answer(&id, Err(&busy)));
             }
             Action::Answer(record, why) => {
-                tracing::warn!(agent = self.writer.label(), why, "a record was refused");
+                crate::trace::warn!(agent = self.writer.label(), why, "a record was refused");
                 self.post(record);
             }
             Action::Nothing => {}
@@ -350,15 +358,22 @@ impl Core {
 
     /// Registers the pump for whatever changes. `None` once there is nobody left to pump for.
     pub(super) fn pump_may_read(&self, waker: &Waker) -> Option<bool> {
-        let mut state = self.lock();
-        match &mut state.pump {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
+        let mut own = None;
+        loop {
+            {
+                let mut state = self.lock();
+                if state.pump.register(waker, &mut own) {
+                    return (!state.released).then_some(!state.stalled);
+                }
+            }
+            own = Some(waker.clone());
         }
-        (!state.released).then_some(!state.stalled)
     }
 
     pub(super) fn stats(&self) -> SessionStats {
+        if !self.writer.is_here() {
+            return SessionStats::default();
+        }
         let state = self.lock();
         let strays = state.router.strays();
         SessionStats {
@@ -372,11 +387,5 @@ impl Core {
             refused: strays.refused,
             ..state.stats
         }
-    }
-}
-
-pub(super) fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::origin::foreign;
 use crate::record::Record;
+use crate::wakers::wake;
 
-use super::core::{Core, wake};
+use super::core::Core;
 
 impl Core {
     /// The agent is on its way out: what it still says is kept up to the drain budget.
@@ -63,7 +65,7 @@ impl Core {
     }
 
     pub(super) fn why_over(&self) -> Option<Error> {
-        self.lock().over.clone()
+        if self.writer.is_here() { self.lock().over.clone() } else { Some(foreign("request")) }
     }
 
     pub(super) fn last_words(&self) -> Option<(String, Record)> {

@@ -12,6 +12,7 @@ use crate::engine::{Agent, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::metrics::Stats;
+use crate::origin::foreign;
 use crate::record::Record;
 
 use super::core::Core;
@@ -38,7 +39,9 @@ struct Handle(Arc<Core>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.release();
+        if self.0.writer.is_here() {
+            self.0.release();
+        }
     }
 }
 
@@ -125,7 +128,8 @@ impl Session {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
-            Pin::new(&mut reply).poll(context)
+            let reply = Pin::new(&mut reply).poll(context);
+            reply.map(|outcome| outcome.unwrap_or_else(|| Err(foreign("request"))))
         })
         .await
     }

@@ -5,7 +5,6 @@
 //! deadline is due; nothing here polls.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::thread::Thread;
@@ -13,7 +12,10 @@ use std::time::Instant;
 
 use async_task::Runnable;
 
+use crate::contain::contain;
 use crate::error::{Error, ErrorKind, Result};
+use crate::origin::Origin;
+use crate::wakers::wake;
 
 use super::settings::Task;
 
@@ -23,10 +25,11 @@ static CURRENT: Mutex<Weak<Host>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub(super) struct Host(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     thread: OnceLock<Thread>,
+    origin: Origin,
 }
 
 #[derive(Debug, Default)]
@@ -46,10 +49,13 @@ impl Host {
     /// The thread, started if there is none.
     pub(super) fn get() -> Result<Arc<Self>> {
         let mut current = lock(&CURRENT);
-        if let Some(host) = current.upgrade() {
+        // The thread of the process that this one was forked from does not run here.
+        if let Some(host) = current.upgrade().filter(|host| host.0.origin.is_here()) {
             return Ok(host);
         }
-        let shared = Arc::new(Shared::default());
+        let shared =
+            Shared { state: Mutex::default(), thread: OnceLock::new(), origin: Origin::here() };
+        let shared = Arc::new(shared);
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("agentpipe-session".into())
@@ -79,8 +85,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        lock(&self.0.state).stop = true;
-        self.0.ring();
+        if self.0.origin.is_here() {
+            lock(&self.0.state).stop = true;
+            self.0.ring();
+        }
     }
 }
 
@@ -110,10 +118,11 @@ impl Shared {
                 continue;
             }
             for waker in due {
-                contain(|| waker.wake());
+                wake(Some(waker));
             }
+            // One that panics is dropped, and its own guards tell who must know.
             for runnable in batch.drain(..) {
-                contain(|| {
+                contain("a task of a session", || {
                     let _scheduled_again = runnable.run();
                 });
             }
@@ -133,14 +142,6 @@ impl Shared {
         }
         let next = state.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next, state.stop)
-    }
-}
-
-/// A task that panics is dropped, and its own guards tell who must know. So may a waker of a
-/// user's; the thread is everybody's.
-fn contain(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!("a task of a session panicked");
     }
 }
 
@@ -164,18 +165,24 @@ impl Alarm {
 
     /// Goes off at this moment and no other.
     pub(super) fn set(&mut self, at: Option<Instant>) {
-        let first = {
+        if !self.host.0.origin.is_here() {
+            return;
+        }
+        // To clone or to drop a waker is the user's code: it does not run under the lock.
+        let new = at.map(|at| (at, self.waker.clone()));
+        let (old, first) = {
             let mut state = lock(&self.host.0.state);
-            if let Some(old) = self.set.take() {
-                state.timers.remove(&old);
-            }
-            let Some(at) = at else { return };
-            state.next += 1;
-            let key = (at, state.next);
-            state.timers.insert(key, self.waker.clone());
-            self.set = Some(key);
-            state.timers.first_key_value().is_some_and(|(first, _)| *first == key)
+            let old = self.set.take().and_then(|old| state.timers.remove(&old));
+            let first = new.is_some_and(|(at, waker)| {
+                state.next += 1;
+                let key = (at, state.next);
+                state.timers.insert(key, waker);
+                self.set = Some(key);
+                state.timers.first_key_value().is_some_and(|(first, _)| *first == key)
+            });
+            (old, first)
         };
+        drop(old);
         if first {
             self.host.0.ring();
         }

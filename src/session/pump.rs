@@ -112,6 +112,7 @@ fn ending(core: &Core, reason: CloseReason) -> Option<Error> {
     let (kind, what) = match reason {
         CloseReason::Exited => return None,
         CloseReason::Shutdown => (ErrorKind::EngineStopped, "the engine was shut down"),
+        CloseReason::Forked => (ErrorKind::EngineStopped, "the engine belongs to another process"),
         CloseReason::OutputEnded => return Some(by_itself(core, "the agent closed its stdout")),
         CloseReason::Requested | CloseReason::Dropped => {
             (ErrorKind::Closed, "the session was closed")

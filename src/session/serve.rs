@@ -1,6 +1,5 @@
 //! Floor 4. Requests of the agent: each is handled in a task of its own, never on the pump.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -12,8 +11,10 @@ use std::task::{Context, Poll, Waker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::contain::{contain, message};
 use crate::error::Result;
 use crate::record::Record;
+use crate::wakers::{Sole, wake};
 
 use super::core::Core;
 use super::dialect::WireId;
@@ -117,7 +118,7 @@ where
 
 /// Tells a running handler that its answer is not wanted any more.
 #[derive(Debug, Default)]
-pub(super) struct Token(Mutex<(bool, Option<Waker>)>);
+pub(super) struct Token(Mutex<(bool, Sole)>);
 
 impl Token {
     pub(super) fn cancel(&self) {
@@ -126,17 +127,20 @@ impl Token {
             state.0 = true;
             state.1.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 
     fn is_cancelled(&self, waker: &Waker) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.0 {
-            state.1 = Some(waker.clone());
+        let mut own = None;
+        loop {
+            {
+                let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.0 || state.1.register(waker, &mut own) {
+                    return state.0;
+                }
+            }
+            own = Some(waker.clone());
         }
-        state.0
     }
 }
 
@@ -227,22 +231,12 @@ impl Contained {
     /// Drops the handler's future; a destructor of the user's may panic as well.
     fn discard(&mut self) {
         let work = self.work.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(work))).is_err() {
-            tracing::error!("a handler panicked while it was dropped");
-        }
+        contain("the destructor of a handler", || drop(work));
     }
 }
 
 impl Drop for Contained {
     fn drop(&mut self) {
         self.discard();
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "no message",
     }
 }

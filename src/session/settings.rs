@@ -78,14 +78,14 @@ impl Settings {
         self
     }
 
-    /// Handlers that may run at once; further requests of the agent wait. Default 32.
+    /// Handlers that may run at once; further requests of the agent wait. Default 32; 0 is set to 1.
     #[must_use]
     pub fn concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers.max(1);
         self
     }
 
-    /// Data that nobody reads and the session holds. Default 8 MiB.
+    /// Data that nobody reads and the session holds. Default 8 MiB; 0 is set to 1.
     ///
     /// Within it, answers and requests of the agent pass by unread data. Beyond it, the session
     /// stops reading, the agent blocks, and requests fail at once with

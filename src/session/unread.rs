@@ -6,13 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use slab::Slab;
-
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::wakers::{Place, Wakers, wake_all};
+use crate::wakers::{self, Place, Wakers, wake};
 
-use super::core::{Core, Slot, State, wake};
+use super::core::{Core, Slot, State};
 use super::router::Pending;
 
 /// Records of ours that wait for room in the outbox, at most, before the session stops reading.
@@ -27,15 +25,23 @@ pub(super) struct Readers {
 }
 
 /// To be woken once no lock is held.
-pub(super) struct Waiting(Slab<Waker>, Vec<Waker>);
+pub(super) struct Waiting(wakers::Waiting, Vec<Waker>);
 
 impl Readers {
-    fn remember(&mut self, place: Option<&mut Place>, waker: &Waker) {
-        match place {
-            Some(place) => self.futures.remember(place, waker),
-            None if self.polls.iter().any(|known| known.will_wake(waker)) => {}
-            None => self.polls.push(waker.clone()),
+    /// As [`Wakers::register`].
+    fn register(
+        &mut self,
+        place: Option<&mut Place>,
+        waker: &Waker,
+        own: &mut Option<Waker>,
+    ) -> bool {
+        if let Some(place) = place {
+            return self.futures.register(place, waker, own);
         }
+        if self.polls.iter().any(|known| known.will_wake(waker)) {
+            return true;
+        }
+        own.take().map(|new| self.polls.push(new)).is_some()
     }
 
     pub(super) fn take(&mut self) -> Waiting {
@@ -45,8 +51,8 @@ impl Readers {
 
 impl Waiting {
     pub(super) fn wake(self) {
-        wake_all(self.0);
-        self.1.into_iter().for_each(Waker::wake);
+        self.0.wake();
+        self.1.into_iter().for_each(|waker| wake(Some(waker)));
     }
 }
 
@@ -74,6 +80,9 @@ impl Future for Next<'_> {
 /// A task that timed out and went away is not held until the agent says something.
 impl Drop for Next<'_> {
     fn drop(&mut self) {
+        if !self.core.writer.is_here() {
+            return;
+        }
         let waker = self.core.lock().readers.futures.forget(&mut self.place);
         drop(waker);
     }
@@ -101,22 +110,32 @@ impl Core {
     /// The next event. Without a place the waker is kept until there is one.
     pub(super) fn poll_next(
         &self,
-        place: Option<&mut Place>,
+        mut place: Option<&mut Place>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Event>> {
-        let mut state = self.lock();
-        if let Some(event) = state.inbox.pop_front() {
-            state.unread = state.unread.saturating_sub(event.weight());
-            let pump = self.unstall(&mut state);
-            drop(state);
-            wake(pump);
-            return Poll::Ready(Some(event));
-        }
-        if state.ended {
+        if !self.writer.is_here() {
             return Poll::Ready(None);
         }
-        state.readers.remember(place, context.waker());
-        Poll::Pending
+        let mut own = None;
+        loop {
+            {
+                let mut state = self.lock();
+                if let Some(event) = state.inbox.pop_front() {
+                    state.unread = state.unread.saturating_sub(event.weight());
+                    let pump = self.unstall(&mut state);
+                    drop(state);
+                    wake(pump);
+                    return Poll::Ready(Some(event));
+                }
+                if state.ended {
+                    return Poll::Ready(None);
+                }
+                if state.readers.register(place.as_deref_mut(), context.waker(), &mut own) {
+                    return Poll::Pending;
+                }
+            }
+            own = Some(context.waker().clone());
+        }
     }
 
     /// Sends a record that nobody waits for, behind the caller's back if there is no room now.

@@ -67,7 +67,7 @@ impl Transport {
         };
         let agent = self.shared.label.as_str();
         let (mode, why) = (policy.mode.name(), reason.name());
-        tracing::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
+        crate::trace::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
         self.close = Some(Box::new(Closing {
             plan: ClosePlan::begin(policy, known, now),
             reason,
@@ -147,7 +147,7 @@ impl Transport {
         now: Instant,
     ) {
         let agent = self.shared.label.as_str();
-        tracing::debug!(target: "agentpipe::close", agent, ?action);
+        crate::trace::debug!(target: "agentpipe::close", agent, ?action);
         match action {
             // Done by `begin_close`, before the plan was asked anything.
             CloseAction::RefuseWrites => {}
@@ -171,6 +171,7 @@ impl Transport {
             CloseReason::Exited => "the agent has exited",
             CloseReason::OutputEnded => "the agent closed its stdout and is being closed",
             CloseReason::Shutdown => "the engine is being shut down",
+            CloseReason::Forked => "the agent is another process's",
             CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
         };
         let error = Error::new(ErrorKind::Closed, "write", what)
@@ -260,20 +261,20 @@ impl Transport {
         }
         if self.ends.cgroup != End::Closed {
             let agent = self.shared.label.as_str();
-            tracing::warn!(
+            crate::trace::warn!(
                 agent,
                 "processes outlived the kill of their cgroup; removed when empty"
             );
         } else if !self.ends.all_closed() && !self.is_unreaped() {
             let agent = self.shared.label.as_str();
-            tracing::error!(agent, "the kernel still holds a descriptor of a closed agent");
+            crate::trace::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
         if !self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning)) {
             // Before its closers know: the next spawn may be theirs.
             self.child.give_place_back();
         }
         let report = write_report(self);
-        tracing::debug!(target: "agentpipe::close", %report, "close is done");
+        crate::trace::debug!(target: "agentpipe::close", %report, "close is done");
         if let Some(closing) = &mut self.close {
             closing.finished = true;
             closing.report = Some(report);

@@ -172,8 +172,10 @@ impl Transport {
         let status = self.child.reap_within(left);
         self.exit_at_destroy =
             Some((status.unwrap_or(ExitStatus::StillRunning), self.child.why_unknown()));
-        if status.is_none() {
-            self.child.reap_in_background();
+        match status {
+            // Before its closers know: the next spawn, on another thread, may be theirs.
+            Some(_) => self.child.give_place_back(),
+            None => self.child.reap_in_background(),
         }
         let error = Error::new(ErrorKind::EngineStopped, "write", "the engine stopped")
             .on_agent(self.shared.label.as_str());

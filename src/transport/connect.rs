@@ -15,7 +15,7 @@ use super::state::{End, Ends, Transport};
 use super::write_queue::WriteQueue;
 
 /// How an agent is named in errors and traces.
-pub(crate) fn label(spawned: &Spawned) -> String {
+pub(super) fn label(spawned: &Spawned) -> String {
     let program = spawned.program();
     let name = program.file_name().unwrap_or(program.as_os_str());
     format!("pid {} ({})", spawned.pid(), name.to_string_lossy())

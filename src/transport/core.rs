@@ -14,13 +14,13 @@ use slab::Slab;
 use crate::board::Board;
 use crate::close_policy::CloseMode;
 use crate::close_report::CloseReason;
-use crate::command::AgentCommand;
+use crate::contain::contain;
 use crate::metrics::IoCounters;
 use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
-use crate::process::{REAP_MAX, Spawned};
+use crate::process::REAP_MAX;
 
+use super::adoption::Adoption;
 use super::arena::Arena;
-use super::shared::Shared;
 use super::state::Transport;
 use super::tally::Tally;
 
@@ -103,20 +103,17 @@ impl Core {
     }
 
     /// Takes a spawned child over.
-    pub(crate) fn adopt(
-        &mut self,
-        spawned: Spawned,
-        command: &AgentCommand,
-        shared: &Arc<Shared>,
-        now: Instant,
-    ) {
+    pub(crate) fn adopt(&mut self, mut adoption: Adoption, now: Instant) {
+        let Some(child) = adoption.take() else { return };
+        let (spawned, command) = *child;
+        let shared = &adoption.shared;
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
         shared.adopted(slot, &self.arena.batches);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let shared = Arc::clone(shared);
-        entry.insert(Transport::connect(&mut *self.io, tag, spawned, command, shared, now));
+        entry.insert(Transport::connect(&mut *self.io, tag, spawned, &command, shared, now));
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
         self.tally.adopted();
@@ -160,7 +157,7 @@ impl Core {
         let slot = tag.agent as usize;
         let Some(agent) = self.agents.get_mut(slot) else {
             // A place is given up only after its last completion.
-            tracing::error!(?completion, "a completion for nobody");
+            crate::trace::error!(?completion, "a completion for nobody");
             if let Completion::Data { lease, .. } = completion {
                 self.io.take_bytes(lease, &mut |_| {});
             }
@@ -180,7 +177,7 @@ impl Core {
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {
                     let agent = agent.shared.label.as_str();
-                    tracing::warn!(agent, %error, "the exit watch failed; taken for the exit");
+                    crate::trace::warn!(agent, %error, "the exit watch failed; taken for the exit");
                 }
                 agent.on_exit(io, now);
             }
@@ -368,7 +365,8 @@ impl Drop for Core {
             agent.child.kill(agent.ends.pidfd(&*self.io));
         }
         for agent in left {
-            agent.destroy(until);
+            // One that cannot be reported must not keep the others from it.
+            contain("the end of an agent", || agent.destroy(until));
         }
     }
 }

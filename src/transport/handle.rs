@@ -10,6 +10,7 @@ use crate::close_report::{CloseReason, CloseReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::frame::encode;
+use crate::origin::foreign;
 use crate::wakers::Place;
 
 use super::request::{CloseLimits, Request};
@@ -19,7 +20,8 @@ use super::shared::{Offer, Shared};
 pub(crate) trait Line {
     fn shared(&self) -> &Arc<Shared>;
 
-    /// Asks the driver. Where it has ended, the agent was closed with it.
+    /// Asks the driver. Where it has ended, the agent was closed with it. Not to be called in a
+    /// forked child.
     fn request(&self, request: Request);
 }
 
@@ -43,6 +45,16 @@ impl Drop for Waiter<'_> {
     }
 }
 
+/// Whether the handles are used in the process of their engine. In a fork of it they touch no lock
+/// and ask for nothing.
+fn is_here(shared: &Shared) -> bool {
+    shared.origin.is_here()
+}
+
+fn check_here(shared: &Shared) -> Result<()> {
+    if is_here(shared) { Ok(()) } else { Err(foreign("write").on_agent(shared.label.as_str())) }
+}
+
 fn framed(shared: &Shared, record: &[u8]) -> Result<Vec<u8>> {
     let mut frame = Vec::new();
     encode(shared.framing, record, &shared.limits, &mut frame)
@@ -56,6 +68,7 @@ fn poll_send<L: Line>(
     place: &mut Place,
     context: &mut Context<'_>,
 ) -> Poll<Result<()>> {
+    check_here(line.shared())?;
     let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
     match line.shared().offer(offered, place, context.waker()) {
         Offer::Taken { tell_engine } => {
@@ -75,16 +88,19 @@ fn poll_send<L: Line>(
 /// Resolves once every accepted byte is on the pipe.
 pub(crate) async fn flush(shared: &Shared) -> Result<()> {
     let mut waiter = Waiter { shared, place: Place::default() };
-    std::future::poll_fn(|context| match shared.poll_flushed(&mut waiter.place, context.waker()) {
-        Some(result) => Poll::Ready(result.map_err(|error| explain(shared, error))),
-        None => Poll::Pending,
+    std::future::poll_fn(|context| {
+        check_here(shared)?;
+        match shared.poll_flushed(&mut waiter.place, context.waker()) {
+            Some(result) => Poll::Ready(result.map_err(|error| explain(shared, error))),
+            None => Poll::Pending,
+        }
     })
     .await
 }
 
 /// How the agent ended is worth more than that it is closed.
 fn explain(shared: &Shared, error: Error) -> Error {
-    match shared.outcome.get() {
+    match shared.close_report() {
         Some(report) if error.kind() != ErrorKind::InputEnded => {
             let what = format!("the agent is gone: {}", report.exit());
             Error::new(ErrorKind::Closed, "write", what)
@@ -98,6 +114,9 @@ fn explain(shared: &Shared, error: Error) -> Error {
 /// Refuses further writes, and closes stdin once everything accepted is written.
 pub(crate) fn end_input<L: Line>(line: &L) {
     let shared = line.shared();
+    if !is_here(shared) {
+        return;
+    }
     let error = Error::new(ErrorKind::InputEnded, "write", "the input was ended")
         .on_agent(shared.label.as_str())
         .remedy("send before end_input, or spawn another agent");
@@ -108,6 +127,7 @@ pub(crate) fn end_input<L: Line>(line: &L) {
 
 /// Notes the record that interrupts the open turn, or that no turn is open.
 pub(crate) fn set_interrupt<L: Line>(line: &L, request: Option<&[u8]>) -> Result<()> {
+    check_here(line.shared())?;
     let frame = request.map(|record| framed(line.shared(), record)).transpose()?;
     let over = frame.is_none();
     let was_open = line.shared().set_interrupt(frame);
@@ -124,6 +144,9 @@ pub(crate) fn poll_next<L: Line>(
     context: &mut Context<'_>,
 ) -> Poll<Option<Event>> {
     let shared = line.shared();
+    if !is_here(shared) {
+        return Poll::Ready(None);
+    }
     if local.is_empty() && !shared.take_events(local, context.waker()) {
         return Poll::Ready(None);
     }
@@ -139,6 +162,9 @@ pub(crate) fn poll_next<L: Line>(
 
 /// Nobody listens any more.
 pub(crate) fn drop_reader<L: Line>(line: &L) {
+    if !is_here(line.shared()) {
+        return;
+    }
     line.shared().drop_reader();
     // A paused read would block the agent for nobody.
     line.request(Request::Resume);
@@ -146,18 +172,21 @@ pub(crate) fn drop_reader<L: Line>(line: &L) {
 
 /// The driver carries the close out from here on, whatever becomes of the caller.
 pub(crate) async fn close<L: Line>(line: &L, limits: CloseLimits) -> CloseReport {
-    line.request(Request::Close(limits, CloseReason::Requested));
-    line.shared().outcome.wait().await
+    if is_here(line.shared()) {
+        line.request(Request::Close(limits, CloseReason::Requested));
+    }
+    line.shared().closed().await
 }
 
 /// The last handle is gone: true if the agent was not closed and is aborted now.
 pub(crate) fn abandon<L: Line>(line: &L) -> bool {
     let shared = line.shared();
-    if shared.outcome.get().is_some() {
+    // In a forked child there is a report as well: the agent is the parent's.
+    if shared.close_report().is_some() {
         return false;
     }
     let agent = shared.label.as_str();
-    tracing::warn!(agent, "dropped without a close; it is aborted");
+    crate::trace::warn!(agent, "dropped without a close; it is aborted");
     line.request(Request::Close(CloseLimits::Own(CloseMode::Abort), CloseReason::Dropped));
     true
 }

@@ -9,6 +9,7 @@
 //! `core.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch
 //! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
+mod adoption;
 mod arena;
 #[cfg(feature = "__bench")]
 mod bare;
@@ -28,12 +29,13 @@ mod request;
 mod shared;
 mod state;
 mod tally;
+mod unserved;
 mod write;
 mod write_queue;
 
+pub(crate) use adoption::Adoption;
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
-pub(crate) use connect::label;
 pub(crate) use core::Core;
 pub(crate) use handle::{
     Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,

@@ -54,7 +54,12 @@ impl Transport {
     ) {
         if let ReadEnd::Failed(errno) = why {
             let agent = self.shared.label.as_str();
-            tracing::warn!(agent, ?role, errno, "reading failed; taken for the end of the output");
+            crate::trace::warn!(
+                agent,
+                ?role,
+                errno,
+                "reading failed; taken for the end of the output"
+            );
         }
         let Self { framer, stderr, intake, .. } = self;
         if role == Role::Stderr {

@@ -6,18 +6,17 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
-use crate::close_policy::CloseMode;
-use crate::close_report::{CloseReason, CloseReport, CloseStage, Closing};
+use crate::close_report::{CloseReason, CloseReport};
 use crate::config::{Framing, Limits};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::Event;
-use crate::exit_status::ExitStatus;
+use crate::exit::Departure;
 use crate::latch::Latch;
-use crate::metrics::{Backend, Stats};
-use crate::wakers::{Place, Wakers, wake_all};
+use crate::metrics::Stats;
+use crate::origin::Origin;
+use crate::wakers::{Place, Sole, Wakers, wake};
 
 use super::batches::{Batches, KEPT};
 
@@ -29,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) label: String,
     pub(crate) framing: Framing,
     pub(crate) limits: Limits,
+    /// Elsewhere the engine's side does not run, and no lock here is ever free for sure.
+    pub(super) origin: Origin,
     /// Where its engine keeps it; set when the engine takes it over.
     slot: AtomicUsize,
     /// Where its queues of events come from and go to; set with the slot.
@@ -43,16 +44,18 @@ pub(crate) struct Shared {
     asked: AtomicU8,
     outbox: Mutex<Outbox>,
     /// Set once, when a close begins: whatever the agent still says, it can be told nothing more.
-    pub(crate) closing: Latch<CloseReason>,
+    pub(super) closing: Latch<CloseReason>,
     /// Set once, when the close is done.
-    pub(crate) outcome: Latch<CloseReport>,
+    pub(super) outcome: Latch<CloseReport>,
 }
 
 #[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<Event>,
     ended: bool,
-    waker: Option<Waker>,
+    reader: Sole,
+    /// Its handles are gone: a process that exits waits for its end.
+    departure: Option<Departure>,
     stats: Stats,
 }
 
@@ -95,6 +98,7 @@ impl Shared {
             label,
             framing,
             limits,
+            origin: Origin::here(),
             slot: AtomicUsize::new(usize::MAX),
             batches: OnceLock::new(),
             inbox: Mutex::default(),
@@ -109,35 +113,6 @@ impl Shared {
     }
 
     // The engine's side.
-
-    /// The engine ended before it took the child over: it is killed, nobody must wait for it.
-    pub(crate) fn never_adopted(&self) {
-        let error = Error::new(ErrorKind::EngineStopped, "write", "the engine was shut down");
-        self.refuse_writes(error.on_agent(self.label.as_str()));
-        self.closing.set(CloseReason::Shutdown);
-        self.end_inbox();
-        self.outcome.set(CloseReport(Arc::new(Closing {
-            backend: Backend::IoUring,
-            pid: self.pid,
-            command: self.label.clone(),
-            mode: CloseMode::Abort,
-            reason: CloseReason::Shutdown,
-            ended_by: CloseStage::Refuse,
-            stages: Vec::new(),
-            stalled: Duration::ZERO,
-            exit: ExitStatus::Unknown,
-            exit_note: None,
-            stopped: false,
-            input_ended_while_busy: None,
-            output_may_be_lost: true,
-            stats: Stats::default(),
-            unsent_bytes: 0,
-            unsent_records: 0,
-            killed_extra: 0,
-            outputs_held: None,
-            stderr_tail: String::new(),
-        })));
-    }
 
     pub(crate) fn slot(&self) -> usize {
         self.slot.load(Ordering::Relaxed)
@@ -166,11 +141,9 @@ impl Shared {
                 inbox.events.append(batch);
             }
             inbox.stats = *stats;
-            if inbox.events.is_empty() { None } else { inbox.waker.take() }
+            if inbox.events.is_empty() { None } else { inbox.reader.take() }
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
         unread
     }
 
@@ -181,14 +154,13 @@ impl Shared {
 
     /// No event will follow.
     pub(crate) fn end_inbox(&self) {
-        let waker = {
+        let (waker, departure) = {
             let mut inbox = lock(&self.inbox);
             inbox.ended = true;
-            inbox.waker.take()
+            (inbox.reader.take(), inbox.departure.take())
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        drop(departure);
+        wake(waker);
     }
 
     /// Unread weight.
@@ -238,7 +210,7 @@ impl Shared {
             }
             outbox.wakers.take()
         };
-        wake_all(waiting);
+        waiting.wake();
     }
 
     /// Refuses writes from now on, for the first reason given. False if they were refused before.
@@ -251,7 +223,7 @@ impl Shared {
             outbox.refused = Some(why);
             outbox.wakers.take()
         };
-        wake_all(waiting);
+        waiting.wake();
         true
     }
 
@@ -262,7 +234,7 @@ impl Shared {
             outbox.lost = outbox.weight > 0;
             outbox.wakers.take()
         };
-        wake_all(waiting);
+        waiting.wake();
     }
 
     /// The interrupt request of the session, if a turn is open.
@@ -285,19 +257,23 @@ impl Shared {
     /// Moves what is there to `local`. Registers `waker` if nothing is. False once ended and
     /// empty.
     pub(crate) fn take_events(&self, local: &mut VecDeque<Event>, waker: &Waker) -> bool {
-        let mut inbox = lock(&self.inbox);
-        if inbox.events.is_empty() {
-            if inbox.ended {
-                return false;
+        let mut own = None;
+        loop {
+            {
+                let mut inbox = lock(&self.inbox);
+                if !inbox.events.is_empty() {
+                    std::mem::swap(local, &mut inbox.events);
+                    return true;
+                }
+                if inbox.ended {
+                    return false;
+                }
+                if inbox.reader.register(waker, &mut own) {
+                    return true;
+                }
             }
-            match &mut inbox.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-        } else {
-            std::mem::swap(local, &mut inbox.events);
+            own = Some(waker.clone());
         }
-        true
     }
 
     /// A reader's queue is empty. A large one goes to whoever has the next burst.
@@ -334,22 +310,37 @@ impl Shared {
         drop(events);
     }
 
+    /// A process that exits waits until the agent has ended, if it has not yet.
+    pub(crate) fn keep_process(&self, departure: Departure) {
+        let mut inbox = lock(&self.inbox);
+        if !inbox.ended {
+            inbox.departure = Some(departure);
+        }
+    }
+
     /// Queues a frame, or registers `waker` for when there may be room.
     pub(crate) fn offer(&self, frame: Vec<u8>, place: &mut Place, waker: &Waker) -> Offer {
-        let mut outbox = lock(&self.outbox);
-        if let Some(why) = &outbox.refused {
-            return Offer::Refused(why.clone());
+        let mut own = None;
+        loop {
+            {
+                let mut outbox = lock(&self.outbox);
+                if let Some(why) = &outbox.refused {
+                    return Offer::Refused(why.clone());
+                }
+                // An empty queue takes any record, so the limit can never starve a large one.
+                let weight = frame.len() + FRAME_WEIGHT;
+                if outbox.weight == 0 || outbox.weight + weight <= self.limits.outbox_high {
+                    outbox.weight += weight;
+                    let tell_engine = outbox.frames.is_empty();
+                    outbox.frames.push(frame);
+                    return Offer::Taken { tell_engine };
+                }
+                if outbox.wakers.register(place, waker, &mut own) {
+                    return Offer::Full(frame);
+                }
+            }
+            own = Some(waker.clone());
         }
-        // An empty queue takes any record, so the limit can never starve a large one.
-        let weight = frame.len() + FRAME_WEIGHT;
-        if outbox.weight > 0 && outbox.weight + weight > self.limits.outbox_high {
-            outbox.wakers.remember(place, waker);
-            return Offer::Full(frame);
-        }
-        outbox.weight += weight;
-        let tell_engine = outbox.frames.is_empty();
-        outbox.frames.push(frame);
-        Offer::Taken { tell_engine }
     }
 
     /// `Some(Ok)` once every accepted byte is on the pipe; registers `waker` until then.
@@ -358,19 +349,29 @@ impl Shared {
         place: &mut Place,
         waker: &Waker,
     ) -> Option<Result<(), Error>> {
-        let mut outbox = lock(&self.outbox);
-        if let (true, Some(why)) = (outbox.lost, &outbox.refused) {
-            return Some(Err(why.clone()));
+        let mut own = None;
+        loop {
+            {
+                let mut outbox = lock(&self.outbox);
+                if let (true, Some(why)) = (outbox.lost, &outbox.refused) {
+                    return Some(Err(why.clone()));
+                }
+                if outbox.weight == 0 {
+                    return Some(Ok(()));
+                }
+                if outbox.wakers.register(place, waker, &mut own) {
+                    return None;
+                }
+            }
+            own = Some(waker.clone());
         }
-        if outbox.weight == 0 {
-            return Some(Ok(()));
-        }
-        outbox.wakers.remember(place, waker);
-        None
     }
 
     /// A writer waits no more.
     pub(crate) fn leave(&self, place: &mut Place) {
+        if !self.origin.is_here() {
+            return;
+        }
         let waker = lock(&self.outbox).wakers.forget(place);
         // Here no lock is held: the last waker of a task may free all the task has.
         drop(waker);
@@ -381,8 +382,47 @@ impl Shared {
         std::mem::replace(&mut lock(&self.outbox).interrupt, request).is_some()
     }
 
-    /// A snapshot, at most one engine turn old.
+    /// Why a close began, if one has.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        self.closing.get()
+    }
+
+    /// Waits until a close begins.
+    pub(crate) async fn close_begun(&self) -> CloseReason {
+        self.closing.wait().await.unwrap_or(CloseReason::Forked)
+    }
+
+    /// [`close_begun`](Self::close_begun) as a poll function.
+    pub(crate) fn poll_close_begun(
+        &self,
+        place: &mut Place,
+        context: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        self.closing.poll(place, context).map(|reason| reason.unwrap_or(CloseReason::Forked))
+    }
+
+    /// The report, once the close is done.
+    pub(crate) fn close_report(&self) -> Option<CloseReport> {
+        if self.origin.is_here() { self.outcome.get() } else { Some(self.foreign_report()) }
+    }
+
+    /// Waits until the close is done.
+    pub(crate) async fn closed(&self) -> CloseReport {
+        self.outcome.wait().await.unwrap_or_else(|| self.foreign_report())
+    }
+
+    /// [`closed`](Self::closed) as a poll function.
+    pub(crate) fn poll_closed(
+        &self,
+        place: &mut Place,
+        context: &mut Context<'_>,
+    ) -> Poll<CloseReport> {
+        let done = self.outcome.poll(place, context);
+        done.map(|report| report.unwrap_or_else(|| self.foreign_report()))
+    }
+
+    /// A snapshot, at most one engine turn old. All 0 in a forked child.
     pub(crate) fn stats(&self) -> Stats {
-        lock(&self.inbox).stats
+        if self.origin.is_here() { lock(&self.inbox).stats } else { Stats::default() }
     }
 }

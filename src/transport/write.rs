@@ -68,7 +68,8 @@ impl Transport {
     fn write_refused(&mut self, io: &mut dyn PipeIo, refused: &WriteRefused, now: Instant) {
         self.write_offset = None;
         let bytes = refused.buf.len();
-        tracing::warn!(agent = self.shared.label.as_str(), bytes, error = %refused.error, "write refused");
+        let agent = self.shared.label.as_str();
+        crate::trace::warn!(agent, bytes, error = %refused.error, "write refused");
         self.writes_failed(io, &refused.error, now);
     }
 
@@ -99,7 +100,7 @@ impl Transport {
             Error::new(ErrorKind::Io, "write", format!("writing to stdin failed: {error}"))
         };
         let why = why.on_agent(self.shared.label.as_str()).stderr(self.stderr.tail());
-        tracing::debug!(error = %why, "input ended by the agent");
+        crate::trace::debug!(error = %why, "input ended by the agent");
         self.shared.refuse_writes(why);
         // Frames accepted up to the refusal are counted as unsent.
         self.queue.take_over(|frames| self.shared.take_frames(frames));

@@ -7,6 +7,7 @@ mod close;
 mod crowd;
 mod ends;
 mod socket;
+mod wakers;
 
 use std::fs;
 use std::future::Future;

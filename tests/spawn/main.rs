@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReport, Engine, ErrorKind, ExitStatus};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open};
 
 use lease::Lease;
 
@@ -237,6 +237,112 @@ fn an_engine_that_is_dropped_gives_its_agents_their_grace() {
     }
     // The grace is 50 ms, which a busy machine may well use up; but not every time.
     assert!(heard > 0, "none of them had its grace");
+}
+
+#[test]
+fn a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed() {
+    // The story: the exec hangs, the engine is shut down meanwhile, and then the exec succeeds. The
+    // caller had an agent that no thread served, and whose report blamed another process.
+    if !alone("a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    for blocking in [false, true] {
+        let program = folder.path().join(format!("agent{blocking}"));
+        assert!(Command::new("cp").arg("/bin/cat").arg(&program).status().expect("cp").success());
+        let engine = engine();
+        let lease = Lease::take(&program);
+        let outcome = thread::scope(|scope| {
+            let spawning = scope.spawn(|| {
+                let command = AgentCommand::new(&program);
+                if blocking {
+                    engine.spawn_blocking(command)
+                } else {
+                    pollster::block_on(engine.spawn(command))
+                }
+            });
+            let begun = Instant::now();
+            while !lease.is_wanted() {
+                assert!(begun.elapsed() < CEILING, "it does not hang");
+                thread::yield_now();
+            }
+            // It waits for agents, of which there are none yet, and not for the exec.
+            assert_eq!(engine.shutdown_blocking(CEILING).agents, 0);
+            drop(lease);
+            spawning.join().expect("no panic")
+        });
+        let error = outcome.expect_err("its engine was shut down");
+        assert_eq!(error.kind(), ErrorKind::EngineStopped, "{error}");
+        // This process runs one test, and has no other child.
+        let left = rustix::process::wait(WaitOptions::NOHANG);
+        assert_eq!(left.expect_err("no child"), rustix::io::Errno::CHILD);
+    }
+}
+
+#[test]
+fn a_spawn_given_up_before_an_exit_leaves_no_agent() {
+    // The story: a timeout around a spawn whose exec hangs, and then `main` returns. The exec succeeds
+    // a moment later, in a process that has no parent any more.
+    const TEST: &str = "a_spawn_given_up_before_an_exit_leaves_no_agent";
+    const AGENT: &str = "AGENTPIPE_TEST_AGENT";
+    if let Some(program) = std::env::var_os(AGENT) {
+        let engine = engine();
+        let command = AgentCommand::new(program).args(["fake", "--ignore-eof", "--ignore-sigterm"]);
+        let mut spawning = Box::pin(engine.spawn(command));
+        assert!(spawning.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Not before the child is there: it hangs in its exec.
+        let begun = Instant::now();
+        while children_of(std::process::id()).is_empty() {
+            assert!(begun.elapsed() < CEILING, "no child");
+            thread::yield_now();
+        }
+        drop(spawning);
+        drop(engine);
+        println!("given up");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("agent");
+    assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().expect("cp").success());
+    let lease = Lease::take(&program);
+    let mut host =
+        this_test(TEST).env(AGENT, &program).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(host.stdout.take().expect("piped")).lines();
+    assert!(lines.any(|line| line.expect("text").contains("given up")));
+    let begun = Instant::now();
+    while !lease.is_wanted() {
+        assert!(begun.elapsed() < CEILING, "it does not hang");
+        thread::yield_now();
+    }
+    // A host that does not wait has exited before it prints its last line.
+    assert!(lines.any(|line| line.expect("text").contains("1 passed")));
+    let children = children_of(host.id());
+    drop(lease);
+    assert!(host.wait().expect("ours").success());
+    // Its exec, where nobody waited for it, may not be over yet.
+    let begun = Instant::now();
+    for child in &children {
+        while let Ok(exe) = fs::read_link(child.join("exe")) {
+            assert_ne!(exe, program, "it outlives its host");
+            assert!(begun.elapsed() < CEILING, "{child:?} neither runs nor ends");
+        }
+    }
+    assert_eq!(children.len(), 1, "{children:?}");
+}
+
+fn processes() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path()).filter(|path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+    })
+}
+
+fn children_of(parent: u32) -> Vec<PathBuf> {
+    let is_child = |path: &PathBuf| {
+        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        fields.and_then(|mut fields| fields.nth(1)?.parse().ok()) == Some(parent)
+    };
+    processes().filter(is_child).collect()
 }
 
 /// Where this process may make cgroups: a folder for one test.

@@ -13,14 +13,13 @@ mod stats;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::command::AgentCommand;
 use crate::error::Result;
 use crate::process::open_parcel;
 
 use super::agent::Agent;
-use super::handle::{Engine, stopped};
+use super::handle::Engine;
 
 use pool::Pool;
 pub(super) use room::{Pools, spawn_before_spares};
@@ -120,16 +119,15 @@ impl Warm {
     /// As [`Engine::spawn`].
     pub async fn take(&self) -> Result<Taken> {
         let pool = &self.owner.0;
-        if pool.engine.stopped.load(Ordering::SeqCst) {
-            return Err(stopped());
-        }
+        pool.engine.check()?;
         let _replaced = Refill(pool);
         let picking = Arc::clone(pool);
         let parcel = pool.engine.spawner.ask(move || Ok(picking.pick())).wait().await;
-        if let Some(spare) = open_parcel(&parcel).unwrap_or_else(|| Err(stopped()))? {
+        let picked = parcel.and_then(|parcel| open_parcel(&parcel));
+        let engine = Engine { inner: Arc::clone(&pool.engine) };
+        if let Some(spare) = picked.unwrap_or_else(|| Err(engine.gone()))? {
             return Ok(Taken { agent: spare.hand_out(), warm: true });
         }
-        let engine = Engine { inner: Arc::clone(&pool.engine) };
         let agent = engine.spawn(pool.command.clone()).await?;
         pool.count(|counts| counts.cold += 1);
         Ok(Taken { agent, warm: false })

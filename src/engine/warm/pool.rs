@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
 use crate::command::AgentCommand;
 use crate::error::Result;
+use crate::exit::Departure;
 use crate::latch::Latch;
 use crate::process::{Meaning, spawn_admitted};
 
@@ -76,9 +76,18 @@ impl Pool {
         note(&mut self.lock().counts);
     }
 
+    /// All 0 in a forked child.
     pub(super) fn stats(&self) -> WarmStats {
+        if !self.is_here() {
+            return WarmStats::default();
+        }
         let state = self.lock();
         WarmStats { ready: state.spares.len(), coming: state.coming, ..state.counts }
+    }
+
+    /// Elsewhere the lock may be taken for good, and the spares are the parent's.
+    pub(super) fn is_here(&self) -> bool {
+        self.engine.origin.is_here()
     }
 
     pub(super) fn ready(&self) -> usize {
@@ -87,9 +96,12 @@ impl Pool {
 
     /// Orders the spares that are missing.
     pub(super) fn refill(self: &Arc<Self>) {
+        if self.engine.check().is_err() {
+            return;
+        }
         let missing = {
             let mut state = self.lock();
-            if state.ended || self.engine.stopped.load(Ordering::SeqCst) {
+            if state.ended {
                 return;
             }
             let missing = self.settings.spares.saturating_sub(state.spares.len() + state.coming);
@@ -112,9 +124,10 @@ impl Pool {
     }
 
     fn spawn_one(self: &Arc<Self>) {
+        let _departure = Departure::begin();
         let spare = self.try_spawn();
         if let Err(error) = &spare {
-            tracing::warn!(%error, "no spare: it is tried again with the next take");
+            crate::trace::warn!(%error, "no spare: it is tried again with the next take");
         }
         let (came, unwanted) = {
             let mut state = self.lock();
@@ -145,14 +158,15 @@ impl Pool {
 
     /// None where there is no place for a spare.
     fn try_spawn(self: &Arc<Self>) -> Result<Option<Spare>> {
-        if self.lock().ended || self.engine.stopped.load(Ordering::SeqCst) {
+        if self.engine.check().is_err() || self.lock().ended {
             return Ok(None);
         }
         let Some(permit) = self.engine.admission.admit_spare() else { return Ok(None) };
         // Before the exec: a file replaced in between makes it differ from what it is.
         let meaning = Meaning::of(&self.command)?;
         let child = spawn_admitted(&self.command, permit)?;
-        let (agent, _ringing) = Arc::clone(&self.engine).hand_over(child, &self.command);
+        let command = self.command.clone();
+        let (agent, _ringing) = Arc::clone(&self.engine).hand_over(child, command)?;
         let watcher = Arc::new(Watcher(Arc::downgrade(self)));
         Ok(Some(Spare::new(agent, meaning, watcher)))
     }
@@ -184,7 +198,7 @@ impl Pool {
             Unfit::Changed => counts.changed += 1,
         });
         let writer = spare.close(self.command.close);
-        tracing::debug!(pid = writer.pid(), ?why, "a spare is not handed out");
+        crate::trace::debug!(pid = writer.pid(), ?why, "a spare is not handed out");
     }
 
     /// Takes out those that this is true of, and says what they were.
@@ -257,6 +271,9 @@ impl Pool {
 
     /// No spare is wanted any more.
     pub(super) fn end(&self) {
+        if !self.is_here() {
+            return;
+        }
         let spares = {
             let mut state = self.lock();
             state.ended = true;

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::open_parcel;
 
 use super::super::agent::Agent;
-use super::super::handle::{Engine, stopped};
+use super::super::handle::Engine;
 use super::pool::{Pool, Room};
 
 /// A spawn wants seven descriptors for a moment and a spare has four, so if two of them do not
@@ -61,8 +61,8 @@ pub(in super::super) async fn spawn_before_spares(
         let error = match engine.order(command.clone(), &engine.inner.admission) {
             Err(error) => error,
             Ok(reply) => {
-                let parcel = reply.wait().await;
-                match open_parcel(&parcel).unwrap_or_else(|| Err(stopped())) {
+                let parcel = reply.wait().await.and_then(|parcel| open_parcel(&parcel));
+                match parcel.unwrap_or_else(|| Err(engine.gone())) {
                     Ok(agent) => return Ok(agent),
                     Err(error) => {
                         refused_by_host += 1;
@@ -78,7 +78,7 @@ pub(in super::super) async fn spawn_before_spares(
         pressed.get_or_insert_with(|| engine.inner.admission.press());
         match engine.inner.pools.make_room() {
             Some(Room::Leaving(spare)) => drop(spare.closed().await),
-            Some(Room::Coming(came)) => came.wait().await,
+            Some(Room::Coming(came)) => drop(came.wait().await),
             None => return Err(error),
         }
     }

@@ -33,7 +33,8 @@ impl WarmSettings {
         Self::default()
     }
 
-    /// So many agents stand ready. Default 1; 0 to 64. With 0 every agent is a cold one.
+    /// So many agents stand ready. Default 1; 0 to 64, and more are set to 64. With 0 every agent is a
+    /// cold one.
     #[must_use]
     pub fn spares(mut self, spares: usize) -> Self {
         self.spares = spares.min(SPARES_MAX);
@@ -41,7 +42,8 @@ impl WarmSettings {
     }
 
     /// A spare that was not taken for so long is closed and replaced: its login, its cache and its
-    /// view of the world are as old as it is. Default 10 minutes; 1 s to 30 days.
+    /// view of the world are as old as it is. Default 10 minutes; 1 s to 30 days, and a value outside of
+    /// that is set to the nearer end.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age.clamp(AGE_MIN, AGE_MAX);

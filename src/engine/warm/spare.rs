@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::close_policy::ClosePolicy;
 use crate::close_report::CloseReason;
+use crate::deadline;
 use crate::event::Event;
 use crate::process::Meaning;
 use crate::transport::Line;
@@ -56,12 +57,12 @@ impl Spare {
     }
 
     pub(super) fn due(&self, max_age: Duration) -> Instant {
-        self.born + max_age
+        deadline::after(self.born, max_age)
     }
 
     /// Why its close began, if it did.
     pub(super) fn ended(&self) -> Option<CloseReason> {
-        self.agent.writer().control.shared().closing.get()
+        self.agent.writer().control.shared().close_reason()
     }
 
     /// Whether it will do, for somebody who means this now.
@@ -121,7 +122,9 @@ impl Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        if let Some(spare) = self.spare.take() {
+        if let Some(spare) = self.spare.take()
+            && self.pool.is_here()
+        {
             self.pool.count(|counts| counts.unused += 1);
             spare.close(self.pool.command.close);
             self.pool.refill();

@@ -49,6 +49,39 @@ fn the_head_of_an_oversized_line_ends_with_the_line() {
 }
 
 #[test]
+fn a_limit_that_is_no_limit_overflows_nothing() {
+    // The story: `record_max(usize::MAX)` panicked the engine thread at the first record that came in
+    // two reads, and in a release build each read copied the whole record once more.
+    let text = format!("[\"{}\"]", "x".repeat(1 << 20));
+    let sizes = Limits::new().stderr_tail(usize::MAX).inbox_high(usize::MAX).drain_max(usize::MAX);
+    let limits = sizes.outbox_high(usize::MAX).record_max(usize::MAX);
+    let (header, end) = (format!("Content-Length: {}\r\n\r\n", text.len()), String::new());
+    let framings = [
+        (Framing::Ndjson, String::new(), "\r\n".to_owned()),
+        (Framing::Ndjson, "\u{feff}".to_owned(), "\n".to_owned()),
+        (Framing::ContentLength, header, end),
+    ];
+    for (framing, before, after) in framings {
+        let input = format!("{before}{text}{after}");
+        let mut framer = Framer::new(framing, &limits);
+        let (mut events, mut spares) = (Vec::new(), Spares::default());
+        work::take();
+        for read in input.as_bytes().chunks(4096) {
+            framer.feed(read, &mut spares, &mut |frame| events.push(frame.into_event()));
+        }
+        assert_eq!(events, [record(&text)], "{framing:?}");
+        // Looked at once, copied once, and once more by the growth.
+        let (worked, once) = (work::take(), input.len() as u64);
+        assert!(worked <= 4 * once, "{framing:?}: {worked} for {once} bytes");
+    }
+    // A length that no memory can hold is waited for, and nothing is reserved for it.
+    let mut framer = Framer::new(Framing::ContentLength, &limits);
+    let claim = format!("Content-Length: {}\r\n\r\n{{", 1_u64 << 40);
+    framer.feed(claim.as_bytes(), &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+    assert!(framer.capacity() < 1 << 20, "{}", framer.capacity());
+}
+
+#[test]
 fn no_newline_for_ever_is_counted_and_not_kept() {
     let limits = Limits::new().record_max(10_000);
     for size in [1, 700, 4096] {

@@ -1,9 +1,11 @@
 //! A host that says no must say why, and what to do.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::ring::op::Token;
 use crate::ring::refusal::{refused, unsupported};
 
 /// One errno, one kind; each with a remedy a person can follow.
@@ -32,6 +34,25 @@ fn every_refusal_has_its_kind_and_a_remedy() {
     let error = unsupported("this kernel has no io_uring READ_MULTISHOT");
     assert_eq!(error.kind(), ErrorKind::BackendUnsupported);
     assert!(error.to_string().contains("Linux 6.7"));
+}
+
+/// The story: an entry that found no room was counted as queued and forgotten. A lost CLOSE is a
+/// descriptor that stays open, a lost WRITE one that never ends.
+#[test]
+fn a_push_into_a_full_queue_is_not_ignored() {
+    let mut rig = Rig::new();
+    let queue = &mut rig.ring.queue;
+    let mut push = || queue.push_cancel(-1, Token::NOTHING, Token::NOTHING);
+    for _ in 0..256 {
+        push();
+    }
+    assert!(catch_unwind(AssertUnwindSafe(push)).is_err());
+    assert_eq!((queue.capacity(), queue.queued()), (256, 256));
+    // Nor is half of a pair pushed, and the descriptor is closed all the same.
+    let (read, write) = pipe();
+    let pair = || queue.push_cancel_close(read, Token::NOTHING, Token::NOTHING, Token::NOTHING);
+    assert!(catch_unwind(AssertUnwindSafe(pair)).is_err());
+    must_break(&write);
 }
 
 /// Sizes nobody can have are brought into range, not into a panic.

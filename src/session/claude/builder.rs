@@ -67,7 +67,8 @@ impl Builder {
     }
 
     /// Answers `can_use_tool`. The agent asks only if it was started with
-    /// `--permission-prompt-tool stdio`: [`Options`] see to that.
+    /// `--permission-prompt-tool stdio`: [`Options`] see to that. Like every handler it must not block
+    /// the thread, which all sessions of the process share unless [`Settings::spawn_on`] gives another.
     #[must_use]
     pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
     where

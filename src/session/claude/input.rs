@@ -114,7 +114,7 @@ impl Input {
             Effect::TurnEnded => None,
         };
         if let Err(error) = self.writer.set_interrupt(interrupt) {
-            tracing::warn!(agent = self.writer.label(), %error, "no interrupt is set");
+            crate::trace::warn!(agent = self.writer.label(), %error, "no interrupt is set");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::engine::{Agent, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Sample};
 use crate::latch::Latch;
+use crate::origin::foreign;
 use crate::process::Program;
 use crate::session::host::{Alarm, Host};
 
@@ -80,7 +81,7 @@ impl Probe {
     /// The version, asked for if it is not known. Dropping this future stops nothing: somebody
     /// else may wait for the same answer.
     pub(super) async fn version(&self) -> Result<CliVersion> {
-        self.entry().answer.wait().await
+        self.entry().answer.wait().await.unwrap_or_else(|| Err(foreign(STAGE)))
     }
 
     /// Warns of an old CLI, once for each, in the background.
@@ -89,7 +90,11 @@ impl Probe {
         let host = Arc::clone(&self.0.host);
         match entry.answer.get() {
             Some(answer) => warn(&entry, &answer),
-            None => host.spawn(Box::pin(async move { warn(&entry, &entry.answer.wait().await) })),
+            None => host.spawn(Box::pin(async move {
+                if let Some(answer) = entry.answer.wait().await {
+                    warn(&entry, &answer);
+                }
+            })),
         }
     }
 
@@ -98,6 +103,8 @@ impl Probe {
         let key = Key { program: program.clone(), args: command.args.clone() };
         let entry = {
             let mut known = known();
+            // What the process that this one was forked from has asked is answered there.
+            known.retain(|entry| entry.answer.is_here());
             if let Some(entry) = known.iter().find(|entry| entry.key == key) {
                 return Arc::clone(entry);
             }
@@ -145,10 +152,10 @@ fn warn(entry: &Entry, answer: &Result<CliVersion>) {
         Ok(version) => {
             if !entry.warned.swap(true, Ordering::Relaxed) {
                 let oldest = CliVersion::OLDEST;
-                tracing::warn!(%version, %program, "this Claude Code is older than {oldest}: update it");
+                crate::trace::warn!(%version, %program, "this Claude Code is older than {oldest}: update it");
             }
         }
-        Err(error) => tracing::debug!(%error, %program, "the version of the CLI is not known"),
+        Err(error) => crate::trace::debug!(%error, %program, "the version of the CLI is not known"),
     }
 }
 
@@ -160,7 +167,7 @@ impl Asking {
         let answer = self.within(deadline, version_of(&mut agent)).await;
         // Whatever it does: killed with its group, and reaped.
         let report = agent.abort().await;
-        tracing::debug!(%report, "asked the CLI for its version");
+        crate::trace::debug!(%report, "asked the CLI for its version");
         match answer? {
             Ok(version) => Ok(version),
             Err(error) => Err(error.stderr(report.stderr_tail())),

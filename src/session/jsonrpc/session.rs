@@ -110,7 +110,8 @@ impl Builder {
 
     /// Answers the agent's requests of one method. The handler runs in a task of its own, which
     /// is dropped, without an answer, when the agent withdraws the request or the session ends; it
-    /// has no deadline here.
+    /// has no deadline here. It must not block the thread, which all sessions of the process share
+    /// unless [`Settings::spawn_on`] gives another.
     /// A [`Failure`] is answered as an error, and so is a panic. The last handler of a method counts.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handler: F) -> Self

@@ -1,0 +1,107 @@
+//! A spawned child on its way to the thread that will serve it.
+
+use std::sync::Arc;
+
+use crate::command::AgentCommand;
+use crate::origin::Origin;
+use crate::process::Spawned;
+
+use super::connect::label;
+use super::shared::Shared;
+
+/// A child that no core has taken over yet. Dropped, it is killed and reaped, its place is free
+/// again, and its handles are told how it ended.
+#[derive(Debug)]
+pub(crate) struct Adoption {
+    child: Option<Box<(Spawned, AgentCommand)>>,
+    pub(crate) shared: Arc<Shared>,
+    origin: Origin,
+}
+
+impl Adoption {
+    pub(crate) fn new(child: Spawned, command: AgentCommand) -> Self {
+        let (framing, limits) = (command.framing, command.limits);
+        let shared = Arc::new(Shared::new(child.pid(), label(&child), framing, limits));
+        Self { child: Some(Box::new((child, command))), shared, origin: Origin::here() }
+    }
+
+    /// Hands the child on, once.
+    pub(super) fn take(&mut self) -> Option<Box<(Spawned, AgentCommand)>> {
+        self.child.take()
+    }
+}
+
+impl Drop for Adoption {
+    fn drop(&mut self) {
+        let Some(child) = self.child.take() else { return };
+        if !self.origin.is_here() {
+            #[expect(clippy::mem_forget, reason = "in a forked child: it is the parent's to kill")]
+            std::mem::forget(child);
+            return;
+        }
+        let (exit, alive) = child.0.destroy();
+        self.shared.never_adopted(exit, alive);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use crate::admission::Admission;
+    use crate::close_report::{CloseReason, CloseStage};
+    use crate::event::Event;
+    use crate::exit_status::ExitStatus;
+    use crate::process::spawn_admitted;
+    use crate::transport::shared::Offer;
+    use crate::wakers::Place;
+
+    use super::*;
+
+    /// What is left of a child whose engine thread ended while it was on its way.
+    fn check_undone(script: &str, exit: ExitStatus, stage: CloseStage) {
+        let places = Admission::new(Some(1));
+        let command = AgentCommand::new("/bin/sh").args(["-c", script]);
+        let permit = places.admit().expect("the only place");
+        let child = spawn_admitted(&command, permit).expect("spawns");
+        let adoption = Adoption::new(child, command);
+        if stage == CloseStage::Refuse {
+            // Gone before anything was done to it.
+            while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.shared.pid))
+                .expect("not reaped")
+                .contains(") Z ")
+            {
+                std::thread::yield_now();
+            }
+        }
+        let shared = Arc::clone(&adoption.shared);
+        let offered = shared.offer(b"{}\n".to_vec(), &mut Place::default(), Waker::noop());
+        assert!(matches!(offered, Offer::Taken { .. }));
+        assert!(places.admit().is_err());
+        drop(adoption);
+
+        assert!(
+            !std::fs::exists(format!("/proc/{}", shared.pid)).expect("proc"),
+            "killed and reaped"
+        );
+        assert!(places.admit().is_ok(), "its place is free");
+        let report = shared.close_report().expect("the handles wait for it");
+        assert_eq!((report.exit(), report.stage()), (exit, stage), "{report}");
+        assert_eq!(report.reason(), CloseReason::Shutdown);
+        assert_eq!((report.unsent_bytes(), report.unsent_records()), (3, 1));
+        let mut events = VecDeque::new();
+        assert!(shared.take_events(&mut events, Waker::noop()));
+        assert_eq!(events, [Event::Exit(exit)]);
+        assert!(!shared.take_events(&mut VecDeque::new(), Waker::noop()), "and nothing after it");
+        let refused = shared.offer(b"{}\n".to_vec(), &mut Place::default(), Waker::noop());
+        assert!(matches!(refused, Offer::Refused(_)));
+    }
+
+    #[test]
+    fn a_child_that_no_core_took_over_is_undone_and_reported() {
+        // The story: the report said that another process had reaped it. We had killed it.
+        check_undone("exec sleep 1000", ExitStatus::Signal(9), CloseStage::Kill);
+        check_undone("exit 3", ExitStatus::Code(3), CloseStage::Refuse);
+    }
+}
