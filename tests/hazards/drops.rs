@@ -100,11 +100,11 @@ fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
         let agents = spawn_four(&engine);
         drop(engine);
         drop(agents);
-        return;
+    } else {
+        check_no_agent_outlives(
+            "hazards::drops::a_process_that_exits_after_the_last_drop_leaves_no_agent",
+        );
     }
-    check_no_agent_outlives(
-        "hazards::drops::a_process_that_exits_after_the_last_drop_leaves_no_agent",
-    );
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives() {
     if is_alone() {
         let engine = Box::leak(Box::new(engine()));
         drop(spawn_four(engine));
-        return;
+    } else {
+        check_no_agent_outlives(
+            "hazards::drops::a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives",
+        );
     }
-    check_no_agent_outlives(
-        "hazards::drops::a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives",
-    );
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent() {
             println!("agent {}", session.as_session().pid());
         }
         drop((sessions, engine));
-        return;
+    } else {
+        check_no_agent_outlives(
+            "hazards::drops::a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent",
+        );
     }
-    check_no_agent_outlives(
-        "hazards::drops::a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent",
-    );
 }
 
 #[test]
