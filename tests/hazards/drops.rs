@@ -81,7 +81,8 @@ fn check_no_agent_outlives(test: &str) {
     assert_eq!(left, Vec::<u32>::new(), "they outlive their process");
 }
 
-/// Of an agent that is killed half a second after its handle is dropped.
+/// Agents that are killed half a second after their handles are dropped.
+#[expect(clippy::print_stdout, reason = "the outer process reads it")]
 fn spawn_four(engine: &Engine) -> Vec<Agent> {
     let agents: Vec<Agent> =
         (0..4).map(|_| spawn(engine, stubborn(Duration::from_millis(500)))).collect();

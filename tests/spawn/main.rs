@@ -293,6 +293,7 @@ fn a_spawn_given_up_before_an_exit_leaves_no_agent() {
 }
 
 /// The host, as its last act.
+#[expect(clippy::print_stdout, reason = "the outer process reads it")]
 fn give_up_a_spawn(program: &OsStr) {
     let engine = engine();
     let command = AgentCommand::new(program).args(["fake", "--ignore-eof", "--ignore-sigterm"]);
