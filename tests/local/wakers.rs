@@ -162,10 +162,12 @@ fn a_waker_that_panics_costs_no_local_agent() {
     in_each(async |engine: LocalEngine| {
         let mut innocent = spawn(&engine, &[]).await;
         let (mut reader, writer) = spawn(&engine, &[]).await.split();
-        let works = Waker::from(Arc::new(Works(AtomicUsize::new(0))));
+        let works = Arc::new(Works(AtomicUsize::new(0)));
         WORK.set(Some(Box::new(|| panic!("a waker"))));
-        assert!(reader.poll_next(&mut Context::from_waker(&works)).is_pending());
+        let waker = Waker::from(Arc::clone(&works));
+        assert!(reader.poll_next(&mut Context::from_waker(&waker)).is_pending());
         writer.send("{}").await.expect("sent");
+        until("it is woken", || works.0.load(Ordering::Relaxed) == 1).await;
         let Some(Event::Record(record)) = reader.next().await else { panic!("a record") };
         assert_eq!(record.as_bytes(), b"{}");
         check_echo(&mut innocent, "{}").await;

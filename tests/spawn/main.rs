@@ -3,6 +3,7 @@
 mod admission;
 mod lease;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -285,28 +286,37 @@ fn a_spawn_given_up_before_an_exit_leaves_no_agent() {
     // a moment later, in a process that has no parent any more.
     const TEST: &str = "a_spawn_given_up_before_an_exit_leaves_no_agent";
     const AGENT: &str = "AGENTPIPE_TEST_AGENT";
-    if let Some(program) = std::env::var_os(AGENT) {
-        let engine = engine();
-        let command = AgentCommand::new(program).args(["fake", "--ignore-eof", "--ignore-sigterm"]);
-        let mut spawning = Box::pin(engine.spawn(command));
-        assert!(spawning.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        // Not before the child is there: it hangs in its exec.
-        let begun = Instant::now();
-        while children_of(std::process::id()).is_empty() {
-            assert!(begun.elapsed() < CEILING, "no child");
-            thread::yield_now();
-        }
-        drop(spawning);
-        drop(engine);
-        println!("given up");
-        return;
+    match std::env::var_os(AGENT) {
+        Some(program) => give_up_a_spawn(&program),
+        None => check_given_up_spawn(TEST, AGENT),
     }
+}
+
+/// The host, as its last act.
+#[expect(clippy::print_stdout, reason = "the outer process reads it")]
+fn give_up_a_spawn(program: &OsStr) {
+    let engine = engine();
+    let command = AgentCommand::new(program).args(["fake", "--ignore-eof", "--ignore-sigterm"]);
+    let mut spawning = Box::pin(engine.spawn(command));
+    assert!(spawning.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    // Not before the child is there: it hangs in its exec.
+    let begun = Instant::now();
+    while children_of(std::process::id()).is_empty() {
+        assert!(begun.elapsed() < CEILING, "no child");
+        thread::yield_now();
+    }
+    drop(spawning);
+    drop(engine);
+    println!("given up");
+}
+
+fn check_given_up_spawn(test: &str, agent: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("agent");
     assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().expect("cp").success());
     let lease = Lease::take(&program);
     let mut host =
-        this_test(TEST).env(AGENT, &program).stdout(Stdio::piped()).spawn().expect("runs");
+        this_test(test).env(agent, &program).stdout(Stdio::piped()).spawn().expect("runs");
     let mut lines = BufReader::new(host.stdout.take().expect("piped")).lines();
     assert!(lines.any(|line| line.expect("text").contains("given up")));
     let begun = Instant::now();
