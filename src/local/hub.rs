@@ -244,9 +244,6 @@ impl Hub {
         if core.io().wants_turn() || !self.late.borrow().is_empty() {
             return Ok(Next::Again);
         }
-        if self.wants_carrying_out() {
-            return Ok(Next::Again);
-        }
         let ending = self.ending.borrow().is_some();
         if (ending || self.is_forgotten()) && core.open() == 0 {
             return Ok(Next::End);
@@ -273,22 +270,17 @@ impl Hub {
                 Late::Adopt(adoption) => core.adopt(adoption, now),
             }
         }
-        if !self.wants_carrying_out() {
-            return;
-        }
-        let mut at_once = false;
-        if let Some(ending) = &mut *self.ending.borrow_mut() {
-            ending.carried_out = true;
-            ending.report.agents = core.open();
-            at_once = ending.at_once;
-        }
-        if !at_once {
+        let close = match &mut *self.ending.borrow_mut() {
+            Some(ending) if !ending.carried_out => {
+                ending.carried_out = true;
+                ending.report.agents = core.open();
+                !ending.at_once
+            }
+            _ => false,
+        };
+        if close {
             core.close_all(None, CloseReason::Shutdown, now);
         }
-    }
-
-    fn wants_carrying_out(&self) -> bool {
-        self.ending.borrow().as_ref().is_some_and(|ending| !ending.carried_out)
     }
 
     /// Neither an engine nor an agent is left; the driver alone is.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -80,6 +82,40 @@ fn a_dead_engine_thread_gets_no_agent() {
     assert_eq!(engine.shutdown_blocking(CEILING).agents, 0);
     check_stopped(engine.spawn_blocking(fake(&[])), "the engine was shut down");
     assert_eq!(Held::now().children, Vec::<String>::new());
+}
+
+/// Spawns when it is woken, on the thread that wakes it.
+struct Spawns(Engine, Mutex<Option<Result<Agent, Error>>>);
+
+impl Wake for Spawns {
+    fn wake(self: Arc<Self>) {
+        let spawned = self.0.spawn_blocking(fake(&[]));
+        *self.1.lock().expect("unpoisoned") = Some(spawned);
+    }
+}
+
+#[test]
+fn a_place_is_free_once_the_report_of_a_dead_thread_is_there() {
+    // The story: the task that waits for the report spawns the next agent, and was told that the
+    // engine has all it may have.
+    if !alone("hazards::ended::a_place_is_free_once_the_report_of_a_dead_thread_is_there") {
+        return;
+    }
+    let engine = Engine::builder().threads(2).max_agents(1).build().expect("io_uring");
+    let ring = rings()[0];
+    let (reader, writer) = spawn(&engine, fake(&[])).split();
+    let spawns = Arc::new(Spawns(engine, Mutex::new(None)));
+    let waker = Waker::from(Arc::clone(&spawns));
+    let mut closed = Box::pin(writer.closed());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    raw::replace(ring);
+    let _sent = writer.send_blocking("{}");
+    wait_until("it is woken", || spawns.1.lock().expect("unpoisoned").is_some());
+    drop(closed);
+    let spawned = spawns.1.lock().expect("unpoisoned").take().expect("just seen");
+    let mut agent = spawned.expect("there is a place");
+    check_echo(&mut agent, "{}");
+    assert!(reader.close_report().is_some());
 }
 
 #[test]

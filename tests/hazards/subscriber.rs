@@ -68,7 +68,7 @@ fn check_all(at_once: bool) {
     let report = agents[0].close_blocking();
     assert_eq!((report.exit(), report.stage()), (ExitStatus::Code(0), CloseStage::Drain));
     assert_eq!(agents[1].abort_blocking().stats().records_in, 1);
-    // With a warning: nobody closed it.
+    // An agent that is dropped without a close is logged as a warning.
     let dropped = spawn(&engine, fake(&["--ignore-eof"])).pid();
     crate::wait_until("it is aborted", || crate::is_gone(dropped));
     assert_eq!(engine.abandoned(), 1);

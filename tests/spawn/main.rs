@@ -329,7 +329,7 @@ fn check_given_up_spawn(test: &str, agent: &str) {
     let children = children_of(host.id());
     drop(lease);
     assert!(host.wait().expect("ours").success());
-    // Its exec, where nobody waited for it, may not be over yet.
+    // The exec may not be over yet, where the host did not wait for it.
     let begun = Instant::now();
     for child in &children {
         while let Ok(exe) = fs::read_link(child.join("exe")) {
