@@ -22,7 +22,9 @@ fn requests_that_the_agent_withdraws_leave_room_for_the_next() {
     // requests took of the budget is not given back, and in the evening each one is refused.
     const SIZE: usize = 16 << 10;
     let text = "x".repeat(SIZE);
-    let asks = |id: &str, method: &str| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": [&text]});
+    let asks = |id: &str, method: &str| -> Value {
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": [&text]})
+    };
     let withdraws = json!({
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "${i}"},
     });
