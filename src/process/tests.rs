@@ -1,5 +1,6 @@
 //! Spawning real small programs: `sh`, `cat`, `sleep`, and what stands in their way.
 
+mod errno;
 mod exit;
 mod inherit;
 mod limits;

@@ -1,5 +1,7 @@
 //! Real pipes through a real ring; no mocks. A host that denies io_uring fails these tests.
 
+mod busy;
+mod cancelling;
 mod closing;
 mod deferring;
 mod ending;

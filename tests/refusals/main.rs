@@ -5,6 +5,7 @@
 mod at_the_limits;
 mod commands;
 mod denied;
+mod late_filter;
 mod no_clone3;
 mod records;
 mod seccomp;

@@ -1,4 +1,4 @@
-//! Runs a program under a seccomp filter, as a container does that denies io_uring.
+//! Runs a program, or goes on, under a seccomp filter, as a container does that denies io_uring.
 #![expect(unsafe_code, reason = "a filter is installed between fork and exec, by raw prctl")]
 
 use std::io;
@@ -44,4 +44,22 @@ pub(crate) fn deny(command: &mut Command, call: libc::c_long, errno: i32) -> &mu
     };
     // SAFETY: `install` makes two system calls and allocates nothing: sound after a fork.
     unsafe { command.pre_exec(install) }
+}
+
+/// From now on every thread of this process gets `errno` from this system call.
+pub(crate) fn deny_from_now_on(call: libc::c_long, errno: i32) {
+    let call = u32::try_from(call).expect("a call number");
+    let mut filter = filter(call, u16::try_from(errno).expect("an errno"));
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).expect("a short filter"),
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: no pointer is passed; the call only sets a flag of this thread.
+    let no_new_privs = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(no_new_privs, 0, "{}", io::Error::last_os_error());
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+    // SAFETY: `program` and the filter it points to live until the call returns.
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }

@@ -95,7 +95,8 @@ fn a_thousand_aborts_in_one_turn_all_end() {
     let agents: Vec<Agent> = (0..1000).map(|_| spawn(&engine, &command)).collect();
     let paused = || agents.iter().filter(|agent| agent.stats().pauses > 0).count();
     wait_until("all are paused", || paused() == 1000);
-    let before = engine.stats().io;
+    // Asked of the thread: what it counted last may be older than the cancel of the last read.
+    let before = engine.counters_blocking()[0];
     assert!(engine.features().sq_entries < 1000, "{}", engine.features());
     let report = engine.shutdown_blocking(Duration::ZERO);
     assert_eq!((report.agents, report.aborted), (1000, 1000));
@@ -107,9 +108,9 @@ fn a_thousand_aborts_in_one_turn_all_end() {
     }
     assert_eq!((stats.io.stale, children()), (0, 0));
     // Per agent a cancel and a close for each of four ends.
-    // The doorbell may have been rung and be watched again.
+    // The doorbell was rung for the question, and may be for the shutdown, and is watched again.
     let submitted = stats.io.submitted - before.submitted;
-    assert!((8000..=8001).contains(&submitted), "{submitted}: {stats}");
+    assert!((8000..=8002).contains(&submitted), "{submitted}: {stats}");
     drop(agents);
     drop(engine);
     assert!(open_descriptors() < descriptors);

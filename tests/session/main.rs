@@ -10,6 +10,7 @@ mod chat;
 mod ends;
 mod jsonrpc;
 mod lanes;
+mod pressure;
 mod runtimes;
 mod runtimes_die;
 mod sentinels;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod lease;
+mod shutdown;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -2,7 +2,7 @@
 //!
 //! Users and cgroups can be had by root only. Elsewhere the same tests hold the refusal.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,7 +11,9 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid, getgid, getuid};
 
-use super::{PATIENCE, await_readable, read_line, read_to_end, reap, run, shell, start};
+use super::{
+    PATIENCE, await_readable, read_line, read_to_end, read_until, reap, run, shell, start,
+};
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
 use crate::exit_status::ExitStatus;
@@ -190,9 +192,14 @@ fn a_grandchild_that_left_the_group_dies_with_its_cgroup() {
 
 fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
     let mut parts = start(command);
-    let lines = [read_line(&parts.stdout), read_line(&parts.stdout)];
-    let said = lines.join("\n");
-    // One of the lines may have come with the other.
+    let mut said = Vec::new();
+    let mut stdout = File::from(parts.stdout.try_clone().expect("a descriptor"));
+    // Both speak at once, in either order, and where there are more hierarchies it is many lines.
+    read_until(&mut stdout, &mut said, |text| {
+        let text = String::from_utf8_lossy(text);
+        text.ends_with('\n') && text.contains("away") && text.contains("/agentpipe-")
+    });
+    let said = String::from_utf8(said).expect("UTF-8");
     let name = said.split('/').find(|part| part.starts_with("agentpipe-")).expect(&said);
     let name = name.split_whitespace().next().expect("a name");
     let path = folder.join(name);

@@ -57,34 +57,45 @@ impl<S: tracing::Subscriber> Layer<S> for Record {
     }
 }
 
-/// What `run` submits.
-fn traced(run: impl FnOnce()) -> Vec<Sqe> {
+/// What `run` submits, after `set_up`, which gives the rig that both work on.
+///
+/// A callsite that another thread meets for the first time is switched off by that thread, for all,
+/// at some moment until it is done with it; and no test is alone here. Where the callsite is off
+/// afterwards, something may be missing, and all is done again.
+fn traced<T>(set_up: impl Fn() -> T, run: impl Fn(&mut T)) -> (T, Vec<Sqe>) {
     let record = Arc::new(Mutex::new(Vec::new()));
+    let deadline = Instant::now() + LIMIT;
     with_default(Registry::default().with(Record(Arc::clone(&record))), || {
-        until_heard(&record);
-        run();
-    });
-    let mut record = record.lock().unwrap();
-    std::mem::take(&mut *record)
+        loop {
+            assert!(Instant::now() < deadline, "no submission was traced");
+            if !hears(&record) {
+                tracing::callsite::rebuild_interest_cache();
+                std::thread::yield_now();
+                continue;
+            }
+            let mut rig = set_up();
+            take(&record);
+            run(&mut rig);
+            let sqes = take(&record);
+            if hears(&record) {
+                return (rig, sqes);
+            }
+        }
+    })
 }
 
-/// A subscriber is not told of a callsite that another thread meets for the first time just now, and
-/// no test is alone here: begins once a submission of another ring was heard.
-fn until_heard(record: &Mutex<Vec<Sqe>>) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let mut other = Rig::new();
-        let pipe = other.reading(1);
-        other.settle();
-        // Its end is traced, too.
-        drop((other, pipe));
-        if !std::mem::take(&mut *record.lock().unwrap()).is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "no submission was traced");
-        std::thread::yield_now();
-        tracing::callsite::rebuild_interest_cache();
-    }
+fn take(record: &Mutex<Vec<Sqe>>) -> Vec<Sqe> {
+    std::mem::take(&mut *record.lock().unwrap())
+}
+
+/// Whether the submissions of another ring are traced.
+fn hears(record: &Mutex<Vec<Sqe>>) -> bool {
+    let mut other = Rig::new();
+    let pipe = other.reading(1);
+    other.settle();
+    // Its end is traced, too.
+    drop((other, pipe));
+    !take(record).is_empty()
 }
 
 /// Every CLOSE follows its own ASYNC_CANCEL, hard-linked, in the same submission.
@@ -106,13 +117,16 @@ fn assert_pairs(sqes: &[Sqe], pairs: usize) {
 /// Cut: three ends, three pairs, one submission, in the order given.
 #[test]
 fn a_close_is_one_submission_of_hard_linked_pairs() {
-    let mut rig = Rig::new();
-    let (out, _out_write) = rig.reading(1);
-    let (err, _err_write) = rig.reading(2);
-    let (input, _input_read) = rig.writing(3);
-    rig.settle();
-    let sqes = traced(|| {
-        rig.ring.close(&[out, err, input]);
+    let set_up = || {
+        let mut rig = Rig::new();
+        let (out, out_write) = rig.reading(1);
+        let (err, err_write) = rig.reading(2);
+        let (input, input_read) = rig.writing(3);
+        rig.settle();
+        (rig, [out, err, input], [out_write, err_write, input_read])
+    };
+    let (_, sqes) = traced(set_up, |(rig, ends, _)| {
+        rig.ring.close(ends);
         rig.until("closed", |seen| count(seen, closed) == 3);
     });
     assert_pairs(&sqes, 3);
@@ -121,28 +135,45 @@ fn a_close_is_one_submission_of_hard_linked_pairs() {
     assert!(sqes.iter().all(|sqe| sqe.submission == sqes[0].submission), "{sqes:?}");
 }
 
+/// Ends that are read, on a ring with a short queue.
+struct Batch {
+    rig: Rig,
+    ends: Vec<EndId>,
+    writes: Vec<OwnedFd>,
+}
+
+fn many_reading(entries: u32, count: u32) -> Batch {
+    let mut rig = Rig::with(RingConfig { entries, ..RingConfig::default() });
+    let (ends, writes) = (0..count).map(|agent| rig.reading(agent)).unzip();
+    rig.settle();
+    Batch { rig, ends, writes }
+}
+
+impl Batch {
+    /// Closes all of them, with some writes queued before.
+    fn close_behind(&mut self, queued: u32) {
+        let Self { rig, ends, .. } = self;
+        let mut reads = Vec::new();
+        for agent in 0..queued {
+            let (input, read) = rig.writing(100 + agent);
+            rig.ring.write(input, b"x".to_vec(), 0).unwrap();
+            reads.push(read);
+        }
+        rig.ring.close(ends);
+        rig.until("closed", |seen| count(seen, closed) == ends.len());
+    }
+}
+
 /// Links end with a submission: a queue with room for one more entry, or for fewer pairs than
 /// asked for, must be emptied first and never between the two of a pair.
 #[test]
 fn a_full_queue_never_splits_a_pair() {
     for entries in [2, 4, 8] {
         for queued in 0..=entries {
-            let mut rig = Rig::with(RingConfig { entries, ..RingConfig::default() });
-            let pipes: Vec<_> = (0..13).map(|agent| rig.reading(agent)).collect();
-            rig.settle();
-            let ends: Vec<_> = pipes.iter().map(|(end, _)| *end).collect();
-            let mut inputs = Vec::new();
-            let sqes = traced(|| {
-                for agent in 0..queued {
-                    let (input, read) = rig.writing(100 + agent);
-                    rig.ring.write(input, b"x".to_vec(), 0).unwrap();
-                    inputs.push(read);
-                }
-                rig.ring.close(&ends);
-                rig.until("closed", |seen| count(seen, closed) == 13);
-            });
+            let set_up = || many_reading(entries, 13);
+            let (batch, sqes) = traced(set_up, |batch| batch.close_behind(queued));
             assert_pairs(&sqes, 13);
-            for (_, write) in &pipes {
+            for write in &batch.writes {
                 must_break(write);
             }
             // Full submissions: no more of them than the batch needs, and one for what was queued.
@@ -158,20 +189,7 @@ fn a_full_queue_never_splits_a_pair() {
 /// not filled up with half of the pairs.
 #[test]
 fn a_close_that_fits_the_queue_is_not_spread_over_two_submissions() {
-    let mut rig = Rig::with(RingConfig { entries: 8, ..RingConfig::default() });
-    let pipes: Vec<_> = (0..3).map(|agent| rig.reading(agent)).collect();
-    rig.settle();
-    let ends: Vec<_> = pipes.iter().map(|(end, _)| *end).collect();
-    let mut inputs = Vec::new();
-    let sqes = traced(|| {
-        for agent in 10..15 {
-            let (input, read) = rig.writing(agent);
-            rig.ring.write(input, b"x".to_vec(), 0).unwrap();
-            inputs.push(read);
-        }
-        rig.ring.close(&ends);
-        rig.until("closed", |seen| count(seen, closed) == 3);
-    });
+    let (_, sqes) = traced(|| many_reading(8, 3), |batch| batch.close_behind(5));
     assert_pairs(&sqes, 3);
     let pairs: Vec<_> = sqes.iter().filter(|sqe| sqe.op != "WRITE").collect();
     assert!(pairs.iter().all(|sqe| sqe.submission == sqes[0].submission + 1), "{sqes:?}");
@@ -180,8 +198,7 @@ fn a_close_that_fits_the_queue_is_not_spread_over_two_submissions() {
 /// The other operations, with their own names.
 #[test]
 fn reads_writes_watches_and_pauses_are_named() {
-    let mut rig = Rig::new();
-    let sqes = traced(|| {
+    let (_, sqes) = traced(Rig::new, |rig| {
         let (out, _write) = rig.reading(1);
         let (input, _read) = rig.writing(2);
         let (exit, _peer) = rig.writing(3);
