@@ -2,19 +2,22 @@
 //! their tasks where no other place was asked for.
 //!
 //! It starts with the first session and ends with the last. It sleeps until a task is ready or a
-//! deadline is due; nothing here polls.
+//! deadline is due, and on the way to a deadline it looks how late it was woken (`clock.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::clock::Clock;
 use super::settings::Task;
 
 static CURRENT: Mutex<Weak<Host>> = Mutex::new(Weak::new());
@@ -27,6 +30,7 @@ pub(super) struct Host(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     thread: OnceLock<Thread>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +68,11 @@ impl Host {
         Ok(host)
     }
 
+    /// The time of all deadlines here.
+    pub(super) fn now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
     /// Runs a task on this thread.
     pub(super) fn spawn(&self, task: Task) {
         let shared = Arc::clone(&self.0);
@@ -96,14 +105,17 @@ impl Shared {
         let _first = self.thread.set(std::thread::current());
         let mut batch = VecDeque::new();
         loop {
-            let (due, next, stop) = self.look(&mut batch);
+            let began = Instant::now();
+            let (due, left, stop) = self.look(&mut batch);
             if batch.is_empty() && due.is_empty() {
                 if stop {
                     return;
                 }
-                match next {
-                    Some(at) => {
-                        std::thread::park_timeout(at.saturating_duration_since(Instant::now()))
+                match left {
+                    Some(left) => {
+                        let nap = Clock::nap(left);
+                        std::thread::park_timeout(nap);
+                        self.clock.slept(nap, began.elapsed());
                     }
                     None => std::thread::park(),
                 }
@@ -120,19 +132,20 @@ impl Shared {
         }
     }
 
-    /// What is ready and due now, and when the next timer is.
-    fn look(&self, batch: &mut VecDeque<Runnable>) -> (Vec<Waker>, Option<Instant>, bool) {
+    /// What is ready and due now, and how long it is to the next timer.
+    fn look(&self, batch: &mut VecDeque<Runnable>) -> (Vec<Waker>, Option<Duration>, bool) {
         let mut state = lock(&self.state);
         std::mem::swap(&mut state.ready, batch);
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut due = Vec::new();
         while let Some(first) = state.timers.first_entry()
             && first.key().0 <= now
         {
             due.push(first.remove());
         }
-        let next = state.timers.first_key_value().map(|((at, _), _)| *at);
-        (due, next, state.stop)
+        let next = state.timers.first_key_value();
+        let left = next.map(|((at, _), _)| at.saturating_duration_since(now));
+        (due, left, state.stop)
     }
 }
 
@@ -142,6 +155,30 @@ fn contain(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         tracing::error!("a task of a session panicked");
     }
+}
+
+/// The outcome of a future, unless the deadline comes first; then the future is dropped.
+pub(super) async fn within<T>(
+    host: &Arc<Host>,
+    deadline: Instant,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut alarm: Option<Alarm> = None;
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        if host.now() >= deadline {
+            return Poll::Ready(None);
+        }
+        if !alarm.as_ref().is_some_and(|alarm| alarm.wakes(context.waker())) {
+            let alarm = alarm.insert(Alarm::new(Arc::clone(host), context.waker().clone()));
+            alarm.set(Some(deadline));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Wakes one session at one moment at a time, on the session thread.
@@ -158,7 +195,7 @@ impl Alarm {
     }
 
     /// It wakes the same task as this.
-    pub(super) fn wakes(&self, waker: &Waker) -> bool {
+    fn wakes(&self, waker: &Waker) -> bool {
         self.waker.will_wake(waker)
     }
 

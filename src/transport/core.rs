@@ -20,6 +20,7 @@ use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::{REAP_MAX, Spawned};
 
 use super::arena::Arena;
+use super::catch_up::Waiting;
 use super::close_plan::CloseEvent;
 use super::shared::Shared;
 use super::state::Transport;
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     tally: Tally,
     wake: Option<EndId>,
     woken: bool,
+    pub(super) catching_up: Vec<Waiting>,
 }
 
 impl Core {
@@ -55,6 +57,7 @@ impl Core {
             tally: Tally::default(),
             wake: None,
             woken: false,
+            catching_up: Vec::new(),
         }
     }
 
@@ -191,6 +194,7 @@ impl Core {
         if self.touched.is_empty() {
             // Nothing was done but calls that brought nothing.
             self.tally.publish(&self.io.counters(), now);
+            self.answer_catch_ups();
             return;
         }
         let mut touched = std::mem::take(&mut self.touched);
@@ -218,6 +222,7 @@ impl Core {
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.answer_catch_ups();
     }
 
     /// What an agent has to tell, and its place if it is over. Whether it is paused with that.
@@ -291,6 +296,9 @@ impl Core {
 
     /// How long a wait may last.
     pub(crate) fn until_deadline(&self, now: Instant) -> Option<Duration> {
+        if !self.catching_up.is_empty() {
+            return Some(Duration::ZERO);
+        }
         self.timers.first().map(|(deadline, _)| deadline.saturating_duration_since(now))
     }
 

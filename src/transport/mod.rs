@@ -13,6 +13,7 @@ mod arena;
 #[cfg(feature = "__bench")]
 mod bare;
 mod batches;
+mod catch_up;
 mod close;
 mod close_cgroup;
 mod close_look;
@@ -33,6 +34,7 @@ mod write_queue;
 
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
+pub(crate) use catch_up::CatchUp;
 pub(crate) use connect::label;
 pub(crate) use core::Core;
 pub(crate) use handle::{
