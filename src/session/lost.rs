@@ -155,8 +155,9 @@ impl<'a> Loss<'a> {
     }
 
     /// The error of who waited for the record. `whose` begins the sentence.
-    pub(super) fn error(&self, core: &Core, whose: &str) -> Error {
-        let error = core.error(self.kind, format!("{whose}{}", self.what));
+    pub(super) fn error(&self, core: &Core, stage: &'static str, whose: &str) -> Error {
+        let error = Error::new(self.kind, stage, format!("{whose}{}", self.what));
+        let error = error.on_agent(core.writer.label());
         match self.remedy {
             Some(remedy) => error.remedy(remedy),
             None => error,
@@ -178,7 +179,7 @@ impl Core {
                 };
                 if let Some(pending) = pending {
                     let whose = format!("`{}` was answered, but ", pending.method);
-                    pending.slot.set(Err(loss.error(self, &whose)));
+                    pending.slot.set(Err(loss.error(self, "request", &whose)));
                 }
             }
             Lost::Request(id) => {

@@ -185,6 +185,10 @@ impl Run {
     }
 
     fn prompt(&mut self, now: Instant) {
+        if self.after == After::End {
+            // The host was told of the loss, and goes on with another turn.
+            self.run_over(now);
+        }
         self.owed += 1;
         self.last_prompt = Some(now);
         self.prompted = true;

@@ -158,12 +158,13 @@ impl Session {
                     if core.may_be_of_turn(&event)
                         && let Some(loss) = Loss::of(&event, core.writer.record_max())
                     {
-                        return Err(loss.error(core, "the turn is not whole: "));
+                        return Err(loss.error(core, "turn", "it is not whole: "));
                     }
                 }
                 Some(Item::NoResult) => {
                     let what = "the agent is idle, and the turn had no result";
-                    return Err(core.error(ErrorKind::NoResult, what));
+                    let error = Error::new(ErrorKind::NoResult, "turn", what);
+                    return Err(error.on_agent(core.writer.label()));
                 }
                 None => {
                     let ended = || core.error(ErrorKind::Closed, "the agent is gone");

@@ -1,0 +1,118 @@
+//! Sessions of a host that does not run for a while: stopped, as by a debugger, `docker pause` or a
+//! terminal. A file of its own, because it stops the whole process.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use agentpipe::session::{claude, jsonrpc};
+use agentpipe::{AgentCommand, Engine, ErrorKind};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
+
+/// How long the host stands still, and the deadline of its requests.
+const STOP: Duration = Duration::from_millis(1500);
+const DEADLINE: Duration = Duration::from_millis(1000);
+
+/// Stops this process after a moment. Returns when it goes on.
+fn stand_still() {
+    let begun = Instant::now();
+    let script = format!("kill -STOP {0}; sleep {1}; kill -CONT {0}", std::process::id(), 1.5);
+    let mut helper = Command::new("sh").args(["-c", &script]).spawn().expect("a shell");
+    helper.wait().expect("it ends");
+    assert!(begun.elapsed() >= STOP, "the host stood still");
+}
+
+/// An agent that answers requests of JSON-RPC after so many milliseconds.
+fn answers_after(millis: u64) -> AgentCommand {
+    let rule = format!(
+        r#"{{"on":{{"id":"${{id}}","method":"ask"}},"send":{{"jsonrpc":"2.0","id":"${{id}}","result":{{}}}},"after":{millis}}}"#
+    );
+    AgentCommand::new(PROGRAM).args(["fake", "--step", &rule])
+}
+
+#[test]
+fn time_in_which_the_host_stood_still_is_not_the_agents() {
+    let engine = Engine::new().expect("io_uring");
+    for round in 0..3 {
+        // The answer comes while the host stands, and its deadline passes meanwhile.
+        let start = jsonrpc::Session::builder().start(&engine, answers_after(300));
+        let session = pollster::block_on(start).expect("starts");
+        let asked = session.clone();
+        let request = std::thread::spawn(move || {
+            pollster::block_on(asked.as_session().request_within("ask", (), DEADLINE))
+        });
+        // It is on its way.
+        let begun = Instant::now();
+        while session.as_session().session_stats().asked == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            std::thread::yield_now();
+        }
+        stand_still();
+        let answer = request.join().expect("no panic");
+        assert!(answer.is_ok(), "round {round}: {answer:?}");
+        let stats = session.as_session().session_stats();
+        assert_eq!((stats.settled, stats.timeouts, stats.late), (1, 0, 0), "round {round}");
+
+        // One that does not answer has its time before and after, and no more than that.
+        let begun = Instant::now();
+        let asked = session.clone();
+        let request = std::thread::spawn(move || {
+            pollster::block_on(asked.as_session().request_within("silence", (), DEADLINE))
+        });
+        stand_still();
+        let error = request.join().expect("no panic").expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(begun.elapsed() > STOP, "it is not charged for the stop");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        pollster::block_on(session.close());
+    }
+}
+
+#[test]
+fn an_idle_record_that_comes_while_the_host_stands_is_read_before_time_decides() {
+    // The input is to end a moment after the first of two prompts, unless a second run begins. It begins
+    // while the host stands still.
+    let step = |text: &str| ["--step".to_owned(), text.to_owned()];
+    let state = |state: &str| {
+        format!(
+            r#"{{"send":{{"type":"system","subtype":"session_state_changed","state":"{state}","sdk_host_only":true}}}}"#
+        )
+    };
+    let answer = r#"{"expect":{"request_id":"${id}"}}"#;
+    let ready = r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{}}}}"#;
+    let prompt = r#"{"expect":{"type":"user"}}"#;
+    let result = r#"{"send":{"type":"result","is_error":false}}"#;
+    let ask =
+        r#"{"send":{"type":"control_request","request_id":"a","request":{"subtype":"news"}}}"#;
+    let told = r#"{"expect":{"response":{"request_id":"a","response":{"ok":true}}}}"#;
+    let (running, idle) = (state("running"), state("idle"));
+    let steps = [
+        answer,
+        ready,
+        prompt,
+        &running,
+        result,
+        &idle,
+        r#"{"delay":400}"#,
+        prompt,
+        &running,
+        ask,
+        told,
+        result,
+        &idle,
+        r#"{"expect_end":true}"#,
+    ];
+    let command =
+        AgentCommand::new(PROGRAM).arg("fake").args(steps.iter().flat_map(|text| step(text)));
+    let engine = Engine::new().expect("io_uring");
+    let builder = claude::Session::builder()
+        .handle("news", |_| async { Ok(serde_json::json!({"ok": true})) });
+    let session = pollster::block_on(builder.start(&engine, command)).expect("starts");
+    pollster::block_on(session.send("one")).expect("sent");
+    pollster::block_on(session.send("two")).expect("sent");
+    session.end_input_when_done();
+    pollster::block_on(session.read_turn(|_| ())).expect("the first result");
+    stand_still();
+    let report = pollster::block_on(session.as_session().closed());
+    assert!(report.exit().success(), "{report}: {}", report.stderr_tail());
+}
