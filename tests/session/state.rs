@@ -227,8 +227,9 @@ fn a_close_interrupts_what_is_queued_and_what_runs_in_the_background() {
         "request": {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}},
     }));
     let asking = state("requires_action");
-    let cases: [&[&str]; 5] = [
-        // In a turn.
+    let cases: [&[&str]; 6] = [
+        // In a turn, and before two more that are cancelled.
+        &[PROMPT, PROMPT, &running, INIT, &mark, INTERRUPT, &interrupted, RESULT, &idle, END],
         &[&running, INIT, &mark, INTERRUPT, &interrupted, RESULT, &idle, END],
         // Between turns, with another one to come.
         &[&running, INIT, RESULT, &mark, INTERRUPT, &interrupted, &idle, END],
@@ -257,6 +258,9 @@ fn a_close_interrupts_what_is_queued_and_what_runs_in_the_background() {
         wait(async {
             let builder = Session::builder().can_use_tool(|_| std::future::pending());
             let session = builder.start(&engine(), dialogue(&script)).await.expect("starts");
+            for _ in case.iter().filter(|step| **step == PROMPT) {
+                session.send("queued").await.expect("sent");
+            }
             let report = close_after(&session).await;
             assert_played(&report);
             let stages = report.stages();

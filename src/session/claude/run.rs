@@ -114,6 +114,8 @@ pub(super) struct Run {
     ceiling_at: Option<Instant>,
     ending: bool,
     ended: bool,
+    /// The interrupt of a close was answered.
+    stopping: bool,
     /// What a close was told.
     open: bool,
 }
@@ -137,6 +139,7 @@ impl Run {
             ceiling_at: None,
             ending: false,
             ended: false,
+            stopping: false,
             open: false,
         }
     }
@@ -256,8 +259,10 @@ impl Run {
         }
     }
 
-    /// Between turns there is nothing to interrupt: the answer is all that comes.
+    /// What was queued is cancelled: the run that is under way is the last one. Between turns there is
+    /// none, and the answer is all that comes.
     fn interrupted(&mut self) {
+        self.stopping = true;
         let between = !self.in_turn && !self.is_running();
         if between && (self.owed == 0 || self.after == After::Run) {
             self.owed = 0;
@@ -305,7 +310,7 @@ impl Run {
     fn run_over(&mut self, now: Instant) {
         self.in_turn = false;
         self.has_result = false;
-        self.owed = self.owed.saturating_sub(1);
+        self.owed = if self.stopping { 0 } else { self.owed.saturating_sub(1) };
         self.nothing_follows();
         if self.owed == 0 {
             if std::mem::take(&mut self.woken) {

@@ -44,7 +44,8 @@ impl Clocked {
             "{:?}",
             (
                 (run.state, run.owed, run.in_turn, run.has_result, run.tasks, run.woken, run.asked),
-                (run.after, run.ending, run.ended, run.open, run.prompted, run.reads_ahead),
+                (run.after, run.ending, run.ended, run.stopping, run.open),
+                (run.prompted, run.reads_ahead),
                 (left(run.after_until), left(run.ceiling_at)),
                 run.last_prompt.map(|at| self.now.duration_since(at).min(NEXT_RUN)),
             )
@@ -217,7 +218,14 @@ fn an_interrupt_that_finds_no_turn_ends_with_its_answer() {
         assert!(cli.run.is_open());
         assert_eq!(cli.say(Happened::InterruptAnswered), [Action::TurnEnded]);
     }
-    // In a turn, the answer comes first and the result after it.
+    // In a turn, the answer comes first and the result after it. What was queued is cancelled.
+    for (states, end) in [(true, &[RESULT, IDLE][..]), (false, &[RESULT])] {
+        let mut cli = Clocked::new(None);
+        cli.all(&[Happened::Prompt, Happened::Prompt, Happened::Prompt]);
+        cli.all(if states { &[RUNNING, Happened::Turn] } else { &[Happened::Turn] });
+        assert_eq!(cli.say(Happened::InterruptAnswered), []);
+        assert_eq!(cli.all(end), [Action::TurnEnded], "{states}");
+    }
     for events in [
         &[Happened::Prompt][..],
         &[Happened::Prompt, Happened::Turn],
