@@ -2,10 +2,12 @@
 //! terminal. A file of its own, because it stops the whole process.
 
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use agentpipe::session::{claude, jsonrpc};
 use agentpipe::{AgentCommand, Engine, ErrorKind};
+use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 
@@ -13,7 +15,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 const STOP: Duration = Duration::from_millis(1500);
 const DEADLINE: Duration = Duration::from_millis(1000);
 
-/// Stops this process after a moment. Returns when it goes on.
+/// One test at a time: each stops the whole process.
+static STOPS: Mutex<()> = Mutex::new(());
+
+/// Stops this process. Returns when it goes on.
 fn stand_still() {
     let begun = Instant::now();
     let script = format!("kill -STOP {0}; sleep {1}; kill -CONT {0}", std::process::id(), 1.5);
@@ -24,14 +29,19 @@ fn stand_still() {
 
 /// An agent that answers requests of JSON-RPC after so many milliseconds.
 fn answers_after(millis: u64) -> AgentCommand {
-    let rule = format!(
-        r#"{{"on":{{"id":"${{id}}","method":"ask"}},"send":{{"jsonrpc":"2.0","id":"${{id}}","result":{{}}}},"after":{millis}}}"#
-    );
-    AgentCommand::new(PROGRAM).args(["fake", "--step", &rule])
+    let rule = json!({
+        "on": {"id": "${id}", "method": "ask"}, "after": millis,
+        "send": {"jsonrpc": "2.0", "id": "${id}", "result": {}},
+    });
+    let silence = json!({"on": {"method": "silence"}, "steps": []});
+    AgentCommand::new(PROGRAM)
+        .args(["fake", "--step", &rule.to_string()])
+        .args(["--step", &silence.to_string()])
 }
 
 #[test]
 fn time_in_which_the_host_stood_still_is_not_the_agents() {
+    let _alone = STOPS.lock();
     let engine = Engine::new().expect("io_uring");
     for round in 0..3 {
         // The answer comes while the host stands, and its deadline passes meanwhile.
@@ -70,43 +80,42 @@ fn time_in_which_the_host_stood_still_is_not_the_agents() {
 
 #[test]
 fn an_idle_record_that_comes_while_the_host_stands_is_read_before_time_decides() {
+    let _alone = STOPS.lock();
     // The input is to end a moment after the first of two prompts, unless a second run begins. It begins
     // while the host stands still.
-    let step = |text: &str| ["--step".to_owned(), text.to_owned()];
+    let send = |record: Value| json!({"send": record});
     let state = |state: &str| {
-        format!(
-            r#"{{"send":{{"type":"system","subtype":"session_state_changed","state":"{state}","sdk_host_only":true}}}}"#
-        )
+        send(json!({
+            "type": "system", "subtype": "session_state_changed", "state": state,
+            "sdk_host_only": true,
+        }))
     };
-    let answer = r#"{"expect":{"request_id":"${id}"}}"#;
-    let ready = r#"{"send":{"type":"control_response","response":{"subtype":"success","request_id":"${id}","response":{}}}}"#;
-    let prompt = r#"{"expect":{"type":"user"}}"#;
-    let result = r#"{"send":{"type":"result","is_error":false}}"#;
-    let ask =
-        r#"{"send":{"type":"control_request","request_id":"a","request":{"subtype":"news"}}}"#;
-    let told = r#"{"expect":{"response":{"request_id":"a","response":{"ok":true}}}}"#;
-    let (running, idle) = (state("running"), state("idle"));
+    let ready = json!({"subtype": "success", "request_id": "${id}", "response": {}});
+    let ask = json!({"subtype": "news"});
+    let told = json!({"request_id": "a", "response": {"ok": true}});
+    let prompt = json!({"expect": {"type": "user"}});
+    let result = send(json!({"type": "result", "is_error": false}));
     let steps = [
-        answer,
-        ready,
+        json!({"expect": {"request_id": "${id}"}}),
+        send(json!({"type": "control_response", "response": ready})),
+        prompt.clone(),
+        state("running"),
+        result.clone(),
+        state("idle"),
+        json!({"delay": 400}),
         prompt,
-        &running,
+        state("running"),
+        send(json!({"type": "control_request", "request_id": "a", "request": ask})),
+        json!({"expect": {"response": told}}),
         result,
-        &idle,
-        r#"{"delay":400}"#,
-        prompt,
-        &running,
-        ask,
-        told,
-        result,
-        &idle,
-        r#"{"expect_end":true}"#,
+        state("idle"),
+        json!({"expect_end": true}),
     ];
-    let command =
-        AgentCommand::new(PROGRAM).arg("fake").args(steps.iter().flat_map(|text| step(text)));
+    let command = AgentCommand::new(PROGRAM)
+        .arg("fake")
+        .args(steps.iter().flat_map(|step| ["--step".to_owned(), step.to_string()]));
     let engine = Engine::new().expect("io_uring");
-    let builder = claude::Session::builder()
-        .handle("news", |_| async { Ok(serde_json::json!({"ok": true})) });
+    let builder = claude::Session::builder().handle("news", |_| async { Ok(json!({"ok": true})) });
     let session = pollster::block_on(builder.start(&engine, command)).expect("starts");
     pollster::block_on(session.send("one")).expect("sent");
     pollster::block_on(session.send("two")).expect("sent");

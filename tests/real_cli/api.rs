@@ -182,7 +182,10 @@ fn stream_out(out: &mut TcpStream, body: &Value, blocks: &[Block]) -> std::io::R
     };
     event(json!({"type": "message_start", "message": message}))?;
     for (index, block) in blocks.iter().enumerate() {
-        let begin = |block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
+        let begin = |block: Value| {
+            let kind = "content_block_start";
+            json!({"type": kind, "index": index, "content_block": block})
+        };
         let delta =
             |delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
         match block {

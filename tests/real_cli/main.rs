@@ -5,7 +5,7 @@
 //! `.ci/run` installs the CLI and runs it, or counts it as skipped. By hand:
 //!
 //! ```sh
-//! AGENTPIPE_REAL_CLI=$(bash .ci/real-cli) cargo test --features __real_cli --test real_cli
+//! bash .ci/real-cli test
 //! ```
 
 mod api;

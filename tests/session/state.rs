@@ -53,10 +53,11 @@ fn allowing() -> agentpipe::session::claude::Builder {
     Session::builder().can_use_tool(|_: PermissionRequest| async { Ok(Permission::allow()) })
 }
 
-/// Sends these prompts by both ways to end the input, and reads to the exit.
-fn one_shot(prompts: &'static [&'static str], steps: &[String]) {
-    for from_source in [true, false] {
+/// Sends these prompts by both ways to end the input, and reads to the exit: how many results came?
+fn one_shot(prompts: &'static [&'static str], steps: &[String]) -> usize {
+    let counts = [true, false].map(|from_source| {
         wait(async {
+            let mut results = 0;
             let session = allowing().start(&engine(), dialogue(steps)).await.expect("starts");
             if from_source {
                 let mut source = prompts.iter().copied();
@@ -72,11 +73,15 @@ fn one_shot(prompts: &'static [&'static str], steps: &[String]) {
                 if let Event::Record(record) = event {
                     let text = record.as_str().expect("text");
                     assert!(!text.contains("session_state_changed"), "for the host alone: {text}");
+                    results += usize::from(text.contains("\"result\""));
                 }
             }
             assert_played(&session.as_session().closed().await);
-        });
-    }
+            results
+        })
+    });
+    assert_eq!(counts[0], counts[1]);
+    counts[0]
 }
 
 fn steps<'a>(list: impl IntoIterator<Item = &'a str>) -> Vec<String> {
@@ -108,7 +113,7 @@ fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
         &idle,
         END,
     ];
-    one_shot(&["go"], &steps(script));
+    assert_eq!(one_shot(&["go"], &steps(script)), 2);
 }
 
 #[test]
@@ -125,7 +130,7 @@ fn every_prompt_has_a_run_in_which_it_may_ask() {
         script.extend(turns);
         script.extend(states.then_some(&*idle));
         script.push(END);
-        one_shot(&["one", "two"], &steps(script));
+        assert_eq!(one_shot(&["one", "two"], &steps(script)), 2);
     }
 }
 
@@ -133,8 +138,9 @@ fn every_prompt_has_a_run_in_which_it_may_ask() {
 fn prompts_that_share_a_run_do_not_keep_the_input_open() {
     let (running, idle) = (state("running"), state("idle"));
     let script = [HANDSHAKE, PROMPT, PROMPT, &running, INIT, RESULT, &idle, END];
-    one_shot(&["one", "two"], &steps(script));
-    one_shot(&["one", "two"], &steps([HANDSHAKE, PROMPT, PROMPT, INIT, RESULT, END]));
+    assert_eq!(one_shot(&["one", "two"], &steps(script)), 1);
+    let silent = [HANDSHAKE, PROMPT, PROMPT, INIT, RESULT, END];
+    assert_eq!(one_shot(&["one", "two"], &steps(silent)), 1);
 }
 
 #[test]
