@@ -63,19 +63,26 @@ fn time_in_which_the_host_stood_still_is_not_the_agents() {
         let stats = session.as_session().session_stats();
         assert_eq!((stats.settled, stats.timeouts, stats.late), (1, 0, 0), "round {round}");
 
-        // One that does not answer has its time before and after, and no more than that.
-        let begun = Instant::now();
-        let asked = session.clone();
-        let request = std::thread::spawn(move || {
-            pollster::block_on(asked.as_session().request_within("silence", (), DEADLINE))
-        });
-        stand_still();
-        let error = request.join().expect("no panic").expect_err("no answer");
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert!(begun.elapsed() > STOP, "it is not charged for the stop");
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         pollster::block_on(session.close());
     }
+    // One that does not answer has its time before and after: at least three quarters of it, for that is
+    // how well a stop is measured.
+    let start = jsonrpc::Session::builder().start(&engine, answers_after(0));
+    let session = pollster::block_on(start).expect("starts");
+    let asked = session.clone();
+    let deadline = 2 * STOP;
+    let request = std::thread::spawn(move || {
+        let begun = Instant::now();
+        let request = asked.as_session().request_within("silence", (), deadline);
+        (pollster::block_on(request), begun.elapsed())
+    });
+    stand_still();
+    let (outcome, took) = request.join().expect("no panic");
+    let error = outcome.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(took >= STOP + deadline * 7 / 10, "it is charged for the stop: {took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    pollster::block_on(session.close());
 }
 
 #[test]

@@ -2,14 +2,14 @@
 //!
 //! A stopped, suspended or starved host cannot read an answer that is there; that time is not the
 //! agent's. The thread that keeps the deadlines naps in short pieces and sees by each how late it was
-//! woken: by so much all deadlines move.
+//! woken, at the end of the nap or by whoever rang for it: by as much all deadlines move.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A nap is at least this long, if nothing happens.
 const NAP_MIN: Duration = Duration::from_millis(20);
-/// A nap that ends up to this much late is an ordinary one.
+/// Who wakes up to this much late wakes as usual.
 const LATE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
@@ -33,9 +33,9 @@ impl Clock {
         left.min(NAP_MIN.max(left / 4))
     }
 
-    /// A nap of `asked` took this long, until the thread ran again.
-    pub(super) fn slept(&self, asked: Duration, took: Duration) {
-        let late = took.saturating_sub(asked);
+    /// The thread was to wake at the first of these moments, and ran again at the second.
+    pub(super) fn woken(&self, wanted: Instant, woken: Instant) {
+        let late = woken.saturating_duration_since(wanted);
         if late > LATE {
             let nanos = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
             self.missed.fetch_add(nanos, Ordering::Relaxed);
@@ -53,10 +53,10 @@ mod tests {
     fn what_a_nap_was_late_by_moves_the_clock_and_with_it_every_deadline() {
         let clock = Clock::default();
         let before = clock.now();
-        clock.slept(20 * MS, 20 * MS + LATE);
-        clock.slept(20 * MS, 3 * MS);
+        clock.woken(before, before + LATE);
+        clock.woken(before + 20 * MS, before + 3 * MS);
         assert!(clock.now() >= before, "woken early, or hardly late");
-        clock.slept(20 * MS, 3_600_020 * MS);
+        clock.woken(before, before + 3_600_000 * MS);
         assert!(clock.now() + 3_600_000 * MS >= before, "no more than that");
         assert!(clock.now() < before, "an hour was missed");
     }

@@ -39,6 +39,10 @@ struct State {
     timers: BTreeMap<(Instant, u64), Waker>,
     next: u64,
     stop: bool,
+    /// The thread sleeps, or is about to.
+    asleep: bool,
+    /// When it was first rung for since then.
+    rung: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,8 +81,9 @@ impl Host {
     pub(super) fn spawn(&self, task: Task) {
         let shared = Arc::clone(&self.0);
         let schedule = move |runnable| {
-            lock(&shared.state).ready.push_back(runnable);
-            shared.ring();
+            let mut state = lock(&shared.state);
+            state.ready.push_back(runnable);
+            shared.ring(state);
         };
         let (runnable, task) = async_task::spawn(task, schedule);
         task.detach();
@@ -88,13 +93,18 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        lock(&self.0.state).stop = true;
-        self.0.ring();
+        let mut state = lock(&self.0.state);
+        state.stop = true;
+        self.0.ring(state);
     }
 }
 
 impl Shared {
-    fn ring(&self) {
+    fn ring(&self, mut state: MutexGuard<'_, State>) {
+        if state.asleep {
+            state.rung.get_or_insert_with(Instant::now);
+        }
+        drop(state);
         // Not set yet: the thread has not looked, and will before it sleeps.
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -111,14 +121,7 @@ impl Shared {
                 if stop {
                     return;
                 }
-                match left {
-                    Some(left) => {
-                        let nap = Clock::nap(left);
-                        std::thread::park_timeout(nap);
-                        self.clock.slept(nap, began.elapsed());
-                    }
-                    None => std::thread::park(),
-                }
+                self.sleep(began, left);
                 continue;
             }
             for waker in due {
@@ -129,6 +132,27 @@ impl Shared {
                     let _scheduled_again = runnable.run();
                 });
             }
+        }
+    }
+
+    /// Until there is something to do, or it is time to look how late it is. `looked`: when it was seen
+    /// that there is nothing.
+    fn sleep(&self, looked: Instant, left: Option<Duration>) {
+        lock(&self.state).asleep = true;
+        let nap = left.map(Clock::nap);
+        match nap {
+            Some(nap) => std::thread::park_timeout(nap),
+            None => std::thread::park(),
+        }
+        let woken = Instant::now();
+        let rung = {
+            let mut state = lock(&self.state);
+            state.asleep = false;
+            state.rung.take()
+        };
+        let ends = nap.and_then(|nap| looked.checked_add(nap));
+        if let Some(wanted) = [rung, ends].into_iter().flatten().min() {
+            self.clock.woken(wanted, woken);
         }
     }
 
@@ -201,7 +225,7 @@ impl Alarm {
 
     /// Goes off at this moment and no other.
     pub(super) fn set(&mut self, at: Option<Instant>) {
-        let first = {
+        {
             let mut state = lock(&self.host.0.state);
             if let Some(old) = self.set.take() {
                 state.timers.remove(&old);
@@ -211,10 +235,9 @@ impl Alarm {
             let key = (at, state.next);
             state.timers.insert(key, self.waker.clone());
             self.set = Some(key);
-            state.timers.first_key_value().is_some_and(|(first, _)| *first == key)
-        };
-        if first {
-            self.host.0.ring();
+            if state.timers.first_key_value().is_some_and(|(first, _)| *first == key) {
+                self.host.0.ring(state);
+            }
         }
     }
 }

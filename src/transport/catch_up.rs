@@ -10,9 +10,6 @@ use super::core::Core;
 use super::shared::Shared;
 use super::state::Transport;
 
-/// A pipe holds this much at the most, unless its writer is privileged: whoever has read as much since
-/// the question has read what was there.
-const PIPE_MAX: u64 = 1 << 20;
 /// Turns that one question takes at the most.
 const TURNS_MAX: u32 = 4096;
 
@@ -82,6 +79,79 @@ impl Transport {
         if self.paused || waiting.turns >= TURNS_MAX {
             return Some(false);
         }
-        (self.intake.stats.bytes_in - waiting.bytes_in >= PIPE_MAX).then_some(true)
+        // What fills the pipe once has come since: what was there before is read.
+        let read = self.intake.stats.bytes_in - waiting.bytes_in;
+        (read >= self.intake.stats.stdout_pipe_size).then_some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::close_policy::CloseMode;
+    use crate::close_report::CloseReason;
+    use crate::command::AgentCommand;
+    use crate::event::Event;
+    use crate::process::spawn_admitted;
+    use crate::ring::{Ring, RingConfig};
+    use crate::transport::{Request, label};
+
+    /// A turn of an engine thread, which sleeps for no longer than this.
+    fn turn(core: &mut Core, at_most: Duration) {
+        let now = Instant::now();
+        core.settle(now);
+        let wait = core.until_deadline(now).map_or(at_most, |wait| wait.min(at_most));
+        core.wait(Some(wait)).expect("it waits");
+        core.dispatch(Instant::now());
+    }
+
+    #[test]
+    fn the_question_is_answered_when_what_was_in_the_pipe_is_delivered() {
+        let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
+        let permit = Admission::new(None).admit().expect("a place");
+        let spawned = spawn_admitted(&command, permit).expect("spawns");
+        let name = label(&spawned);
+        let shared = Arc::new(Shared::new(spawned.pid(), name, command.framing, command.limits));
+        let ring = Ring::new(&RingConfig::default()).expect("io_uring");
+        let mut core = Core::new(Box::new(ring));
+        core.adopt(spawned, &command, &shared, Instant::now());
+        let stdout = core.agents[0].ends.stdout.open().expect("open");
+        // The record lies in the pipe. This thread has not come to read it.
+        let begun = Instant::now();
+        while !core.io.has_unread(stdout) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it writes at once");
+            std::thread::yield_now();
+        }
+        let (question, answer) = CatchUp::new();
+        core.request(&shared, Request::CatchUp(question), Instant::now());
+        core.settle(Instant::now());
+        assert_eq!(answer.get(), None, "nothing was read yet");
+        assert_eq!(core.until_deadline(Instant::now()), Some(Duration::ZERO), "it does not sleep");
+        while answer.get().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is read");
+            turn(&mut core, Duration::ZERO);
+        }
+        assert_eq!(answer.get(), Some(true));
+        let mut events = VecDeque::new();
+        assert!(shared.take_events(&mut events, Waker::noop()));
+        assert!(matches!(events.front(), Some(Event::Record(_))), "{events:?}");
+        // Of an agent with an empty pipe, and of one that is gone, it is answered at once.
+        let (question, answer) = CatchUp::new();
+        core.request(&shared, Request::CatchUp(question), Instant::now());
+        core.settle(Instant::now());
+        assert_eq!(answer.get(), Some(true));
+        core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, Instant::now());
+        while core.open() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is closed");
+            turn(&mut core, Duration::from_millis(5));
+        }
+        let (question, answer) = CatchUp::new();
+        core.request(&shared, Request::CatchUp(question), Instant::now());
+        assert_eq!(answer.get(), Some(true));
     }
 }

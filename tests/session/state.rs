@@ -104,7 +104,7 @@ fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
         &begun,
         &done,
         RESULT,
-        r#"{"delay":300}"#,
+        r#"{"delay":1200}"#,
         INIT,
         &asks,
         &answered,
