@@ -35,7 +35,8 @@ pub enum ErrorKind {
     /// The record may not be sent: empty, not UTF-8, not one JSON value, a raw newline in it. Or
     /// one that came is not what was asked of it.
     InvalidRecord,
-    /// The record is above [`Limits::record_max`](crate::Limits::record_max).
+    /// The record is above [`Limits::record_max`](crate::Limits::record_max): one to be sent, or one
+    /// that came and was dropped.
     RecordTooLarge,
     /// The agent's input was ended, here or by the agent.
     InputEnded,
@@ -48,6 +49,8 @@ pub enum ErrorKind {
     /// The agent answered a request with an error of its own, or ended after a result that was
     /// one. [`Error::reply`] has its words.
     AgentError,
+    /// A turn of the agent is over, and it had no result.
+    NoResult,
     /// A limit of the session was reached: requests open, or bytes that nobody reads.
     Overloaded,
     /// Anything the kernel said that has no kind of its own.
@@ -72,7 +75,7 @@ impl ErrorKind {
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Timeout => io::ErrorKind::TimedOut,
             Self::Overloaded => io::ErrorKind::WouldBlock,
-            Self::AgentError | Self::Io => io::ErrorKind::Other,
+            Self::AgentError | Self::NoResult | Self::Io => io::ErrorKind::Other,
         }
     }
 }

@@ -88,7 +88,7 @@ async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize)
             let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
             assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
             session.send("over").await.expect("sent");
-            assert!(session.read_turn(|_| ()).await.is_some(), "{:?}", session.why_ended());
+            assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.why_ended());
             let report = session.close().await;
             assert_eq!(report.exit(), ExitStatus::Code(0), "{report}: {}", report.stderr_tail());
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::latch::Latch;
 use crate::metrics::Stats;
 use crate::process::Program;
-use crate::transport;
+use crate::transport::{self, CatchUp, Line, Request};
 
 use super::control::Control;
 
@@ -113,9 +114,22 @@ impl AgentWriter {
         self.control.shared.label.as_str()
     }
 
+    /// Set once all that the agent had written before this call is with its reader. `false`: the
+    /// reader has to catch up first.
+    pub(crate) fn catch_up(&self) -> Arc<Latch<bool>> {
+        let (question, answer) = CatchUp::new();
+        self.control.request(Request::CatchUp(question));
+        answer
+    }
+
     /// The file that was executed.
     pub(crate) fn program(&self) -> &Program {
         &self.control.program
+    }
+
+    /// See [`Limits::record_max`](crate::Limits::record_max).
+    pub(crate) fn record_max(&self) -> usize {
+        self.control.shared.limits.record_max
     }
 
     /// See [`Limits::drain_max`](crate::Limits::drain_max).

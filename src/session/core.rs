@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::engine::AgentWriter;
+use crate::engine::{AgentReader, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::latch::Latch;
@@ -17,14 +17,15 @@ use crate::origin::foreign;
 use crate::record::Record;
 use crate::wakers::Sole;
 
-use super::dialect::{Dialect, Observer, WireId};
+use super::dialect::{Dialect, Incoming, Observer, WireId};
 use super::failure::Failure;
 use super::host::{Alarm, Host};
-use super::router::{Action, Job, Pending, Router};
-use super::serve::{Handlers, Token, serve};
+use super::pump::Reading;
+use super::router::{Action, Pending, Router};
+use super::serve::{Handlers, Owed, Served, Token, serve};
 use super::settings::{Settings, Task};
 use super::stats::SessionStats;
-use super::unread::Readers;
+use super::unread::{Item, Readers};
 
 /// Where the outcome of a request arrives.
 pub(super) type Slot = Arc<Latch<Result<Record>>>;
@@ -37,8 +38,10 @@ pub(super) struct Core {
     pub(super) observer: Option<Arc<dyn Observer>>,
     handlers: Handlers,
     pub(super) settings: Settings,
-    alarm: Mutex<Alarm>,
+    pub(super) alarm: Mutex<Alarm>,
     pub(super) host: Arc<Host>,
+    /// The reading half, for the pump, and for a deadline that is due.
+    pub(super) reading: Mutex<Reading>,
 }
 
 /// Wakes a session for its deadlines.
@@ -47,7 +50,7 @@ struct Deadlines(Weak<Core>);
 impl Wake for Deadlines {
     fn wake(self: Arc<Self>) {
         if let Some(core) = self.0.upgrade() {
-            core.expire();
+            core.deadline_due();
         }
     }
 }
@@ -55,7 +58,7 @@ impl Wake for Deadlines {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) router: Router<Slot, Arc<Token>>,
-    pub(super) inbox: VecDeque<Event>,
+    pub(super) inbox: VecDeque<Item>,
     /// Weight of the inbox.
     pub(super) unread: usize,
     /// Who waits for an event.
@@ -73,16 +76,27 @@ pub(super) struct State {
     pub(super) pump: Sole,
     /// When the alarm goes off.
     pub(super) armed: Option<Instant>,
+    /// The alarm went off, and what is due is being looked after.
+    pub(super) expiring: bool,
+    /// The last record that was dropped, and the requests that may have waited for it: those below.
+    pub(super) lost: Option<(String, u64)>,
     /// Records of ours that wait for room in the outbox.
     pub(super) posted: usize,
     pub(super) running: usize,
-    pub(super) waiting: VecDeque<Job<Arc<Token>>>,
+    pub(super) waiting: VecDeque<Served>,
     pub(super) stats: SessionStats,
+}
+
+impl State {
+    /// A record was dropped: requests that are open now may have waited for it.
+    pub(super) fn note_loss(&mut self, what: String) {
+        self.lost = Some((what, self.router.next_id()));
+    }
 }
 
 impl Core {
     pub(super) fn new(
-        writer: AgentWriter,
+        (reader, writer): (AgentReader, AgentWriter),
         dialect: Box<dyn Dialect>,
         observer: Option<Arc<dyn Observer>>,
         handlers: Handlers,
@@ -100,6 +114,8 @@ impl Core {
             released: false,
             pump: Sole::default(),
             armed: None,
+            expiring: false,
+            lost: None,
             posted: 0,
             running: 0,
             waiting: VecDeque::new(),
@@ -110,8 +126,15 @@ impl Core {
         Ok(Arc::new_cyclic(|core| {
             let waker = Waker::from(Arc::new(Deadlines(Weak::clone(core))));
             let alarm = Mutex::new(Alarm::new(Arc::clone(&host), waker));
-            Self { state, writer, dialect, observer, handlers, settings, alarm, host }
+            let reading = Mutex::new(Reading::new(reader));
+            Self { state, writer, dialect, observer, handlers, settings, alarm, host, reading }
         }))
+    }
+
+    /// An alarm of its own for the observer's deadlines.
+    pub(super) fn another_alarm(self: &Arc<Self>) -> Alarm {
+        let waker = Waker::from(Arc::new(Deadlines(Arc::downgrade(self))));
+        Alarm::new(Arc::clone(&self.host), waker)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -139,7 +162,7 @@ impl Core {
 
     /// Opens a request, or says why not.
     pub(super) fn open(&self, method: &str, limit: Option<Duration>) -> Result<(u64, Slot)> {
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = limit.and_then(|limit| self.host.now().checked_add(limit));
         if !self.writer.is_here() {
             return Err(foreign("request").on_agent(self.writer.label()));
         }
@@ -190,47 +213,19 @@ impl Core {
         if pending.sent
             && let Some(record) = self.dialect.withdraw(id, &pending.method)
         {
-            self.post(record);
+            self.post(record, None);
         }
     }
 
-    /// Sets the alarm to the first deadline there is.
-    fn arm(&self) {
-        // Held while the table is looked at: of two that do this, the later one has the last word.
-        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = {
-            let mut state = self.lock();
-            state.armed = state.router.next_deadline();
-            state.armed
-        };
-        alarm.set(next);
-    }
-
-    /// Fails what is due. On the session thread, so that a deadline holds whatever becomes of the
-    /// runtime that the session was given.
-    fn expire(self: &Arc<Self>) {
-        let now = Instant::now();
-        let due: Vec<_> = {
-            let mut state = self.lock();
-            let due: Vec<_> = std::iter::from_fn(|| state.router.expire(now)).collect();
-            state.stats.timeouts += due.len() as u64;
-            due
-        };
-        self.arm();
-        for (id, pending) in due {
-            let what = format!("`{}` was not answered in time", pending.method);
-            let stage =
-                if pending.sent { "" } else { "; the agent has not taken it from its input" };
-            let error = self.error(ErrorKind::Timeout, what + stage);
-            pending.slot.set(Err(error.remedy("give it a longer deadline")));
-            self.tell_withdrawn(id, &pending);
-        }
-    }
-
-    // Records from the agent, on the pump.
+    // Records from the agent.
 
     pub(super) fn on_record(self: &Arc<Self>, record: Record) {
         let incoming = self.dialect.read(&record);
+        if let (Incoming::Reply { id: Some(id), .. }, Some(observer)) = (&incoming, &self.observer)
+            && observer.replied(*id)
+        {
+            return;
+        }
         let action = {
             let mut state = self.lock();
             let action = state.router.route(incoming);
@@ -243,30 +238,39 @@ impl Core {
         };
         match action {
             Action::Data => {
-                if let Some(observer) = &self.observer {
-                    observer.saw(&record);
+                let seen = self.observer.as_ref().map(|observer| observer.saw(&record));
+                if seen.is_some_and(|seen| seen.no_result) {
+                    self.on_data(Item::NoResult);
                 }
-                self.on_data(Event::Record(record));
+                if seen.is_none_or(|seen| seen.keep) {
+                    self.on_data(Item::Event(Event::Record(record)));
+                }
             }
             Action::Settle(pending, outcome) => {
                 let outcome = outcome.map_err(|failure| self.refused(&pending.method, &failure));
                 pending.slot.set(outcome);
             }
-            Action::Serve(job) => self.admit(job),
+            Action::Serve(job) => self.admit(Served { job, owed: Owed::new(self) }),
             Action::Stop { key, id, token } => {
-                self.lock().waiting.retain(|job| job.key != key);
+                let waited = {
+                    let mut state = self.lock();
+                    let place = state.waiting.iter().position(|served| served.job.key == key);
+                    place.and_then(|place| state.waiting.remove(place))
+                };
                 token.cancel();
-                if let Some(record) = self.dialect.answer_withdrawn(&id) {
-                    self.post(record);
+                let answer = self.dialect.answer_withdrawn(&id);
+                if let Some(record) = answer {
+                    self.post(record, None);
                 }
+                drop(waited);
             }
             Action::Busy(id) => {
                 let busy = Failure::new("too many requests are open on this session");
-                self.post(self.dialect.answer(&id, Err(&busy)));
+                self.post(self.dialect.answer(&id, Err(&busy)), Some(Owed::new(self)));
             }
             Action::Answer(record, why) => {
                 crate::trace::warn!(agent = self.writer.label(), why, "a record was refused");
-                self.post(record);
+                self.post(record, Some(Owed::new(self)));
             }
             Action::Nothing => {}
         }
@@ -282,11 +286,12 @@ impl Core {
 
     // Requests of the agent.
 
-    fn admit(self: &Arc<Self>, job: Job<Arc<Token>>) {
+    fn admit(self: &Arc<Self>, served: Served) {
+        let job = &served.job;
         {
             let mut state = self.lock();
             if state.over.is_some() {
-                // Nobody can be answered any more: no handler runs for it.
+                // No answer can be sent any more: no handler runs for it.
                 state.router.finish(job.key);
                 return;
             }
@@ -294,19 +299,19 @@ impl Core {
         let Some(handler) = self.handlers.find(&job.method) else {
             let failure = self.dialect.unknown(&job.method);
             if self.finish(job.key) {
-                self.post(self.dialect.answer(&job.id, Err(&failure)));
+                self.post(self.dialect.answer(&job.id, Err(&failure)), Some(served.owed));
             }
             return;
         };
         {
             let mut state = self.lock();
             if state.running >= self.settings.concurrency {
-                state.waiting.push_back(job);
+                state.waiting.push_back(served);
                 return;
             }
             state.running += 1;
         }
-        self.spawn(serve(Arc::clone(self), handler, job));
+        self.spawn(serve(Arc::clone(self), handler, served));
     }
 
     /// False where the request is not to be answered any more.
@@ -319,15 +324,15 @@ impl Core {
 
     /// A handler task is over: the next may run.
     pub(super) fn next_job(self: &Arc<Self>) {
-        let job = {
+        let served = {
             let mut state = self.lock();
-            let job = state.waiting.pop_front();
-            state.running -= usize::from(job.is_none());
-            job
+            let served = state.waiting.pop_front();
+            state.running -= usize::from(served.is_none());
+            served
         };
-        if let Some(job) = job {
-            match self.handlers.find(&job.method) {
-                Some(handler) => self.spawn(serve(Arc::clone(self), handler, job)),
+        if let Some(served) = served {
+            match self.handlers.find(&served.job.method) {
+                Some(handler) => self.spawn(serve(Arc::clone(self), handler, served)),
                 None => unreachable!("only requests that have a handler wait for it"),
             }
         }
@@ -337,7 +342,7 @@ impl Core {
     pub(super) fn give_up(self: &Arc<Self>, key: u64, id: &WireId) {
         if self.finish(key) {
             let failure = Failure::new("the handler was dropped before it answered");
-            self.post(self.dialect.answer(id, Err(&failure)));
+            self.post(self.dialect.answer(id, Err(&failure)), None);
         }
     }
 
@@ -349,8 +354,9 @@ impl Core {
             state.running -= 1;
             std::mem::take(&mut state.waiting)
         };
-        for job in waiting {
+        for Served { job, owed } in waiting {
             self.give_up(job.key, &job.id);
+            drop(owed);
         }
     }
 

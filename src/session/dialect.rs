@@ -1,6 +1,7 @@
 //! Floor 4. The seam between the router and a protocol: what a record is, and how ours look.
 
 use std::fmt;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::record::Record;
 
 use super::failure::Failure;
+use super::lost::{Head, Lost};
 
 /// An id that the agent chose, as the JSON it stands in: `"req-7"` with its quotes, `7`.
 ///
@@ -63,14 +65,44 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The refusal of a request that nobody handles.
+    /// The refusal of a request that has no handler.
     fn unknown(&self, method: &str) -> Failure;
+
+    /// What a record was, of which only the first bytes are left.
+    fn lost(&self, head: &Head) -> Lost;
 }
 
-/// Sees the data records of a session pass, before its reader does. Never blocks.
+/// What becomes of a data record, and what stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// A turn ended without a result.
+    pub(crate) no_result: bool,
+    /// The record is for the reader.
+    pub(crate) keep: bool,
+}
+
+/// Sees what passes through a session, before its reader does. Never blocks.
 pub(crate) trait Observer: fmt::Debug + Send + Sync + 'static {
     /// A data record came.
-    fn saw(&self, record: &Record);
+    fn saw(&self, record: &Record) -> Seen;
+
+    /// A record was dropped, of this type where that is known.
+    fn lost(&self, kind: Option<&str>);
+
+    /// An answer came. True if it is the observer's alone.
+    fn replied(&self, id: u64) -> bool;
+
+    /// The agent asked something; [`answered`](Self::answered) follows, once.
+    fn asked(&self);
+
+    /// The answer is queued, or will not come.
+    fn answered(&self);
+
+    /// When it wants to be woken.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// That moment came. Whether a turn ended without a result.
+    fn tick(&self, now: Instant) -> bool;
 
     /// What the agent said of its end, if it said something: a message, and the record.
     fn last_words(&self) -> Option<(String, Record)>;

@@ -7,6 +7,7 @@ use crate::record::Record;
 use crate::wakers::wake;
 
 use super::core::Core;
+use super::unread::Item;
 
 impl Core {
     /// The agent is on its way out: what it still says is kept up to the drain budget.
@@ -21,18 +22,19 @@ impl Core {
 
     /// No request is taken from now on, and none will be answered. The first reason stays.
     pub(super) fn end(&self, why: Error) {
-        let (over, pending, serving, pump) = {
+        let (over, pending, serving, waiting, pump) = {
             let mut state = self.lock();
             let over = state.over.get_or_insert(why).clone();
             state.closing = true;
-            state.waiting.clear();
+            let waiting = std::mem::take(&mut state.waiting);
             let pending = state.router.take_pending();
             state.stats.failed += pending.len() as u64;
             let serving = state.router.take_serving();
-            let reads_on = self.unstall(&mut state);
-            (over, pending, serving, reads_on.or_else(|| state.pump.take()))
+            let pump = self.unstall(&mut state);
+            (over, pending, serving, waiting, pump)
         };
         wake(pump);
+        drop(waiting);
         serving.iter().for_each(|token| token.cancel());
         for (_, pending) in pending {
             pending.slot.set(Err(over.clone()));
@@ -45,7 +47,7 @@ impl Core {
             let mut state = self.lock();
             state.over = Some(why.clone());
             state.ended = true;
-            state.inbox.extend(last);
+            state.inbox.extend(last.map(Item::Event));
             state.readers.take()
         };
         self.end(why);
@@ -54,12 +56,13 @@ impl Core {
 
     /// The last handle is gone.
     pub(super) fn release(&self) {
-        let inbox = {
+        let (inbox, pump) = {
             let mut state = self.lock();
             state.released = true;
-            std::mem::take(&mut state.inbox)
+            (std::mem::take(&mut state.inbox), state.pump.take())
         };
         drop(inbox);
+        wake(pump);
         self.end(self.error(ErrorKind::Closed, "every handle of the session was dropped"));
         self.writer.abandon();
     }

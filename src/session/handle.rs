@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,6 +21,7 @@ use super::pump::Pump;
 use super::serve::Handlers;
 use super::settings::Settings;
 use super::stats::SessionStats;
+use super::unread::Item;
 
 /// Requests and responses over one agent, both ways. What [`claude::Session`] and
 /// [`jsonrpc::Session`] stand on. Cheap to clone, `Send`, `Sync`; its futures run on any runtime
@@ -53,9 +54,8 @@ impl Session {
         handlers: Handlers,
         settings: Settings,
     ) -> Result<Self> {
-        let (reader, writer) = agent.split();
-        let core = Core::new(writer, dialect, observer, handlers, settings)?;
-        let pump = Pump::new(Arc::clone(&core), reader);
+        let core = Core::new(agent.split(), dialect, observer, handlers, settings)?;
+        let pump = Pump::new(Arc::clone(&core));
         let session = Self(Arc::new(Handle(Arc::clone(&core))));
         core.spawn(Box::pin(pump));
         Ok(session)
@@ -151,14 +151,25 @@ impl Session {
     ///
     /// Cancel-safe: an event is either returned or still there.
     pub async fn next(&self) -> Option<Event> {
-        self.core().next().await
+        loop {
+            match self.core().next().await? {
+                Item::Event(event) => return Some(event),
+                Item::NoResult => {}
+            }
+        }
     }
 
     /// [`next`](Self::next) as a poll function, for hand-written futures and streams.
     /// All that wait are woken by the next event, and one of them gets it. Their wakers are kept until
     /// then; those of [`next`](Self::next) go with its future.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.core().poll_next(None, context)
+        loop {
+            match ready!(self.core().poll_next(None, context)) {
+                Some(Item::Event(event)) => return Poll::Ready(Some(event)),
+                Some(Item::NoResult) => {}
+                None => return Poll::Ready(None),
+            }
+        }
     }
 
     /// The next record: a message or a notification; other events are passed over. It has no

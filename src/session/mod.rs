@@ -17,13 +17,16 @@
 pub mod claude;
 pub mod jsonrpc;
 
+mod clock;
 mod close;
 mod core;
 mod dialect;
 mod end;
+mod expire;
 mod failure;
 mod handle;
 mod host;
+mod lost;
 mod pump;
 mod router;
 mod serve;

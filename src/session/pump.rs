@@ -1,10 +1,10 @@
-//! Floor 4. The task that reads the agent for a session. No code of a user runs on it, and it
-//! waits for nothing but the agent and the readers' budget.
+//! Floor 4. Reads the agent for a session. No code of a user runs here but wakers; the pump is the task
+//! that does it, and waits for nothing but the agent and the readers' budget.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::close_report::{CloseReason, CloseReport};
 use crate::engine::AgentReader;
@@ -14,54 +14,119 @@ use crate::exit_status::ExitStatus;
 use crate::wakers::Place;
 
 use super::core::Core;
+use super::unread::Item;
 
-/// Events taken in one turn, before other tasks of the thread get theirs.
+/// Events routed in one turn, before other tasks of the thread get theirs.
 const TURN: usize = 256;
 
+/// The reading half of the agent. Whoever has the lock routes what is there, in its order.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// `None` once the pump is gone.
+    reader: Option<AgentReader>,
+    /// The last event, held back until the report is there.
+    exit: Option<Event>,
+    ended: bool,
+    /// That of the pump, whoever reads.
+    waker: Waker,
+}
+
+impl Reading {
+    pub(super) fn new(reader: AgentReader) -> Self {
+        let waker = Waker::noop().clone();
+        Self { reader: Some(reader), exit: None, ended: false, waker }
+    }
+}
+
+/// What there was to route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// Nothing more is there now. `some`: something was.
+    All { some: bool },
+    /// A turn is over, and there may be more.
+    More,
+    /// Too much is unread: nothing may be taken.
+    Held,
+    /// The agent's output is at its end.
+    AtEnd,
+    /// Every handle is gone.
+    Released,
+}
+
+impl Core {
+    /// One turn of events, each to where it belongs.
+    pub(super) fn route(self: &Arc<Self>, reading: &mut Reading) -> Routed {
+        let waker = reading.waker.clone();
+        let Some(reader) = reading.reader.as_mut().filter(|_| !reading.ended) else {
+            return Routed::AtEnd;
+        };
+        for count in 0..TURN {
+            match self.pump_may_read(&waker) {
+                None => return Routed::Released,
+                Some(false) => return Routed::Held,
+                Some(true) => {}
+            }
+            match reader.poll_next(&mut Context::from_waker(&waker)) {
+                Poll::Pending => return Routed::All { some: count > 0 },
+                Poll::Ready(Some(Event::Record(record))) => self.on_record(record),
+                Poll::Ready(Some(exit @ Event::Exit(_))) => {
+                    reading.exit = Some(exit);
+                    reading.ended = true;
+                    return Routed::AtEnd;
+                }
+                Poll::Ready(Some(other)) => {
+                    self.on_lost(&other);
+                    self.on_data(Item::Event(other));
+                }
+                Poll::Ready(None) => {
+                    reading.ended = true;
+                    return Routed::AtEnd;
+                }
+            }
+        }
+        Routed::More
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        // A waker of a user's may have panicked under it; what was read is routed all the same.
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads until the end, and then waits for the report.
 #[derive(Debug)]
 pub(super) struct Pump {
     core: Arc<Core>,
-    reader: AgentReader,
-    /// The last event, held back until the report is there.
-    exit: Option<Event>,
     /// Where it waits for the beginning of a close, and for its report.
     closing: Place,
     closed: Place,
+    /// A close has begun, and that was told: it does not begin twice.
+    told_closing: bool,
     over: bool,
 }
 
 impl Pump {
-    pub(super) fn new(core: Arc<Core>, reader: AgentReader) -> Self {
-        Self {
-            core,
-            reader,
-            exit: None,
-            closing: Place::default(),
-            closed: Place::default(),
-            over: false,
-        }
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        let (closing, closed) = (Place::default(), Place::default());
+        Self { core, closing, closed, told_closing: false, over: false }
     }
 
-    /// Ready when the agent's output is at its end. `Pending` may mean that nobody reads.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..TURN {
-            match self.core.pump_may_read(context.waker()) {
-                None => return Poll::Ready(()),
-                Some(false) => return Poll::Pending,
-                Some(true) => {}
+    /// The agent is on its way out. Where it began that, an answer that came before the end has its
+    /// place: everything that was there is read first.
+    fn poll_closing(&mut self, context: &mut Context<'_>, all_read: bool) {
+        if self.told_closing {
+            return;
+        }
+        if let Poll::Ready(reason) = self.core.writer.poll_closing(&mut self.closing, context) {
+            if !all_read && matches!(reason, CloseReason::Exited | CloseReason::OutputEnded) {
+                return;
             }
-            match ready!(self.reader.poll_next(context)) {
-                Some(Event::Record(record)) => self.core.on_record(record),
-                Some(exit @ Event::Exit(_)) => {
-                    self.exit = Some(exit);
-                    return Poll::Ready(());
-                }
-                Some(other) => self.core.on_data(other),
-                None => return Poll::Ready(()),
+            self.told_closing = true;
+            match ending(&self.core, reason) {
+                Some(why) => self.core.end(why),
+                None => self.core.drain(),
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 
@@ -70,37 +135,51 @@ impl Future for Pump {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let pump = &mut *self;
-        let read_all = pump.exit.is_some() || pump.poll_read(context).is_ready();
-        if pump.core.pump_may_read(context.waker()).is_none() {
-            // Every handle is gone. The guard below does what is left.
-            return Poll::Ready(());
-        }
-        if read_all {
-            let report = ready!(pump.core.writer.poll_closed(&mut pump.closed, context));
-            let exit = pump.exit.take().or(Some(Event::Exit(report.exit())));
-            pump.over = true;
-            pump.core.finished(ended(&pump.core, &report), exit);
-            return Poll::Ready(());
-        }
-        // Everything that was there is read: an answer that came before the end has its place.
-        if let Poll::Ready(reason) = pump.core.writer.poll_closing(&mut pump.closing, context) {
-            match ending(&pump.core, reason) {
-                Some(why) => pump.core.end(why),
-                None => pump.core.drain(),
+        let routed = {
+            let mut reading = pump.core.reading();
+            reading.waker.clone_from(context.waker());
+            pump.core.route(&mut reading)
+        };
+        match routed {
+            // The guard below does what is left.
+            Routed::Released => Poll::Ready(()),
+            Routed::More => {
+                pump.poll_closing(context, false);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Routed::All { .. } | Routed::Held => {
+                pump.poll_closing(context, true);
+                Poll::Pending
+            }
+            Routed::AtEnd => {
+                if pump.core.pump_may_read(context.waker()).is_none() {
+                    return Poll::Ready(());
+                }
+                let report = ready!(pump.core.writer.poll_closed(&mut pump.closed, context));
+                let exit = pump.core.reading().exit.take();
+                let exit = exit.or(Some(Event::Exit(report.exit())));
+                pump.over = true;
+                pump.core.finished(ended(&pump.core, &report), exit);
+                Poll::Ready(())
             }
         }
-        Poll::Pending
     }
 }
 
 /// However the pump goes: with its runtime, in a panic, or because nobody is left.
 impl Drop for Pump {
     fn drop(&mut self) {
+        let (reader, exit) = {
+            let mut reading = self.core.reading();
+            (reading.reader.take(), reading.exit.take())
+        };
+        drop(reader);
         if !self.over {
             let what = "the runtime that ran the session dropped its tasks";
             let error = self.core.error(ErrorKind::Closed, what);
             let error = error.remedy("close its sessions before a runtime ends");
-            self.core.finished(error, self.exit.take());
+            self.core.finished(error, exit);
             self.core.writer.abandon();
         }
     }

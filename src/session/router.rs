@@ -157,6 +157,11 @@ impl<P, S: Default + Clone> Router<P, S> {
         Some((id, self.withdraw(id)?))
     }
 
+    /// Every request that is open now has an id below this.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
     /// The next moment at which [`expire`](Self::expire) has something.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
@@ -223,6 +228,17 @@ impl<P, S: Default + Clone> Router<P, S> {
             }
             None => Action::Nothing,
         }
+    }
+
+    /// A request of the agent is refused unseen. False if its id is that of an open one: the answer would
+    /// be taken for the answer to that.
+    pub(crate) fn refuse(&mut self, id: &WireId) -> bool {
+        if self.serving.contains_key(id) {
+            self.strays.duplicate += 1;
+            return false;
+        }
+        self.strays.refused += 1;
+        true
     }
 
     /// A request of the agent is about to be answered. False if it is not to be: it was withdrawn.

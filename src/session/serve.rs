@@ -144,12 +144,40 @@ impl Token {
     }
 }
 
+/// The agent waits for an answer: until this is dropped, with the answer queued, its input is needed.
+#[derive(Debug)]
+pub(super) struct Owed(Arc<Core>);
+
+impl Owed {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        if let Some(observer) = &core.observer {
+            observer.asked();
+        }
+        Self(Arc::clone(core))
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.0.observer {
+            observer.answered();
+        }
+    }
+}
+
+/// A request of the agent on its way to its handler.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) job: Job<Arc<Token>>,
+    pub(super) owed: Owed,
+}
+
 /// The task of one request.
-pub(super) fn serve(core: Arc<Core>, handler: Handler, job: Job<Arc<Token>>) -> Task {
-    let Job { key, id, method, body, token } = job;
+pub(super) fn serve(core: Arc<Core>, handler: Handler, served: Served) -> Task {
+    let Served { job: Job { key, id, method, body, token }, owed } = served;
     let request = AgentRequest { method, body };
     let work: Work = Box::pin(async move { handler(request).await });
-    let mut open = Open { core, key, id, begun: false };
+    let mut open = Open { core, key, id, begun: false, _owed: owed };
     Box::pin(async move {
         open.begun = true;
         if let Some(outcome) = (Contained { work: Some(work), token }).await {
@@ -164,6 +192,8 @@ struct Open {
     key: u64,
     id: WireId,
     begun: bool,
+    /// Dropped last: an answer that is given up is queued before it.
+    _owed: Owed,
 }
 
 impl Open {

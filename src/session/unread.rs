@@ -12,9 +12,28 @@ use crate::wakers::{self, Place, Wakers, wake};
 
 use super::core::{Core, Slot, State};
 use super::router::Pending;
+use super::serve::Owed;
 
 /// Records of ours that wait for room in the outbox, at most, before the session stops reading.
 const POSTED_MAX: usize = 1024;
+
+/// What a reader finds.
+#[derive(Debug)]
+pub(super) enum Item {
+    Event(Event),
+    /// A turn ended without a result: for who reads a turn.
+    NoResult,
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Event(event) => event.weight(),
+            // An entry is not free: what costs nothing has no limit.
+            Self::NoResult => 64,
+        }
+    }
+}
 
 /// Who waits for an event: futures that leave no trace, and polls by hand that cannot say that they
 /// gave up.
@@ -69,7 +88,7 @@ impl Core {
 }
 
 impl Future for Next<'_> {
-    type Output = Option<Event>;
+    type Output = Option<Item>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { core, place } = &mut *self;
@@ -89,30 +108,30 @@ impl Drop for Next<'_> {
 }
 
 impl Core {
-    pub(super) fn on_data(self: &Arc<Self>, event: Event) {
+    pub(super) fn on_data(self: &Arc<Self>, item: Item) {
         let (readers, stalled) = {
             let mut state = self.lock();
-            if let Event::Record(record) = &event {
+            if let Item::Event(Event::Record(record)) = &item {
                 state.stats.data_records += 1;
                 state.stats.data_bytes += record.len() as u64;
             }
-            if self.settings.discard_data && !matches!(event, Event::Exit(_)) {
+            if self.settings.discard_data && !matches!(item, Item::Event(Event::Exit(_))) {
                 return;
             }
-            state.unread += event.weight();
-            state.inbox.push_back(event);
+            state.unread += item.weight();
+            state.inbox.push_back(item);
             (state.readers.take(), self.stall(&mut state))
         };
         readers.wake();
         self.fail(stalled, true);
     }
 
-    /// The next event. Without a place the waker is kept until there is one.
+    /// What comes next. Without a place the waker is kept until there is something.
     pub(super) fn poll_next(
         &self,
         mut place: Option<&mut Place>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Event>> {
+    ) -> Poll<Option<Item>> {
         if !self.writer.is_here() {
             return Poll::Ready(None);
         }
@@ -120,12 +139,12 @@ impl Core {
         loop {
             {
                 let mut state = self.lock();
-                if let Some(event) = state.inbox.pop_front() {
-                    state.unread = state.unread.saturating_sub(event.weight());
+                if let Some(item) = state.inbox.pop_front() {
+                    state.unread = state.unread.saturating_sub(item.weight());
                     let pump = self.unstall(&mut state);
                     drop(state);
                     wake(pump);
-                    return Poll::Ready(Some(event));
+                    return Poll::Ready(Some(item));
                 }
                 if state.ended {
                     return Poll::Ready(None);
@@ -138,8 +157,9 @@ impl Core {
         }
     }
 
-    /// Sends a record that nobody waits for, behind the caller's back if there is no room now.
-    pub(super) fn post(self: &Arc<Self>, record: Vec<u8>) {
+    /// Sends a record that nothing waits for, behind the caller's back if there is no room now. `owed`
+    /// is kept until it is queued.
+    pub(super) fn post(self: &Arc<Self>, record: Vec<u8>, owed: Option<Owed>) {
         let writer = self.writer.clone();
         let mut sending = Box::pin(async move { writer.send(record).await });
         if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -154,7 +174,7 @@ impl Core {
         let posted = Posted(Arc::clone(self));
         self.spawn(Box::pin(async move {
             let _refused = sending.await;
-            drop(posted);
+            drop((posted, owed));
         }));
     }
 

@@ -21,6 +21,7 @@ use crate::process::REAP_MAX;
 
 use super::adoption::Adoption;
 use super::arena::Arena;
+use super::catch_up::Waiting;
 use super::state::Transport;
 use super::tally::Tally;
 
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     wait_until: Option<Instant>,
     /// How long the thread did not run when it should have.
     stalled: Duration,
+    pub(super) catching_up: Vec<Waiting>,
 }
 
 impl Core {
@@ -66,6 +68,7 @@ impl Core {
             woken: false,
             wait_until: None,
             stalled: Duration::ZERO,
+            catching_up: Vec::new(),
         }
     }
 
@@ -202,6 +205,7 @@ impl Core {
         if self.touched.is_empty() {
             // Nothing was done but calls that brought nothing.
             self.tally.publish(&self.io.counters(), now);
+            self.answer_catch_ups();
             return;
         }
         let mut touched = std::mem::take(&mut self.touched);
@@ -229,6 +233,7 @@ impl Core {
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.answer_catch_ups();
     }
 
     /// What an agent has to tell, and its place if it is over. Whether it is paused with that.
@@ -304,6 +309,9 @@ impl Core {
     /// At most a quarter of the time to the next deadline: when the thread is stopped meanwhile, the
     /// agent that the deadline belongs to still has three quarters of its time afterwards.
     pub(crate) fn until_deadline(&mut self, now: Instant) -> Option<Duration> {
+        if !self.catching_up.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let wait = self.timers.first().map(|(deadline, _)| {
             let left = deadline.saturating_duration_since(now);
             left.min(WAIT_MIN.max(left / 4))

@@ -14,6 +14,7 @@ mod arena;
 #[cfg(feature = "__bench")]
 mod bare;
 mod batches;
+mod catch_up;
 mod close;
 mod close_activity;
 mod close_cgroup;
@@ -36,6 +37,7 @@ mod write_queue;
 pub(crate) use adoption::Adoption;
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
+pub(crate) use catch_up::CatchUp;
 pub(crate) use core::Core;
 pub(crate) use handle::{
     Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,

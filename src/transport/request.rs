@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::close_policy::{CloseMode, ClosePolicy};
 use crate::close_report::CloseReason;
 
+use super::catch_up::CatchUp;
 use super::close_plan::CloseEvent;
 use super::core::Core;
 use super::shared::Shared;
@@ -21,6 +22,8 @@ pub(crate) enum Request {
     EndInput,
     /// The turn that was open is over.
     TurnEnded,
+    /// Tell when all that it had written is delivered.
+    CatchUp(CatchUp),
     /// Close it.
     Close(CloseLimits, CloseReason),
 }
@@ -44,14 +47,14 @@ impl CloseLimits {
 
 impl Request {
     /// Its bit among the requests of an agent that wait in the mailbox. One says as much as many;
-    /// a close has its own policy, so each goes by itself.
+    /// a close has its own policy and a question its own answer, so each of those goes by itself.
     pub(crate) fn bit(&self) -> Option<u8> {
         match self {
             Self::Write => Some(1),
             Self::Resume => Some(2),
             Self::EndInput => Some(4),
             Self::TurnEnded => Some(8),
-            Self::Close(..) => None,
+            Self::CatchUp(_) | Self::Close(..) => None,
         }
     }
 }
@@ -72,6 +75,7 @@ impl Core {
             Request::Resume => agent.resume(&mut *self.io),
             Request::EndInput => agent.end_input_when_flushed(&mut *self.io, now),
             Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
+            Request::CatchUp(question) => self.catch_up(slot, question),
             Request::Close(limits, reason) => {
                 agent.begin_close(limits.policy(agent.policy), reason, now);
             }

@@ -19,6 +19,8 @@ fn start(options: Options) -> Value {
 
 type Case = (fn(Options) -> Options, &'static [(&'static str, Option<&'static str>)]);
 
+const READS_STATE: &str = "CLAUDE_CODE_SDK_READS_SESSION_STATE";
+
 const CLIENT: &str = concat!("agentpipe/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked for, and what arrives; the parent has `INHERITED`.
@@ -35,8 +37,12 @@ const CASES: &[Case] = &[
             ("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING", None),
             ("MAX_MCP_OUTPUT_TOKENS", None),
             ("MCP_TOOL_TIMEOUT", Some("7")),
+            (READS_STATE, Some("1")),
         ],
     ),
+    // The caller may have no use for the state, or say so himself.
+    (|options| options.env(READS_STATE, "0"), &[(READS_STATE, Some("0"))]),
+    (|options| options.process(|command| command.env_remove(READS_STATE)), &[(READS_STATE, None)]),
     // The caller wins over the parent and over the defaults.
     (
         |options| {
@@ -74,6 +80,7 @@ const CASES: &[Case] = &[
             ("CLAUDE_AGENT_SDK_CLIENT_APP", Some(CLIENT)),
             ("ONLY", Some("this")),
             ("MCP_TOOL_TIMEOUT", None),
+            (READS_STATE, Some("1")),
             ("PATH", None),
         ],
     ),
@@ -118,6 +125,35 @@ fn a_host_that_named_itself_keeps_its_name() {
     assert_eq!(told["env"][name.0], name.1);
     let cleared = telling(&["--answer-initialize"]).process(AgentCommand::env_clear);
     assert_eq!(start(cleared)["env"][name.0], CLIENT);
+}
+
+/// What an agent of a plain command finds.
+fn reads_state(change: fn(AgentCommand) -> AgentCommand) -> Value {
+    let flags = ["fake", "--tell-command", "--answer-initialize"];
+    let command = change(AgentCommand::new(crate::PROGRAM).args(flags));
+    wait(async {
+        let session = Session::builder().start(&engine(), command).await.expect("starts");
+        let told = told(&session).await;
+        session.close().await;
+        told["env"][READS_STATE].clone()
+    })
+}
+
+#[test]
+fn a_cli_of_any_command_is_asked_for_its_state() {
+    // The session reads it, however its agent was started.
+    assert_eq!(reads_state(|command| command), "1");
+    assert_eq!(reads_state(|command| command.env(READS_STATE, "")), "");
+}
+
+#[test]
+fn a_parent_that_wants_no_state_has_its_way() {
+    let chosen = (READS_STATE, "0");
+    if !alone("environment::a_parent_that_wants_no_state_has_its_way", &[chosen]) {
+        return;
+    }
+    assert_eq!(reads_state(|command| command), "0");
+    assert_eq!(reads_state(AgentCommand::env_clear), "1");
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
     let steps = [HANDSHAKE, &says_error, r#"{"expect_end":true}"#, r#"{"exit":1}"#];
     wait(async {
         let session = start(&engine(), &steps).await;
-        assert!(session.read_turn(|_| ()).await.is_some());
+        assert!(session.read_turn(|_| ()).await.is_ok());
         let report = session.close().await;
         assert_eq!(report.exit(), ExitStatus::Code(1), "{report}");
         while session.next().await.is_some() {}
@@ -112,7 +112,7 @@ fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
         assert!(why.to_string().contains("the session was closed"), "{why}");
         let engine = engine();
         let session = start(&engine, &steps).await;
-        assert!(session.read_turn(|_| ()).await.is_some());
+        assert!(session.read_turn(|_| ()).await.is_ok());
         engine.shutdown(SOON).await;
         while session.next().await.is_some() {}
         let why = session.why_ended().expect("over");

@@ -175,7 +175,8 @@ fn whatever_is_asked_of_a_closed_session_fails_at_once_and_says_so() {
         }
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
         assert_eq!((session.next().await, session.next_record().await), (None, None));
-        assert_eq!(session.read_turn(|_| ()).await, None);
+        let error = session.read_turn(|_| ()).await.expect_err("there is no turn any more");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         session.end_input();
         session.end_input_when_done();
         assert_eq!(session.close().await, report, "a second close is the first one's report");
@@ -193,7 +194,7 @@ fn requests_after_the_end_of_the_input_fail_at_once() {
         assert_eq!(error.kind(), ErrorKind::InputEnded, "{error}");
         let error = session.send("x").await.expect_err("nothing can be said");
         assert_eq!(error.kind(), ErrorKind::InputEnded, "{error}");
-        assert!(session.read_turn(|_| ()).await.is_some(), "reading goes on");
+        assert!(session.read_turn(|_| ()).await.is_ok(), "reading goes on");
         assert_ne!(session.abort().await.exit(), ExitStatus::StillRunning);
     });
 }
@@ -212,7 +213,7 @@ fn messages_come_in_their_order_and_a_turn_ends_with_its_result() {
         assert!(result.expect("a result").as_str().unwrap().contains("\"subtype\":\"success\""));
         assert_eq!(numbers, (0..300).map(Value::from).collect::<Vec<_>>());
         numbers.clear();
-        assert!(session.read_turn(|record| numbers.push(number(record))).await.is_some());
+        assert!(session.read_turn(|record| numbers.push(number(record))).await.is_ok());
         assert_eq!(numbers, [7]);
         assert_played(&session.close().await);
     });
@@ -239,7 +240,7 @@ fn sending_and_receiving_go_on_at_once() {
         for number in 0..TURNS {
             let mut seen = Vec::new();
             let result = session.read_turn(|record| seen.push(record.clone())).await;
-            assert!(result.is_some(), "{number}: {:?}", session.why_ended());
+            assert!(result.is_ok(), "{number}: {:?}", session.why_ended());
             let text: Value = seen[0].json().unwrap();
             assert_eq!((seen.len(), &text["text"]), (1, &Value::from(number.to_string())));
         }
@@ -280,7 +281,7 @@ fn a_source_of_two_prompts_is_a_whole_conversation() {
         let sent = session.send_all(async || {
             if number > 0 {
                 let mut said = String::new();
-                reader.read_turn(|record| said = record.as_str().unwrap().to_owned()).await?;
+                reader.read_turn(|record| said = record.as_str().unwrap().to_owned()).await.ok()?;
                 results.push(said);
             }
             number += 1;

@@ -7,13 +7,16 @@ mod accept_q_end;
 mod accept_q_input;
 mod accept_s;
 mod chat;
+mod deadlines;
 mod ends;
 mod jsonrpc;
 mod lanes;
+mod lost;
 mod pressure;
 mod runtimes;
 mod runtimes_die;
 mod sentinels;
+mod state;
 mod traces;
 mod weak;
 

@@ -61,7 +61,12 @@ impl Line {
     }
 
     fn is_data(&self) -> bool {
-        self.dir == "out" && !self.kind().starts_with("control_")
+        self.dir == "out" && !self.kind().starts_with("control_") && !self.is_for_host()
+    }
+
+    /// The state that the session asked for; its reader did not.
+    fn is_for_host(&self) -> bool {
+        self.record["sdk_host_only"] == true
     }
 
     /// The id of the request that this record answers, or is.
@@ -209,6 +214,7 @@ async fn play(path: &Path) {
                 served += 1;
                 host.control += line.text.len() as u64;
             }
+            ("out", _) if line.is_for_host() => host.control += line.text.len() as u64,
             ("out", _) => match result {
                 // To the end of a turn: the session says itself where that is.
                 Some(result) => {

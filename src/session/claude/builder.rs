@@ -14,6 +14,7 @@ use crate::record::Record;
 use crate::session::dialect::Observer;
 use crate::session::failure::Failure;
 use crate::session::handle::Session as Base;
+use crate::session::host::Host;
 use crate::session::serve::{AgentRequest, Handlers};
 use crate::session::settings::Settings;
 
@@ -22,7 +23,7 @@ use super::dialect::{Control, control_request};
 use super::hooks::{HookRequest, Hooks};
 use super::input::Input;
 use super::mcp::{McpRequest, Servers};
-use super::options::{Needs, Options};
+use super::options::{Needs, Options, background_wait, reads_state};
 use super::permission::{Permission, PermissionRequest};
 use super::probe::Probe;
 use super::session::Session;
@@ -44,6 +45,8 @@ pub struct Builder {
     options: BTreeMap<String, Record>,
     /// How long `initialize` may take, where that is not the session's deadline.
     handshake: Option<Duration>,
+    /// See [`background_wait`](Self::background_wait); `None`: as the CLI itself waits.
+    background_wait: Option<Option<Duration>>,
     /// An option that has no JSON.
     broken: Option<Error>,
 }
@@ -155,6 +158,18 @@ impl Builder {
         self
     }
 
+    /// How long the end of the input waits, between turns, for a CLI that says that it is still running:
+    /// a background agent that it does not name, say. See
+    /// [`Session::end_input_when_done`]. Zero or `None`: without a limit.
+    ///
+    /// Default: what the CLI itself takes for its wait for background work, which is
+    /// `CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS` of its environment, and 10 min where that is not set.
+    #[must_use]
+    pub fn background_wait(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.background_wait = Some(limit.into().filter(|limit| !limit.is_zero()));
+        self
+    }
+
     /// Spawns the agent and initializes it, within the deadline for that. The agent is the CLI
     /// with [`Options`] ([`AgentCommand::claude`]), or any command. One that ends before its answer
     /// fails this at once, with its exit status and the end of its stderr.
@@ -174,6 +189,8 @@ impl Builder {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
+        let command = reads_state(command);
+        self.background_wait.get_or_insert_with(|| background_wait(Some(&command)));
         let Some(options) = options else {
             let session = self.attach(engine.spawn(command).await?)?;
             session.initialize().await?;
@@ -224,12 +241,17 @@ impl Builder {
         let initialize = Record::from_json(&Initialize { hooks, options })?;
         self.add_callbacks();
         let needs_input = !self.handlers.is_empty();
-        let input = Arc::new(Input::new(agent.writer().clone()));
+        let wait = self.background_wait.unwrap_or_else(|| background_wait(None));
+        let input = Arc::new(Input::new(agent.writer().clone(), Host::get()?, wait));
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
         let dialect = Box::new(Control);
         let handshake = self.handshake.or(self.settings.deadline);
         let base = Base::start(agent, dialect, observer, self.handlers, self.settings)?;
-        input.set_interrupt(control_request(base.core().reserve(), "interrupt", b"{}"));
+        let interrupt = base.core().reserve();
+        // The CLI would begin a turn for the prompts that are queued, though none of them is wanted. One
+        // that does not know the key passes it over.
+        let request = control_request(interrupt, "interrupt", br#"{"cancel_queued":true}"#);
+        input.bind((interrupt, request), base.core().another_alarm());
         let reply = Arc::new(OnceLock::new());
         Ok(Session { base, input, initialize, handshake, reply, needs_input, probe: None })
     }

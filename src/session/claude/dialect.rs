@@ -9,6 +9,7 @@ use crate::copy;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
 use crate::session::failure::Failure;
+use crate::session::lost::{Head, Lost};
 
 /// `control_request`, `control_response`, `control_cancel_request`; all else is data.
 #[derive(Debug)]
@@ -177,5 +178,15 @@ impl Dialect for Control {
 
     fn unknown(&self, method: &str) -> Failure {
         Failure::new(format!("nobody handles control requests of the subtype {method}"))
+    }
+
+    fn lost(&self, head: &Head) -> Lost {
+        if let Some(id) = head.answers.as_deref().and_then(own_id) {
+            return Lost::Answer(id);
+        }
+        match (head.kind.as_deref(), &head.request_id) {
+            (Some("control_request"), Some(id)) => Lost::Request(WireId(id.clone())),
+            _ => Lost::Other(head.kind.clone()),
+        }
     }
 }

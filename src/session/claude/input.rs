@@ -1,16 +1,19 @@
 //! Floor 4. What a Claude session does to the agent's input: user messages, the interrupt that a
 //! close sends, the end.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::engine::AgentWriter;
 use crate::error::Result;
 use crate::record::Record;
-use crate::session::dialect::Observer;
+use crate::session::dialect::{Observer, Seen};
+use crate::session::host::{Alarm, Host};
 
-use super::turns::{Effect, Turns};
+use super::run::{Action, Happened};
+use super::turns::Turns;
 
 /// A message of the user, as it is sent.
 #[derive(Clone, Debug)]
@@ -88,34 +91,63 @@ impl From<String> for UserMessage {
 #[derive(Debug)]
 pub(super) struct Input {
     writer: AgentWriter,
+    host: Arc<Host>,
     turns: Mutex<Turns>,
-    /// The request that a close sends while a turn is open.
-    interrupt: OnceLock<Vec<u8>>,
+    /// What there is once the session is.
+    session: OnceLock<Bound>,
+}
+
+/// What the input has of its session.
+#[derive(Debug)]
+struct Bound {
+    /// The request that a close sends while a turn is open, and its id.
+    interrupt: (u64, Vec<u8>),
+    alarm: Mutex<Alarm>,
 }
 
 impl Input {
-    pub(super) fn new(writer: AgentWriter) -> Self {
-        Self { writer, turns: Mutex::default(), interrupt: OnceLock::new() }
+    pub(super) fn new(writer: AgentWriter, host: Arc<Host>, ceiling: Option<Duration>) -> Self {
+        let turns = Mutex::new(Turns::new(ceiling));
+        Self { writer, host, turns, session: OnceLock::new() }
     }
 
-    pub(super) fn set_interrupt(&self, request: Vec<u8>) {
-        let _once = self.interrupt.set(request);
+    pub(super) fn bind(&self, interrupt: (u64, Vec<u8>), alarm: Alarm) {
+        let _once = self.session.set(Bound { interrupt, alarm: Mutex::new(alarm) });
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Under the lock of the turns, so that two threads cannot leave it the wrong way round.
-    fn carry_out(&self, effect: Effect) {
-        let interrupt = match effect {
-            Effect::EndInput => return self.writer.end_input(),
-            Effect::TurnOpened => self.interrupt.get().map(Vec::as_slice),
-            Effect::TurnEnded => None,
-        };
-        if let Err(error) = self.writer.set_interrupt(interrupt) {
-            crate::trace::warn!(agent = self.writer.label(), %error, "no interrupt is set");
+    /// Under the lock of the turns, so that two threads cannot leave it the wrong way round. Whether a
+    /// turn ended without a result.
+    fn carry_out(&self, turns: &Turns, actions: &[Action]) -> bool {
+        let session = self.session.get();
+        for action in actions {
+            let interrupt = match action {
+                Action::NoResult => continue,
+                Action::EndInput => {
+                    self.writer.end_input();
+                    continue;
+                }
+                Action::TurnOpened => session.map(|session| session.interrupt.1.as_slice()),
+                Action::TurnEnded => None,
+            };
+            if let Err(error) = self.writer.set_interrupt(interrupt) {
+                crate::trace::warn!(agent = self.writer.label(), %error, "no interrupt is set");
+            }
         }
+        if let Some(session) = session {
+            let mut alarm = session.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+            alarm.set(turns.deadline());
+        }
+        actions.contains(&Action::NoResult)
+    }
+
+    fn happened(&self, event: Happened) -> bool {
+        let mut turns = self.turns();
+        let actions = turns.happened(event, self.host.now());
+        self.carry_out(&turns, &actions)
     }
 
     pub(super) async fn send(&self, message: &UserMessage) -> Result<()> {
@@ -127,51 +159,74 @@ impl Input {
     }
 
     pub(super) fn end_when_done(&self, needed: bool) {
-        let mut turns = self.turns();
-        if let Some(effect) = turns.end_when_done(needed) {
-            self.carry_out(effect);
+        if needed {
+            self.happened(Happened::EndWhenDone);
+        } else {
+            self.writer.end_input();
         }
     }
 }
 
-/// A message on its way. The turn opens before the agent can have it; if it never gets it, the
-/// turn is closed again.
-struct Asked<'a> {
-    input: &'a Input,
-    number: Option<u64>,
-}
+/// A message on its way. The turn opens before the agent can have it; if it never gets it, none is owed.
+struct Asked<'a>(Option<&'a Input>);
 
 impl<'a> Asked<'a> {
     fn new(input: &'a Input) -> Self {
-        let mut turns = input.turns();
-        let (effect, number) = turns.asked();
-        if let Some(effect) = effect {
-            input.carry_out(effect);
-        }
-        Self { input, number: Some(number) }
+        input.happened(Happened::Prompt);
+        Self(Some(input))
     }
 
     fn sent(mut self) {
-        self.number = None;
+        self.0 = None;
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        let mut turns = self.input.turns();
-        if let Some(effect) = turns.not_asked(number) {
-            self.input.carry_out(effect);
+        if let Some(input) = self.0 {
+            input.happened(Happened::Unsent);
         }
     }
 }
 
 impl Observer for Input {
-    fn saw(&self, record: &Record) {
+    fn saw(&self, record: &Record) -> Seen {
         let mut turns = self.turns();
-        for effect in turns.saw(record) {
-            self.carry_out(effect);
+        let meaning = turns.saw(record, self.host.now());
+        let no_result = self.carry_out(&turns, &meaning.actions);
+        Seen { no_result, keep: !meaning.for_host }
+    }
+
+    fn lost(&self, kind: Option<&str>) {
+        let mut turns = self.turns();
+        let actions = turns.lost(kind, self.host.now());
+        self.carry_out(&turns, &actions);
+    }
+
+    fn replied(&self, id: u64) -> bool {
+        let own = self.session.get().is_some_and(|session| session.interrupt.0 == id);
+        if own {
+            self.happened(Happened::InterruptAnswered);
         }
+        own
+    }
+
+    fn asked(&self) {
+        self.happened(Happened::Asked);
+    }
+
+    fn answered(&self) {
+        self.happened(Happened::Answered);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.turns().deadline()
+    }
+
+    fn tick(&self, now: Instant) -> bool {
+        let mut turns = self.turns();
+        let actions = turns.happened(Happened::Tick, now);
+        self.carry_out(&turns, &actions)
     }
 
     fn last_words(&self) -> Option<(String, Record)> {

@@ -15,6 +15,7 @@ pub mod message;
 mod options;
 mod permission;
 mod probe;
+mod run;
 mod session;
 mod turns;
 mod version;

@@ -4,11 +4,9 @@
 //! floods its output or closes it is ended and reaped as such.
 
 use std::ffi::OsString;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::command::AgentCommand;
@@ -19,7 +17,7 @@ use crate::event::{Event, Sample};
 use crate::latch::Latch;
 use crate::origin::foreign;
 use crate::process::Program;
-use crate::session::host::{Alarm, Host};
+use crate::session::host::{Host, within};
 
 use super::version::CliVersion;
 
@@ -161,7 +159,7 @@ fn warn(entry: &Entry, answer: &Result<CliVersion>) {
 
 impl Asking {
     async fn ask(&self) -> Result<CliVersion> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = self.host.now() + LIMIT;
         let spawn = self.engine.spawn_aside(self.command.clone());
         let mut agent = self.within(deadline, spawn).await??;
         let answer = self.within(deadline, version_of(&mut agent)).await;
@@ -208,28 +206,4 @@ async fn version_of(agent: &mut Agent) -> Result<CliVersion> {
         }
         _ => Err(Error::new(ErrorKind::Closed, STAGE, "the CLI is gone")),
     }
-}
-
-/// The outcome of a future, unless the deadline comes first; then the future is dropped.
-async fn within<T>(
-    host: &Arc<Host>,
-    deadline: Instant,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut alarm: Option<Alarm> = None;
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(outcome));
-        }
-        if Instant::now() >= deadline {
-            return Poll::Ready(None);
-        }
-        if !alarm.as_ref().is_some_and(|alarm| alarm.wakes(context.waker())) {
-            let alarm = alarm.insert(Alarm::new(Arc::clone(host), context.waker().clone()));
-            alarm.set(Some(deadline));
-        }
-        Poll::Pending
-    })
-    .await
 }

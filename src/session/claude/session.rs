@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::record::Record;
 use crate::session::handle::{Session as Base, delegate};
+use crate::session::lost::Loss;
+use crate::session::unread::Item;
 
 use super::builder::Builder;
 use super::input::{Input, UserMessage};
@@ -128,26 +131,60 @@ impl Session {
     }
 
     /// Reads to the end of a turn: `each` sees every record before the `result`, which is
-    /// returned; `None` where the agent ended first ([`why_ended`](Self::why_ended) says why). It
-    /// has no deadline: drop it, or [`interrupt`](Self::interrupt), where a turn takes too long.
+    /// returned. It has no deadline: drop it, or [`interrupt`](Self::interrupt), where a turn takes too
+    /// long.
     ///
     /// Cancel-safe: a record is seen, or still there.
-    pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Option<Record> {
+    ///
+    /// # Errors
+    /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) where a record above
+    /// [`Limits::record_max`](crate::Limits::record_max) was dropped, which may have been the result,
+    /// and [`InvalidRecord`](ErrorKind::InvalidRecord) for a result that is not JSON: the turn may be
+    /// over with that, and a further call reads on. [`NoResult`](ErrorKind::NoResult) where the agent
+    /// says that it is idle, and the turn had no result. Where the agent ended first,
+    /// [`why_ended`](Self::why_ended).
+    pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Result<Record> {
+        let core = self.base.core();
         loop {
-            let record = self.base.next_record().await?;
-            if record.envelope().is_ok_and(|found| found.kind.as_deref() == Some("result")) {
-                return Some(record);
+            match core.next().await {
+                Some(Item::Event(Event::Record(record))) => {
+                    let envelope = record.envelope();
+                    if envelope.is_ok_and(|found| found.kind.as_deref() == Some("result")) {
+                        return Ok(record);
+                    }
+                    each(&record);
+                }
+                Some(Item::Event(event)) => {
+                    if core.may_be_of_turn(&event)
+                        && let Some(loss) = Loss::of(&event, core.writer.record_max())
+                    {
+                        return Err(loss.error(core, "turn", "it is not whole: "));
+                    }
+                }
+                Some(Item::NoResult) => {
+                    let what = "the agent is idle, and the turn had no result";
+                    let error = Error::new(ErrorKind::NoResult, "turn", what);
+                    return Err(error.on_agent(core.writer.label()));
+                }
+                None => {
+                    let ended = || core.error(ErrorKind::Closed, "the agent is gone");
+                    return Err(self.why_ended().unwrap_or_else(ended));
+                }
             }
-            each(&record);
         }
     }
 
-    /// Ends the agent's input as soon as nothing needs it, without a time limit: at once where no
-    /// handler is set or nothing is under way, else with the first `result` that finds no
-    /// background agent or workflow running. Does not wait.
+    /// Ends the agent's input as soon as nothing needs it: at once where no handler is set or nothing is
+    /// under way. Does not wait. Of an agent that is gone, nothing is ended.
     ///
-    /// Shells, monitors and the like may never end, and are not waited for. Of an agent that is
-    /// gone, nothing is ended.
+    /// A CLI that tells its state ends a run with `idle`, also where a background agent wakes it for
+    /// another turn; for an older one a run ends with each `result`. The input ends with a run that leaves
+    /// no prompt, no background agent or workflow, and no request of the agent open. Each prompt owes
+    /// a run of its own; where two may have been answered in one, a second without a further turn decides.
+    ///
+    /// There is no time limit but [`Builder::background_wait`]: it counts while the CLI says that it is
+    /// running and there is neither a turn, nor a request, nor a background agent that it has named.
+    /// Shells, monitors and the like may never end, and are not waited for.
     pub fn end_input_when_done(&self) {
         self.input.end_when_done(self.needs_input);
     }

@@ -1,9 +1,12 @@
 //! The control protocol on the wire, and what a session remembers, without an agent.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 
 use super::dialect::{Control, control_request};
-use super::turns::{Effect, Turns};
+use super::run::{Action, Happened};
+use super::turns::Turns;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId};
 use crate::session::failure::Failure;
@@ -119,8 +122,12 @@ fn an_answer_carries_the_id_as_it_came() {
     assert_eq!(text(Control.answer(&id, Err(&Failure::new("n\no")))), wanted);
 }
 
-fn see(turns: &mut Turns, text: &str) -> Vec<Effect> {
-    turns.saw(&record(text))
+fn see(turns: &mut Turns, text: &str) -> Vec<Action> {
+    turns.saw(&record(text), Instant::now()).actions
+}
+
+fn tell(turns: &mut Turns, event: Happened) -> Vec<Action> {
+    turns.happened(event, Instant::now())
 }
 
 const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false}"#;
@@ -129,36 +136,58 @@ fn started(id: &str, kind: &str) -> String {
     format!(r#"{{"type":"system","subtype":"task_started","task_id":"{id}","task_type":"{kind}"}}"#)
 }
 
+fn changed(state: &str) -> String {
+    format!(r#"{{"type":"system","subtype":"session_state_changed","state":{state}}}"#)
+}
+
 #[test]
 fn a_turn_is_open_from_the_message_to_the_result() {
-    let mut turns = Turns::default();
-    let (effect, first) = turns.asked();
-    assert_eq!(effect, Some(Effect::TurnOpened));
-    assert_eq!(turns.asked().0, None, "it is open already");
-    assert_eq!(turns.not_asked(first), None, "another message keeps it open");
+    let mut turns = Turns::new(None);
+    assert_eq!(tell(&mut turns, Happened::Prompt), [Action::TurnOpened]);
     assert_eq!(see(&mut turns, r#"{"type":"assistant"}"#), []);
-    assert_eq!(see(&mut turns, RESULT), [Effect::TurnEnded]);
+    assert_eq!(see(&mut turns, RESULT), [Action::TurnEnded]);
     assert_eq!(see(&mut turns, RESULT), []);
     // The message that waited begins a turn by itself.
     let init = r#"{"type":"system","subtype":"init"}"#;
-    assert_eq!(see(&mut turns, init), [Effect::TurnOpened]);
+    assert_eq!(see(&mut turns, init), [Action::TurnOpened]);
     see(&mut turns, RESULT);
     let subagent = r#"{"type":"assistant","parent_tool_use_id":"t"}"#;
     assert_eq!(see(&mut turns, subagent), [], "a subagent works between turns");
-    let (_, number) = turns.asked();
-    assert_eq!(turns.not_asked(number), Some(Effect::TurnEnded), "it was never sent");
-    assert!(!turns.is_open());
+}
+
+#[test]
+fn the_state_is_read_and_kept_from_the_reader_where_it_is_the_hosts() {
+    let mut turns = Turns::new(None);
+    assert_eq!(see(&mut turns, &changed("\"running\"")), [Action::TurnOpened]);
+    assert_eq!(see(&mut turns, RESULT), [], "it is running still");
+    for no_state in ["null", "7", "{}"] {
+        assert_eq!(see(&mut turns, &changed(no_state)), []);
+    }
+    assert_eq!(see(&mut turns, &changed("\"requires_action\"")), []);
+    assert_eq!(see(&mut turns, &changed("\"a state to come\"")), [], "it is not idle");
+    assert_eq!(see(&mut turns, &changed("\"idle\"")), [Action::TurnEnded]);
+    let marked = |key: &str| format!(r#"{},{key}}}"#, changed("\"idle\"").trim_end_matches('}'));
+    for (key, hidden) in [
+        (r#""sdk_host_only":true"#, true),
+        (r#""sdk_host_only":false"#, false),
+        (r#""sdk_host_only":"true""#, false),
+    ] {
+        let meaning = turns.saw(&record(&marked(key)), Instant::now());
+        assert_eq!(meaning.for_host, hidden, "{key}");
+    }
+    let other = record(r#"{"type":"system","subtype":"init","sdk_host_only":true}"#);
+    assert!(!turns.saw(&other, Instant::now()).for_host, "only what is read is kept back");
 }
 
 #[test]
 fn the_input_ends_with_the_first_result_that_finds_no_task_in_flight() {
     // Q07 to Q13. The story: stdin was closed at the first result while agents ran in the
     // background, and their hooks were bypassed without a word.
-    let mut turns = Turns::default();
-    assert_eq!(turns.end_when_done(true), Some(Effect::EndInput), "nothing is under way");
-    turns.asked();
-    assert_eq!(turns.end_when_done(false), Some(Effect::EndInput), "nobody answers anything");
-    assert_eq!(turns.end_when_done(true), None);
+    let mut turns = Turns::new(None);
+    assert_eq!(tell(&mut turns, Happened::EndWhenDone), [Action::EndInput], "nothing is under way");
+    let mut turns = Turns::new(None);
+    tell(&mut turns, Happened::Prompt);
+    assert_eq!(tell(&mut turns, Happened::EndWhenDone), []);
     see(&mut turns, &started("a", "local_agent"));
     see(&mut turns, &started("a", "local_agent"));
     see(&mut turns, &started("w", "local_workflow"));
@@ -177,29 +206,34 @@ fn the_input_ends_with_the_first_result_that_finds_no_task_in_flight() {
         see(&mut turns, ignored);
     }
     assert_eq!(turns.tasks(), 2);
-    assert_eq!(see(&mut turns, RESULT), [Effect::TurnEnded], "tasks are in flight");
-    see(
-        &mut turns,
-        r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#,
-    );
-    see(
-        &mut turns,
-        r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#,
-    );
+    assert_eq!(see(&mut turns, RESULT), [], "tasks are in flight");
+    let done =
+        r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#;
+    see(&mut turns, done);
+    see(&mut turns, done);
     assert_eq!(see(&mut turns, RESULT), [], "one is");
-    see(
-        &mut turns,
-        r#"{"type":"system","subtype":"task_updated","task_id":"w","patch":{"status":"killed"}}"#,
-    );
-    assert_eq!(see(&mut turns, RESULT), [Effect::EndInput]);
+    let killed =
+        r#"{"type":"system","subtype":"task_updated","task_id":"w","patch":{"status":"killed"}}"#;
+    assert_eq!(see(&mut turns, killed), [Action::TurnEnded]);
+    assert_eq!(see(&mut turns, RESULT), [Action::EndInput]);
     assert_eq!(see(&mut turns, RESULT), [], "once");
+}
+
+#[test]
+fn a_record_that_was_dropped_ends_a_turn_unless_it_is_known_to_be_another() {
+    for (kind, ends) in [(Some("result"), true), (None, true), (Some("assistant"), false)] {
+        let mut turns = Turns::new(None);
+        tell(&mut turns, Happened::Prompt);
+        let actions = turns.lost(kind, Instant::now());
+        assert_eq!(actions.contains(&Action::TurnEnded), ends, "{kind:?}");
+    }
 }
 
 #[test]
 fn the_last_error_is_told_in_its_own_words() {
     // Q23 to Q33.
     let words = |records: &[&str]| {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(None);
         records.iter().for_each(|record| drop(see(&mut turns, record)));
         turns.last_error().map(|(words, _)| words)
     };
@@ -308,7 +342,7 @@ proptest! {
             prop_assert!(text.contains(&*id.0));
         }
         if matches!(incoming, Incoming::Data) {
-            Turns::default().saw(&record(&text));
+            Turns::new(None).saw(&record(&text), Instant::now());
         }
     }
 }

@@ -1,100 +1,100 @@
-//! Floor 4. What a Claude session remembers of its messages: whether a turn is open, which tasks
-//! run in the background, and the last error. Pure: records in, effects out.
+//! Floor 4. What a Claude session reads in its messages: states, turns, background tasks, and the last
+//! error. Pure: records and moments in, actions out.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::record::Record;
 
-/// Background tasks remembered at once. One more is passed over.
+use super::run::{Action, Happened, Run, State};
+
+/// Background tasks that are remembered at once. One more is passed over.
 const TASKS_MAX: usize = 4096;
 
-/// What is to be done about the agent's input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// A turn is open: a close has to interrupt it.
-    TurnOpened,
-    /// No turn is open.
-    TurnEnded,
-    /// Nothing needs the input any more.
-    EndInput,
-}
-
 /// One session's memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turns {
-    open: bool,
-    /// Counts the openings, so that one that did not happen can be taken back.
-    opened: u64,
+    run: Run,
     tasks: HashSet<Box<str>>,
     last_error: Option<Record>,
-    /// The input ends with the first result that finds no task in flight.
-    ending: bool,
+}
+
+/// What a message means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) actions: Vec<Action>,
+    /// It was meant for the host alone.
+    pub(super) for_host: bool,
 }
 
 impl Turns {
-    /// A user message is about to be sent. The number is for [`not_asked`](Self::not_asked).
-    pub(super) fn asked(&mut self) -> (Option<Effect>, u64) {
-        self.opened += 1;
-        (self.opens(), self.opened)
+    /// `ceiling`: how long a CLI may be running between turns before its input ends all the same.
+    pub(super) fn new(ceiling: Option<Duration>) -> Self {
+        Self { run: Run::new(ceiling), tasks: HashSet::new(), last_error: None }
     }
 
-    /// That message was not sent after all.
-    pub(super) fn not_asked(&mut self, number: u64) -> Option<Effect> {
-        (self.opened == number).then(|| self.ends()).flatten()
+    pub(super) fn happened(&mut self, event: Happened, now: Instant) -> Vec<Action> {
+        self.run.handle(event, now)
     }
 
-    /// The input may end once nothing needs it.
-    pub(super) fn end_when_done(&mut self, needed: bool) -> Option<Effect> {
-        self.ending = needed && (self.open || !self.tasks.is_empty());
-        (!self.ending).then_some(Effect::EndInput)
+    /// When a [`Happened::Tick`] is wanted.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.run.deadline()
     }
 
     /// A message came.
-    pub(super) fn saw(&mut self, record: &Record) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let Ok(envelope) = record.envelope() else { return effects };
+    pub(super) fn saw(&mut self, record: &Record, now: Instant) -> Meaning {
+        let mut meaning = Meaning::default();
+        let Ok(envelope) = record.envelope() else { return meaning };
         let subtype = envelope.subtype.as_deref().unwrap_or_default();
         let kind = envelope.kind.as_deref().unwrap_or_default();
-        match kind {
+        let event = match kind {
             // What the CLI says beside its messages.
-            "keep_alive" | "transcript_mirror" => return effects,
-            "system" if subtype == "session_state_changed" => return effects,
-            _ => self.last_error = None,
-        }
-        match kind {
+            "keep_alive" | "transcript_mirror" => return meaning,
+            "system" if subtype == "session_state_changed" => {
+                let (state, for_host) = state(record);
+                meaning.for_host = for_host;
+                state.map(Happened::Said)
+            }
             "result" => {
-                self.last_error = is_error(record).then(|| record.clone());
-                effects.extend(self.ends());
-                if self.ending && self.tasks.is_empty() {
-                    self.ending = false;
-                    effects.push(Effect::EndInput);
+                let result = Outcome::of(record);
+                self.last_error = result.is_error.then(|| record.clone());
+                Some(Happened::Result { queue_empty: result.queue_empty })
+            }
+            _ => {
+                self.last_error = None;
+                match kind {
+                    "system" if subtype == "init" => Some(Happened::Turn),
+                    "system" if subtype.starts_with("task_") => self.task(subtype, record),
+                    // Those of a subagent may come between turns.
+                    "assistant" | "stream_event" if envelope.parent_tool_use_id.is_none() => {
+                        Some(Happened::Turn)
+                    }
+                    _ => None,
                 }
             }
-            "system" if subtype == "init" => effects.extend(self.opens()),
-            "system" if subtype.starts_with("task_") => self.task(subtype, record),
-            // Those of a subagent may come between turns.
-            "assistant" | "stream_event" if envelope.parent_tool_use_id.is_none() => {
-                effects.extend(self.opens());
-            }
-            _ => {}
+        };
+        if let Some(event) = event {
+            meaning.actions = self.run.handle(event, now);
         }
-        effects
+        meaning
     }
 
-    fn opens(&mut self) -> Option<Effect> {
-        (!std::mem::replace(&mut self.open, true)).then_some(Effect::TurnOpened)
-    }
-
-    fn ends(&mut self) -> Option<Effect> {
-        std::mem::take(&mut self.open).then_some(Effect::TurnEnded)
+    /// A record was dropped. `kind` is its type, where what is left of it says so.
+    pub(super) fn lost(&mut self, kind: Option<&str>, now: Instant) -> Vec<Action> {
+        match kind {
+            Some("result") => self.run.handle(Happened::Lost { result: true }, now),
+            None => self.run.handle(Happened::Lost { result: false }, now),
+            Some(_) => Vec::new(),
+        }
     }
 
     /// The ledger. Only agents and workflows are in it: shells, monitors and the like may never
     /// end, and a session must not wait for them.
-    fn task(&mut self, subtype: &str, record: &Record) {
+    fn task(&mut self, subtype: &str, record: &Record) -> Option<Happened> {
         #[derive(Deserialize)]
         struct Task {
             #[serde(default)]
@@ -102,29 +102,33 @@ impl Turns {
             #[serde(default)]
             task_type: Value,
             #[serde(default)]
+            status: Value,
+            #[serde(default)]
             patch: Value,
         }
-        let Ok(task) = record.json::<Task>() else { return };
-        let Some(id) = task.task_id.as_str() else { return };
-        match subtype {
+        let task = record.json::<Task>().ok()?;
+        let id = task.task_id.as_str()?;
+        let status = match subtype {
             "task_started" => {
                 let counts =
                     matches!(task.task_type.as_str(), Some("local_agent" | "local_workflow"));
+                let first = self.tasks.is_empty();
                 if counts && self.tasks.len() < TASKS_MAX {
                     self.tasks.insert(id.into());
+                    return first.then_some(Happened::TasksBegan);
                 }
+                return None;
             }
-            "task_notification" => {
-                self.tasks.remove(id);
-            }
+            "task_notification" => task.status.as_str(),
             "task_updated" => {
-                let status = task.patch.get("status").and_then(Value::as_str);
-                if matches!(status, Some("completed" | "failed" | "stopped" | "killed")) {
-                    self.tasks.remove(id);
-                }
+                let over = ["completed", "failed", "stopped", "killed"];
+                Some(task.patch.get("status")?.as_str().filter(|status| over.contains(status))?)
             }
-            _ => {}
-        }
+            _ => return None,
+        };
+        let was_there = self.tasks.remove(id);
+        let stopped = matches!(status, Some("stopped" | "killed"));
+        (was_there && self.tasks.is_empty()).then_some(Happened::TasksOver { stopped })
     }
 
     /// The last result, if it was an error and nothing came after it: its words, and itself.
@@ -134,23 +138,53 @@ impl Turns {
     }
 
     #[cfg(test)]
-    pub(super) fn is_open(&self) -> bool {
-        self.open
-    }
-
-    #[cfg(test)]
     pub(super) fn tasks(&self) -> usize {
         self.tasks.len()
     }
 }
 
-fn is_error(record: &Record) -> bool {
+/// The state that a record tells, if it is one that is known, and whether it is meant for the host alone.
+fn state(record: &Record) -> (Option<State>, bool) {
     #[derive(Deserialize)]
-    struct Result {
+    struct Changed {
         #[serde(default)]
-        is_error: Value,
+        state: Value,
+        #[serde(default)]
+        sdk_host_only: Value,
     }
-    record.json::<Result>().is_ok_and(|result| result.is_error == Value::Bool(true))
+    let Ok(changed) = record.json::<Changed>() else { return (None, false) };
+    let state = match changed.state.as_str() {
+        Some("requires_action") => Some(State::NeedsAnswer),
+        Some("idle") => Some(State::Idle),
+        // A state to come is not idle.
+        Some(_) => Some(State::Running),
+        None => None,
+    };
+    (state, changed.sdk_host_only == Value::Bool(true))
+}
+
+/// What of a result matters here.
+#[derive(Default)]
+struct Outcome {
+    is_error: bool,
+    queue_empty: bool,
+}
+
+impl Outcome {
+    fn of(record: &Record) -> Self {
+        #[derive(Deserialize)]
+        struct Result {
+            #[serde(default)]
+            is_error: Value,
+            #[serde(default)]
+            queued_turn_count: Value,
+        }
+        let Ok(result) = record.json::<Result>() else { return Self::default() };
+        Self {
+            is_error: result.is_error == Value::Bool(true),
+            queue_empty: result.queued_turn_count.as_u64() == Some(0),
+        }
+    }
 }
 
 /// The errors, else the result's text, else its subtype, else the HTTP status.

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
 use crate::session::failure::Failure;
+use crate::session::lost::{Head, Lost};
 
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -237,5 +238,17 @@ impl Dialect for JsonRpc {
 
     fn unknown(&self, method: &str) -> Failure {
         Failure::new(format!("no such method: {method}")).code(METHOD_NOT_FOUND)
+    }
+
+    fn lost(&self, head: &Head) -> Lost {
+        let Some(id) = head.id.as_deref() else { return Lost::Other(None) };
+        if head.calls {
+            let id = raw(id.as_bytes()).and_then(wire_id);
+            return id.map_or(Lost::Other(None), Lost::Request);
+        }
+        match id.parse() {
+            Ok(id) if head.replies => Lost::Answer(id),
+            _ => Lost::Other(None),
+        }
     }
 }

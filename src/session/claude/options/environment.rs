@@ -6,6 +6,7 @@
 //! version of the vendor's SDK: there is none here, so the variable is not passed on.
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use crate::command::AgentCommand;
 
@@ -20,13 +21,20 @@ const NESTED: &str = "CLAUDECODE";
 const SDK_VERSION: &str = "CLAUDE_AGENT_SDK_VERSION";
 const CHECKPOINTING: &str = "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING";
 
+/// Asks the CLI for its state: when it is at work, and when it owes no turn any more.
+const READS_STATE: &str = "CLAUDE_CODE_SDK_READS_SESSION_STATE";
+/// How long the CLI waits for background work once its input has ended, in milliseconds.
+const BACKGROUND_WAIT: &str = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS";
+/// What the CLI takes where that is not set.
+const BACKGROUND_WAIT_DEFAULT: Duration = Duration::from_secs(600);
+
 type Change = (OsString, Option<OsString>);
 
 impl Options {
     /// What runs the CLI: the environment is complete, no option is among the arguments yet.
     pub(super) fn launcher(&self) -> AgentCommand {
         let mut command = self.process.clone();
-        let inherits = |key: &str| !command.env_clear && std::env::var_os(key).is_some();
+        let inherits = |key: &str| inherited(&command, key).is_some();
         let mut env = vec![unset(NESTED), set(ENTRYPOINT)];
         // A host that has named itself keeps its name.
         if !inherits(CLIENT_APP.0) {
@@ -40,6 +48,31 @@ impl Options {
         command.env = env;
         command
     }
+}
+
+/// A session reads the state of its CLI, whatever command that is. A value that is there stays.
+pub(in super::super) fn reads_state(mut command: AgentCommand) -> AgentCommand {
+    let chosen = command.env.iter().any(|(key, _)| key == READS_STATE);
+    if !chosen && inherited(&command, READS_STATE).is_none() {
+        command.env.push(set((READS_STATE, "1")));
+    }
+    command
+}
+
+/// How long the CLI of this command waits for background work; `None` where it has no limit.
+pub(in super::super) fn background_wait(command: Option<&AgentCommand>) -> Option<Duration> {
+    let change = |command: &AgentCommand| {
+        let last = command.env.iter().rev().find(|(key, _)| key == BACKGROUND_WAIT);
+        last.map_or_else(|| inherited(command, BACKGROUND_WAIT), |(_, value)| value.clone())
+    };
+    let value = command.map_or_else(|| std::env::var_os(BACKGROUND_WAIT), change);
+    let millis = value.as_deref().and_then(OsStr::to_str).and_then(|text| text.trim().parse().ok());
+    let wait = millis.map_or(BACKGROUND_WAIT_DEFAULT, Duration::from_millis);
+    (!wait.is_zero()).then_some(wait)
+}
+
+fn inherited(command: &AgentCommand, key: &str) -> Option<OsString> {
+    if command.env_clear { None } else { std::env::var_os(key) }
 }
 
 fn set((key, value): (&str, &str)) -> Change {

@@ -27,6 +27,7 @@ use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
+pub(super) use environment::{background_wait, reads_state};
 pub use set_limits::Thinking;
 
 use effective::Effective;

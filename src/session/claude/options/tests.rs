@@ -531,3 +531,23 @@ fn a_constructor_looks_at_nothing_and_the_probe_runs_as_the_session_does() {
     }
     assert_eq!(claude().command().expect("good").program(), "claude");
 }
+
+#[test]
+fn the_wait_for_background_work_is_that_of_the_cli() {
+    const KEY: &str = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS";
+    let wait = |command: AgentCommand| super::background_wait(Some(&command));
+    let clean = || AgentCommand::new("claude").env_clear();
+    let default = Some(std::time::Duration::from_secs(600));
+    assert_eq!(wait(clean()), default);
+    for (value, wanted) in [
+        ("1500", Some(std::time::Duration::from_millis(1500))),
+        (" 7 ", Some(std::time::Duration::from_millis(7))),
+        ("0", None),
+        ("-1", default),
+        ("soon", default),
+        ("", default),
+    ] {
+        assert_eq!(wait(clean().env(KEY, "9").env(KEY, value)), wanted, "{value:?}");
+    }
+    assert_eq!(wait(clean().env(KEY, "9").env_remove(KEY)), default, "as the CLI finds it");
+}
