@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::launcher::inheriting;
-use super::{PROGRAM, Run, fake};
+use super::{PROGRAM, Run, fake, wait_until};
 
 const STARTED: &[u8] = b"{\"a\":1}\n";
 
@@ -109,18 +109,17 @@ fn no_thread_is_started_beside_those_of_the_engine() {
     // The story: an agent that has used up the processes of its user. A signal handler that needs a
     // new thread panics, and then nothing but SIGKILL ends the host.
     let (mut run, _stdout) = started(&[], &[], &[]);
-    let tasks = format!("/proc/{}/task", run.child.id());
-    let tasks = fs::read_dir(tasks).expect("proc").flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    let mut names: Vec<String> = names.map(|name| name.trim_end().to_owned()).collect();
-    names.sort();
-    names.dedup();
-    assert_eq!(names, ["agentpipe", "agentpipe-0", "agentpipe-spawn"]);
-    let own = fs::read_dir(format!("/proc/{}/task", run.child.id())).expect("proc").flatten();
-    let own = own.filter(|task| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "agentpipe\n")
-    });
-    assert_eq!(own.count(), 1, "an unnamed thread has the name of the process");
+    let names = || -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", run.child.id())).expect("proc").flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.map(|name| name.trim_end().to_owned()).collect()
+    };
+    // A thread without a name has that of the process, and one with a name has it for a moment.
+    let unnamed = || names().iter().filter(|name| *name == "agentpipe").count();
+    wait_until("all threads but the first have a name", || unnamed() == 1);
+    let known =
+        |name: &String| name == "agentpipe" || name == "agentpipe-0" || name == "agentpipe-spawn";
+    assert!(names().iter().all(known), "{:?}", names());
     drop(run.child.stdin.take());
     assert_eq!(run.collect().code(), Some(0));
 }
