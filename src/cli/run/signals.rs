@@ -24,15 +24,17 @@ impl Signals {
     /// mask, and inherits it from the one that starts it. The agent gets an empty one.
     ///
     /// SIGHUP and SIGINT stay ignored where they are, as under `nohup` and in the background of a
-    /// script; SIGTERM does not, because nothing else would end this process in order.
+    /// script. SIGTERM does not, because nothing else would end this process in order: the kernel keeps
+    /// a blocked signal for the signalfd whatever its disposition.
     pub(super) fn take_over() -> io::Result<Self> {
         // Ignored, it would have the kernel reap the agent, and its exit code would be lost.
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
         // A file that may grow no more is an error of write(2), and no reason to die.
         set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
-        set_disposition(libc::SIGTERM, libc::SIG_DFL);
         let ours = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-        let set = set_of(ours.into_iter().filter(|signal| !is_ignored(*signal)));
+        let set = set_of(
+            ours.into_iter().filter(|signal| *signal == libc::SIGTERM || !is_ignored(*signal)),
+        );
         // SAFETY: reads `set`, which `set_of` initialised; a null third argument asks for nothing
         // back. The mask is that of the calling thread.
         let refused =
