@@ -149,6 +149,12 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Longer than the thing that must not happen would take.
+fn pass(time: Duration) {
+    let since = Instant::now();
+    wait_until("time passes", || since.elapsed() > time);
+}
+
 /// Neither running nor a zombie.
 fn is_gone(pid: u64) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()

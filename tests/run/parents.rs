@@ -17,7 +17,7 @@ use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{PROGRAM, Run, fake, is_gone, wait_until};
+use super::{PROGRAM, Run, fake, is_gone, pass, wait_until};
 
 /// One end of a pipe, read by a thread or by nobody.
 struct End {
@@ -156,12 +156,6 @@ fn check(case: &Case, strict: bool) -> Duration {
     let ceiling = if strict { case.promised } else { 3 * bound() };
     assert!(took < ceiling, "{shown}");
     took
-}
-
-/// Longer than the thing that must not happen would take.
-fn pass(time: Duration) {
-    let since = Instant::now();
-    wait_until("time passes", || since.elapsed() > time);
 }
 
 /// What no end of the input exceeds, with the settings of a user who sets none.
