@@ -19,8 +19,9 @@ pub(crate) enum CgroupPlace {
 
 /// What to spawn: program, arguments, environment, and the settings of its transport.
 ///
-/// The agent always gets a process group of its own, pipes for descriptors 0, 1 and 2 and no
-/// other descriptor, default signal dispositions and an empty signal mask.
+/// The agent always gets a session and a process group of its own, without the terminal of this
+/// process; pipes for descriptors 0, 1 and 2 and no other descriptor; default signal dispositions
+/// and an empty signal mask.
 ///
 /// A program name without `/` is searched in the `PATH` that the agent will have, by this
 /// crate and not by `execvp`, so that every configuration spawns at vfork cost.

@@ -27,7 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs an agent: records in from stdin, records out to stdout, and a bounded close.
+    // Its help stands with its flags.
     Run(Box<run::Args>),
     /// Measures agentpipe on this machine, beside the least that the kernel needs.
     Bench(bench::Args),
@@ -44,7 +44,10 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    trace::start();
+    // `run` has its own: there no thread may wait until stderr is read.
+    if !matches!(cli.command, Command::Run(_)) {
+        trace::start(std::io::stderr);
+    }
     match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Bench(args) => bench::main(&args),

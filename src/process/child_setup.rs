@@ -58,7 +58,7 @@ impl Strings {
 /// What the child was about when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    ProcessGroup,
+    Session,
     Cgroup,
     Descriptors,
     /// The limit with this number in the plan.
@@ -75,7 +75,7 @@ pub(super) enum Step {
 
 /// In the order of their numbers, which begin at 1.
 const STEPS: [Step; 11] = [
-    Step::ProcessGroup,
+    Step::Session,
     Step::Cgroup,
     Step::Descriptors,
     Step::Limit(0),
@@ -125,7 +125,9 @@ pub(super) fn set_up_and_exec(plan: &Plan) -> (Step, Errno) {
 
 fn set_up(plan: &Plan) -> Result<(), (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
-    rustix::process::setpgid(None, None).map_err(at(Step::ProcessGroup))?;
+    // A new session is also a new process group, both with the number of the agent. The terminal of
+    // this process stays behind: an agent that has it can type into the user's shell.
+    rustix::process::setsid().map_err(at(Step::Session))?;
     default_dispositions();
     if let Some(procs) = &plan.join {
         rustix::io::write(procs, b"0").map_err(at(Step::Cgroup))?;

@@ -21,8 +21,8 @@ pub(super) fn of_step(step: Step, errno: Errno, command: &AgentCommand) -> Error
         Step::Descriptors => io_error("the agent's pipes could not be put in place"),
         Step::DeathSignal => io_error("the agent could not be made to die with this process"),
         Step::Orphaned => io_error("this process ended while it spawned"),
-        Step::ProcessGroup | Step::Directory | Step::Exec => {
-            io_error("the agent could not make its process group")
+        Step::Session | Step::Directory | Step::Exec => {
+            io_error("the agent could not begin its session")
         }
     };
     error.cause(errno.into())

@@ -88,8 +88,8 @@ impl Spawned {
     }
 }
 
-/// Spawns the agent: in a process group of its own, with pipes for 0, 1 and 2 and no other
-/// descriptor, default signal dispositions and an empty mask. Returns once its exec succeeded.
+/// Spawns the agent: in a session of its own, with pipes for 0, 1 and 2 and no other descriptor,
+/// default signal dispositions and an empty mask. Returns once its exec succeeded.
 ///
 /// The calling thread stands still until then, about 0.1 ms whatever this process holds in
 /// memory and whatever is asked for. Nothing here waits for the agent itself. The calling thread

@@ -114,6 +114,7 @@ fn processor_time(pid: u32) -> u64 {
 }
 
 /// Tries a case several times, and says how long its closes took.
+#[expect(clippy::print_stdout, reason = "the figures of a run by hand")]
 fn rounds(case: &str, mut round: impl FnMut() -> Duration) {
     let mut closes: Vec<u128> = (0..ROUNDS).map(|_| round().as_millis()).collect();
     closes.sort_unstable();

@@ -122,7 +122,7 @@ fn run_refuses_a_bad_line_and_goes_on() {
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{stderr}");
     check_line(lines[0], &["agentpipe: write: ", "not one JSON value"]);
-    check_line(lines[1], &["agentpipe: write: ", "100003 bytes", "limit of 64"]);
+    check_line(lines[1], &["agentpipe: write: ", "100002 bytes", "limit of 64"]);
 }
 
 #[test]

@@ -477,3 +477,35 @@ fn check_left(engine: Engine, cgroups: &Cgroups) {
         thread::yield_now();
     }
 }
+
+#[test]
+fn a_signal_ends_a_run_whose_exec_hangs() {
+    // The story: the agent lies on a file server that does not answer, and Ctrl-C does nothing.
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("agent");
+    fs::copy("/bin/true", &program).expect("copied");
+    let lease = Lease::take(&program);
+    let mut child = Command::new(PROGRAM)
+        .args(["run", "--"])
+        .arg(&program)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let begun = Instant::now();
+    while !lease.is_wanted() {
+        assert!(begun.elapsed() < CEILING, "it never got to its exec");
+        thread::yield_now();
+    }
+    let pid = Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+    let begun = Instant::now();
+    let status = child.wait().expect("our child");
+    assert!(begun.elapsed() < Duration::from_secs(20), "not when the lease is over");
+    let mut stderr = String::new();
+    let mut piped = child.stderr.take().expect("piped");
+    std::io::Read::read_to_string(&mut piped, &mut stderr).expect("text");
+    assert_eq!(status.code(), Some(128 + 15), "{stderr}");
+    assert!(stderr.contains("signal 15 came, and the exec of the agent hangs"), "{stderr}");
+    drop(lease);
+}

@@ -1,23 +1,33 @@
-//! F5. The flags of `agentpipe run`.
+//! The flags of `agentpipe run`, and what they mean for the agent and its close.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agentpipe::{ClosePolicy, Framing};
+use agentpipe::{AgentCommand, ClosePolicy, Framing, Limits};
 use clap::ValueEnum;
 
 use crate::cli::units;
 
 /// Runs an agent: records from stdin to it, its records to stdout, and a bounded close.
 ///
-/// stdout carries the agent's records only, byte for byte. Lines that are no records, and
-/// records that are malformed, oversized or truncated, become one bounded line each on stderr
-/// and a count in the report. When stdin ends the agent is closed: raise --drain for an agent
-/// that goes on reading or answering for long after that.
+/// stdout carries the agent's records only, byte for byte. Lines that are no records, and records
+/// that are malformed, oversized or truncated, become one bounded line each on stderr and a count in
+/// the report; the agent's own stderr passes as it is. When stdin ends the agent is closed: raise
+/// --drain for an agent that goes on reading or answering for long after that.
 ///
-/// Exit code: the agent's own (128 + n for signal n); 2 usage; 125 agentpipe itself failed;
-/// 126, 127 the program cannot be run or found; 141 stdout was closed.
+/// A full stdout holds the agent back while stdin is open. Once stdin has ended, or a signal has
+/// come, an stdout that takes nothing is waited for as long as --drain says; a full stderr holds up
+/// nothing. What could not be handed on is counted in the report and said in the summary.
+///
+/// SIGTERM, SIGINT and SIGHUP close the agent as the end of stdin does; a second one aborts it, and
+/// the command ends within a second. SIGINT and SIGHUP that are ignored at the start (nohup) stay
+/// ignored. The agent has a session of its own, without the terminal.
+///
+/// Exit code: the agent's own, 128 + n if signal n killed it; 2 usage; 125 agentpipe itself failed,
+/// or the agent's code is 0 and a record of it was lost (above --record-max, discarded, or not taken
+/// by stdout); 126 the program cannot be run; 127 it cannot be found; 141 stdout was closed; 128 + n
+/// if signal n came while the exec of the agent hung.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How records are told apart, on both sides
@@ -28,26 +38,32 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub(super) close: CloseArg,
 
-    /// How long the agent may take to read what is left of its input, and then as long again to
-    /// finish what it says [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
-    drain: Option<Duration>,
+    /// How long the agent may take to read what is left of its input, how long it may then go without
+    /// writing a byte, and how long an stdout that takes nothing is waited for after that; at most 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, default_value = "2s")]
+    drain: Duration,
 
-    /// How long it may take after SIGTERM [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    /// How long the agent may go on writing in all, however steadily it does; never less than --drain,
+    /// at most 1h [default: 2.5 times --drain]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
+    drain_total: Option<Duration>,
+
+    /// How long it may take after SIGTERM; at most 1h [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
     terminate: Option<Duration>,
 
-    /// Write the close report to FILE as one line of JSON (`-` is stderr)
+    /// Write the close report to FILE as one line of JSON (`-` is stderr). FILE is opened before the
+    /// agent starts; a FIFO must have its reader by then
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
 
-    /// Largest record, either way [default: 16m]
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
-    pub(super) record_max: Option<u64>,
+    /// Largest record, either way; 64 bytes to 1t
+    #[arg(long, value_name = "SIZE", value_parser = parse_record_max, default_value = "16m")]
+    pub(super) record_max: u64,
 
     /// Working directory of the agent
     #[arg(long, value_name = "DIR")]
-    pub(super) cwd: Option<PathBuf>,
+    cwd: Option<PathBuf>,
 
     /// No summary line on stderr at the end
     #[arg(long, short)]
@@ -55,29 +71,84 @@ pub(crate) struct Args {
 
     /// The agent and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
-    pub(super) command: Vec<OsString>,
+    command: Vec<OsString>,
 }
-
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// What an agent always has to read the rest of its input.
 const FLUSH_MIN: Duration = Duration::from_millis(500);
 
+/// The longest a stage of a close can be set to, by [`ClosePolicy`].
+const STAGE_MAX: Duration = Duration::from_secs(3600);
+
+/// The smallest limit that [`Limits::record_max`] takes as it is, and the largest length that a
+/// Content-Length header can claim.
+const RECORD_MAX: std::ops::RangeInclusive<u64> = 64..=1 << 40;
+
+/// What is kept unread while the agent is closed, unless a record may be larger.
+const DRAIN_MAX: usize = 64 << 20;
+
 impl Args {
+    pub(super) fn agent(&self) -> AgentCommand {
+        let mut words = self.command.iter();
+        let program = words.next().map(OsString::as_os_str).unwrap_or_default();
+        let record_max = usize::try_from(self.record_max).unwrap_or(usize::MAX);
+        let limits = Limits::new().record_max(record_max).drain_max(record_max.max(DRAIN_MAX));
+        let command = AgentCommand::new(program)
+            .args(words)
+            .framing(self.framing.into())
+            .limits(limits)
+            .close_policy(self.policy())
+            .stderr_events(true);
+        match &self.cwd {
+            Some(dir) => command.cwd(dir),
+            None => command,
+        }
+    }
+
     pub(super) fn policy(&self) -> ClosePolicy {
-        let mut policy = match self.close {
+        let policy = match self.close {
             CloseArg::Graceful => ClosePolicy::graceful(),
             CloseArg::Abort => ClosePolicy::abort(),
         };
-        // All that came on stdin is accepted before its end is seen, and an agent that may take so
-        // long to answer may take so long to read the questions.
-        let drain = self.drain.unwrap_or(DRAIN);
-        policy = policy.drain(drain).flush(drain.max(FLUSH_MIN));
+        let mut policy = policy.drain(self.drain).flush(self.flush());
+        if let Some(limit) = self.drain_total {
+            policy = policy.drain_total(limit);
+        }
         if let Some(limit) = self.terminate {
             policy = policy.terminate(limit);
         }
         policy
     }
+
+    /// How long the agent may take to read what was accepted for it, once stdin has ended. All that
+    /// came on stdin is accepted before its end is seen, and an agent that may take so long to answer
+    /// may take so long to read the questions.
+    pub(super) fn flush(&self) -> Duration {
+        match self.close {
+            CloseArg::Graceful => self.drain.max(FLUSH_MIN),
+            CloseArg::Abort => Duration::ZERO,
+        }
+    }
+
+    pub(super) fn drain(&self) -> Duration {
+        self.drain
+    }
+}
+
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    match units::parse_duration(text)? {
+        time if time > STAGE_MAX => Err("the longest limit is 1h".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn parse_record_max(text: &str) -> Result<u64, String> {
+    let bytes = units::parse_size(text)?;
+    if RECORD_MAX.contains(&bytes) && usize::try_from(bytes).is_ok() {
+        return Ok(bytes);
+    }
+    let (least, most) = RECORD_MAX.into_inner();
+    Err(format!("{bytes} bytes is no limit for a record: {least} to {most} bytes is"))
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -1,120 +1,205 @@
-//! F5. Own stdin, record by record, to the agent; at its end the agent is closed.
+//! Own stdin, record by record, to the agent.
 
-use std::io::{self, BufRead, Read};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
-use agentpipe::{AgentWriter, Framing};
+use agentpipe::{AgentWriter, Error};
+use rustix::event::PollFlags;
+use rustix::stdio::stdin;
 
-use super::{Args, say};
+use super::Args;
+use super::descriptor::{Descriptor, Use};
+use super::lines::Lines;
+use super::unframe::{Found, Unframe};
 
-/// A header block longer than this is no header.
-const HEADER_MAX: u64 = 8 << 10;
+const READ: usize = 64 << 10;
 
-/// Feeds the agent from a thread of its own, which may still be reading when the agent is gone.
-pub(super) fn start(args: &Args, writer: AgentWriter) {
-    let framing = args.framing.into();
-    let limit = args.record_max.unwrap_or(16 << 20);
-    let policy = args.policy();
-    std::thread::spawn(move || {
-        let result = match framing {
-            Framing::ContentLength => content_length(io::stdin().lock(), limit, &writer),
-            _ => lines(io::stdin().lock(), limit, &writer),
-        };
-        if let Err(error) = result {
-            say(format_args!("reading stdin failed: {error}; taken for its end"));
-        }
-        writer.close_with_blocking(policy);
-    });
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// Records are read and sent.
+    Open,
+    /// The agent takes no more, so nothing is read; that the parent closes its end is still seen.
+    Deaf,
+    /// It is at its end.
+    Ended,
 }
 
-/// False once the agent takes no more.
-fn send(writer: &AgentWriter, record: &[u8]) -> bool {
-    match writer.send_blocking(record) {
-        Ok(()) => true,
-        Err(error) if error.is_closed() => {
-            if writer.close_report().is_none() {
-                say(format_args!("{error}"));
-            }
-            false
-        }
-        Err(error) => {
-            // One bad record is one bad record, on this side too.
-            say(format_args!("{error}"));
-            true
+pub(super) struct Input {
+    pub(super) descriptor: Descriptor,
+    unframe: Unframe,
+    sending: Option<Sending>,
+    state: State,
+    /// When the parent was seen to have closed its end. What it wrote before may not be read yet.
+    hung_up: Option<Instant>,
+    /// Records that were no records, or above the limit.
+    pub(super) refused: u64,
+    /// Bytes that were read and never accepted for the agent.
+    pub(super) unsent_bytes: u64,
+    chunk: Box<[u8]>,
+}
+
+/// A record on its way into the queue of the agent.
+struct Sending {
+    accepted: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
+    len: u64,
+}
+
+impl Input {
+    pub(super) fn new(args: &Args) -> Self {
+        Self {
+            descriptor: Descriptor::new(stdin(), Use::Read),
+            unframe: Unframe::new(args.framing.into(), args.record_max),
+            sending: None,
+            state: State::Open,
+            hung_up: None,
+            refused: 0,
+            unsent_bytes: 0,
+            chunk: vec![0; READ].into(),
         }
     }
-}
 
-fn lines(mut stdin: impl BufRead, limit: u64, writer: &AgentWriter) -> io::Result<()> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // Room for the line end, and one byte more to see that it is too long.
-        if stdin.by_ref().take(limit + 3).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        let whole = line.ends_with(b"\n");
-        if !whole && line.len() as u64 > limit {
-            let rest = stdin.skip_until(b'\n')?;
-            let len = line.len() + rest;
-            say(format_args!(
-                "write: a line of {len} bytes on stdin is above the limit of {limit}"
-            ));
-            continue;
-        }
-        let record = line.trim_ascii();
-        if !record.is_empty() && !send(writer, record) {
-            return Ok(());
+    /// It is at its end, and all of it is sent or counted.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state == State::Ended && self.sending.is_none()
+    }
+
+    /// No record will be sent any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Deaf || self.has_ended()
+    }
+
+    /// When the parent was seen to have closed its end.
+    pub(super) fn hung_up(&self) -> Option<Instant> {
+        self.hung_up
+    }
+
+    /// While the agent has no room nothing is read. Then only the end is of interest, and that once.
+    pub(super) fn events(&self) -> Option<PollFlags> {
+        match self.state {
+            State::Ended => None,
+            State::Open if self.sending.is_none() => Some(PollFlags::IN),
+            _ => self.hung_up.is_none().then_some(PollFlags::RDHUP),
         }
     }
-}
 
-fn content_length(mut stdin: impl BufRead, limit: u64, writer: &AgentWriter) -> io::Result<()> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut body = Vec::new();
-    while let Some(length) = header(&mut stdin)? {
-        if length > limit {
-            say(format_args!("write: a record of {length} bytes is above the limit of {limit}"));
-            io::copy(&mut stdin.by_ref().take(length), &mut io::sink())?;
-            continue;
-        }
-        body.clear();
-        if stdin.by_ref().take(length).read_to_end(&mut body)? as u64 != length {
-            return Err(bad("it ended inside a record"));
-        }
-        if !send(writer, &body) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// The length that the next header block gives; `None` at the end of stdin.
-fn header(stdin: &mut impl BufRead) -> io::Result<Option<u64>> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut length = None;
-    let mut line = String::new();
-    let mut stdin = stdin.take(HEADER_MAX);
-    loop {
-        line.clear();
-        if stdin.read_line(&mut line)? == 0 {
-            return match (length, stdin.limit()) {
-                (_, 0) => Err(bad("a header of more than 8 KiB")),
-                (Some(_), _) => Err(bad("it ended inside a header")),
-                (None, _) => Ok(None),
-            };
-        }
-        let text = line.trim();
-        if text.is_empty() {
-            match length {
-                Some(length) => return Ok(Some(length)),
-                None => continue,
+    /// What poll(2) said of it.
+    pub(super) fn polled(&mut self, events: PollFlags, now: Instant) {
+        if self.state == State::Open && self.sending.is_none() {
+            self.descriptor.polled(events);
+        } else if events.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
+            self.hung_up.get_or_insert(now);
+            if self.state == State::Deaf {
+                self.state = State::Ended;
             }
         }
-        if let Some((name, value)) = text.split_once(':')
-            && name.trim().eq_ignore_ascii_case("content-length")
+    }
+
+    /// One read at the most, and all records in it. True if something moved.
+    pub(super) fn step(
+        &mut self,
+        writer: &AgentWriter,
+        lines: &Lines,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let moved = self.send_all(writer, lines, context);
+        let reads = self.state == State::Open && self.sending.is_none();
+        if !reads || !self.descriptor.is_ready() {
+            return moved;
+        }
+        match self.descriptor.read(&mut self.chunk) {
+            Ok(len) if len > 0 => self.unframe.feed(&self.chunk[..len]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            ended => {
+                if let Err(error) = ended {
+                    lines.say(format_args!("reading stdin failed: {error}; taken for its end"));
+                }
+                self.unframe.end();
+                self.hung_up.get_or_insert(now);
+                self.state = State::Ended;
+            }
+        }
+        self.send_all(writer, lines, context);
+        true
+    }
+
+    /// Sends what was read, as far as the agent has room. True if something moved.
+    fn send_all(&mut self, writer: &AgentWriter, lines: &Lines, context: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            if let Some(sending) = &mut self.sending {
+                let Poll::Ready(result) = sending.accepted.as_mut().poll(context) else {
+                    return moved;
+                };
+                let len = sending.len;
+                self.sending = None;
+                self.sent(result, len, writer, lines);
+            } else {
+                match self.unframe.next() {
+                    None => return moved,
+                    Some(Found::Refused(why)) => {
+                        self.refused += 1;
+                        lines.say(format_args!("write: {why}"));
+                    }
+                    Some(Found::Record(record)) => {
+                        let (writer, len) = (writer.clone(), record.len() as u64);
+                        let accepted = Box::pin(async move { writer.send(record).await });
+                        self.sending = Some(Sending { accepted, len });
+                    }
+                }
+            }
+            moved = true;
+        }
+    }
+
+    fn sent(&mut self, result: Result<(), Error>, len: u64, writer: &AgentWriter, lines: &Lines) {
+        match result {
+            Ok(()) => {}
+            Err(error) if error.is_closed() => {
+                if self.state == State::Open && writer.close_report().is_none() {
+                    lines.say(format_args!("{error}"));
+                }
+                self.unsent_bytes += len;
+                self.stop();
+            }
+            Err(error) => {
+                self.refused += 1;
+                lines.say(format_args!("{error}"));
+            }
+        }
+    }
+
+    /// The agent takes no more: what it did not take is counted.
+    pub(super) fn stop(&mut self) {
+        let sending = self.sending.take().map_or(0, |sending| sending.len);
+        self.unsent_bytes += sending + self.unframe.held() as u64;
+        self.unframe.forget();
+        if self.state == State::Open {
+            // A file hangs up on nobody: all that it will ever say is there.
+            let says_more = self.hung_up.is_none() && !self.descriptor.is_plain();
+            self.state = if says_more { State::Deaf } else { State::Ended };
+        }
+    }
+
+    /// The agent is to get no more, and no end is waited for.
+    pub(super) fn finish(&mut self) {
+        self.stop();
+        self.state = State::Ended;
+    }
+
+    /// The parent has closed its end, and the agent had its time: what is left is counted. It is no
+    /// more than the pipe holds.
+    pub(super) fn cut_off(&mut self) {
+        let unread = self.state == State::Open;
+        self.finish();
+        while unread
+            && let Ok(len) = self.descriptor.read(&mut self.chunk)
+            && len > 0
         {
-            let value = value.trim().parse();
-            length = Some(value.map_err(|_| bad("a Content-Length that is no number"))?);
+            self.unsent_bytes += len as u64;
         }
     }
 }

@@ -1,91 +1,214 @@
-//! F5. `agentpipe run`: records from own stdin to an agent, its records to own stdout.
+//! `agentpipe run`: records from own stdin to an agent, its records to own stdout.
 //!
-//! Three threads: `input.rs` feeds the agent, `output.rs` (the main one) passes its records on,
-//! `signals.rs` closes it when this process is told to end. `report.rs` waits for the close and
-//! writes the report as soon as it is done, even while own stdout is blocked.
+//! `event_loop.rs` is the whole of it: one thread that waits in poll(2). Around it, `descriptor.rs`
+//! moves bytes without blocking, `signals.rs` makes a clean start, `report.rs` says what was lost.
 
 mod args;
+mod backlog;
+mod bell;
+mod clock;
+mod descriptor;
+mod event_loop;
 mod input;
+mod lines;
 mod output;
 mod report;
 mod signals;
+mod unframe;
 
+use std::io;
+use std::mem::ManuallyDrop;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentCommand, Engine, Error, ErrorKind, ExitStatus, Limits};
+use agentpipe::{Agent, Engine, Error, ErrorKind, Stats};
 
 pub(crate) use args::Args;
 
-use super::say;
+use super::{say, trace};
+use bell::Bell;
+use descriptor::poll_for;
+use event_loop::{EventLoop, Outcome};
+use lines::{Lines, Stderr};
+use report::Target;
+use signals::Signals;
 
-/// agentpipe itself failed.
+/// agentpipe itself failed, or records of an agent that ended well were lost.
 const FAILED: u8 = 125;
 /// The program is there and cannot be run, as in a shell.
 const NOT_EXECUTABLE: u8 = 126;
 /// There is no such program, as in a shell.
 const NOT_FOUND: u8 = 127;
+/// From the first signal to the end, where there is no agent yet.
+const HANGING_EXEC: Duration = Duration::from_millis(800);
 /// Own stdout was closed: what a shell reports of a program killed by SIGPIPE.
 const OUTPUT_GONE: u8 = 141;
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    match start(args) {
-        Ok((engine, agent)) => ExitCode::from(pass(args, &engine, agent)),
+    // Before the engine starts threads, which inherit the mask.
+    let started = Signals::take_over().and_then(|signals| Ok((signals, Bell::new()?)));
+    let (signals, bell) = match started {
+        Ok(started) => started,
         Err(error) => {
-            say(format_args!("{error}"));
-            ExitCode::from(failure_code(&error))
+            say(format_args!("start: no descriptor for signals: {error}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let lines = Lines::new(Arc::clone(&bell));
+    let mut stderr = Stderr::new(lines.clone());
+    trace::start(move || lines.clone());
+    let code = match Target::open(args.report.as_deref()) {
+        Ok(target) => Host { args, bell, signals: &signals, target: &target }.run(&mut stderr),
+        Err(why) => {
+            stderr.lines.say(format_args!("{why}"));
+            FAILED
+        }
+    };
+    stderr.finish(lines::PATIENCE, &signals);
+    ExitCode::from(code)
+}
+
+struct Host<'a> {
+    args: &'a Args,
+    bell: Arc<Bell>,
+    signals: &'a Signals,
+    target: &'a Target,
+}
+
+/// There is no agent: what to say of it, and the exit code.
+struct NotStarted(String, u8);
+
+impl From<Error> for NotStarted {
+    fn from(error: Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::ProgramNotFound => NOT_FOUND,
+            ErrorKind::ProgramNotExecutable => NOT_EXECUTABLE,
+            _ => FAILED,
+        };
+        Self(error.to_string(), code)
+    }
+}
+
+impl Host<'_> {
+    fn run(&self, stderr: &mut Stderr) -> u8 {
+        // The end of an engine waits for its threads, and so for an agent that cannot be killed or an
+        // exec that hangs. The end of this process does not.
+        let started = Engine::new().map_err(NotStarted::from).and_then(|engine| {
+            let engine = ManuallyDrop::new(engine);
+            let (agent, signals) = self.spawn(&engine, stderr)?;
+            Ok((engine, agent, signals))
+        });
+        let (engine, agent, signals) = match started {
+            Ok(started) => started,
+            Err(NotStarted(why, code)) => {
+                stderr.lines.say(format_args!("{why}"));
+                let error = serde_json::to_string(&why).unwrap_or_default();
+                let reported = self.report(&format!("{{\"schema\":1,\"error\":{error}}}"), stderr);
+                return if reported { code } else { FAILED };
+            }
+        };
+        let pid = agent.pid();
+        let bell = Arc::clone(&self.bell);
+        let events = EventLoop::new(self.args, self.target, bell, self.signals, stderr, agent);
+        let outcome = events.run(signals);
+        if outcome.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
+            drop(ManuallyDrop::into_inner(engine));
+        }
+        self.end(outcome, pid, stderr)
+    }
+
+    /// Spawns the agent, and gives the number of signals that came meanwhile. An agent that is about
+    /// to be there is closed like any other: to leave now could leave it behind. But an exec may hang,
+    /// on a dead network file system for one.
+    fn spawn(&self, engine: &Engine, stderr: &mut Stderr) -> Result<(Agent, u32), NotStarted> {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let context = &mut Context::from_waker(&waker);
+        let mut spawning = pin!(engine.spawn(self.args.agent()));
+        let mut signals = 0;
+        let mut first: Option<(i32, Instant)> = None;
+        loop {
+            self.bell.silence();
+            if let Poll::Ready(agent) = spawning.as_mut().poll(context) {
+                return Ok((agent?, signals));
+            }
+            while let Some(signal) = self.signals.next() {
+                signals += 1;
+                first.get_or_insert_with(|| (signal, Instant::now()));
+            }
+            let left = first.map(|(_, came)| HANGING_EXEC.saturating_sub(came.elapsed()));
+            if let Some((signal, _)) = first
+                && left.is_some_and(|left| left.is_zero())
+            {
+                let why = format!("spawn: signal {signal} came, and the exec of the agent hangs");
+                return Err(NotStarted(why, u8::try_from(128 + signal).unwrap_or(FAILED)));
+            }
+            stderr.flush(Instant::now());
+            poll_for(&mut [self.bell.poll_fd(), self.signals.poll_fd()], left);
         }
     }
-}
 
-fn start(args: &Args) -> Result<(Engine, Agent), Error> {
-    let engine = Engine::new()?;
-    let mut words = args.command.iter();
-    let program = words.next().map(std::ffi::OsString::as_os_str).unwrap_or_default();
-    let mut limits = Limits::new();
-    if let Some(bytes) = args.record_max {
-        limits = limits.record_max(usize::try_from(bytes).unwrap_or(usize::MAX));
-    }
-    let mut command = AgentCommand::new(program)
-        .args(words)
-        .framing(args.framing.into())
-        .limits(limits)
-        .close_policy(args.policy())
-        .stderr_events(true);
-    if let Some(dir) = &args.cwd {
-        command = command.cwd(dir);
-    }
-    let agent = engine.spawn_blocking(command)?;
-    Ok((engine, agent))
-}
+    fn end(&self, outcome: Outcome, pid: u32, stderr: &mut Stderr) -> u8 {
+        let Outcome { report, mut losses, stdout_failed, hurried } = outcome;
+        let patience = if hurried { Duration::ZERO } else { lines::PATIENCE };
+        stderr.finish(patience, self.signals);
+        stderr.give_up();
 
-fn pass(args: &Args, engine: &Engine, agent: Agent) -> u8 {
-    let (mut reader, writer) = agent.split();
-    let reporter = report::start(args, writer.clone());
-    if let Err(error) = signals::start(args, writer.clone()) {
-        say(format_args!("cannot watch for signals: {error}"));
-    }
-    input::start(args, writer);
-    let output = output::pass(&mut reader, args.framing.into());
-    if let Err(error) = &output {
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
-            say(format_args!("writing to stdout failed: {error}; the agent is aborted"));
+        let stats = report.as_ref().map(|report| *report.stats()).unwrap_or_default();
+        // Counted last: threads of the engine may add traces at any time.
+        losses.undelivered_stderr_lines = stats.stderr_lines_dropped + stderr.undelivered();
+        let lost = records_lost(&stats, losses.undelivered_records);
+        let code = report.as_ref().and_then(|report| report.exit().shell_code());
+        let mut code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED);
+        match &report {
+            Some(report) if !self.args.quiet => {
+                stderr.lines.say_last(&format!("agentpipe: {report}{losses}"));
+            }
+            Some(_) => {}
+            None => stderr.lines.say_last(&format!(
+                "agentpipe: pid {pid} is not closed, and there is no more time for it{losses}"
+            )),
         }
-        reader.abort_blocking();
+        match stdout_failed {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => code = OUTPUT_GONE,
+            Some(_) => code = FAILED,
+            None => {}
+        }
+        if code == 0
+            && let Some(lost) = lost
+        {
+            stderr.lines.say_last(&format!("agentpipe: exit code {FAILED} in place of 0: {lost}"));
+            code = FAILED;
+        }
+        let reported = self.report(&losses.in_json(report.as_ref().ok_or(pid)), stderr);
+        if reported { code } else { FAILED }
     }
-    let (exit, reported) = reporter.join().unwrap_or((ExitStatus::Unknown, false));
-    tracing::debug!(agents = engine.agents(), "done");
-    match output {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => OUTPUT_GONE,
-        Err(_) => FAILED,
-        Ok(()) if !reported => FAILED,
-        Ok(()) => exit.shell_code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED),
+
+    /// False if the report cannot be written, which is said.
+    fn report(&self, json: &str, stderr: &mut Stderr) -> bool {
+        if let Err(why) = self.target.write(json) {
+            stderr.lines.say_last(&format!("agentpipe: {why}"));
+            return false;
+        }
+        if let Target::Stderr = self.target {
+            stderr.lines.say_last(json);
+            stderr.finish(lines::PATIENCE, self.signals);
+            return stderr.is_written();
+        }
+        true
     }
 }
 
-fn failure_code(error: &Error) -> u8 {
-    match error.kind() {
-        ErrorKind::ProgramNotFound => NOT_FOUND,
-        ErrorKind::ProgramNotExecutable => NOT_EXECUTABLE,
-        _ => FAILED,
-    }
+/// Records that the agent has written, and that did not come out here.
+fn records_lost(stats: &Stats, undelivered: u64) -> Option<String> {
+    let counts = [
+        (stats.oversized, "above the limit (--record-max)"),
+        (stats.records_discarded, "discarded while the agent was closed"),
+        (undelivered, "not taken by stdout"),
+    ];
+    let named = counts.iter().filter(|(count, _)| *count > 0);
+    let named: Vec<String> = named.map(|(count, how)| format!("{count} {how}")).collect();
+    (!named.is_empty()).then(|| format!("records of the agent were lost: {}", named.join(", ")))
 }

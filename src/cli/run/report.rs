@@ -1,38 +1,157 @@
-//! F5. The close report: written as soon as the close is done, whatever stdout is doing.
+//! What is left of a run: the report, the line for a person, the exit code.
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::thread::JoinHandle;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use agentpipe::{AgentWriter, ExitStatus};
+use agentpipe::CloseReport;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate, open};
+use rustix::io::{pwrite, write};
 
-use super::{Args, say};
+/// How long a pipe may take to have room for the report.
+const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Waits for the close in a thread of its own. The thread's result: how the agent ended, and
-/// whether the report could be written.
-pub(super) fn start(args: &Args, writer: AgentWriter) -> JoinHandle<(ExitStatus, bool)> {
-    let target = args.report.clone();
-    let quiet = args.quiet;
-    std::thread::spawn(move || {
-        let report = writer.closed_blocking();
-        if !quiet {
-            say(format_args!("{report}"));
-        }
-        let written = match target.as_deref().map(|path| write(path, &report.to_json())) {
-            Some(Err(error)) => {
-                let path = target.unwrap_or_default();
-                say(format_args!("cannot write the report to {}: {error}", path.display()));
-                false
-            }
-            Some(Ok(())) | None => true,
-        };
-        (report.exit(), written)
-    })
+/// Where the report goes.
+pub(super) enum Target {
+    Nowhere,
+    Stderr,
+    File { path: PathBuf, file: OwnedFd, regular: bool },
 }
 
-fn write(path: &Path, json: &str) -> io::Result<()> {
-    if path == Path::new("-") {
-        return writeln!(io::stderr().lock(), "{json}");
+impl Target {
+    /// Opens and empties the file: before there is an agent, so that a report that cannot be written
+    /// costs nothing but a line. A FIFO must have its reader: to wait for one could take for ever.
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else { return Ok(Self::Nowhere) };
+        if path == Path::new("-") {
+            return Ok(Self::Stderr);
+        }
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::TRUNC
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let file = open(path, flags, Mode::from_raw_mode(0o666));
+        let file = file.map_err(|errno| cannot_write(path, &errno.into()))?;
+        let regular = fstat(&file)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        Ok(Self::File { path: path.to_owned(), file, regular })
     }
-    std::fs::write(path, format!("{json}\n"))
+
+    /// What is known before stdout has taken everything: for who looks at the file meanwhile, or
+    /// kills this process. A pipe or stderr gets one report, at the end.
+    pub(super) fn write_ahead(&self, json: &str) {
+        if let Self::File { file, regular: true, .. } = self {
+            let _is_tried_again_at_the_end = replace(file, json);
+        }
+    }
+
+    /// The report itself, unless it goes to stderr.
+    pub(super) fn write(&self, json: &str) -> Result<(), String> {
+        let Self::File { path, file, regular } = self else { return Ok(()) };
+        let written = if *regular { replace(file, json) } else { write_in_time(file, json) };
+        written.map_err(|error| cannot_write(path, &error))
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write the report to {}: {error}", path.display())
+}
+
+fn replace(file: &OwnedFd, json: &str) -> io::Result<()> {
+    let line = format!("{json}\n");
+    let mut written = 0;
+    while written < line.len() {
+        written += match pwrite(file, &line.as_bytes()[written..], written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            len => len,
+        };
+    }
+    Ok(ftruncate(file, line.len() as u64)?)
+}
+
+/// The file was opened with O_NONBLOCK, and its open file description is this process's own.
+fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
+    let line = format!("{json}\n");
+    let mut left = line.as_bytes();
+    let until = Instant::now() + PATIENCE;
+    while !left.is_empty() {
+        match write(file, left) {
+            Ok(len) => left = &left[len..],
+            Err(rustix::io::Errno::AGAIN) => {
+                let time = until.saturating_duration_since(Instant::now());
+                if time.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+                let _again = poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&time));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What this command could not hand on. The agent's own losses are in the [`CloseReport`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Losses {
+    pub(super) undelivered_records: u64,
+    pub(super) undelivered_bytes: u64,
+    pub(super) undelivered_stderr_lines: u64,
+    pub(super) stdin_refused_records: u64,
+    pub(super) stdin_unsent_bytes: u64,
+}
+
+impl Losses {
+    fn named(&self) -> [(&'static str, u64); 5] {
+        [
+            ("undelivered_records", self.undelivered_records),
+            ("undelivered_bytes", self.undelivered_bytes),
+            ("undelivered_stderr_lines", self.undelivered_stderr_lines),
+            ("stdin_refused_records", self.stdin_refused_records),
+            ("stdin_unsent_bytes", self.stdin_unsent_bytes),
+        ]
+    }
+
+    /// The report of a close with these counts behind its own. Without a report there is what is
+    /// known: the agent, and that it is not closed.
+    pub(super) fn in_json(&self, report: Result<&CloseReport, u32>) -> String {
+        let mut json = match report {
+            Ok(report) => report.to_json(),
+            Err(pid) => format!("{{\"schema\":1,\"pid\":{pid},\"closed\":false}}"),
+        };
+        if json.ends_with('}') {
+            json.pop();
+        }
+        for (name, count) in self.named() {
+            json.push_str(&format!(",\"{name}\":{count}"));
+        }
+        json.push('}');
+        json
+    }
+}
+
+/// Behind the summary of the close.
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.undelivered_records > 0 {
+            let (records, bytes) = (self.undelivered_records, self.undelivered_bytes);
+            write!(f, "; stdout did not take {records} records ({bytes} bytes)")?;
+        }
+        if self.undelivered_stderr_lines > 0 {
+            write!(f, "; stderr did not take {} lines", self.undelivered_stderr_lines)?;
+        }
+        if self.stdin_refused_records > 0 {
+            write!(f, "; {} records on stdin refused", self.stdin_refused_records)?;
+        }
+        if self.stdin_unsent_bytes > 0 {
+            write!(f, "; {} bytes of stdin not sent", self.stdin_unsent_bytes)?;
+        }
+        Ok(())
+    }
 }

@@ -1,28 +1,92 @@
-//! F5. SIGINT, SIGTERM, SIGHUP: the first closes the agent gracefully, the second aborts it, one
-//! after the close ends this process even if its stdout is blocked.
+//! SIGTERM, SIGINT and SIGHUP as bytes on a descriptor, and a clean start whoever started us.
+//!
+//! Signal state is inherited: a launcher may have blocked SIGTERM, ignored SIGCHLD, or be `nohup`.
+#![expect(unsafe_code, reason = "signalfd(2), the mask and the dispositions have no safe form")]
 
+use std::ffi::c_int;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
 
-use agentpipe::{AgentWriter, ClosePolicy};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use rustix::event::{PollFd, PollFlags};
 
-use super::Args;
+/// The kernel's `struct signalfd_siginfo`; the signal's number is its first word.
+const SIGINFO: usize = 128;
 
-pub(super) fn start(args: &Args, writer: AgentWriter) -> io::Result<()> {
-    let policy = args.policy();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    std::thread::spawn(move || {
-        for (seen, signal) in signals.forever().enumerate() {
-            if writer.close_report().is_some() {
-                // Nothing is left but own stdout, and nobody waits for that any more.
-                let _never_returns = signal_hook::low_level::emulate_default_handler(signal);
-                return;
-            }
-            let policy = if seen == 0 { policy } else { ClosePolicy::abort() };
-            let writer = writer.clone();
-            std::thread::spawn(move || writer.close_with_blocking(policy));
+#[derive(Debug)]
+pub(super) struct Signals {
+    signalfd: OwnedFd,
+}
+
+impl Signals {
+    /// From now on the three are read here. To be called before there is another thread: each has a
+    /// mask, and inherits it from the one that starts it. The agent gets an empty one.
+    ///
+    /// SIGHUP and SIGINT stay ignored where they are, as under `nohup` and in the background of a
+    /// script. SIGTERM does not, because nothing else would end this process in order: the kernel keeps
+    /// a blocked signal for the signalfd whatever its disposition.
+    pub(super) fn take_over() -> io::Result<Self> {
+        // Ignored, it would have the kernel reap the agent, and its exit code would be lost.
+        set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+        // A file that may grow no more is an error of write(2), and no reason to die.
+        set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
+        let ours = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+        let set = set_of(
+            ours.into_iter().filter(|signal| *signal == libc::SIGTERM || !is_ignored(*signal)),
+        );
+        // SAFETY: reads `set`, which `set_of` initialised; a null third argument asks for nothing
+        // back. The mask is that of the calling thread.
+        let refused =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+        if refused != 0 {
+            return Err(io::Error::from_raw_os_error(refused));
         }
-    });
-    Ok(())
+        // SAFETY: reads `set`, which `set_of` initialised; -1 asks for a new descriptor.
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, and nobody else knows of it.
+        Ok(Self { signalfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The number of the next signal that came.
+    pub(super) fn next(&self) -> Option<i32> {
+        let mut siginfo = [0; SIGINFO];
+        let len = rustix::io::read(&self.signalfd, &mut siginfo).unwrap_or(0);
+        let number = siginfo.first_chunk().map(|word| i32::from_ne_bytes(*word))?;
+        (len == SIGINFO).then_some(number)
+    }
+
+    pub(super) fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.signalfd, PollFlags::IN)
+    }
+}
+
+fn set_of(signals: impl Iterator<Item = c_int>) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: writes the whole set, which is on this stack.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in signals {
+        // SAFETY: the set was initialised just above, and the number is one of a signal.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: `sigemptyset` initialised it.
+    unsafe { set.assume_init() }
+}
+
+fn is_ignored(signal: c_int) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null second argument changes nothing; writes to `now`, which is on this stack.
+    unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: all zero is a `sigaction`, too, where the call wrote nothing.
+    unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// To SIG_DFL or SIG_IGN: no handler runs.
+fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
+    // SAFETY: neither of the two is code of ours, so nothing has to be fit for a signal handler.
+    unsafe { libc::signal(signal, disposition) };
 }

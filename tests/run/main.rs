@@ -1,8 +1,15 @@
 //! `agentpipe run` and `agentpipe doctor` as their users see them: streams, exit codes, the report.
 
+mod descriptors;
+mod launcher;
+mod options;
+mod parents;
+mod random;
+mod signals;
+mod terminal;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -53,8 +60,14 @@ struct Run {
 impl Run {
     /// `agentpipe run FLAGS -- AGENT`, with a report.
     fn start(flags: &[&str], agent: &[&str]) -> Self {
+        Self::start_by(flags, agent, |_| {})
+    }
+
+    /// The same, started in another way.
+    fn start_by(flags: &[&str], agent: &[&str], how: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let child = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .arg("run")
             .arg("--report")
             .arg(folder.path().join("report"))
@@ -63,9 +76,9 @@ impl Run {
             .args(agent)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+            .stderr(Stdio::piped());
+        how(&mut command);
+        let child = command.spawn().expect("starts");
         Self { child, folder }
     }
 
@@ -136,6 +149,12 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Longer than the thing that must not happen would take.
+fn pass(time: Duration) {
+    let since = Instant::now();
+    wait_until("time passes", || since.elapsed() > time);
+}
+
 /// Neither running nor a zombie.
 fn is_gone(pid: u64) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
@@ -198,16 +217,23 @@ fn what_is_no_record_is_a_bounded_line_on_stderr_and_a_count() {
     for case in cases {
         let done = run_fake(&["--record-max", "64k"], case.fake, b"{\"a\":1}\n{\"a\":2}\n");
         let shown = format!("{:?}: {done:?}", case.fake);
-        assert_eq!(done.code(), Some(0), "{shown}");
+        // A record of the agent that is above the limit is lost, and no success.
+        let lost = case.field == "oversized";
+        assert_eq!(done.code(), Some(if lost { 125 } else { 0 }), "{shown}");
         assert!(done.stdout.starts_with(b"{\"a\":1}\n{\"a\":2}\n"), "records only: {shown}");
         let lines = done.stdout.split_inclusive(|byte| *byte == b'\n');
         assert_eq!(lines.count() as u64, case.records, "{shown}");
         assert!(done.stdout.ends_with(b"}\n"), "the last line is whole: {shown}");
         assert_eq!(done.count("records_in"), case.records, "{shown}");
         assert_eq!(done.count(case.field), case.count, "{shown}");
-        assert_eq!(done.stderr.len() as u64, case.count, "one line each: {shown}");
+        let lines = case.count + u64::from(lost);
+        assert_eq!(done.stderr.len() as u64, lines, "one line each: {shown}");
+        assert_eq!(done.stderr.last().is_some_and(|line| line.contains("exit code 125")), lost);
+        for line in &done.stderr[..done.stderr.len() - usize::from(lost)] {
+            assert!(line.contains(case.says), "{shown}");
+        }
         for line in &done.stderr {
-            assert!(line.starts_with("agentpipe: ") && line.contains(case.says), "{shown}");
+            assert!(line.starts_with("agentpipe: "), "{shown}");
             assert!(line.len() <= LINE_MAX, "{shown}");
         }
     }
@@ -325,13 +351,21 @@ fn the_report_has_every_field_with_its_type() {
         ("unsent_records", 0),
         ("killed_extra", 0),
         ("stderr_bytes", 11),
+        ("stderr_lines_dropped", 0),
+        ("undelivered_records", 0),
+        ("undelivered_bytes", 0),
+        ("undelivered_stderr_lines", 0),
+        ("stdin_refused_records", 0),
+        ("stdin_unsent_bytes", 0),
     ];
     for (field, count) in counts {
         assert_eq!(done.count(field), count, "{field} in {report}");
     }
-    assert_eq!(report["outputs_held"], false);
+    for field in ["outputs_held", "stopped", "input_ended_while_busy", "output_may_be_lost"] {
+        assert_eq!(report[field], false, "{field} in {report}");
+    }
     assert_eq!(report["stderr_tail"], "last words\n");
-    let known = counts.len() + 8;
+    let known = counts.len() + 11;
     assert_eq!(report.as_object().map(serde_json::Map::len), Some(known), "{report}");
 }
 
@@ -447,8 +481,7 @@ fn a_consumer_that_leaves_ends_the_agent() {
 fn a_consumer_that_never_reads_holds_up_neither_close_nor_report() {
     // The story: the log shipper behind agentpipe stands still. The agent must be gone in time all
     // the same, and the report must say so while stdout is still blocked.
-    let flags = ["--drain", "100ms", "--terminate", "100ms"];
-    let mut run = Run::start(&flags, &fake(&["--flood"]));
+    let mut run = Run::start(&["--drain", "60m"], &fake(&["--flood", "3m"]));
     let report = run.folder.path().join("report");
     // Stdin ends; its stdout is full and stays so.
     drop(run.child.stdin.take());
@@ -459,16 +492,27 @@ fn a_consumer_that_never_reads_holds_up_neither_close_nor_report() {
     let text = fs::read_to_string(&report).expect("the report");
     let json: Value = serde_json::from_str(&text).expect("JSON");
     assert!(is_gone(json["pid"].as_u64().expect("a pid")));
-    assert!(json["records_in"].as_u64().is_some_and(|records| records > 64), "{json}");
-    // A signal ends it now, since nothing is left to close.
+    let count = |field: &str| json[field].as_u64().expect("a number");
+    let waiting = count("undelivered_records");
+    assert!(count("records_in") == 3072 && (2900..3072).contains(&waiting), "{json}");
+    // A signal ends it now, since nothing is left to close. What stdout did not take is lost, and no
+    // success, though the agent ended well.
     run.signal(Signal::TERM);
-    let status = run.child.wait().expect("our child");
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    let stdout = run.child.stdout.take().expect("piped");
+    let done = run.collect();
+    assert_eq!(done.code(), Some(125), "{done:?}");
+    let delivered = BufReader::new(stdout)
+        .lines()
+        .filter(|line| line.as_ref().is_ok_and(|line| line.len() == 1023 && line.ends_with('}')));
+    let delivered = delivered.count() as u64;
+    assert_eq!(delivered + done.count("undelivered_records"), 3072, "{}", done.report);
+    assert_eq!(done.stderr.len(), 1, "{:?}", done.stderr);
+    assert!(done.stderr[0].contains("not taken by stdout"), "{:?}", done.stderr);
 }
 
 #[test]
 fn what_was_read_before_a_late_consumer_came_is_all_there() {
-    let mut run = Run::start(&[], &fake(&["--records", "2000"]));
+    let mut run = Run::start(&["--drain", "60m"], &fake(&["--records", "2000"]));
     let report = run.folder.path().join("report");
     drop(run.child.stdin.take());
     wait_until("the report is written", || {
