@@ -27,7 +27,7 @@ fn stand_still() {
     assert!(begun.elapsed() >= STOP, "the host stood still");
 }
 
-/// An agent that answers requests of JSON-RPC after so many milliseconds.
+/// An agent that answers requests of JSON-RPC after a delay in milliseconds.
 fn answers_after(millis: u64) -> AgentCommand {
     let rule = json!({
         "on": {"id": "${id}", "method": "ask"}, "after": millis,

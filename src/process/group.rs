@@ -83,9 +83,3 @@ fn children(pid: u32) -> Vec<u32> {
         .flat_map(|list| list.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>())
         .collect()
 }
-
-/// The group that a living process is in; `None` once it is dead or where `/proc` hides it. 0 is a
-/// group that this PID namespace cannot name.
-pub(super) fn group_of(pid: u32) -> Option<u32> {
-    Stat::of(pid).filter(|stat| !stat.is_dead()).map(|stat| stat.group)
-}

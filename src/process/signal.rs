@@ -1,5 +1,6 @@
 //! Signals to an agent's process group.
 //!
+//! The leader of a session cannot leave its group, so a signal to the group reaches it.
 //! They go through the pidfd of the leader where the kernel can do that (Linux 6.9): the pidfd names
 //! the group for good, also once the leader was reaped, by us or by another part of this process.
 //! Before, they go by number, and only while the number cannot have been given to another process.
@@ -10,7 +11,6 @@ use rustix::io::Errno;
 use rustix::process::{Signal, kill_process, kill_process_group, test_kill_process_group};
 
 use super::child::Child;
-use super::group::group_of;
 use super::sys;
 
 impl Child {
@@ -18,16 +18,10 @@ impl Child {
     /// True if it reached a process.
     pub(crate) fn terminate(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
         let reached = self.signal_group(pidfd, Signal::TERM);
-        // Once only: many take a second SIGTERM for impatience, and leave without a flush.
-        let elsewhere = group_of(self.pid()).is_some_and(|group| group != self.pid());
-        let alone = elsewhere && self.signal_leader(Signal::TERM);
         if reached {
             self.signal_group(pidfd, Signal::CONT);
         }
-        if alone {
-            self.signal_leader(Signal::CONT);
-        }
-        reached || alone
+        reached
     }
 
     /// The same to the leader alone.
@@ -39,9 +33,7 @@ impl Child {
     pub(crate) fn kill(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
         let swept = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
         let reached = self.signal_group(pidfd, Signal::KILL);
-        // A leader can leave its own group for another one of the session. It is still ours.
-        let alone = self.kill_leader();
-        swept || reached || alone
+        swept || reached
     }
 
     /// The same to the leader alone.

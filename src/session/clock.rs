@@ -2,7 +2,7 @@
 //!
 //! A stopped, suspended or starved host cannot read an answer that is there; that time is not the
 //! agent's. The thread that keeps the deadlines naps in short pieces and sees by each how late it was
-//! woken, at the end of the nap or by whoever rang for it: by as much all deadlines move.
+//! woken, at the end of the nap or by a bell: by as much all deadlines move.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

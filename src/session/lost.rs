@@ -1,7 +1,7 @@
 //! Floor 4. A record that was dropped: who waits for it, as far as its first bytes tell.
 //!
 //! A record above the limit, or one that is not JSON, may have been the answer to a request, a request
-//! of the agent, or the end of a turn. Each of them has somebody who waits for it.
+//! of the agent, or the end of a turn. Each of them has a waiter.
 
 use std::fmt;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use super::unread::Item;
 /// Events routed in one turn, before other tasks of the thread get theirs.
 const TURN: usize = 256;
 
-/// The reading half of the agent. Whoever has the lock routes what is there, in its order.
+/// The reading half of the agent. The holder of the lock routes what is there, in its order.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// `None` once the pump is gone.
@@ -27,7 +27,7 @@ pub(super) struct Reading {
     /// The last event, held back until the report is there.
     exit: Option<Event>,
     ended: bool,
-    /// That of the pump, whoever reads.
+    /// That of the pump, whichever task reads.
     waker: Waker,
 }
 

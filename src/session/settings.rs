@@ -85,7 +85,7 @@ impl Settings {
         self
     }
 
-    /// Data that nobody reads and the session holds. Default 8 MiB; 0 is set to 1.
+    /// How much unread data the session holds. Default 8 MiB; 0 is set to 1.
     ///
     /// Within it, answers and requests of the agent pass by unread data. Beyond it, the session
     /// stops reading, the agent blocks, and requests fail at once with

@@ -160,7 +160,7 @@ impl Core {
         let slot = tag.agent as usize;
         let Some(agent) = self.agents.get_mut(slot) else {
             // A place is given up only after its last completion.
-            crate::trace::error!(?completion, "a completion for nobody");
+            crate::trace::error!(?completion, "a completion without an owner");
             if let Completion::Data { lease, .. } = completion {
                 self.io.take_bytes(lease, &mut |_| {});
             }

@@ -1,5 +1,5 @@
 //! A close on a host that is busy, or that is stopped in the middle of it: what the agent still has to
-//! write is not lost because somebody else has the processor.
+//! write is not lost because other processes have the processor.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -144,7 +144,7 @@ fn read_json(path: &Path) -> Value {
 /// Longer than `drain`, which is all that an agent has where a stop is charged to it.
 const STOPPED: Duration = Duration::from_millis(2500);
 
-/// The story: a laptop is closed, a virtual machine is paused, or somebody presses Ctrl-Z while an
+/// The story: a laptop is closed, a virtual machine is paused, or a user presses Ctrl-Z while an
 /// agent is being closed. When the host went on every limit was over at once: the agent got SIGTERM,
 /// and what it had queued was lost.
 #[test]
@@ -200,7 +200,7 @@ fn host_and_agent_that_are_stopped_together_lose_nothing() {
     assert_eq!(report["output_may_be_lost"], false, "{report}");
 }
 
-/// An agent that somebody stopped and that stays so: SIGTERM alone does not reach it, SIGCONT does.
+/// An agent that was stopped and stays so: SIGTERM alone does not reach it, SIGCONT does.
 #[test]
 fn stopped_agent_is_continued_and_can_save() {
     let engine = Engine::new().expect("io_uring");

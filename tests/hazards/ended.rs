@@ -61,7 +61,7 @@ fn a_dead_engine_thread_gets_no_agent() {
     let [first, second] = rings[..] else { panic!("two rings: {rings:?}") };
     let mut agent = spawn(&engine, fake(&[]));
     end_thread_of(&mut agent, first);
-    // As many places as there were: those of the dead thread are free.
+    // The number of places is what it was: those of the dead thread are free.
     let mut agents: Vec<Agent> = (0..4)
         .map(|number| match number {
             0 | 1 => spawn(&engine, fake(&[])),
@@ -121,7 +121,8 @@ fn a_place_is_free_once_the_report_of_a_dead_thread_is_there() {
 #[test]
 fn a_spawn_that_races_a_shutdown_is_an_agent_or_an_error() {
     // The story: of 4187 spawns beside a shutdown 18 were `Ok` with an agent that no thread had taken
-    // over. Its report said that somebody else had reaped it, and its events ended without an exit.
+    // over. Its report said that another part of the process had reaped it, and its events ended
+    // without an exit.
     let (mut agents, mut refused) = (0, 0);
     for round in 0..150 {
         let engine = Engine::builder().threads(1 + round % 2).build().expect("io_uring");

@@ -23,7 +23,7 @@ struct Ends {
     theirs: OwnedFd,
 }
 
-/// Somebody made the file non-blocking: all who have it share the flag.
+/// Another process made the file non-blocking: all that have it open share the flag.
 fn make_non_blocking(fd: impl AsFd) {
     let flags = fcntl_getfl(&fd).expect("readable");
     fcntl_setfl(&fd, flags | OFlags::NONBLOCK).expect("settable");
@@ -65,7 +65,7 @@ fn ends(kind: &str, folder: &Path, writes: bool) -> Ends {
         "fifo" | "non-blocking fifo" => {
             let path = folder.join("fifo");
             mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
-            // An end that nobody else has open yet would wait: that of the reader does not, if asked.
+            // An end whose other end is not open yet would wait: that of the reader does not, if asked.
             let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let read = rustix::fs::open(&path, read, Mode::empty()).expect("there");
             let write = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -100,7 +100,7 @@ fn records(count: usize) -> String {
     (0..count).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}\n", "x".repeat(200))).collect()
 }
 
-/// Reads so many bytes, a little at a time.
+/// Reads `len` bytes, a little at a time.
 fn read_slowly(mut from: impl Read, len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4001];
@@ -173,7 +173,7 @@ fn every_kind_of_stdin_is_read_to_its_end() {
         stdout.read_exact(&mut out).expect("all of it");
         assert!(out == said.as_bytes(), "{kind}");
         assert_eq!(is_non_blocking(&watched), before, "{kind}: the flag is not ours");
-        // A terminal has its end when the last one who has it open is gone, and so has a FIFO here.
+        // A terminal has its end when the last process that has it open is gone, and so has a FIFO here.
         drop(watched);
         drop(writer.join().expect("no panic").expect("all is taken"));
         let mut rest = Vec::new();

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{PROGRAM, Run, fake, is_gone, pass, wait_until};
 
-/// One end of a pipe, read by a thread or by nobody.
+/// One end of a pipe, read by a thread or not at all.
 struct End {
     lines: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
@@ -78,7 +78,7 @@ enum Act {
 struct Case {
     unread: &'static str,
     agent: &'static [&'static str],
-    /// What fills a pipe that nobody reads; a silent agent says one record.
+    /// What fills an unread pipe; a silent agent says one record.
     floods: bool,
     act: Act,
     /// Where the machine is quiet.
@@ -243,7 +243,7 @@ fn a_full_stderr_holds_up_neither_records_nor_the_end() {
 #[test]
 fn a_deaf_agent_is_closed_when_the_parent_is_gone() {
     // The story: the parent dies while the agent reads nothing. What waits for the agent hides the
-    // end of the input, and both live on for nobody.
+    // end of the input, and both live on for no use.
     let mut run = Run::start(
         &["--drain", "300ms", "--terminate", "200ms"],
         &fake(&["--never-read-stdin", "--ignore-eof"]),
@@ -277,7 +277,7 @@ fn a_deaf_agent_is_closed_when_the_parent_is_gone() {
 
 #[test]
 fn a_slow_reader_of_a_file_has_its_time() {
-    // A file ends at once, and hangs up on nobody: an agent that reads it slowly is not cut off.
+    // A file ends at once, and does not hang up: an agent that reads it slowly is not cut off.
     let folder = tempfile::tempdir().expect("a folder");
     let questions = folder.path().join("questions");
     let record = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(90_000));

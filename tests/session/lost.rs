@@ -1,4 +1,4 @@
-//! A record that is dropped because it is too large or broken: whoever waits for it is told.
+//! A record that is dropped because it is too large or broken: its waiter is told.
 
 use std::time::Duration;
 

@@ -121,8 +121,8 @@ impl Args {
     }
 
     /// How long the agent may take to read what was accepted for it, once stdin has ended. All that
-    /// came on stdin is accepted before its end is seen, and an agent that may take so long to answer
-    /// may take so long to read the questions.
+    /// came on stdin is accepted before its end is seen, and an agent that may take this long to answer
+    /// may take as long to read the questions.
     pub(super) fn flush(&self) -> Duration {
         match self.close {
             CloseArg::Graceful => self.drain.max(FLUSH_MIN),

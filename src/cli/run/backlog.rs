@@ -9,11 +9,11 @@ const KEPT: usize = 256 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     bytes: Vec<u8>,
-    /// Of `bytes`, so many are written.
+    /// How many of `bytes` are written.
     written: usize,
     /// The lengths of the items of which something is left.
     items: VecDeque<usize>,
-    /// Of the first item, so many bytes are written.
+    /// How many bytes of the first item are written.
     begun: usize,
 }
 
@@ -64,7 +64,7 @@ impl Backlog {
         &self.left()[..len]
     }
 
-    /// So many bytes were written.
+    /// Notes that `len` bytes were written.
     pub(super) fn wrote(&mut self, mut len: usize) {
         self.written += len;
         while let Some(first) = self.items.front() {

@@ -12,9 +12,9 @@
 //! | the same where that fails | a small piece once poll(2) sees room | see `PIPE_PIECE` |
 //! | regular file, disk, /dev/null, /dev/full | plain | they wait for no process |
 //!
-//! A file that is opened again has a new open file description, whose flags are nobody else's. That
-//! fails without /proc, and where the file belongs to another user by now (`su`). What is left then
-//! is a race: another writer may take the room between poll(2) and write(2).
+//! A file that is opened again has a new open file description, whose flags no other process sees.
+//! That fails without /proc, and where the file belongs to another user by now (`su`). What is left
+//! then is a race: another writer may take the room between poll(2) and write(2).
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, IsTerminal};
@@ -34,8 +34,8 @@ const PIPE_PIECE: usize = 4096;
 const TERMINAL_PIECE: usize = 64;
 /// The end of a pseudo-terminal that a terminal program holds. Opened again it would be another.
 const PTMX: (u32, u32) = (5, 2);
-/// How long a descriptor rests that was ready and then would have blocked: somebody else was
-/// faster, and poll(2) may go on calling it ready.
+/// How long a descriptor rests that was ready and then would have blocked: another process
+/// was faster, and poll(2) may go on calling it ready.
 pub(super) const BACK_OFF: Duration = Duration::from_millis(5);
 
 /// One of the three.
@@ -211,7 +211,7 @@ fn open_again(shared: BorrowedFd<'_>, purpose: Use) -> Option<OwnedFd> {
     open(format!("/proc/self/fd/{}", shared.as_raw_fd()), flags, Mode::empty()).ok()
 }
 
-/// poll(2), at most for so long. What ends it early is seen in the next turn.
+/// poll(2), at most for `limit`. What ends it early is seen in the next turn.
 pub(super) fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) {
     let limit = limit.map(|limit| Timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),

@@ -112,8 +112,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Runs until the agent is closed and all it said is handed on, or nobody takes it. So many
-    /// signals came before.
+    /// Runs until the agent is closed and all it said is handed on or given up. `signals` is how
+    /// many came while it was spawned.
     pub(super) fn run(mut self, signals: u32) -> Outcome {
         let waker = Waker::from(Arc::clone(&self.bell));
         let context = &mut Context::from_waker(&waker);

@@ -178,7 +178,7 @@ impl Input {
         self.unsent_bytes += sending + self.unframe.held() as u64;
         self.unframe.forget();
         if self.state == State::Open {
-            // A file hangs up on nobody: all that it will ever say is there.
+            // A file does not hang up: all that it will ever say is there.
             let says_more = self.hung_up.is_none() && !self.descriptor.is_plain();
             self.state = if says_more { State::Deaf } else { State::Ended };
         }

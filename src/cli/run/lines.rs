@@ -53,7 +53,7 @@ impl Lines {
         self.push(ROOM, format_args!("agentpipe: {what}\n"));
     }
 
-    /// A line of somebody else, as it is.
+    /// A line of the agent or a trace, as it is.
     pub(super) fn pass(&self, line: &str) {
         self.push(ROOM, format_args!("{line}\n"));
     }

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP as bytes on a descriptor, and a clean start whoever started us.
+//! SIGTERM, SIGINT and SIGHUP as bytes on a descriptor, and a clean start whatever the parent left set.
 //!
 //! Signal state is inherited: a launcher may have blocked SIGTERM, ignored SIGCHLD, or be `nohup`.
 #![expect(unsafe_code, reason = "signalfd(2), the mask and the dispositions have no safe form")]
@@ -48,7 +48,7 @@ impl Signals {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new, and nobody else knows of it.
+        // SAFETY: the descriptor is new, and this is its only owner.
         Ok(Self { signalfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 

@@ -22,7 +22,7 @@ pub(super) enum Found {
 pub(super) struct Unframe {
     limit: u64,
     bytes: Vec<u8>,
-    /// Of `bytes`, so many are used up.
+    /// How many of `bytes` are used up.
     used: usize,
     /// Up to here no line end was found.
     searched: usize,
@@ -35,13 +35,13 @@ pub(super) struct Unframe {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Line,
-    /// In a header block of so many bytes; `None` as a length: no good one has come yet.
+    /// In a header block of this many bytes; `None` as a length: no good one has come yet.
     Header {
         len: usize,
         length: Option<u64>,
         bad: bool,
     },
-    /// In a body, or before one that is above the limit, with so many bytes to come.
+    /// In a body, or before one that is above the limit, with this many bytes to come.
     Body(u64),
     Skip(u64),
 }

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::command::AgentCommand;
 use crate::exit_status::ExitStatus;
-use crate::process::group::group_of;
 use crate::process::spawn::spawn;
 use crate::process::{Child, descendants, living_members};
 
@@ -212,17 +211,6 @@ fn members_of_several_groups_in_one_pass() {
         assert!(parts.child.kill(None));
         reap(parts);
     }
-}
-
-#[test]
-fn group_of_a_dead_process_is_unknown() {
-    let mut parts = start(&AgentCommand::new("/bin/cat"));
-    assert_eq!(group_of(parts.child.pid()), Some(parts.child.pid()));
-    assert!(parts.child.kill(None));
-    await_readable(&parts.pidfd, Instant::now() + PATIENCE);
-    assert_eq!(group_of(parts.child.pid()), None, "a zombie");
-    reap(&mut parts);
-    assert_eq!(group_of(parts.child.pid()), None);
 }
 
 #[test]

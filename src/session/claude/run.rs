@@ -40,7 +40,7 @@ pub(super) enum Happened {
     Turn,
     /// A result came. `queue_empty`: it said that no prompt is queued behind it.
     Result { queue_empty: bool },
-    /// A record was dropped. `result`: it was the result; else nobody knows what it was.
+    /// A record was dropped. `result`: it was the result; else what it was is unknown.
     Lost { result: bool },
     /// A background task is in flight: the first of them.
     TasksBegan,
