@@ -107,12 +107,12 @@ fn check(case: &Case, strict: bool) -> Duration {
     let stdout = End::new(run.child.stdout.take().expect("piped"), reads("stdout"));
     let stderr = End::new(run.child.stderr.take().expect("piped"), reads("stderr"));
     run.send(b"{}\n");
-    // A full stdout holds up the lines behind it. Lines of stderr are written whole, so the pages
-    // of a full pipe need not be full.
+    // A full stdout holds up the lines behind it. The pages of a full pipe need not be full, but no
+    // two side by side could be one.
     let full = match (case.floods, reads("stdout")) {
         (false, _) => (1, 0),
-        (true, false) => (60_000, 0),
-        (true, true) => (60_000, 32_000),
+        (true, false) => (32_000, 0),
+        (true, true) => (32_000, 32_000),
     };
     wait_until(&shown, || stdout.holds() >= full.0 && stderr.holds() >= full.1);
 
@@ -199,7 +199,7 @@ fn a_parent_that_never_reads_holds_up_no_end() {
 fn a_full_stdout_holds_the_agent_back_and_loses_nothing() {
     let mut run = Run::start(&[], &fake(&["--records", "40000", "--exit-after", "40000"]));
     let mut stdout = End::new(run.child.stdout.take().expect("piped"), false);
-    wait_until("stdout is full", || stdout.holds() >= 60_000);
+    wait_until("stdout is full", || stdout.holds() >= 32_000);
     pass(Duration::from_millis(500));
     let report = fs::read(run.folder.path().join("report")).expect("opened at the start");
     assert_eq!(report, b"", "the agent lives: it cannot have said all");
@@ -289,7 +289,7 @@ fn a_slow_reader_of_a_file_has_its_time() {
         .spawn()
         .expect("starts");
     let mut stdout = End::new(child.stdout.take().expect("piped"), false);
-    wait_until("the agent waits for its reader", || stdout.holds() >= 60_000);
+    wait_until("the agent waits for its reader", || stdout.holds() >= 32_000);
     // Longer than --drain. The 3.6 MB are more than what is on its way to the agent and back.
     pass(Duration::from_millis(2500));
     assert!(child.try_wait().expect("our child").is_none(), "its input has not ended");
