@@ -70,12 +70,10 @@ impl Family<'_> {
         if processes.as_slice() == self.roots {
             return verdict(&first, &before, self.roots);
         }
-        // There are more of them than were timed.
+        // There are more of them than were timed. One that comes or goes meanwhile is seen in the time
+        // of its parent or of itself.
         let before: Vec<_> = processes.iter().map(|pid| cpu_time(*pid)).collect();
-        match self.survey(budget) {
-            Ok(survey) if &survey.processes != processes => Activity::Busy,
-            second => verdict(&second, &before, processes),
-        }
+        verdict(&self.survey(budget), &before, processes)
     }
 
     /// Finds the processes and looks at their threads. The error is an answer that needs no more.

@@ -73,17 +73,42 @@ fn agent_whose_launcher_has_left_is_read_to_its_end() {
     }
 }
 
-/// What the launcher leaves behind may be at work for long without a byte.
+/// What the launcher leaves behind may be at work for long without a byte, also when it begins only
+/// with the end of its input.
 #[test]
 fn agent_that_works_after_its_launcher_has_left_has_all_of_the_drain() {
     let engine = engine();
-    let work = "(i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo '{}') & exit 0";
-    let mut agent = shell(&engine, work);
-    // Less than the work takes.
-    let policy = ClosePolicy::graceful().exit_drain(Duration::ZERO).drain(HANG);
-    let report = agent.close_with_blocking(policy);
-    assert_eq!(records(&mut agent), ["{}"], "{report}");
-    assert!(!report.output_may_be_lost(), "{report}");
+    let work = "(i=0; while [ $i -lt 600000 ]; do i=$((i+1)); done; echo '{}') & exit 0";
+    for script in [work.to_owned(), format!("read line; {work}")] {
+        let mut agent = shell(&engine, &script);
+        // Less than the work takes.
+        let exit_drain = Duration::from_millis(100);
+        let policy = ClosePolicy::graceful().exit_drain(exit_drain).drain(HANG);
+        let report = agent.close_with_blocking(policy);
+        assert_eq!(records(&mut agent), ["{}"], "{report}");
+        assert!(!report.output_may_be_lost(), "{report}");
+        assert_sound(&report);
+    }
+}
+
+/// A job of the group at work that writes elsewhere keeps no output. Only the stray beside it does,
+/// and that costs no more than `exit_drain`.
+#[test]
+fn job_that_writes_elsewhere_is_not_waited_for() {
+    let engine = engine();
+    let job = "sh -c 'while :; do :; done' >/dev/null 2>&1 &";
+    let stray = r#"setsid sh -c 'echo "{\"pid\":$$}"; exec sleep 1000' &"#;
+    let mut agent = shell(&engine, &format!("{stray} read line; {job} exit 6"));
+    let record = agent.next_record_blocking().expect("the stray is up");
+    let value: serde_json::Value = serde_json::from_slice(record.as_bytes()).expect("JSON");
+    let report = agent.close_with_blocking(
+        ClosePolicy::graceful().exit_drain(Duration::from_millis(200)).drain(HANG),
+    );
+    let pid = value["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    kill_process(pid.expect("a pid"), Signal::KILL).expect("it is not ours to end");
+    assert_eq!(report.exit(), ExitStatus::Code(6));
+    assert_eq!((report.outputs_held(), report.killed_extra()), (Some(true), 1), "{report}");
+    assert!(report.total() < HANG / 2, "{report:?}");
     assert_sound(&report);
 }
 
@@ -127,6 +152,37 @@ fn daemon_that_writes_to_the_output_for_ever_costs_the_exit_drain_once() {
     assert_eq!((report.outputs_held(), report.killed_extra()), (Some(true), 0), "{report}");
     assert!(report.total() < HANG / 2, "{report:?}");
     assert_sound(&report);
+}
+
+/// A child that is killed with its leader is counted, however fast it is gone.
+#[test]
+fn child_that_dies_with_its_leader_is_counted() {
+    let engine = engine();
+    for _ in 0..20 {
+        let mut agent =
+            shell(&engine, "trap '' TERM; sleep 1000 & echo '{}'; while wait; do :; done");
+        agent.next_record_blocking().expect("it is up");
+        let report = agent.close_with_blocking(
+            ClosePolicy::graceful()
+                .drain(Duration::from_millis(20))
+                .terminate(Duration::from_millis(20))
+                .cut(Duration::from_millis(1)),
+        );
+        assert_eq!((report.stage(), report.killed_extra()), (CloseStage::Kill, 1), "{report}");
+    }
+}
+
+/// It leaves by itself when its pipes are cut: what it had still to say is unknown.
+#[test]
+fn agent_that_is_aborted_may_have_lost_output() {
+    let engine = engine();
+    let mut agent = engine.spawn_blocking(fake(&[])).expect("it starts");
+    agent.send_blocking("{}").expect("accepted");
+    agent.next_record_blocking().expect("it is up");
+    let abort = ClosePolicy::abort().abort_grace(HANG);
+    let report = agent.close_with_blocking(abort);
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Cut, ExitStatus::Code(0)), "{report}");
+    assert!(report.output_may_be_lost(), "{report}");
 }
 
 /// Dead long ago and not waited for by its parent: it counts for nothing.

@@ -101,7 +101,7 @@ fn group_of_a_stolen_leader_is_killed_through_its_pidfd() {
 /// A stopped process acts on SIGTERM only after SIGCONT.
 #[test]
 fn stopped_child_can_act_on_sigterm() {
-    for by_pidfd in [true, false] {
+    for way in ["the group by pidfd", "the group by number", "the leader alone"] {
         let mut parts =
             start(&shell("trap 'echo saved; exit 0' TERM; echo; kill -STOP $$; read line"));
         assert_eq!(read_line(&parts.stdout), "");
@@ -111,9 +111,13 @@ fn stopped_child_can_act_on_sigterm() {
             std::thread::yield_now();
         }
         let pidfd = parts.pidfd.try_clone().expect("dup");
-        assert!(parts.child.terminate(by_pidfd.then(|| pidfd.as_fd())));
+        assert!(match way {
+            "the group by pidfd" => parts.child.terminate(Some(pidfd.as_fd())),
+            "the group by number" => parts.child.terminate(None),
+            _ => parts.child.terminate_leader(),
+        });
         await_readable(&parts.pidfd, Instant::now() + PATIENCE);
-        assert_eq!(read_line(&parts.stdout), "saved");
+        assert_eq!(read_line(&parts.stdout), "saved", "{way}");
         assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(0)));
     }
 }

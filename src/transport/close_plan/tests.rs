@@ -383,6 +383,20 @@ fn agent_that_never_falls_silent_has_time_to_see_the_end_of_its_input() {
     assert_eq!(plan.stage(), CloseStage::Terminate);
 }
 
+/// No turn had time for a look before the wait was over: the report claims nothing.
+#[test]
+fn agent_that_was_never_looked_at_is_not_said_to_be_done() {
+    let now = Instant::now();
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
+    for ms in 1..=2000 {
+        assert_eq!(plan.stage(), CloseStage::EndInput);
+        plan.handle(CloseEvent::LookDeferred, at(now, ms));
+        plan.handle(CloseEvent::Tick, at(now, ms));
+    }
+    assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, None));
+    assert!(plan.was_cut_short());
+}
+
 /// Without a byte the drain is over after 2 s, and those count from the end of the input.
 #[test]
 fn silent_agent_has_the_drain_after_the_end_of_its_input() {
@@ -526,6 +540,44 @@ fn silent_agent_behind_a_launcher_gets_sigterm_first() {
     // It leaves: nothing is left to wait for.
     plan.handle(CloseEvent::OutputsEnded, at(now, 1900));
     assert_eq!(plan.stage(), CloseStage::Reap);
+}
+
+/// Where the policy spares the group, what outlives the leader is read to the same limit and left alone.
+#[test]
+fn agent_behind_a_launcher_gets_no_signal_where_the_group_is_spared() {
+    let now = Instant::now();
+    let mut plan = launcher_left(ClosePolicy::graceful().kill_group(false), now);
+    plan.take_actions();
+    let mut moment = at(now, 10);
+    while plan.stage() == CloseStage::Drain {
+        plan.handle(CloseEvent::Holders(Holders::Members), moment);
+        moment = plan.deadline().expect("it ends");
+        plan.handle(CloseEvent::Tick, moment);
+    }
+    assert_eq!((plan.stage(), moment), (CloseStage::Reap, at(now, 1500)));
+    assert!(!plan.take_actions().contains(&CloseAction::Terminate));
+}
+
+/// A dead process is no silent one: its exit is on the way, and tells more.
+#[test]
+fn agent_that_is_gone_before_its_exit_is_seen_is_not_said_to_be_done() {
+    let now = Instant::now();
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
+    plan.handle(CloseEvent::Looked(Activity::Gone), at(now, 1));
+    assert_eq!(plan.stage(), CloseStage::EndInput);
+    assert!(plan.deadline().is_some_and(|deadline| deadline <= at(now, 6)), "it looks again soon");
+}
+
+/// The flush may take longer than EndInput and Drain together: the agent has its drain all the same.
+#[test]
+fn long_flush_takes_nothing_from_the_drain() {
+    let now = Instant::now();
+    let start = CloseStart { writes_pending: true, ..known(now) };
+    let policy = ClosePolicy::graceful().flush(Duration::from_secs(60));
+    let mut plan = ClosePlan::begin(policy, start, now);
+    plan.handle(CloseEvent::WritesDone, at(now, 10_000));
+    plan.handle(CloseEvent::Looked(Activity::Asleep), at(now, 10_000));
+    assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Drain, Some(at(now, 12_000))));
 }
 
 /// A launcher that leaves before the input has ended leaves the wait for silence as it was.
