@@ -40,7 +40,13 @@ fn end_thread_of(agent: &mut Agent, ring: RawFd) {
 fn check_killed(agent: &mut Agent) {
     let events: Vec<Event> = std::iter::from_fn(|| agent.next_blocking()).collect();
     assert_eq!(events.last(), Some(&Event::Exit(ExitStatus::Signal(9))), "{events:?}");
-    assert!(crate::is_gone(agent.closed_blocking().pid()));
+    let report = agent.closed_blocking();
+    assert_eq!(
+        report.exit(),
+        ExitStatus::Signal(9),
+        "the report says what the events say: {report}"
+    );
+    assert!(crate::is_gone(report.pid()));
 }
 
 fn check_stopped<T: std::fmt::Debug>(spawned: Result<T, Error>, what: &str) {
