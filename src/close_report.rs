@@ -263,7 +263,7 @@ impl CloseReport {
 
     /// Whether another process held stdout or stderr after the agent had exited, and did not let go
     /// of it within [`exit_drain`](crate::ClosePolicy::exit_drain). `None` is not known: the agent
-    /// itself was still alive when the outputs were cut.
+    /// itself was still alive when the outputs were cut, or an abort did not wait to see it.
     #[must_use]
     pub fn outputs_held(&self) -> Option<bool> {
         self.0.outputs_held

@@ -216,8 +216,10 @@ impl Transport {
         let is_unread = self.is_output_unread(io);
         let exited = self.exited;
         if let Some(closing) = &mut self.close {
-            // While the leader lives it holds them itself, and hides whether another does.
-            let known = (exited || !is_held).then_some(is_held);
+            // While the leader lives it holds them itself, and hides whether another does. An abort
+            // does not wait to see it: any process that is being spawned has them for a moment.
+            let has_waited = exited && closing.plan.mode() == CloseMode::Graceful;
+            let known = (has_waited || !is_held).then_some(is_held);
             closing.outputs_held = closing.outputs_held.or(known);
             closing.cut_unread = is_unread || (is_held && closing.plan.is_alive());
         }

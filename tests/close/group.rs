@@ -239,6 +239,22 @@ fn outputs_held_is_unknown_where_the_agent_was_alive_at_the_cut() {
     assert!(report.to_json().contains(r#""outputs_held":null"#), "{}", report.to_json());
 }
 
+/// An abort does not wait to see whether the holder lets go. In a storm of spawns each child has the
+/// descriptors of the others for a moment, and an agent without children was said to be held.
+#[test]
+fn outputs_held_is_unknown_after_an_abort_that_finds_a_holder() {
+    let engine = engine();
+    let mut agent = shell(&engine, "sleep 1000 & echo '{}'; exit 0");
+    agent.next_record_blocking().expect("it is up");
+    // Once its exit is seen, writes are refused.
+    while agent.send_blocking("{}").is_ok() {
+        thread::yield_now();
+    }
+    let report = agent.abort_blocking();
+    assert_eq!((report.exit(), report.outputs_held()), (ExitStatus::Code(0), None), "{report}");
+    assert_eq!(report.killed_extra(), 1, "{report}");
+}
+
 /// The host ignores SIGCHLD, so the kernel reaps the agent itself. The group has to go all the same.
 #[test]
 fn host_that_ignores_sigchld_leaves_no_process_of_the_group() {
