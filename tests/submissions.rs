@@ -147,8 +147,10 @@ fn every_close_ends_in_a_cancel_hard_linked_to_a_close() {
 fn an_abort_cancels_the_pending_read_and_closes(engine: &Engine, submitted: &Submitted) {
     let folder = tempfile::tempdir().expect("a folder");
     let marker = folder.path().join("epipe");
-    // It dies of nothing but the pipe: a kill would leave no marker.
-    let command = AgentCommand::new(PROGRAM).args(["fake", "--flood", "--epipe-marker"]);
+    // It dies of nothing but the pipe: a kill would leave no marker. Slowly, so that its reader, which
+    // takes one record, holds nothing back: a read is pending.
+    let flood = ["fake", "--flood", "--rate", "200", "--epipe-marker"];
+    let command = AgentCommand::new(PROGRAM).args(flood);
     let mut agent = engine.spawn_blocking(command.arg(&marker)).expect("spawns");
     let pipes: Vec<String> = (0..3).map(|fd| pipe_of(agent.pid(), fd)).collect();
     assert!(agent.next_record_blocking().is_some());
