@@ -1,9 +1,9 @@
 //! Signals to an agent's process group.
 //!
-//! The leader of a session cannot leave its group, so a signal to the group reaches it.
-//! They go through the pidfd of the leader where the kernel can do that (Linux 6.9): the pidfd names
+//! Signals go through the pidfd of the leader where the kernel can do that (Linux 6.9): the pidfd names
 //! the group for good, also once the leader was reaped, by us or by another part of this process.
-//! Before, they go by number, and only while the number cannot have been given to another process.
+//! Before, they go by number, and only while the number cannot have been given to another process. The
+//! leader of a session cannot leave its group, so a signal to the group reaches it.
 
 use std::os::fd::BorrowedFd;
 

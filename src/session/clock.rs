@@ -1,4 +1,4 @@
-//! Floor 4. The time by which deadlines are kept: time in which this process did not run is not in it.
+//! The clock of session deadlines. It leaves out the time in which this process did not run.
 //!
 //! A stopped, suspended or starved host cannot read an answer that is there; that time is not the
 //! agent's. The thread that keeps the deadlines naps in short pieces and sees by each how late it was

@@ -1,4 +1,4 @@
-//! Floor 4. Deadlines of a session. What lay in the agent's pipe in time comes before any of them.
+//! Deadlines of a session. An answer that lay in the agent's pipe in time is read before one passes.
 //!
 //! On the session thread, so that a deadline holds whatever becomes of the runtime that the session was
 //! given: where the pump does not run, what there is to read is read here.

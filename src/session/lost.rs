@@ -1,4 +1,4 @@
-//! Floor 4. A record that was dropped: who waits for it, as far as its first bytes tell.
+//! Finds the waiter of a record that was dropped, from the first bytes of the record.
 //!
 //! A record above the limit, or one that is not JSON, may have been the answer to a request, a request
 //! of the agent, or the end of a turn. Each of them has a waiter.

@@ -1,5 +1,5 @@
-//! Floor 4. Reads the agent for a session. No code of a user runs here but wakers; the pump is the task
-//! that does it, and waits for nothing but the agent and the readers' budget.
+//! The pump: the task that reads the agent for a session. It waits only for the agent and for the
+//! readers' budget, and runs no code of a user but wakers.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Floor 2. Whether all that an agent had written is with its reader: asked before a deadline of a request
-//! is acted upon, so that an answer which lay in the pipe in time is never taken for a late one.
+//! Tells whether all that an agent had written is with its reader. A session asks before it acts on the
+//! deadline of a request, so an answer that lay in the pipe in time is never taken for a late one.
 
 use std::sync::Arc;
 

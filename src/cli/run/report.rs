@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agentpipe::CloseReport;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate, open};
 use rustix::io::{pwrite, write};
+
+use super::descriptor::poll_for;
 
 /// How long a pipe may take to have room for the report.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -87,8 +89,7 @@ fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
                 if time.is_zero() {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
-                let _again = poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&time));
+                poll_for(&mut [PollFd::new(file, PollFlags::OUT)], Some(time));
             }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

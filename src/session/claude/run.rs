@@ -1,5 +1,5 @@
-//! Floor 4. Whether the CLI is at work, and when its input may end. Pure: events and moments in,
-//! actions out.
+//! Decides whether the CLI is at work, and when its input may end. Pure: it takes events and moments,
+//! and returns actions.
 //!
 //! A CLI that reports its state is `running` from the first prompt until no turn is owed any more, turns
 //! that background agents wake included: its `idle` is the end of a run. One that never reports a state

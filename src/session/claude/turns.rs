@@ -1,4 +1,4 @@
-//! Floor 4. What a Claude session reads in its messages: states, turns, background tasks, and the last
+//! What a Claude session reads in its messages: states, turns, background tasks, and the last
 //! error. Pure: records and moments in, actions out.
 
 use std::collections::HashSet;
