@@ -187,7 +187,7 @@ async fn engine(count: u64) -> Duration {
 }
 
 async fn engine_that_spins(count: u64, spin: Duration) -> Duration {
-    with_engine(Engine::builder().spin(spin).build().expect("io_uring"), count).await
+    with_engine(Engine::builder().busy_poll(spin).build().expect("io_uring"), count).await
 }
 
 async fn with_engine(engine: Engine, count: u64) -> Duration {

@@ -124,7 +124,7 @@ macro_rules! count_records {
 
 fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
     in_runtime(async {
-        let engine = LocalEngine::builder().coalesce(window).build().expect("io_uring");
+        let engine = LocalEngine::builder().batch_window(window).build().expect("io_uring");
         let count = Count::default();
         count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.counters().enters).await;
@@ -135,7 +135,7 @@ fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
 
 fn threaded(load: Load, window: Duration, check: JsonCheck) -> Reading {
     in_runtime(async {
-        let engine = Engine::builder().coalesce(window).build().expect("io_uring");
+        let engine = Engine::builder().batch_window(window).build().expect("io_uring");
         let count = Count::default();
         count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.stats().io.enters).await;

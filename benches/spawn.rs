@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agentpipe::__bench::spawn_here;
-use agentpipe::{AgentCommand, Engine, ErrorKind, Resource};
+use agentpipe::{AgentCommand, Engine, ErrorKind, ResourceLimit};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 use crate::percentiles::{Contest, Contestant, Rounds};
@@ -44,14 +44,17 @@ fn options() -> Vec<(&'static str, AgentCommand)> {
         .cwd("/")
         .user(65_534, 65_534)
         .groups([65_534])
-        .limit(Resource::OpenFiles, 256, 256)
-        .limit(Resource::Core, 0, 0)
+        .limit(ResourceLimit::OpenFiles, 256, 256)
+        .limit(ResourceLimit::Core, 0, 0)
         .cgroup()
         .die_with_parent(true);
     vec![
         ("plain", plain()),
         ("user", plain().user(65_534, 65_534)),
-        ("limits", plain().limit(Resource::OpenFiles, 256, 256).limit(Resource::Core, 0, 0)),
+        (
+            "limits",
+            plain().limit(ResourceLimit::OpenFiles, 256, 256).limit(ResourceLimit::Core, 0, 0),
+        ),
         ("cwd", plain().cwd("/")),
         ("bare_name", AgentCommand::new("true").env("PATH", "/nowhere:/usr/bin:/bin")),
         ("cgroup", plain().cgroup()),

@@ -4,9 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::close_policy::ClosePolicy;
+use crate::close::ClosePolicy;
 use crate::config::{Framing, Limits};
-use crate::resource::Resource;
 
 /// Where an agent's cgroup is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub struct AgentCommand {
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) groups: Option<Vec<u32>>,
     /// Soft and hard, in the order they were given; `u64::MAX` is no limit.
-    pub(crate) resources: Vec<(Resource, u64, u64)>,
+    pub(crate) resources: Vec<(ResourceLimit, u64, u64)>,
     pub(crate) cgroup: Option<CgroupPlace>,
     pub(crate) die_with_parent: bool,
 }
@@ -151,7 +150,7 @@ impl AgentCommand {
     /// `close()`, `abort()` and the drop of the last handle have their own mode and these limits;
     /// `close_with` has its own. Mode and limits hold where nobody asks for the close: an agent that
     /// ends by itself or closes its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the
-    /// spares of [`Warm`](crate::Warm).
+    /// spares of [`WarmPool`](crate::WarmPool).
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
         self.close = policy;
@@ -169,7 +168,7 @@ impl AgentCommand {
 
     /// Asks for a pipe of this many bytes each way. Default: what the kernel gives, 64 KiB. It may
     /// grant less (`pipe-user-pages-soft`, `pipe-max-size`), which is no error; what it granted is
-    /// in [`Stats::stdin_pipe_size`](crate::Stats::stdin_pipe_size) and beside it.
+    /// in [`AgentStats::stdin_pipe_size`](crate::AgentStats::stdin_pipe_size) and beside it.
     #[must_use]
     pub fn pipe_size(mut self, bytes: usize) -> Self {
         self.pipe_size = Some(bytes);
@@ -204,7 +203,7 @@ impl AgentCommand {
     /// hard limit above this process's own without CAP_SYS_RESOURCE
     /// [`NotPermitted`](crate::ErrorKind::NotPermitted).
     #[must_use]
-    pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+    pub fn limit(mut self, resource: ResourceLimit, soft: u64, hard: u64) -> Self {
         self.resources.retain(|(known, _, _)| *known != resource);
         self.resources.push((resource, soft, hard));
         self
@@ -263,5 +262,50 @@ impl fmt::Debug for AgentCommand {
             .field("user", &self.user)
             .field("cgroup", &self.cgroup)
             .finish_non_exhaustive()
+    }
+}
+
+/// A resource of one process, for [`AgentCommand::limit`](crate::AgentCommand::limit).
+///
+/// The numbers count for each process of the agent by itself, but for
+/// [`Processes`](Self::Processes), which counts all of the user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResourceLimit {
+    /// Address space, bytes (RLIMIT_AS). Runtimes that reserve much of it fail early.
+    AddressSpace,
+    /// Size of a core dump, bytes (RLIMIT_CORE); 0: none.
+    Core,
+    /// CPU time, seconds (RLIMIT_CPU): SIGXCPU at the soft limit, SIGKILL at the hard one.
+    Cpu,
+    /// Heap and data, bytes (RLIMIT_DATA).
+    Data,
+    /// Size of a file that it writes, bytes (RLIMIT_FSIZE): SIGXFSZ.
+    FileSize,
+    /// Locked memory, bytes (RLIMIT_MEMLOCK).
+    LockedMemory,
+    /// Open descriptors (RLIMIT_NOFILE).
+    OpenFiles,
+    /// Processes and threads of the user (RLIMIT_NPROC). Root is exempt.
+    Processes,
+    /// Stack, bytes (RLIMIT_STACK). A quarter of it is what arguments and environment may take.
+    Stack,
+}
+
+impl ResourceLimit {
+    /// The name of the limit in manuals: `RLIMIT_NOFILE` and so on.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AddressSpace => "RLIMIT_AS",
+            Self::Core => "RLIMIT_CORE",
+            Self::Cpu => "RLIMIT_CPU",
+            Self::Data => "RLIMIT_DATA",
+            Self::FileSize => "RLIMIT_FSIZE",
+            Self::LockedMemory => "RLIMIT_MEMLOCK",
+            Self::OpenFiles => "RLIMIT_NOFILE",
+            Self::Processes => "RLIMIT_NPROC",
+            Self::Stack => "RLIMIT_STACK",
+        }
     }
 }

@@ -14,7 +14,7 @@ pub enum Framing {
 impl Framing {
     /// The name used on the command line and in reports: `ndjson` or `content-length`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Ndjson => "ndjson",
             Self::ContentLength => "content-length",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::exit_status::ExitStatus;
+use crate::close::ExitStatus;
 
 /// The result of most calls.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -47,7 +47,7 @@ pub enum ErrorKind {
     /// A request was not answered within its deadline.
     Timeout,
     /// The agent answered a request with an error of its own, or ended after a result that was
-    /// one. [`Error::reply`] has its words.
+    /// one. [`Error::response`] has its words.
     AgentError,
     /// A turn of the agent is over, and it had no result.
     NoResult,
@@ -163,7 +163,7 @@ impl Error {
     /// Where it went wrong: `start` (of an engine), `spawn`, `write`, `parse`, `encode`; of a
     /// session `options`, `session`, `request`, `version`.
     #[must_use]
-    pub fn stage(&self) -> &'static str {
+    pub fn operation(&self) -> &'static str {
         self.0.stage
     }
 
@@ -188,7 +188,7 @@ impl Error {
     /// What the agent answered, as JSON, where its answer is the error: the error object of
     /// JSON-RPC, or the last failed result of a Claude session that ended with an error.
     #[must_use]
-    pub fn reply(&self) -> Option<&str> {
+    pub fn response(&self) -> Option<&str> {
         self.0.reply.as_deref()
     }
 

@@ -29,7 +29,7 @@
 //! - [`Engine::shutdown`] closes all agents at once.
 //! - [`session`] is requests and responses over an agent: Claude Code ([`AgentCommand::claude`]
 //!   begins its options) and JSON-RPC.
-//! - [`Warm`] keeps spare agents of one command ready.
+//! - [`WarmPool`] keeps spare agents of one command ready.
 //! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
 //! # Promises
@@ -54,33 +54,21 @@
 //! F0 config, errors, records, the close policy and report | F1 `ring`, `process`, `frame` |
 //! F2 `transport` | F3 `engine`, `local` | F4 `session` | F5 the command line.
 
-mod admission;
-mod board;
-mod capacity;
-mod close_policy;
-mod close_report;
+mod close;
 mod command;
 mod config;
 mod contain;
-mod copy;
+mod counters;
 mod deadline;
-mod engine_stats;
-mod envelope;
 mod error;
-mod event;
 mod exit;
-mod exit_status;
-mod features;
-mod histogram;
+mod io;
 mod json;
-mod latch;
-mod metrics;
 mod origin;
-mod pipe_io;
 mod record;
-mod resource;
+mod stats;
+mod sync;
 mod trace;
-mod wakers;
 
 mod frame;
 mod process;
@@ -93,25 +81,19 @@ mod local;
 
 pub mod session;
 
-pub use capacity::{Capacity, CapacityLimit};
-pub use close_policy::{CloseMode, ClosePolicy};
-pub use close_report::{CloseReason, CloseReport, CloseStage, ShutdownReport};
-pub use command::AgentCommand;
+pub use close::{
+    CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus, ShutdownReport,
+};
+pub use command::{AgentCommand, ResourceLimit};
 pub use config::{Framing, JsonCheck, Limits};
+pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
+pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
 pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
-pub use engine::{Taken, Warm, WarmSettings, WarmStats};
-pub use engine_stats::EngineStats;
-pub use envelope::Envelope;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, Malformation, Sample};
-pub use exit_status::ExitStatus;
-pub use features::Features;
-pub use histogram::Histogram;
 #[cfg(feature = "local")]
 pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
-pub use metrics::{Backend, IoCounters, Stats};
-pub use record::Record;
-pub use resource::Resource;
+pub use record::{Envelope, Event, MalformedReason, Preview, Record};
+pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
 
 /// For benches/frame.rs and benches/spawn.rs, and for nobody else: no release keeps it as it is.
 #[cfg(feature = "__bench")]

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agentpipe::{
-    Agent, AgentCommand, ClosePolicy, CloseReason, Engine, ErrorKind, Event, ExitStatus, Limits,
-    Record, Stats,
+    Agent, AgentCommand, AgentStats, ClosePolicy, CloseReason, Engine, ErrorKind, Event,
+    ExitStatus, Limits, Record,
 };
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, setrlimit,
@@ -424,7 +424,7 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-async fn talk_and_close(engine: Engine, number: usize) -> Stats {
+async fn talk_and_close(engine: Engine, number: usize) -> AgentStats {
     let mut agent = engine.spawn(fake(&[])).await.expect("spawns");
     for turn in 0..10 {
         let text = format!("{{\"agent\":{number},\"turn\":{turn}}}");

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agentpipe::{
-    Agent, AgentCommand, AgentReader, AgentWriter, Backend, Capacity, CapacityLimit, CloseMode,
-    ClosePolicy, CloseReason, CloseReport, CloseStage, Engine, EngineBuilder, EngineStats,
-    Envelope, Error, ErrorKind, Event, ExitStatus, Features, Framing, Histogram, IoCounters,
-    JsonCheck, Limits, Malformation, Record, Resource, Sample, ShutdownReport, Stats, Taken, Warm,
-    WarmSettings, WarmStats, session,
+    Acquired, Agent, AgentCommand, AgentReader, AgentStats, AgentWriter, Backend, Capacity,
+    CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Engine,
+    EngineBuilder, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus, Framing, Histogram,
+    IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview, Record, ResourceLimit,
+    ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats, session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -67,22 +67,22 @@ fn every_public_type_crosses_threads() {
         shared_and_cloned::<ErrorKind>(),
         shared_and_cloned::<Event>(),
         shared_and_cloned::<ExitStatus>(),
-        shared_and_cloned::<Features>(),
+        shared_and_cloned::<KernelFeatures>(),
         shared_and_cloned::<Framing>(),
         shared_and_cloned::<Histogram>(),
         shared_and_cloned::<IoCounters>(),
         shared_and_cloned::<JsonCheck>(),
         shared_and_cloned::<Limits>(),
-        shared_and_cloned::<Malformation>(),
+        shared_and_cloned::<MalformedReason>(),
         shared_and_cloned::<Record>(),
-        shared_and_cloned::<Resource>(),
-        shared_and_cloned::<Sample>(),
+        shared_and_cloned::<ResourceLimit>(),
+        shared_and_cloned::<Preview>(),
         shared_and_cloned::<ShutdownReport>(),
-        shared_and_cloned::<Stats>(),
-        shared::<Taken>(),
-        shared_and_cloned::<Warm>(),
-        shared_and_cloned::<WarmSettings>(),
-        shared_and_cloned::<WarmStats>(),
+        shared_and_cloned::<AgentStats>(),
+        shared::<Acquired>(),
+        shared_and_cloned::<WarmPool>(),
+        shared_and_cloned::<WarmPoolSettings>(),
+        shared_and_cloned::<WarmPoolStats>(),
     ]);
     let checked: BTreeSet<String> = checked.into_iter().map(str::to_owned).collect();
     // Those of the local engine stay on their thread; tests/local asserts it.
@@ -96,7 +96,7 @@ fn the_types_of_sessions_cross_threads() {
     // The story: a view that is looked at by another task than the one that read it.
     let checked = BTreeSet::from([
         shared_and_cloned::<session::AgentRequest>(),
-        shared_and_cloned::<session::Failure>(),
+        shared_and_cloned::<session::RpcError>(),
         shared_and_cloned::<session::Session>(),
         shared_and_cloned::<session::SessionStats>(),
         shared_and_cloned::<session::Settings>(),

@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use agentpipe::session::claude::{HookOutput, Permission, Session};
-use agentpipe::session::{Failure, Settings, jsonrpc};
+use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{AgentCommand, Engine, ErrorKind, ExitStatus};
 
 use held::Held;
@@ -68,7 +68,7 @@ async fn start(engine: &Engine, settings: Settings, steps: &[&str]) -> Session {
         .settings(settings)
         .can_use_tool(|_| async { Ok(Permission::allow()) })
         .hook("Stop", None, None, |_| async { Ok(HookOutput::new()) })
-        .handle("slow", |_| std::future::pending::<Result<(), Failure>>());
+        .handle("slow", |_| std::future::pending::<Result<(), RpcError>>());
     builder.start(engine, dialogue(steps)).await.expect("starts")
 }
 
@@ -78,7 +78,7 @@ const WAYS: usize = 8;
 async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize) {
     let on_runtime = {
         let runtime = runtime.clone();
-        Settings::new().spawn_on(move |task| drop(runtime.spawn(task)))
+        Settings::new().executor(move |task| drop(runtime.spawn(task)))
     };
     let settings = if number.is_multiple_of(2) { Settings::new() } else { on_runtime };
     match number % WAYS {
@@ -88,7 +88,7 @@ async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize)
             let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
             assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
             session.send("over").await.expect("sent");
-            assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.why_ended());
+            assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.close_reason());
             let report = session.close().await;
             assert_eq!(report.exit(), ExitStatus::Code(0), "{report}: {}", report.stderr_tail());
         }
@@ -112,14 +112,15 @@ async fn cycle(engine: &Engine, runtime: &tokio::runtime::Handle, number: usize)
         6 => {
             let steps = [HANDSHAKE, r#"{"expect":{"type":"control_request"}}"#, r#"{"exit":3}"#];
             let session = start(engine, settings, &steps).await;
-            let error = session.request_within("interrupt", (), None).await.expect_err("it died");
+            let error =
+                session.request_with_timeout("interrupt", (), None).await.expect_err("it died");
             assert_eq!(error.exit_status(), Some(ExitStatus::Code(3)), "{error}");
         }
         _ => {
             let builder = jsonrpc::Session::builder().settings(settings);
             let session = builder.start(engine, dialogue(&[r#"{"delay":60000}"#])).await;
             let limit = Duration::from_millis(5);
-            let request = session.expect("starts").request_within("never", (), limit).await;
+            let request = session.expect("starts").request_with_timeout("never", (), limit).await;
             assert_eq!(request.expect_err("deaf").kind(), ErrorKind::Timeout);
         }
     }

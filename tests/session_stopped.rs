@@ -49,7 +49,7 @@ fn time_in_which_the_host_stood_still_is_not_the_agents() {
         let session = pollster::block_on(start).expect("starts");
         let asked = session.clone();
         let request = std::thread::spawn(move || {
-            pollster::block_on(asked.as_session().request_within("ask", (), DEADLINE))
+            pollster::block_on(asked.as_session().request_with_timeout("ask", (), DEADLINE))
         });
         // It is on its way.
         let begun = Instant::now();
@@ -73,7 +73,7 @@ fn time_in_which_the_host_stood_still_is_not_the_agents() {
     let deadline = 2 * STOP;
     let request = std::thread::spawn(move || {
         let begun = Instant::now();
-        let request = asked.as_session().request_within("silence", (), deadline);
+        let request = asked.as_session().request_with_timeout("silence", (), deadline);
         (pollster::block_on(request), begun.elapsed())
     });
     stand_still();

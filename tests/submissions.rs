@@ -119,7 +119,7 @@ fn target_of_cancel(sqes: &[Sqe], pipe: &str) -> u64 {
 }
 
 fn stage_names(report: &CloseReport) -> Vec<&'static str> {
-    report.stages().iter().map(|(stage, _)| stage.name()).collect()
+    report.stages().iter().map(|(stage, _)| stage.as_str()).collect()
 }
 
 fn await_file(path: &Path) {

@@ -304,7 +304,7 @@ fn the_close_table_is_the_enum_and_its_tests() {
     let names: Vec<String> = declared.iter().map(|variant| snake_case(variant)).collect();
     for (variant, name) in declared.iter().zip(&names) {
         let arm = format!("Self::{variant} => \"{name}\",");
-        assert!(source.text.contains(&arm), "{path}: CloseStage::name() has the arm {arm}");
+        assert!(source.text.contains(&arm), "{path}: CloseStage::as_str() has the arm {arm}");
     }
 
     let has_close = in_src().any(|source| source.path.starts_with("src/transport/"));

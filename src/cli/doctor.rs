@@ -78,7 +78,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 fn examine() -> Report {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let (backend, features, problem) = match Engine::new() {
-        Ok(engine) => (Some(engine.backend().name()), features(&engine), try_agent(&engine)),
+        Ok(engine) => (Some(engine.backend().as_str()), features(&engine), try_agent(&engine)),
         Err(error) => (None, Vec::new(), Some(error.to_string())),
     };
     let usable = backend.is_some() && problem.is_none();
@@ -98,7 +98,7 @@ fn room() -> Room {
     });
     Room {
         agents: capacity.agents(),
-        first_limit: capacity.first().map(|limit| limit.name),
+        first_limit: capacity.bottleneck().map(|limit| limit.name),
         limits: limits.collect(),
     }
 }
@@ -123,7 +123,7 @@ fn try_agent(engine: &Engine) -> Option<String> {
 }
 
 fn features(engine: &Engine) -> Vec<Feature> {
-    let found = engine.features();
+    let found = engine.kernel_features();
     vec![
         Feature {
             name: "deferred task work (Linux 6.1)",
@@ -133,7 +133,7 @@ fn features(engine: &Engine) -> Vec<Feature> {
         Feature {
             name: "minimum wait (Linux 6.12)",
             present: found.min_wait,
-            without_it: "EngineBuilder::coalesce takes two calls a window, not one",
+            without_it: "EngineBuilder::batch_window takes two calls a window, not one",
         },
         Feature {
             name: "wait that is not counted as iowait (Linux 6.15)",

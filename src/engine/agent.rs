@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::counters::AgentStats;
 use crate::error::Result;
-use crate::event::Event;
-use crate::metrics::Stats;
+use crate::record::Event;
 use crate::record::Record;
 
 use super::control::Control;
@@ -107,7 +107,7 @@ impl Agent {
 
     /// What was counted so far, at most one engine turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.writer.stats()
     }
 }

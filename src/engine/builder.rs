@@ -67,9 +67,9 @@ impl EngineBuilder {
     /// What handles ask for (records to write, closes) is acted upon at once.
     ///
     /// Needs nothing of the kernel; one call fewer per turn from Linux 6.12 on
-    /// ([`Features::min_wait`](crate::Features::min_wait)).
+    /// ([`KernelFeatures::min_wait`](crate::KernelFeatures::min_wait)).
     #[must_use]
-    pub fn coalesce(mut self, window: Duration) -> Self {
+    pub fn batch_window(mut self, window: Duration) -> Self {
         self.ring.window = RingConfig::window_in_range(window);
         self
     }
@@ -83,7 +83,7 @@ impl EngineBuilder {
     /// price is a processor: the thread is busy until nothing happened for so long. Not worth it
     /// with as many threads at work as there are processors; passed over where there is but one.
     #[must_use]
-    pub fn spin(mut self, spin: Duration) -> Self {
+    pub fn busy_poll(mut self, spin: Duration) -> Self {
         self.spin = Spin::Always(spin.min(SPIN_MAX));
         self
     }

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::close_policy::{CloseMode, ClosePolicy};
-use crate::close_report::{CloseReason, CloseReport, ShutdownReport};
+use crate::close::{CloseMode, ClosePolicy};
+use crate::close::{CloseReason, CloseReport, ShutdownReport};
+use crate::sync::WaitKey;
 use crate::transport::{self, CloseLimits};
-use crate::wakers::Place;
 
 use super::agent::Agent;
 use super::handle::Engine;
@@ -19,7 +19,7 @@ macro_rules! closing {
         impl $handle {
             /// Closes the agent gracefully: flush, end the input, keep reading, and only then use
             /// force. With the limits of [`AgentCommand::close_policy`](crate::AgentCommand::close_policy)
-            /// and bounded by their [`worst_case`](ClosePolicy::worst_case), whatever the agent does.
+            /// and bounded by their [`max_duration`](ClosePolicy::max_duration), whatever the agent does.
             ///
             /// What the agent still said can be read afterwards, up to
             /// [`Limits::drain_max`](crate::Limits::drain_max). Not promised: that the agent
@@ -83,7 +83,7 @@ impl AgentWriter {
     /// Ready once a close begins, whoever began it and whyever.
     pub(crate) fn poll_closing(
         &self,
-        place: &mut Place,
+        place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReason> {
         self.control.shared.poll_close_begun(place, context)
@@ -97,7 +97,7 @@ impl AgentWriter {
     /// [`closed`](Self::closed) as a poll function.
     pub(crate) fn poll_closed(
         &self,
-        place: &mut Place,
+        place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReport> {
         self.control.shared.poll_closed(place, context)

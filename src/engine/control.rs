@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReason;
+use crate::close::ClosePolicy;
+use crate::close::CloseReason;
 use crate::exit::Departure;
 use crate::process::Program;
 use crate::transport::{CloseLimits, Line, Request, Shared, abandon};

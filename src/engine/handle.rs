@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::admission::{Admission, Permit};
-use crate::capacity::Capacity;
 use crate::command::AgentCommand;
+use crate::counters::KernelFeatures;
+use crate::counters::{Backend, IoCounters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
-use crate::features::Features;
-use crate::latch::Latch;
-use crate::metrics::{Backend, IoCounters};
 use crate::origin::Origin;
 use crate::process::{Answer, Spawned, Spawner, SpawnerGuard, open_parcel, spawn_admitted};
+use crate::stats::Capacity;
+use crate::sync::SetOnce;
+use crate::sync::{Permit, Permits};
 use crate::transport::Adoption;
 
 use super::agent::Agent;
@@ -21,9 +21,9 @@ use super::builder::EngineBuilder;
 use super::control::Control;
 use super::mailbox::{Command, Reply, Ringing};
 use super::placement::{Load, lightest};
+use super::pool::{Pools, spawn_before_spares};
 use super::spin::Spin;
 use super::thread::Thread;
-use super::warm::{Pools, spawn_before_spares};
 
 /// How long a blocking shutdown waits for the spawning threads, of which one may be in an exec that
 /// hangs.
@@ -53,7 +53,7 @@ pub(super) struct Inner {
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
     /// Its threads end after the engine threads.
     pub(super) spawner: Spawner,
-    pub(super) admission: Admission,
+    pub(super) admission: Permits,
     pub(super) pools: Pools,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
@@ -81,7 +81,7 @@ impl Engine {
         let mut inner = Inner {
             threads: Vec::with_capacity(settings.threads),
             spawner,
-            admission: Admission::new(settings.max_agents),
+            admission: Permits::new(settings.max_agents),
             pools: Pools::default(),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
@@ -104,7 +104,7 @@ impl Engine {
 
     /// What the kernel was found to offer when the engine started.
     #[must_use]
-    pub fn features(&self) -> Features {
+    pub fn kernel_features(&self) -> KernelFeatures {
         self.inner.threads.first().map(|(thread, _)| thread.features).unwrap_or_default()
     }
 
@@ -122,7 +122,7 @@ impl Engine {
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
     ///
-    /// Where a limit is reached and there are spares ([`Warm`](super::Warm)), one is closed to make
+    /// Where a limit is reached and there are spares ([`WarmPool`](super::WarmPool)), one is closed to make
     /// room: at most an abort's worst case for each.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
         self.inner.check()?;
@@ -155,16 +155,16 @@ impl Engine {
     /// An agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
     /// crate needs for a moment, and its user did not ask for.
     pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
-        self.spawn_with(command, &Admission::new(None)).await
+        self.spawn_with(command, &Permits::new(None)).await
     }
 
     /// With a place of these, and as it is: no spare makes room.
-    async fn spawn_with(&self, command: AgentCommand, places: &Admission) -> Result<Agent> {
+    async fn spawn_with(&self, command: AgentCommand, places: &Permits) -> Result<Agent> {
         let parcel = self.order(command, places)?.wait().await;
         parcel.and_then(|parcel| open_parcel(&parcel)).unwrap_or_else(|| Err(self.gone()))
     }
 
-    pub(super) fn order(&self, command: AgentCommand, places: &Admission) -> Result<Answer<Agent>> {
+    pub(super) fn order(&self, command: AgentCommand, places: &Permits) -> Result<Answer<Agent>> {
         let permit = self.admit(places)?;
         let inner = Arc::clone(&self.inner);
         // Its future may be gone before the child is there, and the process be about to end.
@@ -176,7 +176,7 @@ impl Engine {
         Ok(self.inner.spawner.spawn(command, permit, hand_over))
     }
 
-    fn admit(&self, places: &Admission) -> Result<Permit> {
+    fn admit(&self, places: &Permits) -> Result<Permit> {
         self.inner.check()?;
         places.admit()
     }
@@ -212,7 +212,7 @@ impl Engine {
         let mut all = vec![IoCounters::default(); self.inner.threads.len()];
         for ((thread, _), counters) in self.inner.threads.iter().zip(&mut all) {
             if self.inner.origin.is_here() {
-                let reply = Arc::new(Latch::new());
+                let reply = Arc::new(SetOnce::new());
                 thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply))));
                 *counters = reply.wait().await.unwrap_or_default();
             }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::counters::IoCounters;
 use crate::exit::Departure;
-use crate::latch::Latch;
-use crate::metrics::IoCounters;
+use crate::sync::SetOnce;
 use crate::transport::{Adoption, Request, Shared};
 
 /// What an engine thread is asked for.
@@ -32,7 +32,7 @@ pub(super) enum Command {
 
 /// Where an answer goes. Dropped unanswered, because the thread ended, it gives the default.
 #[derive(Debug)]
-pub(super) struct Reply<T: Clone + Default>(pub(super) Arc<Latch<T>>);
+pub(super) struct Reply<T: Clone + Default>(pub(super) Arc<SetOnce<T>>);
 
 impl<T: Clone + Default> Drop for Reply<T> {
     fn drop(&mut self) {

@@ -12,16 +12,16 @@ mod control;
 mod handle;
 mod mailbox;
 mod placement;
+mod pool;
 mod reader;
 mod spin;
 mod stats;
 mod thread;
-mod warm;
 mod writer;
 
 pub use agent::Agent;
 pub use builder::EngineBuilder;
 pub use handle::Engine;
+pub use pool::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
 pub use reader::AgentReader;
-pub use warm::{Taken, Warm, WarmSettings, WarmStats};
 pub use writer::AgentWriter;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::event::Event;
-use crate::metrics::Stats;
+use crate::counters::AgentStats;
+use crate::record::Event;
 use crate::record::Record;
 use crate::transport;
 
@@ -48,7 +48,7 @@ impl AgentReader {
 
     /// [`next`](Self::next) as a poll function, for hand-written futures and streams. The waker is
     /// called on a thread of the engine, which serves other agents too: it must not block
-    /// (docs/operating.md, *Wakers, handlers and subscribers*).
+    /// (docs/operating.md, *WaitList, handlers and subscribers*).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         transport::poll_next(&*self.control, &mut self.local, context)
     }
@@ -71,7 +71,7 @@ impl AgentReader {
 
     /// What was counted so far, at most one engine turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.control.shared.stats()
     }
 }

@@ -1,6 +1,6 @@
 //! Floor 3. The counts of an engine and of its threads, read from their boards.
 
-use crate::engine_stats::EngineStats;
+use crate::stats::EngineStats;
 
 use super::handle::Engine;
 

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::set_current_timer_slack;
 
-use crate::board::Board;
-use crate::close_policy::CloseMode;
-use crate::close_report::CloseReason;
+use crate::close::CloseMode;
+use crate::close::CloseReason;
 use crate::contain::contain;
+use crate::counters::KernelFeatures;
 use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
-use crate::features::Features;
-use crate::latch::Latch;
 use crate::origin::Origin;
 use crate::process::SpawnerGuard;
+use crate::stats::Board;
+use crate::sync::SetOnce;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::transport::Core;
@@ -36,7 +36,7 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
-    pub(super) features: Features,
+    pub(super) features: KernelFeatures,
     /// Its counts, once a turn.
     pub(super) board: Arc<Board>,
     handle: Mutex<Option<JoinHandle<()>>>,
@@ -44,11 +44,11 @@ pub(super) struct Thread {
 }
 
 /// What a new thread says of itself: what its ring can do and where its counts are.
-type Start = Result<(Features, Arc<Board>)>;
+type Start = Result<(KernelFeatures, Arc<Board>)>;
 
 /// A thread that has not answered yet. Dropped without an answer, as by a panic, it says so: the
 /// caller of `build` waits for it.
-struct Started(Arc<Latch<Start>>);
+struct Started(Arc<SetOnce<Start>>);
 
 impl Started {
     fn answer(self, start: Start) {
@@ -91,12 +91,12 @@ impl Thread {
 
     /// Closes its agents within `limit`, aborts the rest, and ends it. The latch is set when its
     /// ring is closed.
-    pub(super) fn shutdown(&self, limit: Duration) -> Arc<Latch<ThreadEnd>> {
+    pub(super) fn shutdown(&self, limit: Duration) -> Arc<SetOnce<ThreadEnd>> {
         self.end(limit, None)
     }
 
-    fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<Latch<ThreadEnd>> {
-        let done = Arc::new(Latch::new());
+    fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<SetOnce<ThreadEnd>> {
+        let done = Arc::new(SetOnce::new());
         self.mailbox.refuse_children();
         let reply = Reply(Arc::clone(&done));
         self.mailbox.send(Command::Shutdown { limit, done: reply, departure });
@@ -139,7 +139,7 @@ fn launch(
     name: String,
     run: impl FnOnce(Started) + Send + 'static,
 ) -> Result<(JoinHandle<()>, Start)> {
-    let answer = Arc::new(Latch::new());
+    let answer = Arc::new(SetOnce::new());
     let started = Started(Arc::clone(&answer));
     let handle = std::thread::Builder::new()
         .name(name)
@@ -172,7 +172,7 @@ fn run(
         let bell = inbox.bell().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
-        let features = ring.features();
+        let features = ring.kernel_features();
         let mut core = Core::new(Box::new(ring));
         core.listen(bell);
         Ok((core, features))
@@ -354,6 +354,6 @@ mod tests {
         });
         let start = answered.recv_timeout(Duration::from_secs(60)).expect("it returns");
         let error = start.expect_err("it never answered");
-        assert_eq!((error.kind(), error.stage()), (ErrorKind::EngineStopped, "start"));
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::EngineStopped, "start"));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::counters::AgentStats;
 use crate::error::Result;
-use crate::latch::Latch;
-use crate::metrics::Stats;
 use crate::process::Program;
+use crate::sync::SetOnce;
 use crate::transport::{self, CatchUp, Line, Request};
 
 use super::control::Control;
@@ -100,7 +100,7 @@ impl AgentWriter {
 
     /// What was counted so far, at most one engine turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.control.shared.stats()
     }
 
@@ -116,7 +116,7 @@ impl AgentWriter {
 
     /// Set once all that the agent had written before this call is with its reader. `false`: the
     /// reader has to catch up first.
-    pub(crate) fn catch_up(&self) -> Arc<Latch<bool>> {
+    pub(crate) fn catch_up(&self) -> Arc<SetOnce<bool>> {
         let (question, answer) = CatchUp::new();
         self.control.request(Request::CatchUp(question));
         answer

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::copy;
+use crate::frame::memcpy;
 
 use super::payload::Payload;
 use super::spares::{SPARE, Spares};
@@ -53,7 +53,7 @@ impl Carry {
             super::scan::work::add(self.bytes.len());
             self.grow(need, ceiling);
         }
-        copy::append(&mut self.bytes, part);
+        memcpy::append(&mut self.bytes, part);
         #[cfg(test)]
         super::scan::work::add(part.len());
     }
@@ -65,7 +65,7 @@ impl Carry {
         }
         let mut larger = if room == SPARE { std::mem::take(&mut self.spare) } else { Vec::new() };
         larger.reserve_exact(room);
-        copy::append(&mut larger, &self.bytes);
+        memcpy::append(&mut larger, &self.bytes);
         self.clear();
         self.bytes = larger;
     }

@@ -1,8 +1,8 @@
 //! Floor 1. Is it a record? Looks at each byte a fixed number of times and never recurses.
 
 use crate::config::JsonCheck;
-use crate::envelope::Outline;
-use crate::event::Malformation;
+use crate::record::MalformedReason;
+use crate::record::Outline;
 
 /// What a complete line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(super) enum Verdict {
     Blank,
     Record(Outline),
     Noise,
-    Malformed(Malformation),
+    Malformed(MalformedReason),
     /// Only for the last line, the one without a newline.
     Truncated,
 }
@@ -58,7 +58,7 @@ pub(super) fn tail(bytes: &[u8]) -> Verdict {
 }
 
 /// A body whose length was given. There any JSON value is a record: the header says so.
-pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
+pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
     let text = trimmed(bytes);
     match text.first() {
         Some(b'{' | b'[') => verify(bytes, check),
@@ -68,7 +68,7 @@ pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformati
 
 /// The JSON pass sees where all is ASCII; what else it takes may be no UTF-8, and that is said
 /// first of what is neither.
-fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
+fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
     let (seen, is_ascii) = match check {
         JsonCheck::Syntax => {
             let outline = Outline::of(bytes);
@@ -85,9 +85,9 @@ fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, Malformation> {
     };
     // Most are, and that is seen faster.
     if !is_ascii {
-        std::str::from_utf8(bytes).map_err(|_| Malformation::Utf8)?;
+        std::str::from_utf8(bytes).map_err(|_| MalformedReason::Utf8)?;
     }
-    seen.ok_or(Malformation::Json)
+    seen.ok_or(MalformedReason::Json)
 }
 
 /// `[`, and then nothing yet or what an array can begin with. `[debug]` is not.

@@ -12,7 +12,7 @@
 //!   end of a line, because a body of this framing ends without a newline.
 
 use crate::config::{JsonCheck, Limits};
-use crate::event::{Malformation, Sample};
+use crate::record::{MalformedReason, Preview};
 
 use super::carry::Carry;
 use super::classify;
@@ -104,18 +104,18 @@ impl ContentLength {
                 } else if !line.is_blank() {
                     // A cut header is counted raw, as the lines of a cut block are.
                     see(if !self.resync && header::begins_like_header(line.text()) {
-                        Frame::Truncated(Sample::new(line.raw_len, line.head, self.sample))
+                        Frame::Truncated(Preview::new(line.raw_len, line.head, self.sample))
                     } else {
-                        Frame::Noise(Sample::new(line.len(), line.text(), self.sample))
+                        Frame::Noise(Preview::new(line.len(), line.text(), self.sample))
                     });
                 }
             }
             State::Body { .. } => {
                 let body = self.body.bytes();
-                see(Frame::Truncated(Sample::new(body.len() as u64, body, self.sample)));
+                see(Frame::Truncated(Preview::new(body.len() as u64, body, self.sample)));
             }
             State::Skip { claimed, left, head } => {
-                see(Frame::Truncated(Sample::new(claimed - left, &head, self.sample)));
+                see(Frame::Truncated(Preview::new(claimed - left, &head, self.sample)));
             }
         }
         self.resync = false;
@@ -173,12 +173,12 @@ impl ContentLength {
             let before = line.len() - own as u64;
             let noise = &line.text()[..line.text().len().min(clamp(before))];
             if noise != BYTE_ORDER_MARK && !noise.iter().all(|&byte| classify::is_space(byte)) {
-                see(Frame::Noise(Sample::new(before, noise, self.sample)));
+                see(Frame::Noise(Preview::new(before, noise, self.sample)));
             }
             let own = &line.tail[line.tail.len() - own - 1..];
             return self.add_header(own, own.len() as u64, Some(Some(length)), false, see);
         }
-        see(Frame::Noise(Sample::new(line.len(), line.text(), self.sample)));
+        see(Frame::Noise(Preview::new(line.len(), line.text(), self.sample)));
     }
 
     /// `length`: none for another header, `Some(None)` for one that cannot be read.
@@ -222,7 +222,7 @@ impl ContentLength {
     fn refuse(&mut self, block: &Block, see: &mut dyn FnMut(Frame<'_>)) {
         self.resync = true;
         let sample = block.sample(self.sample);
-        see(Frame::Malformed { reason: Malformation::Header, sample });
+        see(Frame::Malformed { reason: MalformedReason::Header, sample });
     }
 
     fn feed_body(&mut self, need: usize, rest: &[u8], see: &mut dyn FnMut(Frame<'_>)) -> usize {
@@ -240,7 +240,7 @@ impl ContentLength {
                     self.body.hand_over(0..need, |payload| see(Frame::Record(payload, outline)));
                 }
                 Err(reason) => {
-                    let sample = Sample::new(need as u64, self.body.bytes(), self.sample);
+                    let sample = Preview::new(need as u64, self.body.bytes(), self.sample);
                     see(Frame::Malformed { reason, sample });
                     self.body.clear();
                 }
@@ -254,7 +254,7 @@ impl ContentLength {
         see(match classify::body(body, self.check) {
             Ok(outline) => Frame::Record(Payload::Borrowed(body), outline),
             Err(reason) => {
-                let sample = Sample::new(body.len() as u64, body, self.sample);
+                let sample = Preview::new(body.len() as u64, body, self.sample);
                 Frame::Malformed { reason, sample }
             }
         });
@@ -267,7 +267,7 @@ impl ContentLength {
         head.extend_from_slice(&rest[..used.min(room)]);
         *left -= used as u64;
         if *left == 0 {
-            let sample = Sample::new(*claimed, head, self.sample);
+            let sample = Preview::new(*claimed, head, self.sample);
             self.state = State::Lines;
             see(Frame::Oversized(sample));
         }
@@ -293,8 +293,8 @@ impl Block {
         self.head_len += kept;
     }
 
-    fn sample(&self, keep: usize) -> Sample {
-        Sample::new(self.raw_len, &self.head[..self.head_len], keep)
+    fn sample(&self, keep: usize) -> Preview {
+        Preview::new(self.raw_len, &self.head[..self.head_len], keep)
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::de::IgnoredAny;
 
 use crate::config::{Framing, Limits};
-use crate::copy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::memcpy;
 use crate::json;
 
 /// Appends `record` as one frame to `out`. On an error nothing is appended.
@@ -26,14 +26,14 @@ pub(crate) fn encode(
     match framing {
         Framing::Ndjson => {
             out.reserve(record.len() + 1);
-            copy::append(out, record);
+            memcpy::append(out, record);
             out.push(b'\n');
         }
         Framing::ContentLength => {
             let header = format!("Content-Length: {}\r\n\r\n", record.len());
             out.reserve(header.len() + record.len());
             out.extend_from_slice(header.as_bytes());
-            copy::append(out, record);
+            memcpy::append(out, record);
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ mod classify;
 mod content_length;
 mod encode;
 mod header;
+pub(crate) mod memcpy;
 mod ndjson;
 mod payload;
 mod scan;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::config::{JsonCheck, Limits};
-use crate::event::Sample;
+use crate::record::Preview;
 
 use super::carry::Carry;
 use super::classify::{self, Verdict};
@@ -153,8 +153,8 @@ impl Ndjson {
         }
     }
 
-    fn sample_of(&self, line: &[u8]) -> Sample {
-        Sample::new(line.len() as u64, line, self.sample)
+    fn sample_of(&self, line: &[u8]) -> Preview {
+        Preview::new(line.len() as u64, line, self.sample)
     }
 
     #[cfg(test)]
@@ -173,11 +173,11 @@ impl Flood {
         }
     }
 
-    fn sample(mut self, keep: usize) -> Sample {
+    fn sample(mut self, keep: usize) -> Preview {
         let len = self.len - u64::from(self.ends_in_cr);
         // A head that holds the whole line holds its '\r' too.
         self.head.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        Sample::new(len, &self.head, keep)
+        Preview::new(len, &self.head, keep)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::copy;
-use crate::envelope::Outline;
-use crate::event::{Event, Malformation, Sample};
+use crate::frame::memcpy;
+use crate::record::Outline;
 use crate::record::Record;
+use crate::record::{Event, MalformedReason, Preview};
 
 /// The bytes of one record.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Payload<'_> {
     /// One copy for a borrowed one, none for an owned one.
     pub(crate) fn into_record(self, outline: Outline) -> Record {
         let bytes = match self {
-            Self::Borrowed(bytes) => copy::owned(bytes),
+            Self::Borrowed(bytes) => memcpy::owned(bytes),
             Self::Owned(bytes) => Bytes::from(bytes),
         };
         Record::new(bytes, outline)
@@ -39,13 +39,13 @@ impl Payload<'_> {
 pub(crate) enum Frame<'a> {
     /// The outline is that of its bytes, where the check saw it.
     Record(Payload<'a>, Outline),
-    Noise(Sample),
-    Oversized(Sample),
+    Noise(Preview),
+    Oversized(Preview),
     Malformed {
-        reason: Malformation,
-        sample: Sample,
+        reason: MalformedReason,
+        sample: Preview,
     },
-    Truncated(Sample),
+    Truncated(Preview),
 }
 
 impl Frame<'_> {

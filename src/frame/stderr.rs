@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::config::Limits;
-use crate::copy;
+use crate::frame::memcpy;
 
 /// Splits stderr into lines and keeps its last bytes. Both are bounded; neither is allocated
 /// before the first byte.
@@ -98,7 +98,7 @@ impl StderrLines {
             // be the '\r' of a line that just fits.
             let room = self.line_max + 1 - self.line.len();
             let taken = room.min(part.len());
-            copy::append(&mut self.line, &part[..taken]);
+            memcpy::append(&mut self.line, &part[..taken]);
             part = &part[taken..];
             let full = self.line.len() > self.line_max;
             if !full || (part.is_empty() && self.line.last() == Some(&b'\r')) {

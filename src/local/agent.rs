@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::counters::AgentStats;
 use crate::error::Result;
-use crate::event::Event;
-use crate::metrics::Stats;
+use crate::record::Event;
 use crate::record::Record;
 
 use super::control::Control;
@@ -73,7 +73,7 @@ impl LocalAgent {
 
     /// What was counted so far, at most one turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.writer.stats()
     }
 }

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::admission::Admission;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Spawner, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
+use crate::sync::Permits;
 use crate::transport::Core;
 
 use super::driver::Driver;
@@ -52,7 +52,7 @@ impl LocalEngineBuilder {
     /// longer is seen at once. What handles ask for (records to write, closes) is submitted at once.
     /// Costs a system call a window for a timer, since the caller's runtime is what waits.
     #[must_use]
-    pub fn coalesce(mut self, window: Duration) -> Self {
+    pub fn batch_window(mut self, window: Duration) -> Self {
         self.window = RingConfig::window_in_range(window);
         self
     }
@@ -84,7 +84,7 @@ impl LocalEngineBuilder {
     /// The ring needs no runtime, and its refusals are those worth explaining.
     pub(super) fn open(&self) -> Result<Ring> {
         let ring = Ring::new(&self.ring)?;
-        if !ring.features().nosignal
+        if !ring.kernel_features().nosignal
             && let Err(error) = block_sigpipe()
         {
             crate::trace::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
@@ -101,7 +101,7 @@ impl LocalEngineBuilder {
         };
         let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
         let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
-        let features = ring.features();
+        let features = ring.kernel_features();
         let mut core = Core::new(Box::new(ring));
         core.io()
             .signal_by(bell.descriptor())
@@ -110,7 +110,7 @@ impl LocalEngineBuilder {
         if let Some(wanted) = self.max_agents {
             capacity().must_fit(wanted)?;
         }
-        let admission = Admission::new(self.max_agents);
+        let admission = Permits::new(self.max_agents);
         let hub = Hub::new(core, features, self.window, spawner, admission);
         let engine = LocalEngine::over(Rc::clone(&hub));
         tokio::task::spawn_local(Driver::new(hub, bell, alarm));

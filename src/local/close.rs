@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::close_policy::{CloseMode, ClosePolicy};
-use crate::close_report::{CloseReport, ShutdownReport};
+use crate::close::{CloseMode, ClosePolicy};
+use crate::close::{CloseReport, ShutdownReport};
 use crate::transport::{self, CloseLimits};
 
 use super::agent::LocalAgent;

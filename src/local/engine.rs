@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::command::AgentCommand;
+use crate::counters::KernelFeatures;
+use crate::counters::{Backend, IoCounters};
 use crate::error::Result;
-use crate::features::Features;
-use crate::metrics::{Backend, IoCounters};
 use crate::process::open_parcel;
 use crate::transport::Adoption;
 
@@ -98,7 +98,7 @@ impl LocalEngine {
 
     /// What the kernel was found to offer when the engine started.
     #[must_use]
-    pub fn features(&self) -> Features {
+    pub fn kernel_features(&self) -> KernelFeatures {
         self.hub().features
     }
 

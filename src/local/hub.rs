@@ -12,17 +12,17 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::admission::Admission;
-use crate::board::Board;
-use crate::close_policy::CloseMode;
-use crate::close_report::{CloseReason, ShutdownReport};
+use crate::close::CloseMode;
+use crate::close::{CloseReason, ShutdownReport};
+use crate::counters::IoCounters;
+use crate::counters::KernelFeatures;
 use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
-use crate::latch::Latch;
-use crate::metrics::IoCounters;
 use crate::origin::Origin;
 use crate::process::{Spawner, SpawnerGuard};
+use crate::stats::Board;
+use crate::sync::Permits;
+use crate::sync::SetOnce;
 use crate::transport::{Adoption, Core, Request, Shared};
 
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
@@ -44,8 +44,8 @@ pub(super) struct Hub {
     window: Duration,
     pub(super) spawner: Spawner,
     _spawning: SpawnerGuard,
-    pub(super) admission: Admission,
-    pub(super) features: Features,
+    pub(super) admission: Permits,
+    pub(super) features: KernelFeatures,
     /// Agents whose last handle is still there.
     pub(super) agents: Cell<usize>,
     pub(super) abandoned: Cell<u64>,
@@ -83,7 +83,7 @@ struct Ending {
     /// When what is left is aborted; `None` once it was.
     abort_at: Option<Instant>,
     report: ShutdownReport,
-    done: Vec<Arc<Latch<ShutdownReport>>>,
+    done: Vec<Arc<SetOnce<ShutdownReport>>>,
 }
 
 /// What the driver is to do after a turn.
@@ -103,10 +103,10 @@ pub(super) fn stopped() -> Error {
 impl Hub {
     pub(super) fn new(
         core: Core,
-        features: Features,
+        features: KernelFeatures,
         window: Duration,
         (spawner, spawning): (Spawner, SpawnerGuard),
-        admission: Admission,
+        admission: Permits,
     ) -> Rc<Self> {
         let board = core.board();
         Rc::new(Self {
@@ -181,8 +181,8 @@ impl Hub {
     }
 
     /// The first shutdown closes; a later one may only hurry it. The driver carries it out.
-    pub(super) fn shutdown(&self, limit: Duration) -> Arc<Latch<ShutdownReport>> {
-        let done = Arc::new(Latch::new());
+    pub(super) fn shutdown(&self, limit: Duration) -> Arc<SetOnce<ShutdownReport>> {
+        let done = Arc::new(SetOnce::new());
         if !self.origin.is_here() {
             done.set(NOTHING);
             return done;

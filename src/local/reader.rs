@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::event::Event;
-use crate::metrics::Stats;
+use crate::counters::AgentStats;
+use crate::record::Event;
 use crate::record::Record;
 use crate::transport;
 
@@ -60,7 +60,7 @@ impl LocalAgentReader {
 
     /// What was counted so far, at most one turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.control.shared.stats()
     }
 }

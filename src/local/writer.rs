@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::counters::AgentStats;
 use crate::error::Result;
-use crate::metrics::Stats;
 use crate::transport;
 
 use super::control::Control;
@@ -76,7 +76,7 @@ impl LocalAgentWriter {
 
     /// What was counted so far, at most one turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.control.shared.stats()
     }
 }

@@ -18,26 +18,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::close::Activity;
+
 use super::group::{Member, living_members};
 use super::proc_stat::{self, Stat};
 use super::sys::cpu_time;
-
-/// What was seen of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activity {
-    /// It is one thread, and that one sleeps.
-    Asleep,
-    /// All its threads and processes sleep.
-    AllAsleep,
-    /// A thread runs, waits for a processor, or is in an uninterruptible sleep.
-    Busy,
-    /// A process is stopped, by a signal or by a debugger.
-    Stopped,
-    /// `/proc` does not show it, or there is too much of it.
-    Unknown,
-    /// None of its processes is left.
-    Gone,
-}
 
 /// An agent with more threads is not looked at: it would take 20 ms.
 const THREADS_MAX: usize = 1024;

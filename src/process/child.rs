@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::cgroup::{Cgroup, Removal};
-use crate::admission::Permit;
-use crate::exit_status::ExitStatus;
+use crate::close::ExitStatus;
+use crate::sync::Permit;
 
 /// How long a killed child is waited for where there is no close to wait for it.
 pub(crate) const REAP_MAX: Duration = Duration::from_secs(2);

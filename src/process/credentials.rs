@@ -6,8 +6,8 @@ use rustix::process::{DumpableBehavior, Gid, Resource as Kernel, Rlimit, Uid};
 
 use super::failure::invalid;
 use crate::command::AgentCommand;
+use crate::command::ResourceLimit;
 use crate::error::Error;
-use crate::resource::Resource;
 
 /// User, group and supplementary groups to set; `None` is left alone.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn limits(command: &AgentCommand) -> Result<Vec<(Kernel, Rlimit)>, Er
         if soft > hard {
             return Err(invalid(format!(
                 "the soft limit {soft} of {} is above its hard limit {hard}",
-                resource.name()
+                resource.as_str()
             )));
         }
         limits.push((kernel(*resource), Rlimit { current: value(*soft), maximum: value(*hard) }));
@@ -62,17 +62,17 @@ pub(super) fn limits(command: &AgentCommand) -> Result<Vec<(Kernel, Rlimit)>, Er
     Ok(limits)
 }
 
-fn kernel(resource: Resource) -> Kernel {
+fn kernel(resource: ResourceLimit) -> Kernel {
     match resource {
-        Resource::AddressSpace => Kernel::As,
-        Resource::Core => Kernel::Core,
-        Resource::Cpu => Kernel::Cpu,
-        Resource::Data => Kernel::Data,
-        Resource::FileSize => Kernel::Fsize,
-        Resource::LockedMemory => Kernel::Memlock,
-        Resource::OpenFiles => Kernel::Nofile,
-        Resource::Processes => Kernel::Nproc,
-        Resource::Stack => Kernel::Stack,
+        ResourceLimit::AddressSpace => Kernel::As,
+        ResourceLimit::Core => Kernel::Core,
+        ResourceLimit::Cpu => Kernel::Cpu,
+        ResourceLimit::Data => Kernel::Data,
+        ResourceLimit::FileSize => Kernel::Fsize,
+        ResourceLimit::LockedMemory => Kernel::Memlock,
+        ResourceLimit::OpenFiles => Kernel::Nofile,
+        ResourceLimit::Processes => Kernel::Nproc,
+        ResourceLimit::Stack => Kernel::Stack,
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
 use super::child::Child;
-use crate::exit_status::ExitStatus;
+use crate::close::ExitStatus;
 
 impl Child {
     /// Whether it has exited, reaped or not. Leaves the status where it is.

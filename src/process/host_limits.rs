@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit, getuid};
 
 use super::cgroup_place::folder_in;
-use crate::capacity::{Capacity, CapacityLimit};
+use crate::stats::{Capacity, CapacityLimit};
 
 /// Three pipes and a pidfd.
 const DESCRIPTORS: u64 = 4;

@@ -45,7 +45,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use activity::{Activity, Family};
+pub(crate) use activity::Family;
 #[cfg(feature = "__bench")]
 pub use bare::spawn_here;
 pub(crate) use cgroup::Removal;

@@ -37,7 +37,8 @@ fn of_limit(which: usize, errno: Errno, command: &AgentCommand) -> Error {
         return io_error("a limit of the agent could not be set");
     };
     let limit = |value: u64| number((value != u64::MAX).then_some(value));
-    let what = format!("{} could not be set to {}:{}", resource.name(), limit(*soft), limit(*hard));
+    let what =
+        format!("{} could not be set to {}:{}", resource.as_str(), limit(*soft), limit(*hard));
     match errno {
         Errno::PERM => Error::new(ErrorKind::NotPermitted, SPAWN, what).remedy(
             "a hard limit can be raised with CAP_SYS_RESOURCE only, and RLIMIT_NOFILE never above \

@@ -13,10 +13,10 @@ use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
 use super::program::Program;
 use super::{failure, pipes, resolve};
-use crate::admission::Permit;
+use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 use crate::error::Error;
-use crate::exit_status::ExitStatus;
+use crate::sync::Permit;
 
 /// A running agent that nobody took over yet. Dropped, it kills the agent's group and reaps it.
 #[derive(Debug)]

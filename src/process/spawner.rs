@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::admission::Permit;
 use crate::command::AgentCommand;
 use crate::contain::contain;
 use crate::error::{Error, ErrorKind, Result};
-use crate::latch::Latch;
 use crate::origin::Origin;
+use crate::sync::Permit;
+use crate::sync::SetOnce;
 
 use super::spawn::{Spawned, spawn_admitted};
 
@@ -28,7 +28,7 @@ const THREADS_MAX: usize = 8;
 pub(crate) type Parcel<T> = Arc<Mutex<Option<T>>>;
 
 /// Where whoever asked waits for what comes of it.
-pub(crate) type Answer<T> = Arc<Latch<Parcel<Result<T>>>>;
+pub(crate) type Answer<T> = Arc<SetOnce<Parcel<Result<T>>>>;
 
 pub(crate) fn open_parcel<T>(parcel: &Parcel<T>) -> Option<T> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::spawn::{Parts, spawn};
+use crate::close::ExitStatus;
 use crate::command::AgentCommand;
-use crate::exit_status::ExitStatus;
 
 /// Nothing here takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(20);

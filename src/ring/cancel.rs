@@ -6,7 +6,7 @@ use super::Ring;
 use super::drive::Deferred;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::EndId;
+use crate::io::EndId;
 
 impl Ring {
     /// Cancels `of`, which is in flight on this end.

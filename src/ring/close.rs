@@ -13,7 +13,7 @@ use super::drive::Deferred;
 use super::end::Hold;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::{Completion, EndId};
+use crate::io::{Completion, EndId};
 
 impl Ring {
     /// Queues a pair per end, all in one submission if the queue holds them, else in as few as

@@ -8,8 +8,8 @@ use super::Ring;
 use super::end::End;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::metrics::IoCounters;
-use crate::pipe_io::EndId;
+use crate::counters::IoCounters;
+use crate::io::EndId;
 
 /// How long a turn waits for completions where the kernel is too busy for submissions.
 const BUSY_WAIT: Duration = Duration::from_millis(10);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use slab::Slab;
 
 use super::op::Token;
-use crate::pipe_io::{EndId, Tag};
+use crate::io::{EndId, Tag};
 
 /// Where the descriptor is.
 #[derive(Debug)]

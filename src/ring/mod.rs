@@ -48,9 +48,9 @@ use std::time::Duration;
 pub(crate) use setup::RingConfig;
 pub(crate) use sigpipe::block_sigpipe;
 
-use crate::features::Features;
-use crate::metrics::{Backend, IoCounters};
-use crate::pipe_io::{Completion, EndId, Lease, PipeIo, Tag, WriteRefused};
+use crate::counters::KernelFeatures;
+use crate::counters::{Backend, IoCounters};
+use crate::io::{Completion, EndId, Lease, PipeIo, Tag, WriteRefused};
 
 /// One ring, its pool and everything it has in flight. Stays on the thread that made it.
 ///
@@ -69,7 +69,7 @@ pub(crate) struct Ring {
     starved: VecDeque<EndId>,
     /// What the kernel was too busy to take: tried again with every turn.
     deferred: Vec<drive::Deferred>,
-    features: Features,
+    features: KernelFeatures,
     starved_count: u64,
     stale: u64,
     /// Descriptors whose CLOSE did not run and that close(2) closed.

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use slab::Slab;
 
-use crate::pipe_io::EndId;
+use crate::io::EndId;
 
 /// The `user_data` of a submission: `generation << 32 | slot`.
 ///

@@ -8,9 +8,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Ring;
 use super::refusal::{refused, unsupported};
+use crate::counters::KernelFeatures;
 use crate::error::Result;
-use crate::features::Features;
-use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
+use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 
 /// What the parameters say; the self-test adds the rest.
 pub(super) fn features(
@@ -18,8 +18,8 @@ pub(super) fn features(
     setup_flags: &'static str,
     buffers: u16,
     buffer_size: u32,
-) -> Features {
-    Features {
+) -> KernelFeatures {
+    KernelFeatures {
         setup_flags,
         sq_entries: params.sq_entries(),
         cq_entries: params.cq_entries(),

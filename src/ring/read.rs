@@ -5,7 +5,7 @@ use super::Ring;
 use super::drive::Deferred;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::{Completion, EndId, Lease, ReadEnd};
+use crate::io::{Completion, EndId, Lease, ReadEnd};
 
 impl Ring {
     /// From now on the read is armed whenever it can be.

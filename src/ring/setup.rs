@@ -14,8 +14,8 @@ use super::op::Ops;
 use super::probe;
 use super::queue::Queue;
 use super::refusal::refused;
+use crate::counters::KernelFeatures;
 use crate::error::Result;
-use crate::features::Features;
 
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +138,7 @@ impl Ring {
     }
 
     /// What this ring can do.
-    pub(crate) fn features(&self) -> Features {
+    pub(crate) fn kernel_features(&self) -> KernelFeatures {
         self.features
     }
 }

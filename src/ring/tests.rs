@@ -26,7 +26,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::setup::LADDER;
 use super::{Ring, RingConfig};
-use crate::pipe_io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
+use crate::io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
 
 /// No test waits longer for anything: a generous ceiling, never an expectation.
 const LIMIT: Duration = Duration::from_secs(20);

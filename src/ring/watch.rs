@@ -8,7 +8,7 @@ use super::Ring;
 use super::drive::Deferred;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::{Completion, EndId, Role};
+use crate::io::{Completion, EndId, Role};
 
 impl Ring {
     /// Arms the watch, unless the end has something in flight already.

@@ -8,7 +8,7 @@ use super::drive::Deferred;
 use super::end::End;
 use super::op::{OpKind, Token};
 use super::queue::Cqe;
-use crate::pipe_io::{Completion, EndId, WriteRefused};
+use crate::io::{Completion, EndId, WriteRefused};
 
 /// No SIGPIPE from this write. Linux 6.18; older kernels answer EOPNOTSUPP.
 pub(super) const RWF_NOSIGNAL: i32 = 0x100;

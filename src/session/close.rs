@@ -1,7 +1,7 @@
 //! Close, floor 4: fails what is open, cancels what is handled, then asks the engine.
 
-use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReport;
+use crate::close::ClosePolicy;
+use crate::close::CloseReport;
 use crate::error::ErrorKind;
 
 use super::handle::Session;
@@ -13,7 +13,7 @@ impl Session {
     /// [`Limits::drain_max`](crate::Limits::drain_max), whether anybody read before or not.
     ///
     /// While a turn is open, a Claude session sends its `interrupt` first; the report's stages say
-    /// so. Bounded by [`worst_case`](ClosePolicy::worst_case) and cancel-safe as
+    /// so. Bounded by [`max_duration`](ClosePolicy::max_duration) and cancel-safe as
     /// [`Agent::close`](crate::Agent::close): begun at the first poll, and then not stopped by
     /// dropping it. Of an agent that is gone, the report is there at once.
     pub async fn close(&self) -> CloseReport {

@@ -1,6 +1,6 @@
 //! Floor 4. What the handles, the pump and the handler tasks of one session share.
 //!
-//! One lock, held for a few instructions. Wakers, slots and tasks are touched after it is given
+//! One lock, held for a few instructions. WaitList, slots and tasks are touched after it is given
 //! back, so no code of a user ever runs under it.
 
 use std::collections::VecDeque;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{AgentReader, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::latch::Latch;
 use crate::origin::foreign;
+use crate::record::Event;
 use crate::record::Record;
-use crate::wakers::Sole;
+use crate::sync::SetOnce;
+use crate::sync::Sole;
 
 use super::dialect::{Dialect, Incoming, Observer, WireId};
-use super::failure::Failure;
+use super::failure::RpcError;
 use super::host::{Alarm, Host};
 use super::pump::Reading;
 use super::router::{Action, Pending, Router};
@@ -28,7 +28,7 @@ use super::stats::SessionStats;
 use super::unread::{Item, Readers};
 
 /// Where the outcome of a request arrives.
-pub(super) type Slot = Arc<Latch<Result<Record>>>;
+pub(super) type Slot = Arc<SetOnce<Result<Record>>>;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -166,7 +166,7 @@ impl Core {
         if !self.writer.is_here() {
             return Err(foreign("request").on_agent(self.writer.label()));
         }
-        let slot: Slot = Arc::new(Latch::new());
+        let slot: Slot = Arc::new(SetOnce::new());
         let mut state = self.lock();
         if let Some(over) = &state.over {
             return Err(over.clone());
@@ -265,7 +265,7 @@ impl Core {
                 drop(waited);
             }
             Action::Busy(id) => {
-                let busy = Failure::new("too many requests are open on this session");
+                let busy = RpcError::new("too many requests are open on this session");
                 self.post(self.dialect.answer(&id, Err(&busy)), Some(Owed::new(self)));
             }
             Action::Answer(record, why) => {
@@ -276,7 +276,7 @@ impl Core {
         }
     }
 
-    fn refused(&self, method: &str, failure: &Failure) -> Error {
+    fn refused(&self, method: &str, failure: &RpcError) -> Error {
         let error = self.error(ErrorKind::AgentError, format!("`{method}` was refused: {failure}"));
         match failure.as_json() {
             Some(json) => error.answered(json),
@@ -341,7 +341,7 @@ impl Core {
     /// A request of the agent that will not be handled.
     pub(super) fn give_up(self: &Arc<Self>, key: u64, id: &WireId) {
         if self.finish(key) {
-            let failure = Failure::new("the handler was dropped before it answered");
+            let failure = RpcError::new("the handler was dropped before it answered");
             self.post(self.dialect.answer(id, Err(&failure)), None);
         }
     }

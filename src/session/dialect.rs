@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::record::Record;
 
-use super::failure::Failure;
+use super::failure::RpcError;
 use super::lost::{Head, Lost};
 
 /// An id that the agent chose, as the JSON it stands in: `"req-7"` with its quotes, `7`.
@@ -21,7 +21,7 @@ pub(crate) struct WireId(pub(crate) Box<str>);
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// An answer to request `id` of ours (`None`: to an id that is none of ours).
-    Reply { id: Option<u64>, outcome: Result<Record, Failure> },
+    Reply { id: Option<u64>, outcome: Result<Record, RpcError> },
     /// A request of the agent. It is answered exactly once, unless the agent withdraws it.
     Request { id: WireId, method: Box<str>, body: Record },
     /// The agent withdraws a request of its own.
@@ -58,7 +58,7 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn withdraw(&self, id: u64, method: &str) -> Option<Vec<u8>>;
 
     /// The answer to a request of the agent.
-    fn answer(&self, to: &WireId, outcome: Result<&[u8], &Failure>) -> Vec<u8>;
+    fn answer(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8>;
 
     /// What is answered to a request that the agent withdrew: nothing, in most protocols.
     fn answer_withdrawn(&self, _to: &WireId) -> Option<Vec<u8>> {
@@ -66,7 +66,7 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The refusal of a request that has no handler.
-    fn unknown(&self, method: &str) -> Failure;
+    fn unknown(&self, method: &str) -> RpcError;
 
     /// What a record was, of which only the first bytes are left.
     fn lost(&self, head: &Head) -> Lost;

@@ -1,10 +1,10 @@
 //! Floor 4. The end of a session, whoever brings it about: all that is open fails at once.
 
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 use crate::origin::foreign;
+use crate::record::Event;
 use crate::record::Record;
-use crate::wakers::wake;
+use crate::sync::wake;
 
 use super::core::Core;
 use super::unread::Item;

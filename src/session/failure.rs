@@ -9,13 +9,13 @@ use crate::record::Record;
 ///
 /// In the Claude dialect only the text travels; in JSON-RPC the code and the data, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct RpcError {
     pub(crate) message: String,
     pub(crate) code: Option<i64>,
     pub(crate) data: Option<Record>,
 }
 
-impl Failure {
+impl RpcError {
     /// A refusal in words.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
@@ -24,14 +24,14 @@ impl Failure {
 
     /// With a number. JSON-RPC has -32601 for "no such method"; the default there is -32603.
     #[must_use]
-    pub fn code(mut self, code: i64) -> Self {
+    pub fn with_code(mut self, code: i64) -> Self {
         self.code = Some(code);
         self
     }
 
     /// With JSON that says more.
     #[must_use]
-    pub fn data(mut self, data: Record) -> Self {
+    pub fn with_data(mut self, data: Record) -> Self {
         self.data = Some(data);
         self
     }
@@ -44,7 +44,7 @@ impl Failure {
 
     /// The code, where there is one.
     #[must_use]
-    pub fn number(&self) -> Option<i64> {
+    pub fn code(&self) -> Option<i64> {
         self.code
     }
 
@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         match self.code {
@@ -74,21 +74,21 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for RpcError {}
 
-impl From<Error> for Failure {
+impl From<Error> for RpcError {
     fn from(error: Error) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<&str> for Failure {
+impl From<&str> for RpcError {
     fn from(message: &str) -> Self {
         Self::new(message)
     }
 }
 
-impl From<String> for Failure {
+impl From<String> for RpcError {
     fn from(message: String) -> Self {
         Self::new(message)
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::counters::AgentStats;
 use crate::engine::{Agent, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::metrics::Stats;
 use crate::origin::foreign;
+use crate::record::Event;
 use crate::record::Record;
 
 use super::core::Core;
@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// Asks the agent and waits for its answer, with the session's deadline
-    /// ([`Settings::deadline`], 60 s by default). `method` is a method of JSON-RPC or the subtype
+    /// ([`Settings::request_timeout`], 60 s by default). `method` is a method of JSON-RPC or the subtype
     /// of a control request; `body` its params, or further keys beside the subtype.
     ///
     /// Every request has exactly one outcome. The deadline counts from the first poll, the wait for
@@ -95,7 +95,7 @@ impl Session {
     ///
     /// # Errors
     /// As `request`.
-    pub async fn request_within(
+    pub async fn request_with_timeout(
         &self,
         method: &str,
         body: impl Serialize,
@@ -147,7 +147,7 @@ impl Session {
     /// The next event that is no part of a request or its answer, in the order they came. Each goes
     /// to one caller. It has no deadline; however the agent ends, [`Event::Exit`] comes last, and
     /// `None` after it. `None` alone where the runtime of the session ended first
-    /// ([`Settings::spawn_on`]).
+    /// ([`Settings::executor`]).
     ///
     /// Cancel-safe: an event is either returned or still there.
     pub async fn next(&self) -> Option<Event> {
@@ -173,7 +173,7 @@ impl Session {
     }
 
     /// The next record: a message or a notification; other events are passed over. It has no
-    /// deadline; `None` at the end, which [`why_ended`](Self::why_ended) explains. Cancel-safe as
+    /// deadline; `None` at the end, which [`close_reason`](Self::close_reason) explains. Cancel-safe as
     /// [`next`](Self::next).
     pub async fn next_record(&self) -> Option<Record> {
         while let Some(event) = self.next().await {
@@ -195,7 +195,7 @@ impl Session {
     ///
     /// Once the agent is gone it has the exit status and the end of stderr.
     #[must_use]
-    pub fn why_ended(&self) -> Option<Error> {
+    pub fn close_reason(&self) -> Option<Error> {
         self.core().why_over()
     }
 
@@ -207,7 +207,7 @@ impl Session {
 
     /// The counters of the agent's pipes, at most one engine turn old.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> AgentStats {
         self.writer().stats()
     }
 
@@ -241,7 +241,7 @@ macro_rules! delegate {
             }
 
             /// See [`Session::next`](crate::session::Session::next).
-            pub async fn next(&self) -> Option<$crate::event::Event> {
+            pub async fn next(&self) -> Option<$crate::record::Event> {
                 self.base.next().await
             }
 
@@ -256,20 +256,20 @@ macro_rules! delegate {
             }
 
             /// See [`Session::close`](crate::session::Session::close).
-            pub async fn close(&self) -> $crate::close_report::CloseReport {
+            pub async fn close(&self) -> $crate::close::CloseReport {
                 self.base.close().await
             }
 
             /// See [`Session::abort`](crate::session::Session::abort).
-            pub async fn abort(&self) -> $crate::close_report::CloseReport {
+            pub async fn abort(&self) -> $crate::close::CloseReport {
                 self.base.abort().await
             }
 
             /// See [`Session::close_with`](crate::session::Session::close_with).
             pub async fn close_with(
                 &self,
-                policy: $crate::close_policy::ClosePolicy,
-            ) -> $crate::close_report::CloseReport {
+                policy: $crate::close::ClosePolicy,
+            ) -> $crate::close::CloseReport {
                 self.base.close_with(policy).await
             }
         }

@@ -17,7 +17,7 @@ use async_task::Runnable;
 use crate::contain::contain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
-use crate::wakers::wake;
+use crate::sync::wake;
 
 use super::clock::Clock;
 use super::settings::Task;

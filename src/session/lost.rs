@@ -11,11 +11,11 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Sample};
+use crate::record::{Event, Preview};
 
 use super::core::Core;
 use super::dialect::WireId;
-use super::failure::Failure;
+use super::failure::RpcError;
 
 /// What a dropped record was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn text(value: &RawValue) -> Option<Box<str>> {
 
 /// What to say of it, and what to do about it.
 pub(super) struct Loss<'a> {
-    pub(super) sample: &'a Sample,
+    pub(super) sample: &'a Preview,
     kind: ErrorKind,
     what: String,
     remedy: Option<&'static str>,
@@ -147,7 +147,11 @@ impl<'a> Loss<'a> {
             Event::Malformed { reason, sample } => Some(Self {
                 sample,
                 kind: ErrorKind::InvalidRecord,
-                what: format!("a record of {} bytes was dropped: {}", sample.len(), reason.name()),
+                what: format!(
+                    "a record of {} bytes was dropped: {}",
+                    sample.len(),
+                    reason.as_str()
+                ),
                 remedy: None,
             }),
             _ => None,
@@ -185,7 +189,7 @@ impl Core {
             Lost::Request(id) => {
                 let refused = self.lock().router.refuse(&id);
                 if refused {
-                    let failure = Failure::new(loss.what);
+                    let failure = RpcError::new(loss.what);
                     self.post(self.dialect.answer(&id, Err(&failure)), None);
                 }
             }

@@ -34,7 +34,7 @@ mod settings;
 mod stats;
 mod unread;
 
-pub use failure::Failure;
+pub use failure::RpcError;
 pub use handle::Session;
 pub use serve::AgentRequest;
 pub use settings::{Settings, Task};

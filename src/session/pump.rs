@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::close_report::{CloseReason, CloseReport};
+use crate::close::ExitStatus;
+use crate::close::{CloseReason, CloseReport};
 use crate::engine::AgentReader;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::exit_status::ExitStatus;
-use crate::wakers::Place;
+use crate::record::Event;
+use crate::sync::WaitKey;
 
 use super::core::Core;
 use super::unread::Item;
@@ -98,8 +98,8 @@ impl Core {
 pub(super) struct Pump {
     core: Arc<Core>,
     /// Where it waits for the beginning of a close, and for its report.
-    closing: Place,
-    closed: Place,
+    closing: WaitKey,
+    closed: WaitKey,
     /// A close has begun, and that was told: it does not begin twice.
     told_closing: bool,
     over: bool,
@@ -107,7 +107,7 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        let (closing, closed) = (Place::default(), Place::default());
+        let (closing, closed) = (WaitKey::default(), WaitKey::default());
         Self { core, closing, closed, told_closing: false, over: false }
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::record::Record;
 
 use super::dialect::{Incoming, WireId};
-use super::failure::Failure;
+use super::failure::RpcError;
 
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,7 @@ pub(crate) enum Action<P, S> {
     /// It is for the reader.
     Data,
     /// A request of ours is answered.
-    Settle(Pending<P>, Result<Record, Failure>),
+    Settle(Pending<P>, Result<Record, RpcError>),
     /// A request of the agent is to be handled.
     Serve(Job<S>),
     /// A request of the agent is withdrawn by it.
@@ -181,7 +181,7 @@ impl<P, S: Default + Clone> Router<P, S> {
         }
     }
 
-    fn reply(&mut self, id: Option<u64>, outcome: Result<Record, Failure>) -> Action<P, S> {
+    fn reply(&mut self, id: Option<u64>, outcome: Result<Record, RpcError>) -> Action<P, S> {
         let known = id.filter(|id| (1..self.next_id).contains(id));
         let Some(id) = known else {
             self.strays.unknown += 1;

@@ -14,11 +14,11 @@ use serde::de::DeserializeOwned;
 use crate::contain::{contain, message};
 use crate::error::Result;
 use crate::record::Record;
-use crate::wakers::{Sole, wake};
+use crate::sync::{Sole, wake};
 
 use super::core::Core;
 use super::dialect::WireId;
-use super::failure::Failure;
+use super::failure::RpcError;
 use super::router::Job;
 use super::settings::Task;
 
@@ -52,7 +52,7 @@ impl AgentRequest {
     }
 }
 
-type Outcome = std::result::Result<Record, Failure>;
+type Outcome = std::result::Result<Record, RpcError>;
 type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 type Handler = Arc<dyn Fn(AgentRequest) -> Work + Send + Sync>;
 
@@ -67,7 +67,7 @@ impl Handlers {
     pub(super) fn insert<F, R, T>(&mut self, method: &str, handler: F)
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.named.insert(method.into(), boxed(handler));
@@ -80,7 +80,7 @@ impl Handlers {
     pub(super) fn set_fallback<F, R, T>(&mut self, handler: F)
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.fallback = Some(boxed(handler));
@@ -105,7 +105,7 @@ impl fmt::Debug for Handlers {
 fn boxed<F, R, T>(handler: F) -> Handler
 where
     F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-    R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+    R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
     T: Serialize,
 {
     let handler = Arc::new(handler);
@@ -207,7 +207,7 @@ impl Open {
             && !error.is_closed()
         {
             // It was refused before a byte was sent: too large, or not on one line.
-            let failure = Failure::new(format!("the answer cannot be sent: {error}"));
+            let failure = RpcError::new(format!("the answer cannot be sent: {error}"));
             let answer = self.core.dialect.answer(&self.id, Err(&failure));
             let _agent_gone = self.core.writer.send(answer).await;
         }

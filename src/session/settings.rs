@@ -47,9 +47,9 @@ impl Settings {
     /// `None`: as long as the agent lives. Default 60 s. Handlers have no deadline of ours.
     ///
     /// Deadlines are kept on a thread of the sessions' own, also where
-    /// [`spawn_on`](Self::spawn_on) gives the tasks another place.
+    /// [`executor`](Self::executor) gives the tasks another place.
     #[must_use]
-    pub fn deadline(mut self, limit: impl Into<Option<Duration>>) -> Self {
+    pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.deadline = limit.into();
         self
     }
@@ -118,11 +118,11 @@ impl Settings {
     /// use agentpipe::session::Settings;
     ///
     /// let runtime = tokio::runtime::Handle::current();
-    /// let settings = Settings::new().spawn_on(move |task| drop(runtime.spawn(task)));
+    /// let settings = Settings::new().executor(move |task| drop(runtime.spawn(task)));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
-    pub fn spawn_on(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+    pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
         self.spawn = Some(Arc::new(spawn));
         self
     }
@@ -136,7 +136,7 @@ impl fmt::Debug for Settings {
             .field("unread_max", &self.unread_max)
             .field("concurrency", &self.concurrency)
             .field("discard_data", &self.discard_data)
-            .field("spawn_on", &self.spawn.is_some())
+            .field("executor", &self.spawn.is_some())
             .finish()
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::wakers::{self, Place, Wakers, wake};
+use crate::record::Event;
+use crate::sync::{self, WaitKey, WaitList, wake};
 
 use super::core::{Core, Slot, State};
 use super::router::Pending;
@@ -39,18 +39,18 @@ impl Item {
 /// gave up.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
-    futures: Wakers,
+    futures: WaitList,
     polls: Vec<Waker>,
 }
 
 /// To be woken once no lock is held.
-pub(super) struct Waiting(wakers::Waiting, Vec<Waker>);
+pub(super) struct Waiting(sync::Waiting, Vec<Waker>);
 
 impl Readers {
-    /// As [`Wakers::register`].
+    /// As [`WaitList::register`].
     fn register(
         &mut self,
-        place: Option<&mut Place>,
+        place: Option<&mut WaitKey>,
         waker: &Waker,
         own: &mut Option<Waker>,
     ) -> bool {
@@ -78,12 +78,12 @@ impl Waiting {
 /// One wait for an event.
 pub(super) struct Next<'a> {
     core: &'a Core,
-    place: Place,
+    place: WaitKey,
 }
 
 impl Core {
     pub(super) fn next(&self) -> Next<'_> {
-        Next { core: self, place: Place::default() }
+        Next { core: self, place: WaitKey::default() }
     }
 }
 
@@ -129,7 +129,7 @@ impl Core {
     /// What comes next. Without a place the waker is kept until there is something.
     pub(super) fn poll_next(
         &self,
-        mut place: Option<&mut Place>,
+        mut place: Option<&mut WaitKey>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Item>> {
         if !self.writer.is_here() {

@@ -49,19 +49,19 @@ mod tests {
     use std::collections::VecDeque;
     use std::task::Waker;
 
-    use crate::admission::Admission;
-    use crate::close_report::{CloseReason, CloseStage};
-    use crate::event::Event;
-    use crate::exit_status::ExitStatus;
+    use crate::close::ExitStatus;
+    use crate::close::{CloseReason, CloseStage};
     use crate::process::spawn_admitted;
+    use crate::record::Event;
+    use crate::sync::Permits;
+    use crate::sync::WaitKey;
     use crate::transport::shared::Offer;
-    use crate::wakers::Place;
 
     use super::*;
 
     /// What is left of a child whose engine thread ended while it was on its way.
     fn check_undone(script: &str, exit: ExitStatus, stage: CloseStage) {
-        let places = Admission::new(Some(1));
+        let places = Permits::new(Some(1));
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
         let permit = places.admit().expect("the only place");
         let child = spawn_admitted(&command, permit).expect("spawns");
@@ -76,8 +76,8 @@ mod tests {
             }
         }
         let shared = Arc::clone(&adoption.shared);
-        let offered = shared.offer(b"{}\n".to_vec(), &mut Place::default(), Waker::noop());
-        assert!(matches!(offered, Offer::Taken { .. }));
+        let offered = shared.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
+        assert!(matches!(offered, Offer::Acquired { .. }));
         assert!(places.admit().is_err());
         drop(adoption);
 
@@ -94,7 +94,7 @@ mod tests {
         assert!(shared.take_events(&mut events, Waker::noop()));
         assert_eq!(events, [Event::Exit(exit)]);
         assert!(!shared.take_events(&mut VecDeque::new(), Waker::noop()), "and nothing after it");
-        let refused = shared.offer(b"{}\n".to_vec(), &mut Place::default(), Waker::noop());
+        let refused = shared.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(refused, Offer::Refused(_)));
     }
 

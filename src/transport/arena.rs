@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::copy;
 use crate::frame::Spares;
+use crate::frame::memcpy;
 
 use super::batches::Batches;
 
@@ -49,12 +49,12 @@ impl Arena {
     /// The bytes, owned.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
         if bytes.len() > OWN {
-            return copy::owned(bytes);
+            return memcpy::owned(bytes);
         }
         if self.chunk.capacity() < bytes.len() {
             self.next_chunk();
         }
-        copy::append(&mut self.chunk, bytes);
+        memcpy::append(&mut self.chunk, bytes);
         self.chunk.split().freeze()
     }
 

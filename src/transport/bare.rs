@@ -4,8 +4,8 @@
 //! [`Transport`]: super::state::Transport
 
 use crate::config::{Framing, Limits};
-use crate::event::Event;
 use crate::frame::{Frame, Framer, Payload};
+use crate::record::Event;
 use crate::record::Record;
 
 use super::arena::Arena;

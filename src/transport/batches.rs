@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use crate::event::Event;
+use crate::record::Event;
 
 /// An agent keeps room for no more events than this, on either side.
 pub(super) const KEPT: usize = 4;

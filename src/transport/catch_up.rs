@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::latch::Latch;
-use crate::pipe_io::PipeIo;
+use crate::io::PipeIo;
+use crate::sync::SetOnce;
 
 use super::core::Core;
 use super::shared::Shared;
@@ -16,11 +16,11 @@ const TURNS_MAX: u32 = 4096;
 /// The question. Answered `true` once what was in the pipe is delivered, also where the agent or its
 /// engine is gone; `false` where its reader has to catch up first.
 #[derive(Debug)]
-pub(crate) struct CatchUp(Arc<Latch<bool>>);
+pub(crate) struct CatchUp(Arc<SetOnce<bool>>);
 
 impl CatchUp {
-    pub(crate) fn new() -> (Self, Arc<Latch<bool>>) {
-        let answer = Arc::new(Latch::new());
+    pub(crate) fn new() -> (Self, Arc<SetOnce<bool>>) {
+        let answer = Arc::new(SetOnce::new());
         (Self(Arc::clone(&answer)), answer)
     }
 }
@@ -92,13 +92,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::close_policy::CloseMode;
-    use crate::close_report::CloseReason;
+    use crate::close::CloseMode;
+    use crate::close::CloseReason;
     use crate::command::AgentCommand;
-    use crate::event::Event;
     use crate::process::spawn_admitted;
+    use crate::record::Event;
     use crate::ring::{Ring, RingConfig};
+    use crate::sync::Permits;
     use crate::transport::{Adoption, Request};
 
     /// A turn of an engine thread, which sleeps for no longer than this.
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_question_is_answered_when_what_was_in_the_pipe_is_delivered() {
         let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
-        let permit = Admission::new(None).admit().expect("a place");
+        let permit = Permits::new(None).admit().expect("a place");
         let spawned = spawn_admitted(&command, permit).expect("spawns");
         let adoption = Adoption::new(spawned, command);
         let shared = Arc::clone(&adoption.shared);

@@ -3,18 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::close_policy::{CloseMode, ClosePolicy};
-use crate::close_report::{CloseReason, CloseReport, CloseStage};
+use crate::close::ExitStatus;
+use crate::close::{CloseMode, ClosePolicy};
+use crate::close::{CloseReason, CloseReport, CloseStage};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::exit_status::ExitStatus;
-use crate::pipe_io::{PipeIo, Role};
+use crate::io::{PipeIo, Role};
+use crate::record::Event;
 
 use super::arena::Arena;
-use super::close_plan::{CloseAction, CloseEvent, ClosePlan, CloseStart};
 use super::close_reap::Reaping;
 use super::close_report::write_report;
 use super::state::{End, Transport};
+use crate::close::{CloseAction, CloseEvent, ClosePlan, CloseStart};
 
 /// A close under way.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Transport {
             last_output: self.last_output,
         };
         let agent = self.shared.label.as_str();
-        let (mode, why) = (policy.mode.name(), reason.name());
+        let (mode, why) = (policy.mode.as_str(), reason.as_str());
         crate::trace::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
         self.close = Some(Box::new(Closing {
             plan: ClosePlan::begin(policy, known, now),

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::pipe_io::{EndId, PipeIo};
-use crate::process::{Activity, Family, living_members};
+use crate::close::Activity;
+use crate::io::{EndId, PipeIo};
+use crate::process::{Family, living_members};
 
-use super::close_plan::{CloseEvent, Holders};
 use super::state::{End, Transport};
+use crate::close::{CloseEvent, Holders};
 
 /// A group whose leader has exited is looked at as far as this many threads.
 const MEMBER_THREADS: usize = 64;

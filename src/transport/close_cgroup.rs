@@ -1,7 +1,7 @@
 //! Close, floor 2: the agent's cgroup, removed at Release. What was killed in it takes a moment to
 //! be gone; the kernel tells when it is empty.
 
-use crate::pipe_io::{PipeIo, Role, Tag};
+use crate::io::{PipeIo, Role, Tag};
 use crate::process::Removal;
 
 use super::state::{End, Transport};

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::close::ExitStatus;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::exit_status::ExitStatus;
-use crate::pipe_io::{PipeIo, Role};
+use crate::io::{PipeIo, Role};
 use crate::process::{Child, Member, descendants, find_members, living_members};
+use crate::record::Event;
 
-use super::close_plan::CloseEvent;
 use super::close_report::write_report;
 use super::state::Transport;
+use crate::close::CloseEvent;
 
 /// How often an agent that could not be reaped within its close is tried again.
 const LATE_REAP_INTERVAL: Duration = Duration::from_millis(250);

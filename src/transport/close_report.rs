@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::close_policy::CloseMode;
-use crate::close_report::{CloseReason, CloseReport, CloseStage, Closing as Content};
-use crate::exit_status::ExitStatus;
+use crate::close::CloseMode;
+use crate::close::ExitStatus;
+use crate::close::{CloseReason, CloseReport, CloseStage, Closing as Content};
 
 use super::state::Transport;
 

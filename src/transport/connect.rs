@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::command::AgentCommand;
+use crate::counters::{AgentStats, Work};
 use crate::frame::{Framer, StderrLines};
-use crate::metrics::{Stats, Work};
-use crate::pipe_io::{PipeIo, Role, Tag};
+use crate::io::{PipeIo, Role, Tag};
 use crate::process::Spawned;
 
 use super::intake::Intake;
@@ -32,10 +32,10 @@ impl Transport {
     ) -> Self {
         let parts = spawned.into_parts();
         let program = parts.program.to_string_lossy().into_owned();
-        let stats = Stats {
+        let stats = AgentStats {
             stdin_pipe_size: parts.stdin_pipe_size as u64,
             stdout_pipe_size: parts.stdout_pipe_size as u64,
-            ..Stats::default()
+            ..AgentStats::default()
         };
         let outputs = [&parts.stdout, &parts.stderr]
             .map(|pipe| rustix::fs::fstat(pipe).map_or(0, |stat| stat.st_ino));

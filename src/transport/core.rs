@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::board::Board;
-use crate::close_policy::CloseMode;
-use crate::close_report::CloseReason;
+use crate::close::CloseMode;
+use crate::close::CloseReason;
 use crate::contain::contain;
-use crate::metrics::IoCounters;
-use crate::pipe_io::{Completion, EndId, PipeIo, Role, Tag};
+use crate::counters::IoCounters;
+use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::REAP_MAX;
+use crate::stats::Board;
 
 use super::adoption::Adoption;
 use super::arena::Arena;

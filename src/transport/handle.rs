@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::close_policy::CloseMode;
-use crate::close_report::{CloseReason, CloseReport};
+use crate::close::CloseMode;
+use crate::close::{CloseReason, CloseReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
 use crate::frame::encode;
 use crate::origin::foreign;
-use crate::wakers::Place;
+use crate::record::Event;
+use crate::sync::WaitKey;
 
 use super::request::{CloseLimits, Request};
 use super::shared::{Offer, Shared};
@@ -29,14 +29,14 @@ pub(crate) trait Line {
 pub(crate) async fn send<L: Line>(line: &L, record: impl AsRef<[u8]>) -> Result<()> {
     let shared = line.shared();
     let mut frame = Some(framed(shared, record.as_ref())?);
-    let mut waiter = Waiter { shared, place: Place::default() };
+    let mut waiter = Waiter { shared, place: WaitKey::default() };
     std::future::poll_fn(|context| poll_send(line, &mut frame, &mut waiter.place, context)).await
 }
 
 /// One that waits for room or for the flush; dropped, it leaves nothing behind.
 struct Waiter<'a> {
     shared: &'a Shared,
-    place: Place,
+    place: WaitKey,
 }
 
 impl Drop for Waiter<'_> {
@@ -65,13 +65,13 @@ fn framed(shared: &Shared, record: &[u8]) -> Result<Vec<u8>> {
 fn poll_send<L: Line>(
     line: &L,
     frame: &mut Option<Vec<u8>>,
-    place: &mut Place,
+    place: &mut WaitKey,
     context: &mut Context<'_>,
 ) -> Poll<Result<()>> {
     check_here(line.shared())?;
     let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
     match line.shared().offer(offered, place, context.waker()) {
-        Offer::Taken { tell_engine } => {
+        Offer::Acquired { tell_engine } => {
             if tell_engine {
                 line.request(Request::Write);
             }
@@ -87,7 +87,7 @@ fn poll_send<L: Line>(
 
 /// Resolves once every accepted byte is on the pipe.
 pub(crate) async fn flush(shared: &Shared) -> Result<()> {
-    let mut waiter = Waiter { shared, place: Place::default() };
+    let mut waiter = Waiter { shared, place: WaitKey::default() };
     std::future::poll_fn(|context| {
         check_here(shared)?;
         match shared.poll_flushed(&mut waiter.place, context.waker()) {

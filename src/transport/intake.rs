@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::envelope::Outline;
-use crate::event::Event;
+use crate::counters::AgentStats;
 use crate::frame::{Frame, Payload};
-use crate::metrics::Stats;
+use crate::record::Event;
+use crate::record::Outline;
 use crate::record::Record;
 
 use super::arena::Arena;
@@ -17,7 +17,7 @@ use super::shared::Shared;
 #[derive(Debug)]
 pub(super) struct Intake {
     pub(super) shared: Arc<Shared>,
-    pub(super) stats: Stats,
+    pub(super) stats: AgentStats,
     pub(super) stderr_events: bool,
     /// Set by a close: the reading goes on whatever the reader does, within the drain budget.
     pub(super) draining: bool,
@@ -26,7 +26,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(shared: Arc<Shared>, stats: Stats, stderr_events: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stats: AgentStats, stderr_events: bool) -> Self {
         Self { shared, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
     }
 

@@ -3,11 +3,11 @@
 //! ```text
 //! in    ring buffer -> read.rs -> frame -> intake.rs -> shared.rs -> the reader
 //! out   the writer -> shared.rs -> write.rs -> write_queue.rs -> ring
-//! close request.rs -> core.rs -> close.rs -> close_plan.rs (pure) -> close_reap.rs -> close_report.rs
+//! close request.rs -> core.rs -> close.rs -> close::plan (pure) -> close_reap.rs -> close_report.rs
 //! ```
 //!
 //! `core.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch
-//! `CloseStage`, `close_plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
+//! `CloseStage`, `close/plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod adoption;
 mod arena;
@@ -18,7 +18,6 @@ mod catch_up;
 mod close;
 mod close_activity;
 mod close_cgroup;
-mod close_plan;
 mod close_reap;
 mod close_report;
 mod connect;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::close_report::CloseReason;
-use crate::pipe_io::{Lease, PipeIo, ReadEnd, Role};
+use crate::close::CloseReason;
+use crate::io::{Lease, PipeIo, ReadEnd, Role};
 
 use super::arena::Arena;
-use super::close_plan::CloseEvent;
 use super::state::Transport;
+use crate::close::CloseEvent;
 
 /// How long an agent that has closed its stdout may live on before it is closed. One that is about to
 /// exit does so in less.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::close_policy::{CloseMode, ClosePolicy};
-use crate::close_report::CloseReason;
+use crate::close::CloseReason;
+use crate::close::{CloseMode, ClosePolicy};
 
 use super::catch_up::CatchUp;
-use super::close_plan::CloseEvent;
 use super::core::Core;
 use super::shared::Shared;
+use crate::close::CloseEvent;
 
 /// What a handle wants of its agent.
 #[derive(Debug)]

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::close_report::{CloseReason, CloseReport};
+use crate::close::{CloseReason, CloseReport};
 use crate::config::{Framing, Limits};
+use crate::counters::AgentStats;
 use crate::error::Error;
-use crate::event::Event;
 use crate::exit::Departure;
-use crate::latch::Latch;
-use crate::metrics::Stats;
 use crate::origin::Origin;
-use crate::wakers::{Place, Sole, Wakers, wake};
+use crate::record::Event;
+use crate::sync::SetOnce;
+use crate::sync::{Sole, WaitKey, WaitList, wake};
 
 use super::batches::{Batches, KEPT};
 
@@ -44,9 +44,9 @@ pub(crate) struct Shared {
     asked: AtomicU8,
     outbox: Mutex<Outbox>,
     /// Set once, when a close begins: whatever the agent still says, it can be told nothing more.
-    pub(super) closing: Latch<CloseReason>,
+    pub(super) closing: SetOnce<CloseReason>,
     /// Set once, when the close is done.
-    pub(super) outcome: Latch<CloseReport>,
+    pub(super) outcome: SetOnce<CloseReport>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ struct Inbox {
     reader: Sole,
     /// Its handles are gone: a process that exits waits for its end.
     departure: Option<Departure>,
-    stats: Stats,
+    stats: AgentStats,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ struct Outbox {
     refused: Option<Error>,
     /// Accepted bytes will never be written: the pipe broke or the agent was closed.
     lost: bool,
-    wakers: Wakers,
+    wakers: WaitList,
     interrupt: Option<Vec<u8>>,
 }
 
@@ -79,7 +79,7 @@ const FRAME_WEIGHT: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Offer {
     /// Queued. The engine has to be told if it was empty.
-    Taken { tell_engine: bool },
+    Acquired { tell_engine: bool },
     /// No room: the waker is registered, the frame comes back.
     Full(Vec<u8>),
     /// Never again.
@@ -107,8 +107,8 @@ impl Shared {
             reader_gone: AtomicBool::new(false),
             asked: AtomicU8::new(0),
             outbox: Mutex::default(),
-            closing: Latch::new(),
-            outcome: Latch::new(),
+            closing: SetOnce::new(),
+            outcome: SetOnce::new(),
         }
     }
 
@@ -130,7 +130,7 @@ impl Shared {
         &self,
         batch: &mut VecDeque<Event>,
         weight: usize,
-        stats: &Stats,
+        stats: &AgentStats,
     ) -> usize {
         let unread = self.inbox_bytes.fetch_add(weight, Ordering::SeqCst) + weight;
         let waker = {
@@ -148,7 +148,7 @@ impl Shared {
     }
 
     /// Shows counters that changed after the turn's events were handed over.
-    pub(crate) fn note_stats(&self, stats: &Stats) {
+    pub(crate) fn note_stats(&self, stats: &AgentStats) {
         lock(&self.inbox).stats = *stats;
     }
 
@@ -319,7 +319,7 @@ impl Shared {
     }
 
     /// Queues a frame, or registers `waker` for when there may be room.
-    pub(crate) fn offer(&self, frame: Vec<u8>, place: &mut Place, waker: &Waker) -> Offer {
+    pub(crate) fn offer(&self, frame: Vec<u8>, place: &mut WaitKey, waker: &Waker) -> Offer {
         let mut own = None;
         loop {
             {
@@ -333,7 +333,7 @@ impl Shared {
                     outbox.weight += weight;
                     let tell_engine = outbox.frames.is_empty();
                     outbox.frames.push(frame);
-                    return Offer::Taken { tell_engine };
+                    return Offer::Acquired { tell_engine };
                 }
                 if outbox.wakers.register(place, waker, &mut own) {
                     return Offer::Full(frame);
@@ -346,7 +346,7 @@ impl Shared {
     /// `Some(Ok)` once every accepted byte is on the pipe; registers `waker` until then.
     pub(crate) fn poll_flushed(
         &self,
-        place: &mut Place,
+        place: &mut WaitKey,
         waker: &Waker,
     ) -> Option<Result<(), Error>> {
         let mut own = None;
@@ -368,7 +368,7 @@ impl Shared {
     }
 
     /// A writer waits no more.
-    pub(crate) fn leave(&self, place: &mut Place) {
+    pub(crate) fn leave(&self, place: &mut WaitKey) {
         if !self.origin.is_here() {
             return;
         }
@@ -395,7 +395,7 @@ impl Shared {
     /// [`close_begun`](Self::close_begun) as a poll function.
     pub(crate) fn poll_close_begun(
         &self,
-        place: &mut Place,
+        place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReason> {
         self.closing.poll(place, context).map(|reason| reason.unwrap_or(CloseReason::Forked))
@@ -414,7 +414,7 @@ impl Shared {
     /// [`closed`](Self::closed) as a poll function.
     pub(crate) fn poll_closed(
         &self,
-        place: &mut Place,
+        place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReport> {
         let done = self.outcome.poll(place, context);
@@ -422,7 +422,7 @@ impl Shared {
     }
 
     /// A snapshot, at most one engine turn old. All 0 in a forked child.
-    pub(crate) fn stats(&self) -> Stats {
-        if self.origin.is_here() { lock(&self.inbox).stats } else { Stats::default() }
+    pub(crate) fn stats(&self) -> AgentStats {
+        if self.origin.is_here() { lock(&self.inbox).stats } else { AgentStats::default() }
     }
 }

@@ -4,11 +4,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::close_policy::ClosePolicy;
-use crate::exit_status::ExitStatus;
+use crate::close::ClosePolicy;
+use crate::close::ExitStatus;
+use crate::counters::{Backend, Work};
 use crate::frame::{Framer, StderrLines};
-use crate::metrics::{Backend, Work};
-use crate::pipe_io::{EndId, PipeIo, Role};
+use crate::io::{EndId, PipeIo, Role};
 use crate::process::Child;
 
 use super::close::Closing;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::board::{Board, Meter};
-use crate::close_report::CloseReport;
-use crate::metrics::{IoCounters, Stats, Work};
+use crate::close::CloseReport;
+use crate::counters::{AgentStats, IoCounters, Work};
+use crate::stats::{Board, Meter};
 
 /// What all agents of a thread did, those that are gone included.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Tally {
     }
 
     /// Adds what an agent did since `tallied`.
-    pub(super) fn advance(&mut self, tallied: &mut Work, stats: &Stats) {
+    pub(super) fn advance(&mut self, tallied: &mut Work, stats: &AgentStats) {
         let done = Work::from(stats);
         if done != *tallied {
             self.work.add_difference(tallied, &done);

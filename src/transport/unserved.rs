@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::close_policy::CloseMode;
-use crate::close_report::{CloseReason, CloseReport, CloseStage, Closing};
+use crate::close::CloseMode;
+use crate::close::ExitStatus;
+use crate::close::{CloseReason, CloseReport, CloseStage, Closing};
+use crate::counters::{AgentStats, Backend};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::exit_status::ExitStatus;
-use crate::metrics::{Backend, Stats};
+use crate::record::Event;
 
 use super::shared::Shared;
 
@@ -24,7 +24,7 @@ impl Shared {
         self.closing.set(CloseReason::Shutdown);
         let exited = Event::Exit(exit);
         let weight = exited.weight();
-        self.deliver(&mut VecDeque::from([exited]), weight, &Stats::default());
+        self.deliver(&mut VecDeque::from([exited]), weight, &AgentStats::default());
         self.end_inbox();
         let mut unsent = Vec::new();
         self.take_frames(&mut unsent);
@@ -58,7 +58,7 @@ impl Shared {
             stopped: false,
             input_ended_while_busy: None,
             output_may_be_lost: true,
-            stats: Stats::default(),
+            stats: AgentStats::default(),
             unsent_bytes: 0,
             unsent_records: 0,
             killed_extra: 0,

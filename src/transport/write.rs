@@ -4,10 +4,10 @@ use std::io;
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
-use crate::pipe_io::{PipeIo, Role, WriteRefused};
+use crate::io::{PipeIo, Role, WriteRefused};
 
-use super::close_plan::CloseEvent;
 use super::state::Transport;
+use crate::close::CloseEvent;
 
 impl Transport {
     /// Takes what the writers queued and keeps the pipe busy.

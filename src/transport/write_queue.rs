@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::copy;
+use crate::frame::memcpy;
 
 /// Small frames are put together up to this many bytes: one pipe's default capacity.
 const COALESCE: usize = 64 << 10;
@@ -59,7 +59,7 @@ impl WriteQueue {
             if buffer.len() + frame.len() > COALESCE {
                 break;
             }
-            copy::append(&mut buffer, frame);
+            memcpy::append(&mut buffer, frame);
             self.in_flight.push_back(frame.len());
             self.frames.pop_front();
         }

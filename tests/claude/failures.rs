@@ -50,7 +50,7 @@ fn a_session_that_fails_between_spawn_and_handshake_leaves_no_child() {
             vec!["--ignore-eof", "--ignore-sigterm", "--print-pids", pids.to_str().expect("text")];
         flags.extend(steps.iter().flat_map(|step| ["--step", step]));
         let limit = std::time::Duration::from_millis(200);
-        let builder = Session::builder().settings(Settings::new().deadline(limit));
+        let builder = Session::builder().settings(Settings::new().request_timeout(limit));
         let error = wait(builder.start(&engine, telling(&flags))).expect_err("no session");
         check_error(&error, kind, &[says]);
         check_gone(&engine, &pids);

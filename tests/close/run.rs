@@ -102,7 +102,7 @@ impl Row {
             [] => ClosePolicy::graceful().flush(Duration::from_secs(2)),
             other => panic!("{other:?}"),
         };
-        policy.worst_case()
+        policy.max_duration()
     }
 }
 

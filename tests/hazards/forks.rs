@@ -9,7 +9,7 @@ use std::time::Duration;
 use agentpipe::session::jsonrpc;
 use agentpipe::{
     Agent, ClosePolicy, CloseReason, CloseStage, Engine, Error, ErrorKind, ExitStatus, IoCounters,
-    LocalEngine, Warm, WarmSettings,
+    LocalEngine, WarmPool, WarmPoolSettings,
 };
 
 use super::raw;
@@ -101,7 +101,7 @@ fn in_a_forked_child_every_handle_fails_by_name() {
     let mut talker = spawn(&engine, fake(&[]));
     check_echo(&mut talker, "{\"n\":1}");
     let other = spawn(&engine, fake(&[]));
-    let warm = Warm::new(&engine, fake(&[]), WarmSettings::new());
+    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new());
     wait_until("a spare stands ready", || warm.stats().ready == 1);
     let session = pollster::block_on(start_session(&engine));
     check_answer(&session);
@@ -128,7 +128,7 @@ fn in_a_forked_child_every_handle_fails_by_name() {
             check_foreign(engine.spawn_blocking(fake(&[])));
             check_foreign(pollster::block_on(engine.spawn(fake(&[]))));
             assert_eq!(engine.counters_blocking(), [IoCounters::default(); 2]);
-            check_foreign(warm.take_blocking());
+            check_foreign(warm.acquire_blocking());
             warm.refill();
             assert_eq!(warm.stats().ready, 0);
             check_foreign(pollster::block_on(session.request("a", ())));

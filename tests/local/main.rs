@@ -87,7 +87,7 @@ pub(crate) fn assert_sound(report: &CloseReport) {
     let stages: Vec<_> = report.stages().iter().map(|(stage, _)| *stage).collect();
     assert!(stages.is_sorted(), "{report:?}");
     for stage in ["cut", "reap", "release"] {
-        assert!(stages.iter().any(|s| s.name() == stage), "no {stage}: {report:?}");
+        assert!(stages.iter().any(|s| s.as_str() == stage), "no {stage}: {report:?}");
     }
     assert_gone(report.pid());
 }

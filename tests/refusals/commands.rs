@@ -47,7 +47,7 @@ fn a_command_that_cannot_run_is_named_with_its_cause() {
         let shown = format!("{command:?}");
         let error = engine.spawn_blocking(command).expect_err(&shown);
         check_error(&error, kind, &says);
-        assert_eq!(error.stage(), "spawn", "{error}");
+        assert_eq!(error.operation(), "spawn", "{error}");
     }
     check_nothing_left(&engine);
 

@@ -161,7 +161,7 @@ fn check(case: &Case, strict: bool) -> Duration {
 /// What no end of the input exceeds, with the settings of a user who sets none.
 fn bound() -> Duration {
     let policy = ClosePolicy::graceful().flush(Duration::from_secs(2));
-    policy.worst_case() + Duration::from_secs(1)
+    policy.max_duration() + Duration::from_secs(1)
 }
 
 const ENDLESS: &[&str] = &["--flood", "--flood-stderr", "--ignore-sigterm"];

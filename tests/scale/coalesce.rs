@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_millis(100);
 const AT_ONCE: Duration = Duration::from_millis(40);
 
 fn coalescing() -> Engine {
-    Engine::builder().coalesce(Duration::from_secs(2)).build().expect("io_uring")
+    Engine::builder().batch_window(Duration::from_secs(2)).build().expect("io_uring")
 }
 
 /// Agents that write all the time, so that a window is always open.

@@ -97,7 +97,7 @@ fn a_thousand_aborts_in_one_turn_all_end() {
     wait_until("all are paused", || paused() == 1000);
     // Asked of the thread: what it counted last may be older than the cancel of the last read.
     let before = engine.counters_blocking()[0];
-    assert!(engine.features().sq_entries < 1000, "{}", engine.features());
+    assert!(engine.kernel_features().sq_entries < 1000, "{}", engine.kernel_features());
     let report = engine.shutdown_blocking(Duration::ZERO);
     assert_eq!((report.agents, report.aborted), (1000, 1000));
     let stats = engine.stats();

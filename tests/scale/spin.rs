@@ -52,7 +52,7 @@ fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
     if alone("spin::a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet") {
         // A millisecond is the most there is.
         let spin = Duration::from_secs(60);
-        looks_and_sleeps(&Engine::builder().spin(spin).build().expect("io_uring"));
+        looks_and_sleeps(&Engine::builder().busy_poll(spin).build().expect("io_uring"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentpipe::session::Failure;
+use agentpipe::session::RpcError;
 use agentpipe::session::claude::{
     Builder, HookOutput, HookRequest, Permission, PermissionRequest, Session,
 };
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{HANDSHAKE, answer_to, asks, assert_played, dialogue, engine, says, success, wait};
 
-fn may_it(decide: fn(PermissionRequest) -> Result<Permission, Failure>) -> Builder {
+fn may_it(decide: fn(PermissionRequest) -> Result<Permission, RpcError>) -> Builder {
     Session::builder().can_use_tool(move |request| std::future::ready(decide(request)))
 }
 
@@ -120,7 +120,7 @@ fn a_permission_prompt_says_all_that_it_was_given() {
 #[test]
 fn a_callback_that_fails_is_answered_with_its_words() {
     // K06: the agent waits for an answer; the reason of the failure is the only trace it has.
-    let failing = may_it(|_| Err(Failure::new("the policy server is down")));
+    let failing = may_it(|_| Err(RpcError::new("the policy server is down")));
     let panicking = Session::builder().can_use_tool(|request| async move {
         assert_eq!(request.tool_name(), "Read", "only Read");
         Ok(Permission::allow())

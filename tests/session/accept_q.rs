@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use agentpipe::session::claude::Session;
-use agentpipe::session::{Failure, Settings};
+use agentpipe::session::{RpcError, Settings};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
@@ -117,12 +117,13 @@ fn the_handshake_has_a_deadline_of_its_own() {
     let slow = HANDSHAKE.replace('\n', "\n{\"delay\":300}\n");
     wait(async {
         let deaf = dialogue(&[r#"{"expect":{"request":{"subtype":"initialize"}}}"#]);
-        let hasty = Session::builder().initialize_deadline(short);
+        let hasty = Session::builder().initialize_timeout(short);
         let error = hasty.start(&engine(), deaf).await.expect_err("never answered");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         assert!(error.to_string().contains("`initialize`"), "{error}");
-        let patient =
-            Session::builder().settings(Settings::new().deadline(short)).initialize_deadline(SOON);
+        let patient = Session::builder()
+            .settings(Settings::new().request_timeout(short))
+            .initialize_timeout(SOON);
         let steps = [&slow, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#];
         let session = patient.start(&engine(), dialogue(&steps)).await.expect("it had the time");
         let error = session.interrupt().await.expect_err("never answered");
@@ -135,7 +136,7 @@ fn the_handshake_has_a_deadline_of_its_own() {
 fn a_turn_ends_though_nobody_reads_its_messages() {
     // Q36: a hundred messages unread, and the task that waited for the result behind them was
     // waiting for a reader that waited for it.
-    let builder = Session::builder().can_use_tool(|_| async { Err(Failure::new("unused")) });
+    let builder = Session::builder().can_use_tool(|_| async { Err(RpcError::new("unused")) });
     let steps = [
         HANDSHAKE,
         r#"{"expect":{"type":"user"}}"#,
@@ -170,7 +171,7 @@ fn answers_come_while_a_handler_waits_for_one() {
         let started = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         session.set(started.clone()).expect("once");
         started.send("go").await.expect("sent");
-        assert!(started.read_turn(|_| ()).await.is_ok(), "{:?}", started.why_ended());
+        assert!(started.read_turn(|_| ()).await.is_ok(), "{:?}", started.close_reason());
         assert_played(&started.close().await);
     });
 }

@@ -31,7 +31,7 @@ fn end_after(records: &[Value], end: &str) -> (Error, Session) {
         assert_eq!(second.expect_err("no answer").to_string(), error.to_string());
         session.as_session().closed().await;
         while session.next().await.is_some() {}
-        (session.why_ended().expect("over"), session)
+        (session.close_reason().expect("over"), session)
     })
 }
 
@@ -57,7 +57,7 @@ fn an_exit_after_a_failed_result_is_told_in_the_words_of_the_result() {
         assert!(!text.contains("success"), "never the word of a subtype that lies: {text}");
         assert_eq!(error.exit_status(), Some(ExitStatus::Code(1)), "{error}");
         assert!(error.stderr_tail().is_some_and(|tail| tail.contains("at the end")), "{error}");
-        let reply: Value = serde_json::from_str(error.reply().expect("the record")).unwrap();
+        let reply: Value = serde_json::from_str(error.response().expect("the record")).unwrap();
         assert_eq!(reply, result, "the cause is kept");
         drop(session);
     }
@@ -89,7 +89,7 @@ fn other_ends_keep_their_own_cause() {
         let kind = if told { ErrorKind::AgentError } else { ErrorKind::Closed };
         assert_eq!(why.kind(), kind, "{records:?}: {why}");
         assert_eq!(why.to_string().contains("no credit"), told, "{why}");
-        assert_eq!(why.reply().is_some(), told);
+        assert_eq!(why.response().is_some(), told);
         assert!(why.exit_status().is_some(), "{why}");
         let report = session.as_session().close_report().expect("it is over");
         assert_eq!(report.reason(), CloseReason::Exited);
@@ -107,7 +107,7 @@ fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
         let report = session.close().await;
         assert_eq!(report.exit(), ExitStatus::Code(1), "{report}");
         while session.next().await.is_some() {}
-        let why = session.why_ended().expect("over");
+        let why = session.close_reason().expect("over");
         assert_eq!(why.kind(), ErrorKind::Closed, "{why}");
         assert!(why.to_string().contains("the session was closed"), "{why}");
         let engine = engine();
@@ -115,7 +115,7 @@ fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
         assert!(session.read_turn(|_| ()).await.is_ok());
         engine.shutdown(SOON).await;
         while session.next().await.is_some() {}
-        let why = session.why_ended().expect("over");
+        let why = session.close_reason().expect("over");
         assert_eq!(why.kind(), ErrorKind::EngineStopped, "{why}");
     });
 }

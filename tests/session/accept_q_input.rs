@@ -55,7 +55,7 @@ async fn one_shot(builder: Builder, steps: &[String], from_source: bool) -> Vec<
         match session.next().await.expect("an exit comes first") {
             Event::Record(record) => messages.push(record.as_str().expect("text").to_owned()),
             Event::Exit(status) => {
-                assert_eq!(status, ExitStatus::Code(0), "{:?}", session.why_ended());
+                assert_eq!(status, ExitStatus::Code(0), "{:?}", session.close_reason());
                 break;
             }
             other => panic!("{other:?}"),
@@ -141,10 +141,10 @@ fn where_nobody_can_be_asked_the_input_ends_at_once() {
 fn the_wait_for_the_result_has_no_deadline() {
     // Q08: 60 s were not enough for a long session with hooks, and ended its input in the middle.
     // Here every deadline of the session passes many times over before the agent asks.
-    let settings = Settings::new().deadline(Duration::from_millis(10));
+    let settings = Settings::new().request_timeout(Duration::from_millis(10));
     for (builder, request, answer) in handlers() {
         let builder = builder.settings(settings.clone());
-        let builder = builder.initialize_deadline(Duration::from_secs(10));
+        let builder = builder.initialize_timeout(Duration::from_secs(10));
         let mut script = steps(&[HANDSHAKE, PROMPT, r#"{"delay":200}"#]);
         script.extend([asks("1", request, answer), RESULT.into(), END.into()]);
         assert_eq!(wait(one_shot(builder, &script, false)).len(), 1);

@@ -164,7 +164,7 @@ fn whatever_is_asked_of_a_closed_session_fails_at_once_and_says_so() {
             session.send("x").await.expect_err("closed"),
             session.send_all(async || Some("x")).await.expect_err("closed"),
             session.request("x", ()).await.expect_err("closed"),
-            session.request_within("x", (), None).await.expect_err("closed"),
+            session.request_with_timeout("x", (), None).await.expect_err("closed"),
         ];
         for (request, outcome) in each_request(&session).await {
             errors.push(outcome.expect_err(&request.to_string()));
@@ -240,7 +240,7 @@ fn sending_and_receiving_go_on_at_once() {
         for number in 0..TURNS {
             let mut seen = Vec::new();
             let result = session.read_turn(|record| seen.push(record.clone())).await;
-            assert!(result.is_ok(), "{number}: {:?}", session.why_ended());
+            assert!(result.is_ok(), "{number}: {:?}", session.close_reason());
             let text: Value = seen[0].json().unwrap();
             assert_eq!((seen.len(), &text["text"]), (1, &Value::from(number.to_string())));
         }

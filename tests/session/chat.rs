@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agentpipe::session::jsonrpc::Cancellation;
-use agentpipe::session::{AgentRequest, Failure, Session, SessionStats, Settings, claude, jsonrpc};
+use agentpipe::session::{
+    AgentRequest, RpcError, Session, SessionStats, Settings, claude, jsonrpc,
+};
 use agentpipe::{AgentCommand, Error, ErrorKind, Event, ExitStatus, Framing, Record};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -40,7 +42,7 @@ async fn pause(runtime: &Handle, micros: u64) {
 }
 
 /// The handler of the agent's requests: late, and with its number or an error.
-async fn answer(request: AgentRequest, runtime: Handle) -> Result<Value, Failure> {
+async fn answer(request: AgentRequest, runtime: Handle) -> Result<Value, RpcError> {
     let body: Value = request.json()?;
     let number = body["n"].as_u64().ok_or("a request without a number")?;
     let luck = chance(number);
@@ -226,7 +228,7 @@ fn ten_thousand_control_requests_each_way_have_one_outcome_each() {
         let asking = session.clone();
         let ask: Ask = Arc::new(move |body, limit| {
             let session = asking.clone();
-            Box::pin(async move { session.request_within("chat", body, limit).await })
+            Box::pin(async move { session.request_with_timeout("chat", body, limit).await })
         });
         let tally = play(session.as_session(), ask, "type").await;
         assert_eq!((&tally["cancelled"], &tally["dropped"]), (&json!(0), &json!(0)), "{tally}");
@@ -241,7 +243,7 @@ fn run_in_json_rpc(command: AgentCommand, cancellation: Cancellation, settings: 
             .settings(if cancellation == Cancellation::Mcp {
                 // On a runtime of the host's own, in several threads.
                 let own = runtime.clone();
-                settings.spawn_on(move |task| drop(own.spawn(task)))
+                settings.executor(move |task| drop(own.spawn(task)))
             } else {
                 settings
             })
@@ -251,7 +253,7 @@ fn run_in_json_rpc(command: AgentCommand, cancellation: Cancellation, settings: 
         let asking = session.clone();
         let ask: Ask = Arc::new(move |body, limit| {
             let session = asking.clone();
-            Box::pin(async move { session.request_within("chat", body, limit).await })
+            Box::pin(async move { session.request_with_timeout("chat", body, limit).await })
         });
         let tally = play(session.as_session(), ask, "method").await;
         // What is withdrawn stays without an answer, or is answered all the same.

@@ -50,7 +50,7 @@ fn an_answer_that_lay_in_the_pipe_in_time_is_no_timeout() {
             .await
             .expect("starts");
         let limit = Duration::from_millis(300);
-        let mut request = Box::pin(session.as_session().request_within("a", (), limit));
+        let mut request = Box::pin(session.as_session().request_with_timeout("a", (), limit));
         let mut context = Context::from_waker(Waker::noop());
         // It is with the engine. The thread comes to a stop in what the other agent's echo wakes.
         assert!(request.as_mut().poll(&mut context).is_pending());
@@ -85,7 +85,7 @@ fn an_agent_that_writes_without_a_pause_holds_up_no_deadline() {
             .attach(engine().spawn(flood).await.expect("spawns"))
             .expect("attached");
         let limit = Duration::from_millis(50);
-        let error = session.request_within("never", (), limit).await.expect_err("no answer");
+        let error = session.request_with_timeout("never", (), limit).await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         session.abort().await;
     });

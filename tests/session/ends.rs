@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use agentpipe::session::{Failure, Settings, claude, jsonrpc};
+use agentpipe::session::{RpcError, Settings, claude, jsonrpc};
 use agentpipe::{ClosePolicy, CloseStage, Error, ErrorKind, Event, ExitStatus, Limits};
 use serde_json::json;
 
@@ -45,7 +45,7 @@ fn every_end_of_the_agent_fails_what_is_pending_at_once() {
         assert_eq!(error.exit_status(), Some(exit), "{error}");
         assert!(error.stderr_tail().is_some_and(|tail| tail.contains("out of credit")), "{error}");
         assert!(error.to_string().contains("the agent ended"), "{error}");
-        assert_eq!(session.why_ended().map(|why| why.to_string()), Some(error.to_string()));
+        assert_eq!(session.close_reason().map(|why| why.to_string()), Some(error.to_string()));
         assert_eq!(wait(session.next()), Some(Event::Exit(exit)));
         assert_eq!(wait(session.next()), None);
     }
@@ -106,7 +106,7 @@ fn an_agent_that_ends_before_its_handshake_fails_the_start_and_leaves_nothing() 
         (&[refuses, refusal, lives_on], ErrorKind::AgentError, "bad hooks"),
         (&[lives_on], ErrorKind::Timeout, "initialize"),
     ] {
-        let settings = Settings::new().deadline(Duration::from_secs(2));
+        let settings = Settings::new().request_timeout(Duration::from_secs(2));
         let builder = claude::Session::builder().settings(settings);
         let error = wait(builder.start(&engine, dialogue(steps))).expect_err("no handshake");
         assert_eq!(error.kind(), kind, "{error}");
@@ -150,7 +150,7 @@ fn close_and_shutdown_fail_what_is_pending_at_once() {
         let error = pending.expect_err("closed");
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert_played(&report);
-        let why = session.why_ended().expect("over");
+        let why = session.close_reason().expect("over");
         assert!(why.is_closed(), "{why}");
     });
     wait(async {
@@ -171,7 +171,7 @@ fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;
-            std::future::pending::<Result<(), Failure>>().await
+            std::future::pending::<Result<(), RpcError>>().await
         }
     });
     let engine = engine();
@@ -198,7 +198,7 @@ fn a_close_waits_for_no_handler() {
     // Weakness 15: bridges were closed one after another, 5 s each, before the agent even saw the
     // end of its input.
     let builder = claude::Session::builder()
-        .mcp_server("a", |_| std::future::pending::<Result<(), Failure>>())
+        .mcp_server("a", |_| std::future::pending::<Result<(), RpcError>>())
         .can_use_tool(|_| std::future::pending());
     let ask = concat!(
         r#"{"repeat":8,"steps":[{"send":{"type":"control_request","request_id":"${i}","#,
@@ -229,7 +229,8 @@ fn a_deadline_holds_while_the_agent_does_not_read() {
         let big = "x".repeat(1 << 20);
         session.send(big.as_str()).await.expect("queued");
         let limit = Duration::from_millis(50);
-        let error = session.request_within("interrupt", (), limit).await.expect_err("no room");
+        let error =
+            session.request_with_timeout("interrupt", (), limit).await.expect_err("no room");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         assert!(error.to_string().contains("has not taken it"), "{error}");
         assert_eq!(session.as_session().session_stats().pending, 0);
@@ -288,7 +289,7 @@ fn a_close_between_turns_does_not_interrupt() {
 #[test]
 fn a_session_of_no_deadline_waits_and_one_that_is_closed_twice_says_the_same() {
     wait(async {
-        let settings = Settings::new().deadline(None);
+        let settings = Settings::new().request_timeout(None);
         let builder = claude::Session::builder().settings(settings);
         let session = builder.start(&engine(), dialogue(&[ANSWER_ALL])).await.expect("starts");
         session.request("news", json!({"a": 1})).await.expect("answered");

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};
-use agentpipe::session::{AgentRequest, Failure, Settings};
+use agentpipe::session::{AgentRequest, RpcError, Settings};
 use agentpipe::{ErrorKind, Framing};
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
         .handle("double", |request: AgentRequest| async move {
             Ok(request.json::<u64>().map(|number| number * 2)?)
         })
-        .handle("fail", |_| async { Err::<(), _>(Failure::new("no").code(7)) })
+        .handle("fail", |_| async { Err::<(), _>(RpcError::new("no").with_code(7)) })
         .handle("panic", |_| async {
             assert!(std::hint::black_box(false), "a bug of the host");
             Ok(())
@@ -103,7 +103,7 @@ fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;
-            std::future::pending::<Result<(), Failure>>().await
+            std::future::pending::<Result<(), RpcError>>().await
         }
     });
     wait(async {
@@ -158,7 +158,7 @@ fn a_request_that_the_host_gives_up_is_withdrawn_and_its_late_answer_counted() {
         drop(given_up);
         assert_eq!(base.session_stats().pending, 0);
         let limit = Duration::from_millis(20);
-        let error = session.request_within("late", (), limit).await.expect_err("no answer");
+        let error = session.request_with_timeout("late", (), limit).await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         assert!(error.to_string().contains("`late` was not answered in time"), "{error}");
         assert!(session.next_record().await.is_some());
@@ -175,7 +175,7 @@ fn tables_have_limits_and_say_so() {
     let settings = Settings::new().pending_max(2).requests_max(3).concurrency(1);
     let builder = Session::builder().settings(settings).handle("slow", move |_| {
         sender.send(()).expect("counted");
-        std::future::pending::<Result<(), Failure>>()
+        std::future::pending::<Result<(), RpcError>>()
     });
     wait(async {
         let session = start(
@@ -192,7 +192,7 @@ fn tables_have_limits_and_say_so() {
             ],
         )
         .await;
-        let why = || session.as_session().why_ended();
+        let why = || session.as_session().close_reason();
         assert!(session.next_record().await.is_some(), "{:?}", why());
         let two = async { tokio::join!(session.request("x", ()), session.request("x", ())) };
         let third = async {

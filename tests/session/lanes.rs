@@ -45,7 +45,7 @@ async fn overloaded(session: &claude::Session) -> Error {
     // The flood is under way: the requests that come before it is too much fail when it is.
     loop {
         let limit = Duration::from_secs(60);
-        match session.request_within("mcp_status", (), limit).await {
+        match session.request_with_timeout("mcp_status", (), limit).await {
             Err(error) => break error,
             Ok(_) => std::thread::yield_now(),
         }
@@ -128,7 +128,7 @@ fn an_overloaded_agent_that_exits_is_seen_to_exit() {
         // The rest of the flood, more than the pipe holds, keeps the agent alive until it is read.
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
         while session.next().await.is_some() {}
-        let why = session.why_ended().expect("over");
+        let why = session.close_reason().expect("over");
         assert_eq!(why.exit_status(), Some(ExitStatus::Code(3)), "{why}");
         assert!(session.as_session().closed().await.total() < SOON);
     });

@@ -117,12 +117,14 @@ fn a_deadline_says_what_was_dropped_meanwhile() {
         let session =
             jsonrpc::Session::builder().start(&engine(), limited(&steps)).await.expect("starts");
         let limit = Duration::from_millis(300);
-        let error = session.as_session().request_within("a", (), limit).await.expect_err("dropped");
+        let error =
+            session.as_session().request_with_timeout("a", (), limit).await.expect_err("dropped");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         let text = error.to_string();
         assert!(text.contains("a record of 5") && text.contains("Limits::record_max"), "{text}");
         // What was lost before a request is no answer to it.
-        let error = session.as_session().request_within("b", (), limit).await.expect_err("silent");
+        let error =
+            session.as_session().request_with_timeout("b", (), limit).await.expect_err("silent");
         assert!(!error.to_string().contains("record_max"), "{error}");
         assert_played(&session.close().await);
     });

@@ -2,7 +2,7 @@
 //! mind, reads late, or is left by the runtime that served it.
 
 use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};
-use agentpipe::session::{AgentRequest, Failure, Settings};
+use agentpipe::session::{AgentRequest, RpcError, Settings};
 use agentpipe::{CloseReason, ExitStatus, Limits};
 use serde_json::{Value, json};
 
@@ -42,13 +42,13 @@ fn requests_that_the_agent_withdraws_leave_room_for_the_next() {
     let builder = Session::builder()
         .settings(settings)
         .cancellation(Cancellation::Mcp)
-        .handle("slow", |_| std::future::pending::<Result<(), Failure>>())
+        .handle("slow", |_| std::future::pending::<Result<(), RpcError>>())
         .handle("size", |request: AgentRequest| async move {
             Ok(request.json::<[String; 1]>()?[0].len())
         });
     wait(async {
         let session = start(builder, Limits::new(), &steps).await;
-        assert!(session.next_record().await.is_some(), "{:?}", session.as_session().why_ended());
+        assert!(session.next_record().await.is_some(), "{:?}", session.as_session().close_reason());
         let stats = session.as_session().session_stats();
         assert_eq!((stats.refused, stats.cancelled, stats.serving), (0, 40, 1), "{stats:?}");
         assert_played(&session.close().await);
@@ -72,7 +72,7 @@ fn an_agent_that_often_reads_late_does_not_stop_its_session() {
     let steps = [repeat(BATCHES, &batch), says(json!({"jsonrpc": "2.0", "method": "over"}))];
     wait(async {
         let session = start(Session::builder(), Limits::new().outbox_high(1), &steps).await;
-        assert!(session.next_record().await.is_some(), "{:?}", session.as_session().why_ended());
+        assert!(session.next_record().await.is_some(), "{:?}", session.as_session().close_reason());
         let stats = session.as_session().session_stats();
         assert_eq!((stats.stalls, stats.answered), (0, (BATCHES * BATCH) as u64), "{stats:?}");
         assert_played(&session.close().await);
@@ -86,7 +86,7 @@ fn an_agent_whose_runtime_ends_is_aborted_though_a_handle_is_kept() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime");
     let handle = runtime.handle().clone();
-    let settings = Settings::new().spawn_on(move |task| drop(handle.spawn(task)));
+    let settings = Settings::new().executor(move |task| drop(handle.spawn(task)));
     let builder = Session::builder().settings(settings);
     let steps =
         [says(json!({"jsonrpc": "2.0", "method": "up"})), json!({"delay": 60_000}).to_string()];

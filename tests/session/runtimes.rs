@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use agentpipe::session::claude::{Builder, HookOutput, Permission, Session};
-use agentpipe::session::{AgentRequest, Failure, Settings, Task};
+use agentpipe::session::{AgentRequest, RpcError, Settings, Task};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn given(threads: usize) -> tokio::runtime::Runtime {
 
 fn on(runtime: &tokio::runtime::Runtime) -> Settings {
     let handle = runtime.handle().clone();
-    Settings::new().spawn_on(move |task| drop(handle.spawn(task)))
+    Settings::new().executor(move |task| drop(handle.spawn(task)))
 }
 
 /// A session whose handler of `block` blocks its thread: hears of it, and ends it.
@@ -33,7 +33,7 @@ fn blocking(pool: &tokio::runtime::Runtime) -> (Builder, Receiver<()>, Sender<()
     let builder = Session::builder().settings(on(pool)).handle("block", move |_| {
         sender.send(()).expect("somebody listens");
         let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
-        async move { if waited { Ok(json!({})) } else { Err(Failure::new("nobody came")) } }
+        async move { if waited { Ok(json!({})) } else { Err(RpcError::new("nobody came")) } }
     });
     (builder, blocked, release)
 }
@@ -59,7 +59,7 @@ async fn conversation(settings: Settings) -> u64 {
     session.send("go").await.expect("sent");
     session.set_model(None).await.expect("answered");
     let mut messages = 0;
-    assert!(session.read_turn(|_| messages += 1).await.is_ok(), "{:?}", session.why_ended());
+    assert!(session.read_turn(|_| messages += 1).await.is_ok(), "{:?}", session.close_reason());
     session.interrupt().await.expect("answered");
     session.end_input_when_done();
     while session.next().await.is_some() {}
@@ -128,7 +128,7 @@ fn handlers_run_where_the_host_wants_them() {
     let handle = pool.handle().clone();
     let counted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = std::sync::Arc::clone(&counted);
-    let settings = Settings::new().spawn_on(move |task| {
+    let settings = Settings::new().executor(move |task| {
         count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         drop(handle.spawn(task));
     });
@@ -149,8 +149,8 @@ fn a_deadline_holds_on_a_runtime_that_is_blocked() {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         blocked.recv_timeout(SOON).expect("it blocks");
         let limit = Duration::from_millis(300);
-        let answered = session.request_within("interrupt", (), limit);
-        let unanswered = session.request_within("never", (), limit);
+        let answered = session.request_with_timeout("interrupt", (), limit);
+        let unanswered = session.request_with_timeout("never", (), limit);
         let (answered, unanswered) = tokio::join!(answered, unanswered);
         answered.expect("its answer lay in the pipe, and no task of the session could read it");
         let error = unanswered.expect_err("no answer");
@@ -180,7 +180,7 @@ fn a_blocked_runtime_holds_up_neither_a_close_nor_a_drop() {
             let session = builder.start(&engine, dialogue(&steps)).await.expect("starts");
             blocked.recv_timeout(SOON).expect("it blocks");
             if closes {
-                let request = session.request_within("interrupt", (), None);
+                let request = session.request_with_timeout("interrupt", (), None);
                 let (error, report) = tokio::join!(request, session.abort());
                 assert_eq!(error.expect_err("closed").kind(), ErrorKind::Closed);
                 assert_ne!(report.exit(), ExitStatus::StillRunning, "{report}");

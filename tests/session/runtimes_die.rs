@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use agentpipe::session::claude::Session;
-use agentpipe::session::{Failure, Settings, jsonrpc};
+use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{Engine, Error, ErrorKind, ExitStatus};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ fn runtime(threads: usize) -> tokio::runtime::Runtime {
 
 fn on(runtime: &tokio::runtime::Runtime) -> Settings {
     let handle = runtime.handle().clone();
-    Settings::new().spawn_on(move |task| drop(handle.spawn(task)))
+    Settings::new().executor(move |task| drop(handle.spawn(task)))
 }
 
 fn await_no_agent(engine: &Engine) {
@@ -59,7 +59,7 @@ fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
                 let guard = Dropped(sender.clone());
                 async move {
                     let _guard = guard;
-                    std::future::pending::<Result<(), Failure>>().await
+                    std::future::pending::<Result<(), RpcError>>().await
                 }
             });
         let engine = engine();
@@ -83,7 +83,7 @@ fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
             assert_eq!(told.recv_timeout(SOON), Ok("dropped"));
         }
         assert_told(&wait(session.request("again", ())).expect_err("nobody would answer"));
-        assert_told(&session.as_session().why_ended().expect("over"));
+        assert_told(&session.as_session().close_reason().expect("over"));
         let stats = session.as_session().session_stats();
         assert_eq!((stats.pending, stats.serving, stats.running), (0, 0, 0), "{stats:?}");
         let report = wait(session.close());
@@ -102,14 +102,14 @@ fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
     let (reads, handles) = (runtime(1), runtime(1));
     let (first, others) = (reads.handle().clone(), handles.handle().clone());
     let tasks = std::sync::atomic::AtomicUsize::new(0);
-    let settings = Settings::new().concurrency(1).requests_max(2 * WAITING).spawn_on(move |task| {
+    let settings = Settings::new().concurrency(1).requests_max(2 * WAITING).executor(move |task| {
         let number = tasks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         drop(if number == 0 { first.spawn(task) } else { others.spawn(task) });
     });
     let (sender, running) = mpsc::channel();
     let builder = jsonrpc::Session::builder().settings(settings).handle("slow", move |_| {
         sender.send(()).expect("somebody listens");
-        std::future::pending::<Result<(), Failure>>()
+        std::future::pending::<Result<(), RpcError>>()
     });
     let engine = engine();
     let session = wait(builder.start(&engine, dialogue(&asking(WAITING)))).expect("starts");
@@ -121,7 +121,7 @@ fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
     assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
     assert_eq!(stats.answered, WAITING as u64, "each is answered with an error");
     assert_eq!(running.try_iter().count(), 0, "no handler began on the way");
-    assert!(session.as_session().why_ended().is_none(), "the session lives");
+    assert!(session.as_session().close_reason().is_none(), "the session lives");
     drop(session);
     await_no_agent(&engine);
 }
@@ -135,8 +135,8 @@ fn a_spawn_function_that_takes_no_task_costs_what_it_was_given() {
     drop(dead);
     let engine = engine();
     for settings in [
-        Settings::new().spawn_on(drop),
-        Settings::new().spawn_on(|task| drop(tokio::spawn(task))),
+        Settings::new().executor(drop),
+        Settings::new().executor(|task| drop(tokio::spawn(task))),
         on_a_dead_one,
     ] {
         let builder = Session::builder().settings(settings);
@@ -158,7 +158,7 @@ fn a_handler_that_finds_no_room_is_answered_for() {
     let refused = std::sync::atomic::AtomicUsize::new(0);
     let runtime = runtime(1);
     let handle = runtime.handle().clone();
-    let settings = Settings::new().concurrency(1).spawn_on(move |task| {
+    let settings = Settings::new().concurrency(1).executor(move |task| {
         if refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
             drop(handle.spawn(task));
         }
@@ -173,7 +173,7 @@ fn a_handler_that_finds_no_room_is_answered_for() {
     wait(async {
         let steps = [HANDSHAKE, ask, crate::RESULT];
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
-        assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.why_ended());
+        assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.close_reason());
         let stats = session.as_session().session_stats();
         assert_eq!((stats.answered, stats.serving, stats.running), (20, 0, 0), "{stats:?}");
         crate::assert_played(&session.close().await);

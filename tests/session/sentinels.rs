@@ -58,7 +58,7 @@ fn records_that_look_like_marks_of_the_host_are_data_like_any_other() {
         let texts: Vec<&str> = seen.iter().map(|record| record.as_str().expect("text")).collect();
         assert_eq!(texts, IMPOSTORS);
         // None of them passes for the end, or for an answer.
-        assert!(session.why_ended().is_none());
+        assert!(session.close_reason().is_none());
         session.interrupt().await.expect("requests are answered as before");
         let stats = session.as_session().session_stats();
         assert_eq!((stats.pending, stats.serving, stats.unknown, stats.late), (0, 0, 0, 0));

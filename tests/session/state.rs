@@ -153,7 +153,7 @@ fn a_request_that_is_open_keeps_the_input_open() {
         });
         let runtime = tokio::runtime::Handle::current();
         let settings = agentpipe::session::Settings::new();
-        let builder = builder.settings(settings.spawn_on(move |task| drop(runtime.spawn(task))));
+        let builder = builder.settings(settings.executor(move |task| drop(runtime.spawn(task))));
         let ask = says(json!({
             "type": "control_request", "request_id": "a", "request": {"subtype": "slow"},
         }));

@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use agentpipe::session::claude::{HookOutput, Permission, Session};
-use agentpipe::session::{Failure, Settings, jsonrpc};
+use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{ErrorKind, Event, ExitStatus, Limits};
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ fn must_pass_by(settings: Settings, records: usize, size: usize) {
             stats.answered == 3 && stats.running == 0
         };
         while !answered() {
-            assert_eq!(session.why_ended().map(|why| why.to_string()), None);
+            assert_eq!(session.close_reason().map(|why| why.to_string()), None);
             tokio::task::yield_now().await;
         }
         session.interrupt().await.expect("answered");
@@ -116,7 +116,7 @@ fn a_deadline_is_counted_from_the_call_while_others_wait_for_room() {
             })
             .collect();
         let limits = [5, 50, 100].map(Duration::from_millis);
-        let ask = |limit| session.request_within("interrupt", (), limit);
+        let ask = |limit| session.request_with_timeout("interrupt", (), limit);
         let begun = std::time::Instant::now();
         let (a, b, c) = tokio::join!(ask(limits[0]), ask(limits[1]), ask(limits[2]));
         assert!(begun.elapsed() >= limits[2] && begun.elapsed() < SOON);
@@ -193,7 +193,7 @@ fn a_handler_that_fails_while_the_session_closes_is_quiet() {
             sender.send(()).expect("counted");
             async {
                 std::thread::yield_now();
-                Err::<(), _>(Failure::new("too late to matter"))
+                Err::<(), _>(RpcError::new("too late to matter"))
             }
         });
         let steps = [
@@ -258,7 +258,7 @@ fn a_closed_session_answers_nothing_and_asks_nothing() {
     // The task that reads has a runtime; those of handlers run to their end there and then.
     let pool = tokio::runtime::Runtime::new().expect("a runtime");
     let (handle, reads) = (pool.handle().clone(), std::sync::atomic::AtomicBool::new(true));
-    let settings = Settings::new().spawn_on(move |task| {
+    let settings = Settings::new().executor(move |task| {
         if reads.swap(false, std::sync::atomic::Ordering::SeqCst) {
             drop(handle.spawn(task));
         } else {

@@ -6,7 +6,9 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Instant;
 
-use agentpipe::{Agent, AgentCommand, Engine, Error, ErrorKind, ExitStatus, Warm, WarmSettings};
+use agentpipe::{
+    Agent, AgentCommand, Engine, Error, ErrorKind, ExitStatus, WarmPool, WarmPoolSettings,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::lease::Lease;
@@ -76,7 +78,7 @@ fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
     assert!(copied.expect("cp").success());
     let engine = Engine::builder().max_agents(1).build().expect("io_uring");
     let lease = Lease::take(&program);
-    let warm = Warm::new(&engine, AgentCommand::new(&program), WarmSettings::new());
+    let warm = WarmPool::new(&engine, AgentCommand::new(&program), WarmPoolSettings::new());
     let mut spawn = Box::pin(engine.spawn(fake(&[])));
     let mut context = Context::from_waker(Waker::noop());
     // The place is taken once the exec hangs; asked before, we would have it.
@@ -88,12 +90,12 @@ fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
     for _ in 0..10 {
         assert!(spawn.as_mut().poll(&mut context).is_pending(), "it waits and is not refused");
     }
-    assert_eq!(warm.stats().coming, 1);
+    assert_eq!(warm.stats().pending, 1);
     drop(lease);
     let mut agent = pollster::block_on(spawn).expect("the spare's place");
     check_echo(&mut agent);
     let stats = warm.stats();
-    assert_eq!((stats.spawned, stats.given_up, stats.ready), (1, 1, 0), "{stats}");
+    assert_eq!((stats.spawned, stats.evicted, stats.ready), (1, 1, 0), "{stats}");
     assert!(engine.spawn_blocking(fake(&[])).is_err(), "and there is no other");
 }
 
@@ -112,7 +114,7 @@ fn what_the_capacity_promises_can_be_spawned_and_no_more() {
     check_error(&error, ErrorKind::ResourceLimit, &says);
     let engine = engine();
     let capacity = Engine::capacity();
-    assert_eq!(capacity.first().expect("a limit").name, "RLIMIT_NOFILE");
+    assert_eq!(capacity.bottleneck().expect("a limit").name, "RLIMIT_NOFILE");
     let room = capacity.agents().expect("a number");
     let mut agents = Vec::new();
     let error = loop {

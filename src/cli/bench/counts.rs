@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentpipe::{CloseReport, Engine, IoCounters, Stats};
+use agentpipe::{AgentStats, CloseReport, Engine, IoCounters};
 
 use super::alloc::Asked;
 use super::scenario::Failed;
@@ -47,7 +47,7 @@ pub(super) fn asked_per_record(asked: Asked, records: u64, bytes: u64) -> Counts
 }
 
 /// Records and bytes that came between two looks.
-pub(super) fn came(before: Stats, after: Stats) -> (u64, u64) {
+pub(super) fn came(before: AgentStats, after: AgentStats) -> (u64, u64) {
     (after.records_in - before.records_in, after.bytes_in - before.bytes_in)
 }
 

@@ -9,7 +9,7 @@ use super::target::Target;
 
 /// A report without scenarios.
 pub(super) fn describe(target: &Target) -> Report {
-    let features = target.engine.features();
+    let features = target.engine.kernel_features();
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Report {
         schema: SCHEMA,
@@ -20,7 +20,7 @@ pub(super) fn describe(target: &Target) -> Report {
         arch: std::env::consts::ARCH.to_owned(),
         cpu: cpu().unwrap_or_else(|| "unknown".to_owned()),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        backend: target.engine.backend().name().to_owned(),
+        backend: target.engine.backend().as_str().to_owned(),
         tier: if features.setup_flags.is_empty() { "none" } else { features.setup_flags }
             .to_owned(),
         features: features.to_string(),

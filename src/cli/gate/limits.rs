@@ -70,7 +70,7 @@ impl Default for Baseline {
 }
 
 fn wanted_backend() -> String {
-    Backend::IoUring.name().to_owned()
+    Backend::IoUring.as_str().to_owned()
 }
 
 impl Ceilings {
@@ -126,7 +126,7 @@ impl Limits {
                 self.schema
             ));
         }
-        let backends = [Backend::IoUring, Backend::Epoll].map(Backend::name);
+        let backends = [Backend::IoUring, Backend::Epoll].map(Backend::as_str);
         if !backends.contains(&self.backend.as_str()) {
             return Err(format!("its backend is not one of {}", backends.join(", ")));
         }

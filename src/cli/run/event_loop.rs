@@ -167,7 +167,7 @@ impl<'a> EventLoop<'a> {
     /// the input is open, a parent that does not read holds the agent back as any full pipe does.
     fn end(&mut self, now: Instant) {
         self.ending.get_or_insert(now);
-        let end = now + self.policy.worst_case() + EXTRA;
+        let end = now + self.policy.max_duration() + EXTRA;
         self.hard_end.get_or_insert(end);
     }
 
@@ -224,7 +224,7 @@ impl<'a> EventLoop<'a> {
             Event::Noise(sample) => lines.say(format_args!("noise: {sample}")),
             Event::Oversized(sample) => lines.say(format_args!("oversized record: {sample}")),
             Event::Malformed { reason, sample } => {
-                lines.say(format_args!("malformed record ({}): {sample}", reason.name()));
+                lines.say(format_args!("malformed record ({}): {sample}", reason.as_str()));
             }
             Event::Truncated(sample) => lines.say(format_args!("truncated record: {sample}")),
             // The agent's own words, as if it had kept the stderr of this process.

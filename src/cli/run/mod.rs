@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, Engine, Error, ErrorKind, Stats};
+use agentpipe::{Agent, AgentStats, Engine, Error, ErrorKind};
 
 pub(crate) use args::Args;
 
@@ -202,7 +202,7 @@ impl Host<'_> {
 }
 
 /// Records that the agent has written, and that did not come out here.
-fn records_lost(stats: &Stats, undelivered: u64) -> Option<String> {
+fn records_lost(stats: &AgentStats, undelivered: u64) -> Option<String> {
     let counts = [
         (stats.oversized, "above the limit (--record-max)"),
         (stats.records_discarded, "discarded while the agent was closed"),

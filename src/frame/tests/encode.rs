@@ -12,7 +12,7 @@ fn refusal(framing: Framing, record: &[u8], limits: &Limits) -> (ErrorKind, Stri
     let mut out = b"before".to_vec();
     let error = encode(framing, record, limits, &mut out).expect_err("a refusal");
     assert_eq!(out, b"before", "nothing is appended on a refusal");
-    assert_eq!(error.stage(), "write");
+    assert_eq!(error.operation(), "write");
     (error.kind(), error.to_string())
 }
 

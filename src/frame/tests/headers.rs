@@ -116,7 +116,7 @@ fn a_line_without_end_is_not_kept() {
         assert!(framer.capacity() <= 2 * limits.header_max + 1024, "{}", framer.capacity());
     }
     framer.feed(&framed("{}"), &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
-    assert_eq!(seen, [Event::Noise(Sample::new(1 << 20, &[b'z'; 160], 160)), record("{}")]);
+    assert_eq!(seen, [Event::Noise(Preview::new(1 << 20, &[b'z'; 160], 160)), record("{}")]);
 }
 
 #[test]

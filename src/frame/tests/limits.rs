@@ -95,7 +95,7 @@ fn no_newline_for_ever_is_counted_and_not_kept() {
         assert_eq!(framer.held(), 160, "only the sample");
         let mut seen = Vec::new();
         framer.feed(b"\n", &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
-        assert_eq!(seen, [Event::Oversized(Sample::new(20_000 * size as u64, &[b'x'; 160], 160))]);
+        assert_eq!(seen, [Event::Oversized(Preview::new(20_000 * size as u64, &[b'x'; 160], 160))]);
         assert_eq!((framer.held(), framer.capacity()), (0, 0));
     }
 }

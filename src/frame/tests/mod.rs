@@ -16,8 +16,8 @@ mod stderr;
 mod traces;
 
 use crate::config::{Framing, JsonCheck, Limits};
-use crate::event::{Event, Malformation, Sample};
 use crate::record::Record;
+use crate::record::{Event, MalformedReason, Preview};
 
 use super::{Framer, Payload, Spares};
 
@@ -76,9 +76,9 @@ pub(super) fn record(bytes: impl AsRef<[u8]>) -> Event {
     Event::Record(Record::from(bytes.as_ref().to_vec()))
 }
 
-pub(super) fn sample(bytes: impl AsRef<[u8]>) -> Sample {
+pub(super) fn sample(bytes: impl AsRef<[u8]>) -> Preview {
     let bytes = bytes.as_ref();
-    Sample::new(bytes.len() as u64, bytes, 160)
+    Preview::new(bytes.len() as u64, bytes, 160)
 }
 
 pub(super) fn noise(bytes: impl AsRef<[u8]>) -> Event {
@@ -94,15 +94,15 @@ pub(super) fn truncated(bytes: impl AsRef<[u8]>) -> Event {
 }
 
 pub(super) fn bad_json(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Malformed { reason: Malformation::Json, sample: sample(bytes) }
+    Event::Malformed { reason: MalformedReason::Json, sample: sample(bytes) }
 }
 
 pub(super) fn bad_utf8(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Malformed { reason: Malformation::Utf8, sample: sample(bytes) }
+    Event::Malformed { reason: MalformedReason::Utf8, sample: sample(bytes) }
 }
 
 pub(super) fn bad_header(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Malformed { reason: Malformation::Header, sample: sample(bytes) }
+    Event::Malformed { reason: MalformedReason::Header, sample: sample(bytes) }
 }
 
 /// One Content-Length frame.

@@ -12,8 +12,8 @@ use super::{
     PATIENCE, await_readable, become_nobody, exists, read_line, read_to_end, read_until, reap, run,
     shell, start,
 };
+use crate::close::ExitStatus;
 use crate::command::AgentCommand;
-use crate::exit_status::ExitStatus;
 use crate::process::spawn::spawn;
 use crate::process::{Child, descendants, living_members};
 

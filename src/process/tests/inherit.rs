@@ -249,10 +249,7 @@ fn agents_spawned_at_once_do_not_hold_each_others_pipes() {
                         &parts.pidfd,
                         std::time::Instant::now() + super::PATIENCE,
                     );
-                    assert_eq!(
-                        parts.child.try_reap(),
-                        Some(crate::exit_status::ExitStatus::Code(0))
-                    );
+                    assert_eq!(parts.child.try_reap(), Some(crate::close::ExitStatus::Code(0)));
                     // One that outlives the rounds to come.
                     living.push(start(&command));
                 }

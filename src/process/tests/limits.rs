@@ -9,9 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{run, shell};
 use crate::command::AgentCommand;
+use crate::command::ResourceLimit as Limited;
 use crate::error::ErrorKind;
 use crate::process::spawn::spawn;
-use crate::resource::Resource as Limited;
 
 const ALONE: &str = "AGENTPIPE_TEST_ALONE";
 

@@ -14,14 +14,14 @@ use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid, getgid, getu
 use super::{
     PATIENCE, await_readable, read_line, read_to_end, read_until, reap, run, shell, start,
 };
+use crate::close::ExitStatus;
 use crate::command::AgentCommand;
+use crate::command::ResourceLimit;
 use crate::error::{Error, ErrorKind};
-use crate::exit_status::ExitStatus;
 use crate::process::cgroup_place::{folder_in, own};
 use crate::process::host_limits::tightest;
 use crate::process::spawn::spawn;
 use crate::process::{Removal, capacity, living_members};
-use crate::resource::Resource;
 
 fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {
     let error = spawn(command).expect_err("must be refused");
@@ -97,7 +97,7 @@ fn what_needs_a_privilege_is_named() {
         let says = ["supplementary groups", "CAP_SETGID"];
         refusal(&shell("true").user(1, 1), ErrorKind::NotPermitted, &says);
         refusal(&shell("true").groups([1]), ErrorKind::NotPermitted, &says);
-        let above = shell("true").limit(Resource::OpenFiles, 1 << 40, 1 << 40);
+        let above = shell("true").limit(ResourceLimit::OpenFiles, 1 << 40, 1 << 40);
         let says = ["RLIMIT_NOFILE could not be set to 1099511627776:1099511627776", "hard limit"];
         refusal(&above, ErrorKind::NotPermitted, &says);
         // Who we are already is no change, and no refusal.
@@ -115,7 +115,7 @@ fn what_needs_a_privilege_is_named() {
     thread::scope(|scope| scope.spawn(refused).join().expect("as nobody"));
     let wrong = shell("true").user(u32::MAX, 0);
     refusal(&wrong, ErrorKind::InvalidCommand, &["4294967295"]);
-    let wrong = shell("true").limit(Resource::Core, 2, 1);
+    let wrong = shell("true").limit(ResourceLimit::Core, 2, 1);
     refusal(&wrong, ErrorKind::InvalidCommand, &["soft limit 2 of RLIMIT_CORE", "hard limit 1"]);
 }
 
@@ -123,15 +123,15 @@ fn what_needs_a_privilege_is_named() {
 fn limits_are_set_soft_and_hard() {
     let script = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -Ht";
     let command = shell(script)
-        .limit(Resource::OpenFiles, 1, 1)
-        .limit(Resource::OpenFiles, 100, 200)
-        .limit(Resource::Core, 0, 0)
-        .limit(Resource::Cpu, 7, u64::MAX);
+        .limit(ResourceLimit::OpenFiles, 1, 1)
+        .limit(ResourceLimit::OpenFiles, 100, 200)
+        .limit(ResourceLimit::Core, 0, 0)
+        .limit(ResourceLimit::Cpu, 7, u64::MAX);
     let hard = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum;
     assert_eq!(hard, None, "this test wants an unlimited hard limit to start from");
     assert_eq!(run(&command).0, "100\n200\n0\nunlimited\n");
     // As low as can be: the pipes are in place before the limit is.
-    let mut parts = start(&AgentCommand::new("/bin/sh").limit(Resource::OpenFiles, 0, 0));
+    let mut parts = start(&AgentCommand::new("/bin/sh").limit(ResourceLimit::OpenFiles, 0, 0));
     // The loader may not even open its libraries; that we got so far is the point.
     parts.child.kill(None);
     reap(&mut parts);
@@ -297,7 +297,7 @@ fn everything_together() {
         .arg("id -u; id -g; ulimit -n; pwd; cat /proc/self/cgroup | tail -1; sleep 1000")
         .env("PATH", "/nowhere:/usr/bin:/bin")
         .cwd(dir.path())
-        .limit(Resource::OpenFiles, 64, 64)
+        .limit(ResourceLimit::OpenFiles, 64, 64)
         .die_with_parent(true);
     let whole = command.clone().user(65_534, 65_533).cgroup();
     if is_root() && may_make_cgroups().is_some() {
@@ -375,7 +375,7 @@ fn the_capacity_of_this_host_is_told() {
     for name in ["RLIMIT_NOFILE", "kernel.threads-max", "kernel.pid_max"] {
         assert!(names.contains(&name), "{names:?}");
     }
-    let first = capacity.first().expect("some limit refuses");
+    let first = capacity.bottleneck().expect("some limit refuses");
     assert!(
         capacity.limits().iter().all(|limit| !limit.refuses || limit.agents() >= first.agents())
     );

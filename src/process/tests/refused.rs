@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::thread;
 
 use super::{run, shell, write_file};
+use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
-use crate::exit_status::ExitStatus;
 use crate::process::failure::interpreter;
 use crate::process::spawn::spawn;
 
@@ -16,7 +16,7 @@ use crate::process::spawn::spawn;
 fn refusal(command: &AgentCommand, kind: ErrorKind) -> Error {
     let error = spawn(command).expect_err("must be refused");
     assert_eq!(error.kind(), kind, "{error}");
-    assert_eq!(error.stage(), "spawn");
+    assert_eq!(error.operation(), "spawn");
     assert!(!error.to_string().contains('\n'), "{error}");
     error
 }

@@ -1,7 +1,7 @@
 //! The pool: shared by all, empty at times, never leaking.
 
 use super::*;
-use crate::pipe_io::Lease;
+use crate::io::Lease;
 
 fn small(buffers: u16) -> RingConfig {
     RingConfig { buffers, ..RingConfig::default() }

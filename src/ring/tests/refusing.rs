@@ -24,7 +24,7 @@ fn every_refusal_has_its_kind_and_a_remedy() {
         let error = refused("io_uring_setup", io::Error::from_raw_os_error(errno));
         let text = error.to_string();
         assert_eq!(error.kind(), kind, "{text}");
-        assert_eq!(error.stage(), "start");
+        assert_eq!(error.operation(), "start");
         assert_eq!(error.raw_os_error(), Some(errno));
         assert!(text.starts_with("start: io_uring_setup: "), "{text}");
         let told = text.split_once("; ").unwrap().1;
@@ -64,7 +64,7 @@ fn odd_sizes_are_brought_into_range() {
         let config =
             RingConfig { entries, cq_entries, buffers, buffer_size, ..RingConfig::default() };
         let mut rig = Rig::with(config);
-        let features = rig.ring.features();
+        let features = rig.ring.kernel_features();
         assert!(features.buffers.is_power_of_two() && features.buffer_size >= 512);
         let (_, write) = rig.reading(1);
         put(&write, &pattern(3000));
@@ -77,7 +77,7 @@ fn odd_sizes_are_brought_into_range() {
 #[test]
 fn a_new_ring_tells_its_tier_and_counts_from_zero() {
     let rig = Rig::new();
-    let line = rig.ring.features().to_string();
+    let line = rig.ring.kernel_features().to_string();
     assert!(line.starts_with("io_uring with multishot reads, flags "), "{line}");
     assert!(line.contains("128 buffers of 4096 bytes"), "{line}");
     let counters = rig.ring.counters();

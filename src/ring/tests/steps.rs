@@ -17,7 +17,7 @@ fn a_random_script_agrees_on_every_step() {
 fn every_step_cuts_whatever_is_pending() {
     for (step, (name, _)) in LADDER.iter().enumerate() {
         let mut rig = Rig::on_step(RingConfig::default(), step);
-        assert_eq!(rig.ring.features().setup_flags, *name);
+        assert_eq!(rig.ring.kernel_features().setup_flags, *name);
         let (out, out_write) = rig.reading(1);
         let (input, input_read) = rig.writing(2);
         let (exit, exit_read) = rig.writing(3);

@@ -12,7 +12,7 @@ use crate::engine::{Agent, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::dialect::Observer;
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::handle::Session as Base;
 use crate::session::host::Host;
 use crate::session::serve::{AgentRequest, Handlers};
@@ -32,7 +32,7 @@ use super::session::Session;
 ///
 /// Handlers run in tasks of their own, which are dropped, without an answer, when the agent
 /// withdraws the request or the session ends. They have no deadline here: one that never ends
-/// keeps its place among [`Settings::concurrency`] until then. A [`Failure`] is answered as an
+/// keeps its place among [`Settings::concurrency`] until then. A [`RpcError`] is answered as an
 /// error, and so is a panic; a request that no handler is for is answered with an error that names
 /// its subtype.
 #[derive(Clone, Debug, Default)]
@@ -71,12 +71,12 @@ impl Builder {
 
     /// Answers `can_use_tool`. The agent asks only if it was started with
     /// `--permission-prompt-tool stdio`: [`Options`] see to that. Like every handler it must not block
-    /// the thread, which all sessions of the process share unless [`Settings::spawn_on`] gives another.
+    /// the thread, which all sessions of the process share unless [`Settings::executor`] gives another.
     #[must_use]
     pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
     where
         F: Fn(PermissionRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<Permission, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<Permission, RpcError>> + Send + 'static,
     {
         let decide = Arc::new(decide);
         self.handlers.insert("can_use_tool", move |request: AgentRequest| {
@@ -104,7 +104,7 @@ impl Builder {
     ) -> Self
     where
         F: Fn(HookRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.hooks.add(event, matcher, timeout, hook);
@@ -112,13 +112,13 @@ impl Builder {
     }
 
     /// An MCP server in this process; the last one of a name counts. It is given each message for
-    /// that name and returns the result; a [`Failure`] becomes an error of JSON-RPC
+    /// that name and returns the result; a [`RpcError`] becomes an error of JSON-RPC
     /// (-32603 unless it has a code).
     #[must_use]
     pub fn mcp_server<F, R, T>(mut self, name: &str, server: F) -> Self
     where
         F: Fn(McpRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.servers.add(name, server);
@@ -131,7 +131,7 @@ impl Builder {
     pub fn handle<F, R, T>(mut self, subtype: &str, handler: F) -> Self
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.handlers.insert(subtype, handler);
@@ -153,7 +153,7 @@ impl Builder {
     /// How long `initialize` may take. Default: the session's deadline. A CLI that connects to its
     /// MCP servers first may need longer than any other request should.
     #[must_use]
-    pub fn initialize_deadline(mut self, limit: Duration) -> Self {
+    pub fn initialize_timeout(mut self, limit: Duration) -> Self {
         self.handshake = Some(limit);
         self
     }

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::copy;
+use crate::frame::memcpy;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::lost::{Head, Lost};
 
 /// `control_request`, `control_response`, `control_cancel_request`; all else is data.
@@ -59,7 +59,7 @@ pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
          \"request\":{{\"subtype\":{subtype}{comma}"
     )
     .into_bytes();
-    copy::append(&mut out, rest);
+    memcpy::append(&mut out, rest);
     out.push(b'}');
     out
 }
@@ -138,7 +138,7 @@ impl Control {
                 None => Record::from(b"{}".to_vec()),
             })
         } else {
-            Err(Failure::new(error_text(response.error)))
+            Err(RpcError::new(error_text(response.error)))
         };
         Incoming::Reply { id: own_id(&response.request_id), outcome }
     }
@@ -172,12 +172,12 @@ impl Dialect for Control {
         None
     }
 
-    fn answer(&self, to: &WireId, outcome: Result<&[u8], &Failure>) -> Vec<u8> {
-        answer(&to.0, outcome.map_err(Failure::message))
+    fn answer(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
+        answer(&to.0, outcome.map_err(RpcError::message))
     }
 
-    fn unknown(&self, method: &str) -> Failure {
-        Failure::new(format!("nobody handles control requests of the subtype {method}"))
+    fn unknown(&self, method: &str) -> RpcError {
+        RpcError::new(format!("nobody handles control requests of the subtype {method}"))
     }
 
     fn lost(&self, head: &Head) -> Lost {

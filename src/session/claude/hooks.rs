@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::serve::AgentRequest;
 
-type Answer = Result<Record, Failure>;
+type Answer = Result<Record, RpcError>;
 type Hook = Arc<dyn Fn(HookRequest) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 /// A hook is called.
@@ -64,7 +64,7 @@ impl Hooks {
         hook: F,
     ) where
         F: Fn(HookRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<T, Failure>> + Send + 'static,
+        R: Future<Output = Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         let id = format!("hook_{}", self.by_id.len());
@@ -101,10 +101,10 @@ impl Hooks {
         }
         let body = request.body();
         let called: Called<'_> = serde_json::from_slice(body.as_bytes()).map_err(|error| {
-            Failure::new(format!("hook_callback without a callback_id: {error}"))
+            RpcError::new(format!("hook_callback without a callback_id: {error}"))
         })?;
         let Some(hook) = self.by_id.get(&called.callback_id) else {
-            return Err(Failure::new(format!("no hook has the id {}", called.callback_id)));
+            return Err(RpcError::new(format!("no hook has the id {}", called.callback_id)));
         };
         let input = called.input.map_or("null", RawValue::get).as_bytes();
         let input = if called.input.is_some() { body.part(input) } else { input.to_vec().into() };

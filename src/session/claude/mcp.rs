@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::serve::AgentRequest;
 
-type Answer = Result<Record, Failure>;
+type Answer = Result<Record, RpcError>;
 type Server = Arc<dyn Fn(McpRequest) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -95,7 +95,7 @@ impl Servers {
     pub(super) fn add<F, R, T>(&mut self, name: &str, server: F)
     where
         F: Fn(McpRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<T, Failure>> + Send + 'static,
+        R: Future<Output = Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         let server = Arc::new(server);
@@ -121,7 +121,7 @@ impl Servers {
     pub(super) async fn call(self: Arc<Self>, request: AgentRequest) -> Answer {
         let body = request.body();
         let Message { server_name, message } = serde_json::from_slice(body.as_bytes())
-            .map_err(|error| Failure::new(format!("mcp_message without a message: {error}")))?;
+            .map_err(|error| RpcError::new(format!("mcp_message without a message: {error}")))?;
         let outcome = match serde_json::from_str::<Rpc<'_>>(message.get()) {
             Ok(rpc) => {
                 let is_notification = rpc.id.is_none();
@@ -130,7 +130,8 @@ impl Servers {
             }
             Err(error) => {
                 const INVALID_REQUEST: i64 = -32600;
-                Err(Failure::new(format!("not a JSON-RPC message: {error}")).code(INVALID_REQUEST))
+                Err(RpcError::new(format!("not a JSON-RPC message: {error}"))
+                    .with_code(INVALID_REQUEST))
             }
         };
         // The id alone, of a message that may be no request.
@@ -151,7 +152,7 @@ impl Servers {
     async fn serve(&self, name: &str, body: &Record, message: &RawValue, rpc: Rpc<'_>) -> Answer {
         let Some(server) = self.0.get(name) else {
             return Err(
-                Failure::new(format!("no MCP server is named {name}")).code(METHOD_NOT_FOUND)
+                RpcError::new(format!("no MCP server is named {name}")).with_code(METHOD_NOT_FOUND)
             );
         };
         let params = match rpc.params {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::error::Result;
 use crate::record::Record;
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::serve::AgentRequest;
 
 /// The agent wants to use a tool.
@@ -170,7 +170,7 @@ impl Permission {
     pub(super) fn answer(
         self,
         request: &PermissionRequest,
-    ) -> std::result::Result<Record, Failure> {
+    ) -> std::result::Result<Record, RpcError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Allow {

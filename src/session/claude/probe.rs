@@ -13,11 +13,11 @@ use crate::command::AgentCommand;
 use crate::config::{Framing, Limits};
 use crate::engine::{Agent, Engine};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Sample};
-use crate::latch::Latch;
 use crate::origin::foreign;
 use crate::process::Program;
+use crate::record::{Event, Preview};
 use crate::session::host::{Host, within};
+use crate::sync::SetOnce;
 
 use super::version::CliVersion;
 
@@ -39,7 +39,7 @@ struct Key {
 #[derive(Debug)]
 struct Entry {
     key: Key,
-    answer: Latch<Result<CliVersion>>,
+    answer: SetOnce<Result<CliVersion>>,
     warned: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ impl Probe {
             if known.len() >= KNOWN_MAX {
                 known.remove(0);
             }
-            let entry = Entry { key, answer: Latch::new(), warned: AtomicBool::new(false) };
+            let entry = Entry { key, answer: SetOnce::new(), warned: AtomicBool::new(false) };
             known.push(Arc::new(entry));
             Arc::clone(&known[known.len() - 1])
         };
@@ -198,7 +198,7 @@ async fn version_of(agent: &mut Agent) -> Result<CliVersion> {
             None => no_version(sample.to_string()),
         },
         Some(Event::Record(record)) => {
-            no_version(Sample::new(record.len() as u64, record.as_bytes(), 160).to_string())
+            no_version(Preview::new(record.len() as u64, record.as_bytes(), 160).to_string())
         }
         Some(Event::Exit(status)) => {
             let what = format!("the CLI did not say it and left with {status}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
+use crate::record::Event;
 use crate::record::Record;
 use crate::session::handle::{Session as Base, delegate};
 use crate::session::lost::Loss;
@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// The handshake: hooks and options of the builder go to the agent, which has
-    /// [`Builder::initialize_deadline`] for its answer. [`Builder::start`] does it.
+    /// [`Builder::initialize_timeout`] for its answer. [`Builder::start`] does it.
     ///
     /// Cancel-safety, and what happens when the agent dies: as
     /// [`session::Session::request`](Base::request).
@@ -142,7 +142,7 @@ impl Session {
     /// and [`InvalidRecord`](ErrorKind::InvalidRecord) for a result that is not JSON: the turn may be
     /// over with that, and a further call reads on. [`NoResult`](ErrorKind::NoResult) where the agent
     /// says that it is idle, and the turn had no result. Where the agent ended first,
-    /// [`why_ended`](Self::why_ended).
+    /// [`close_reason`](Self::close_reason).
     pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Result<Record> {
         let core = self.base.core();
         loop {
@@ -168,7 +168,7 @@ impl Session {
                 }
                 None => {
                     let ended = || core.error(ErrorKind::Closed, "the agent is gone");
-                    return Err(self.why_ended().unwrap_or_else(ended));
+                    return Err(self.close_reason().unwrap_or_else(ended));
                 }
             }
         }
@@ -189,14 +189,14 @@ impl Session {
         self.input.end_when_done(self.needs_input);
     }
 
-    /// Why no request is taken any more. See [`session::Session::why_ended`](Base::why_ended).
+    /// Why no request is taken any more. See [`session::Session::close_reason`](Base::close_reason).
     ///
     /// Where the agent left with an error status, or closed its stdout, right after a `result` that
     /// was an error, it is an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
-    /// [`Error::reply`] is the record.
+    /// [`Error::response`] is the record.
     #[must_use]
-    pub fn why_ended(&self) -> Option<Error> {
-        self.base.why_ended()
+    pub fn close_reason(&self) -> Option<Error> {
+        self.base.close_reason()
     }
 
     /// A control request of any subtype; `body` has its other keys, `()` if there are none.
@@ -206,7 +206,7 @@ impl Session {
     /// As [`session::Session::request`](Base::request), and
     /// [`InvalidRecord`](ErrorKind::InvalidRecord) where the body is no JSON object.
     pub async fn request(&self, subtype: &str, body: impl Serialize) -> Result<Record> {
-        self.request_within(subtype, body, self.base.core().settings.deadline).await
+        self.request_with_timeout(subtype, body, self.base.core().settings.deadline).await
     }
 
     /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
@@ -214,7 +214,7 @@ impl Session {
     ///
     /// # Errors
     /// As `request`.
-    pub async fn request_within(
+    pub async fn request_with_timeout(
         &self,
         subtype: &str,
         body: impl Serialize,

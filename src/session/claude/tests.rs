@@ -9,7 +9,7 @@ use super::run::{Action, Happened};
 use super::turns::Turns;
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId};
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 
 fn record(text: &str) -> Record {
     Record::from(text.as_bytes().to_vec())
@@ -50,7 +50,7 @@ fn answers_find_their_request_whatever_they_look_like() {
         r#"{"type":"control_response","response":{"subtype":"error","request_id":"req_7","error":"no\n"}}"#,
     );
     let Incoming::Reply { outcome: Err(failure), .. } = error else { panic!("{error:?}") };
-    assert_eq!(failure, Failure::new("no\n"));
+    assert_eq!(failure, RpcError::new("no\n"));
     for id in ["req_07", "req_+7", "req_", "7", "req_7_9f3a01bc", "req_18446744073709551616"] {
         let stray = read(&format!(
             r#"{{"type":"control_response","response":{{"subtype":"success","request_id":"{id}"}}}}"#
@@ -119,7 +119,7 @@ fn an_answer_carries_the_id_as_it_came() {
         r#"{"type":"control_response","response":{"subtype":"error","#,
         r#""request_id":"a","error":"n\no"}}"#
     );
-    assert_eq!(text(Control.answer(&id, Err(&Failure::new("n\no")))), wanted);
+    assert_eq!(text(Control.answer(&id, Err(&RpcError::new("n\no")))), wanted);
 }
 
 fn see(turns: &mut Turns, text: &str) -> Vec<Action> {

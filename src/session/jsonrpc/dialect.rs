@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::lost::{Head, Lost};
 
 const INVALID_REQUEST: i64 = -32600;
@@ -103,7 +103,7 @@ pub(super) fn call(id: Option<u64>, method: &str, params: &[u8]) -> Vec<u8> {
     Out { id, method: Some(method), params, ..Out::EMPTY }.bytes()
 }
 
-fn refusal(id: &str, failure: &Failure) -> Vec<u8> {
+fn refusal(id: &str, failure: &RpcError) -> Vec<u8> {
     let error = failure.as_json();
     let error = error.as_deref().and_then(|error| raw(error.as_bytes()));
     Out { id: raw(id.as_bytes()), error, ..Out::EMPTY }.bytes()
@@ -134,7 +134,7 @@ impl JsonRpc {
             }
             None => {
                 let why = "the id of a request is a string or a number";
-                let failure = Failure::new(why).code(INVALID_REQUEST);
+                let failure = RpcError::new(why).with_code(INVALID_REQUEST);
                 Incoming::Refused { answer: refusal("null", &failure), why }
             }
         }
@@ -163,12 +163,12 @@ fn batch(record: &Record) -> Incoming {
         return Incoming::Data;
     }
     let why = "batches are not supported: send one request a record";
-    let failure = Failure::new(why).code(INVALID_REQUEST);
+    let failure = RpcError::new(why).with_code(INVALID_REQUEST);
     Incoming::Refused { answer: refusal("null", &failure), why }
 }
 
 /// The error object of a response, or what stands in its place.
-fn failure(record: &Record, error: &RawValue) -> Failure {
+fn failure(record: &Record, error: &RawValue) -> RpcError {
     #[derive(Deserialize)]
     struct Object<'a> {
         code: Option<i64>,
@@ -177,13 +177,13 @@ fn failure(record: &Record, error: &RawValue) -> Failure {
         data: Option<&'a RawValue>,
     }
     match object::<Object<'_>>(error) {
-        Some(object) => Failure {
+        Some(object) => RpcError {
             message: object.message.unwrap_or_default().into_owned(),
             code: object.code,
             data: object.data.map(|data| record.part(data.get().as_bytes())),
         },
-        None => Failure::new("an error that is no error object")
-            .data(record.part(error.get().as_bytes())),
+        None => RpcError::new("an error that is no error object")
+            .with_data(record.part(error.get().as_bytes())),
     }
 }
 
@@ -222,7 +222,7 @@ impl Dialect for JsonRpc {
         Some(call(None, self.cancellation.method()?, params.as_bytes()))
     }
 
-    fn answer(&self, to: &WireId, outcome: Result<&[u8], &Failure>) -> Vec<u8> {
+    fn answer(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
         match outcome {
             Ok(result) => {
                 Out { id: raw(to.0.as_bytes()), result: raw(result), ..Out::EMPTY }.bytes()
@@ -232,12 +232,12 @@ impl Dialect for JsonRpc {
     }
 
     fn answer_withdrawn(&self, to: &WireId) -> Option<Vec<u8>> {
-        let failure = Failure::new("the request was cancelled").code(REQUEST_CANCELLED);
+        let failure = RpcError::new("the request was cancelled").with_code(REQUEST_CANCELLED);
         (self.cancellation == Cancellation::Lsp).then(|| refusal(&to.0, &failure))
     }
 
-    fn unknown(&self, method: &str) -> Failure {
-        Failure::new(format!("no such method: {method}")).code(METHOD_NOT_FOUND)
+    fn unknown(&self, method: &str) -> RpcError {
+        RpcError::new(format!("no such method: {method}")).with_code(METHOD_NOT_FOUND)
     }
 
     fn lost(&self, head: &Head) -> Lost {

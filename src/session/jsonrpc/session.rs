@@ -9,7 +9,7 @@ use crate::command::AgentCommand;
 use crate::engine::{Agent, Engine};
 use crate::error::Result;
 use crate::record::Record;
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 use crate::session::handle::{Session as Base, delegate};
 use crate::session::serve::{AgentRequest, Handlers};
 use crate::session::settings::Settings;
@@ -51,7 +51,7 @@ impl Session {
     /// when the agent dies: [`session::Session::request`](Base::request).
     ///
     /// # Errors
-    /// As there. [`Error::reply`](crate::Error::reply) of an
+    /// As there. [`Error::response`](crate::Error::reply) of an
     /// [`AgentError`](crate::ErrorKind::AgentError) is the error object.
     pub async fn request(&self, method: &str, params: impl Serialize) -> Result<Record> {
         self.base.request(method, params).await
@@ -62,13 +62,13 @@ impl Session {
     ///
     /// # Errors
     /// As `request`.
-    pub async fn request_within(
+    pub async fn request_with_timeout(
         &self,
         method: &str,
         params: impl Serialize,
         deadline: impl Into<Option<Duration>>,
     ) -> Result<Record> {
-        self.base.request_within(method, params, deadline).await
+        self.base.request_with_timeout(method, params, deadline).await
     }
 
     /// Tells the agent. Resolves once the record is queued. It has no deadline: it waits while the
@@ -111,13 +111,13 @@ impl Builder {
     /// Answers the agent's requests of one method. The handler runs in a task of its own, which
     /// is dropped, without an answer, when the agent withdraws the request or the session ends; it
     /// has no deadline here. It must not block the thread, which all sessions of the process share
-    /// unless [`Settings::spawn_on`] gives another.
-    /// A [`Failure`] is answered as an error, and so is a panic. The last handler of a method counts.
+    /// unless [`Settings::executor`] gives another.
+    /// A [`RpcError`] is answered as an error, and so is a panic. The last handler of a method counts.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handler: F) -> Self
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.handlers.insert(method, handler);
@@ -130,7 +130,7 @@ impl Builder {
     pub fn handle_others<F, R, T>(mut self, handler: F) -> Self
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<T, Failure>> + Send + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
         self.handlers.set_fallback(handler);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::dialect::{Cancellation, JsonRpc};
 use crate::record::Record;
 use crate::session::dialect::{Dialect, Incoming, WireId};
-use crate::session::failure::Failure;
+use crate::session::failure::RpcError;
 
 const PLAIN: JsonRpc = JsonRpc { cancellation: Cancellation::None };
 const LSP: JsonRpc = JsonRpc { cancellation: Cancellation::Lsp };
@@ -63,7 +63,7 @@ fn an_answer_finds_its_request_and_keeps_its_bytes() {
     let both =
         read(&PLAIN, r#"{"id":12,"result":null,"error":{"code":5,"message":"no","data":[1]}}"#);
     let Incoming::Reply { outcome: Err(failure), .. } = both else { panic!("{both:?}") };
-    assert_eq!(failure, Failure::new("no").code(5).data(b"[1]".to_vec().into()));
+    assert_eq!(failure, RpcError::new("no").with_code(5).with_data(b"[1]".to_vec().into()));
     // Ours are numbers; the same digits as text are somebody else's.
     let other = read(&PLAIN, r#"{"id":"12","result":1}"#);
     assert!(matches!(other, Incoming::Reply { id: None, .. }), "{other:?}");

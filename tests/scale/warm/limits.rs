@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use agentpipe::{Agent, Engine, Error, ErrorKind, Warm, WarmSettings};
+use agentpipe::{Agent, Engine, Error, ErrorKind, WarmPool, WarmPoolSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::{alone, check_echo, children, fake, open_descriptors, spawn, wait_until};
@@ -29,20 +29,20 @@ fn a_spawn_takes_the_place_of_a_spare() {
         assert_eq!(error.kind(), ErrorKind::ResourceLimit, "{error}");
     }
     let stats = warm.stats();
-    assert_eq!((stats.given_up, stats.ready, stats.failed), (4, 0, 0), "{stats}");
+    assert_eq!((stats.evicted, stats.ready, stats.failed), (4, 0, 0), "{stats}");
     let mut agents: Vec<Agent> = agents.into_iter().flatten().collect();
     agents.iter_mut().for_each(|agent| check_echo(agent, "{}"));
 
     // A full engine has no place for spares, and says nothing of it.
     warm.refill();
-    wait_until("it was tried", || warm.stats().coming == 0);
+    wait_until("it was tried", || warm.stats().pending == 0);
     assert_eq!((warm.stats().ready, warm.stats().failed), (0, 0));
-    assert!(warm.take_blocking().is_err(), "nor for a cold one");
+    assert!(warm.acquire_blocking().is_err(), "nor for a cold one");
     // That take asked for spares, too: one that comes late would have the place.
-    wait_until("it was tried", || warm.stats().coming == 0);
+    wait_until("it was tried", || warm.stats().pending == 0);
     // One place: the take has it.
     agents.pop().expect("four").close_blocking();
-    let mut taken = warm.take_blocking().expect("a place");
+    let mut taken = warm.acquire_blocking().expect("a place");
     assert!(!taken.warm);
     check_echo(&mut taken.agent, "{}");
     assert_eq!(engine.abandoned(), 0);
@@ -54,11 +54,11 @@ fn a_spawn_goes_before_spares_that_are_on_their_way() {
     // closed, but their places are taken.
     let engine = Engine::builder().max_agents(2).build().expect("io_uring");
     for _ in 0..20 {
-        let warm = Warm::new(&engine, fake(&[]), WarmSettings::new().spares(2));
+        let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(2));
         let mut agents = [spawn(&engine, &fake(&[])), spawn(&engine, &fake(&[]))];
         agents.iter_mut().for_each(|agent| check_echo(agent, "{}"));
         let stats = warm.stats();
-        assert_eq!((stats.ready, stats.spawned), (0, stats.given_up), "{stats}");
+        assert_eq!((stats.ready, stats.spawned), (0, stats.evicted), "{stats}");
         agents.iter().for_each(|agent| drop(agent.abort_blocking()));
     }
 }
@@ -67,11 +67,11 @@ fn a_spawn_goes_before_spares_that_are_on_their_way() {
 fn the_spares_of_another_command_are_given_up_too() {
     let engine = Engine::builder().max_agents(3).build().expect("io_uring");
     let others = warm(&engine, &fake(&["--records", "1"]), 3);
-    let warm = Warm::new(&engine, fake(&[]), WarmSettings::new());
-    let mut taken = warm.take_blocking().expect("a cold one");
+    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new());
+    let mut taken = warm.acquire_blocking().expect("a cold one");
     assert!(!taken.warm);
     check_echo(&mut taken.agent, "{}");
-    assert_eq!((others.stats().given_up, others.stats().ready), (1, 2));
+    assert_eq!((others.stats().evicted, others.stats().ready), (1, 2));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn spares_are_given_up_where_descriptors_run_out() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(room as u64), maximum }).expect("lower");
     let mut agents: Vec<Agent> = (0..4).map(|_| spawn(&engine, &fake(&[]))).collect();
     agents.iter_mut().for_each(|agent| check_echo(agent, "{}"));
-    let given_up = warm.stats().given_up;
+    let given_up = warm.stats().evicted;
     assert!((3..=4).contains(&given_up), "{}", warm.stats());
     let error = loop {
         match engine.spawn_blocking(fake(&[])) {

@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agentpipe::{
-    AgentCommand, ClosePolicy, Engine, ErrorKind, Event, ExitStatus, Warm, WarmSettings,
+    AgentCommand, ClosePolicy, Engine, ErrorKind, Event, ExitStatus, WarmPool, WarmPoolSettings,
 };
 
 use super::{alone, check_echo, children, engine, fake, open_descriptors, wait_until};
 
-fn warm(engine: &Engine, command: &AgentCommand, spares: usize) -> Warm {
-    let warm = Warm::new(engine, command.clone(), WarmSettings::new().spares(spares));
+fn warm(engine: &Engine, command: &AgentCommand, spares: usize) -> WarmPool {
+    let warm = WarmPool::new(engine, command.clone(), WarmPoolSettings::new().size(spares));
     wait_until("the spares are there", || warm.stats().ready == spares);
     warm
 }
@@ -30,7 +30,7 @@ fn a_spare_is_handed_out_once() {
     let taken: Vec<_> = thread::scope(|scope| {
         let take = || {
             ready.wait();
-            warm.take_blocking().expect("taken")
+            warm.acquire_blocking().expect("taken")
         };
         let takes: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
         takes.into_iter().map(|take| take.join().expect("no panic")).collect()
@@ -45,10 +45,10 @@ fn a_spare_is_handed_out_once() {
     }
     wait_until("they are replaced", || warm.stats().ready == 4);
     let stats = warm.stats();
-    assert_eq!((stats.warm, stats.warm + stats.cold), (ready_ones as u64, 8), "{stats}");
+    assert_eq!((stats.warm, stats.warm + stats.misses), (ready_ones as u64, 8), "{stats}");
     assert_eq!(stats.spawned, stats.warm + 4, "none came back: {stats}");
     // Nor is one that was replaced.
-    assert!(!pids.contains(&warm.take_blocking().expect("taken").agent.pid()));
+    assert!(!pids.contains(&warm.acquire_blocking().expect("taken").agent.pid()));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_spare_that_was_on_its_way_to_nobody_is_closed() {
     let mut heard_at_once = 0;
     while warm.stats().unused < 20 {
         let before = warm.stats();
-        let mut take = Box::pin(warm.take());
+        let mut take = Box::pin(warm.acquire());
         if let Poll::Ready(taken) = take.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             heard_at_once += 1;
             assert!(heard_at_once < 1000, "every take is done when it is asked for");
@@ -73,7 +73,7 @@ fn a_spare_that_was_on_its_way_to_nobody_is_closed() {
         });
     }
     let stats = warm.stats();
-    assert_eq!((stats.warm, stats.cold, engine.abandoned()), (heard_at_once, 0, 0), "{stats}");
+    assert_eq!((stats.warm, stats.misses, engine.abandoned()), (heard_at_once, 0, 0), "{stats}");
     assert_eq!(stats.spawned, stats.warm + stats.unused + 1, "none was put back: {stats}");
     wait_until("all others are closed", || engine.stats().agents == 1);
     assert_eq!(engine.agents(), 1);
@@ -85,7 +85,7 @@ fn what_a_spare_wrote_before_is_kept_for_who_takes_it() {
     let engine = engine();
     let warm = warm(&engine, &fake(&["--records", "3"]), 1);
     wait_until("it wrote", || engine.stats().records_in == 3);
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
     for wanted in 0..3 {
         let record = taken.agent.next_record_blocking().expect("kept");
@@ -98,17 +98,17 @@ fn what_a_spare_wrote_before_is_kept_for_who_takes_it() {
 #[test]
 fn what_a_spare_wrote_before_is_discarded_if_asked_for() {
     let engine = engine();
-    let settings = WarmSettings::new().discard_early_output();
-    let warm = Warm::new(&engine, fake(&["--records", "3"]), settings);
+    let settings = WarmPoolSettings::new().discard_startup_output();
+    let warm = WarmPool::new(&engine, fake(&["--records", "3"]), settings);
     wait_until("it wrote", || engine.stats().records_in == 3);
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
     check_echo(&mut taken.agent, "{\"first\":true}");
     assert_eq!(warm.stats().records_discarded, 3, "{}", warm.stats());
     // A cold one is the taker's from its first byte.
     wait_until("it is replaced", || warm.stats().ready == 1);
-    let none = Warm::new(&engine, fake(&["--records", "3"]), settings.spares(0));
-    let mut cold = none.take_blocking().expect("taken");
+    let none = WarmPool::new(&engine, fake(&["--records", "3"]), settings.size(0));
+    let mut cold = none.acquire_blocking().expect("taken");
     assert!(!cold.warm && cold.agent.next_record_blocking().is_some());
 }
 
@@ -121,7 +121,7 @@ fn a_spare_that_floods_unread_is_held_back_as_any_agent() {
     wait_until("its reading is paused", || engine.stats().pauses == 1);
     let held = engine.stats().bytes_in;
     assert!(held < (64 << 10) + (1 << 20), "{held}");
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
     for wanted in 0..5000 {
         let record = taken.agent.next_record_blocking().expect("without end");
@@ -154,7 +154,7 @@ fn dropping_it_closes_all_spares() {
     assert_eq!((open_descriptors(), engine.abandoned()), (before, 0));
     // One that is dropped before its spares are there.
     for _ in 0..20 {
-        drop(Warm::new(&engine, fake(&[]), WarmSettings::new().spares(8)));
+        drop(WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(8)));
     }
     // The jobs of all of them are before this one's.
     engine.spawn_blocking(fake(&[])).expect("spawns").close_blocking();
@@ -172,9 +172,9 @@ fn a_shutdown_takes_the_spares_along_and_none_comes_after() {
     let report = engine.shutdown_blocking(Duration::from_secs(10));
     assert_eq!((report.agents, report.aborted), (3, 0));
     assert_eq!(children(), 0);
-    assert_eq!(warm.take_blocking().expect_err("stopped").kind(), ErrorKind::EngineStopped);
+    assert_eq!(warm.acquire_blocking().expect_err("stopped").kind(), ErrorKind::EngineStopped);
     warm.refill();
-    assert_eq!(warm.stats().coming, 0);
+    assert_eq!(warm.stats().pending, 0);
     wait_until("it knows", || warm.stats().unused == 3);
     let stats = warm.stats();
     assert_eq!((stats.spawned, stats.ready, stats.died), (3, 0, 0), "{stats}");
@@ -191,7 +191,7 @@ fn the_last_handle_of_all_may_be_a_pool() {
     let engine = engine();
     let warm = warm(&engine, &fake(&["--ignore-eof", "--ignore-sigterm"]), 3);
     drop(engine);
-    let mut taken = warm.take_blocking().expect("the threads are still there");
+    let mut taken = warm.acquire_blocking().expect("the threads are still there");
     check_echo(&mut taken.agent, "{}");
     drop(taken);
     drop(warm);
@@ -203,13 +203,13 @@ fn a_spare_that_is_ready_answers_sooner_than_a_start_takes() {
     // An agent that needs 300 ms before its first word, as the quickest of the real ones do.
     let slow = AgentCommand::new("/bin/sh").arg("-c").arg("sleep 0.3; echo '{}'; exec cat");
     let engine = engine();
-    let to_first_record = |warm: &Warm| {
+    let to_first_record = |warm: &WarmPool| {
         let begun = Instant::now();
-        let mut taken = warm.take_blocking().expect("taken");
+        let mut taken = warm.acquire_blocking().expect("taken");
         assert!(taken.agent.next_record_blocking().is_some());
         (begun.elapsed(), taken.warm)
     };
-    let none = Warm::new(&engine, slow.clone(), WarmSettings::new().spares(0));
+    let none = WarmPool::new(&engine, slow.clone(), WarmPoolSettings::new().size(0));
     let (cold, was_warm) = to_first_record(&none);
     assert!(!was_warm && cold >= Duration::from_millis(300));
     let one = warm(&engine, &slow, 1);

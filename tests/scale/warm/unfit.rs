@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use agentpipe::{AgentCommand, ErrorKind, ExitStatus, Warm, WarmSettings};
+use agentpipe::{AgentCommand, ErrorKind, ExitStatus, WarmPool, WarmPoolSettings};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::{alone, check_echo, child_pids, engine, fake, wait_until};
@@ -26,7 +26,7 @@ fn a_spare_that_died_is_not_handed_out() {
     wait_until("its end is seen", || warm.stats().died == 1);
     let stats = warm.stats();
     assert_eq!((stats.ready, stats.spawned), (1, 2), "it died young, so not replaced yet: {stats}");
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert_eq!((taken.agent.pid(), taken.warm), (pids[1], true), "the one that lives");
     check_echo(&mut taken.agent, "{}");
     wait_until("both are replaced", || warm.stats().ready == 2);
@@ -39,14 +39,14 @@ fn a_program_that_ends_at_once_is_not_spawned_over_and_over() {
     // thousand times a second.
     let engine = engine();
     let command = AgentCommand::new("/bin/sh").arg("-c").arg("exit 7");
-    let warm = Warm::new(&engine, command, WarmSettings::new().spares(3));
+    let warm = WarmPool::new(&engine, command, WarmPoolSettings::new().size(3));
     for round in 1..=5 {
         wait_until("all have ended", || warm.stats().died == 3 * round);
         // Were one ordered, it would be before this.
         engine.spawn_blocking(fake(&[])).expect("spawns").close_blocking();
         let stats = warm.stats();
-        assert_eq!((stats.spawned, stats.ready, stats.coming), (3 * round, 0, 0), "{stats}");
-        let mut taken = warm.take_blocking().expect("a cold one");
+        assert_eq!((stats.spawned, stats.ready, stats.pending), (3 * round, 0, 0), "{stats}");
+        let mut taken = warm.acquire_blocking().expect("a cold one");
         assert!(!taken.warm);
         assert_eq!(exit_of(&mut taken.agent), Some(ExitStatus::Code(7)));
     }
@@ -59,17 +59,17 @@ fn a_spare_that_was_not_taken_grows_stale_and_is_replaced() {
     }
     let engine = engine();
     // Asked for less than there can be.
-    let settings = WarmSettings::new().spares(2).max_age(Duration::ZERO);
-    let warm = Warm::new(&engine, fake(&[]), settings);
+    let settings = WarmPoolSettings::new().size(2).max_age(Duration::ZERO);
+    let warm = WarmPool::new(&engine, fake(&[]), settings);
     wait_until("the spares are there", || warm.stats().ready == 2);
     let old = child_pids();
-    wait_until("both are replaced", || (warm.stats().stale, warm.stats().ready) == (2, 2));
+    wait_until("both are replaced", || (warm.stats().expired, warm.stats().ready) == (2, 2));
     wait_until("the old ones are gone", || child_pids().iter().all(|pid| !old.contains(pid)));
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert!(!old.contains(&taken.agent.pid()));
     check_echo(&mut taken.agent, "{}");
     // Nor does age follow an agent that was taken.
-    wait_until("the others were replaced again", || warm.stats().stale >= 5);
+    wait_until("the others were replaced again", || warm.stats().expired >= 5);
     check_echo(&mut taken.agent, "{}");
     assert_eq!(taken.agent.close_report(), None);
     assert_eq!((engine.abandoned(), warm.stats().died), (0, 0));
@@ -80,10 +80,10 @@ fn a_spare_may_be_kept_for_ever() {
     // The story: never too old was written as the longest time there is, and the moment at which
     // the spare would be too old did not exist: the thread that spawns panicked.
     let engine = engine();
-    let settings = WarmSettings::new().max_age(Duration::MAX);
-    let warm = Warm::new(&engine, fake(&[]), settings);
+    let settings = WarmPoolSettings::new().max_age(Duration::MAX);
+    let warm = WarmPool::new(&engine, fake(&[]), settings);
     wait_until("the spare is there", || warm.stats().ready == 1);
-    let mut taken = warm.take_blocking().expect("taken");
+    let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm, "{}", warm.stats());
     check_echo(&mut taken.agent, "{}");
     wait_until("it is replaced", || warm.stats().ready == 1);
@@ -108,8 +108,8 @@ fn script(version: u32) -> String {
 }
 
 /// The version that this take gives, and whether it was warm.
-fn take(warm: &Warm) -> (u64, bool) {
-    let mut taken = warm.take_blocking().expect("taken");
+fn take(warm: &WarmPool) -> (u64, bool) {
+    let mut taken = warm.acquire_blocking().expect("taken");
     let hello = taken.agent.next_record_blocking().expect("a hello");
     let version = hello.json::<serde_json::Value>().expect("JSON")["version"].as_u64();
     taken.agent.abort_blocking();
@@ -148,9 +148,9 @@ fn a_spare_of_another_file_is_not_handed_out() {
     wait_until("new spares", || warm.stats().ready == 2);
     fs::remove_dir_all(&early).expect("ours");
     fs::remove_dir_all(&late).expect("ours");
-    let error = warm.take_blocking().expect_err("no program");
+    let error = warm.acquire_blocking().expect_err("no program");
     assert_eq!(error.kind(), ErrorKind::ProgramNotFound, "{error}");
-    wait_until("nor are there spares", || warm.stats().coming == 0);
+    wait_until("nor are there spares", || warm.stats().pending == 0);
     let stats = warm.stats();
     // A shell that had not read its script yet found none.
     assert_eq!((stats.ready, stats.changed + stats.died), (0, 6), "{stats}");

@@ -42,7 +42,11 @@ fn set_by(change: impl FnOnce(Options) -> Options) -> Vec<String> {
 
 fn refusal(options: &Options) -> Error {
     let error = options.command().expect_err("refused");
-    assert_eq!((error.kind(), error.stage()), (ErrorKind::InvalidCommand, "options"), "{error}");
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::InvalidCommand, "options"),
+        "{error}"
+    );
     error
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 
 /// A number of places. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission(Arc<Places>);
+pub(crate) struct Permits(Arc<Places>);
 
 #[derive(Debug)]
 struct Places {
@@ -32,7 +32,7 @@ impl Drop for Pressed {
     }
 }
 
-impl Admission {
+impl Permits {
     pub(crate) fn new(most: Option<usize>) -> Self {
         let most = most.unwrap_or(usize::MAX);
         Self(Arc::new(Places { taken: AtomicUsize::new(0), most, pressed: AtomicUsize::new(0) }))

@@ -1,4 +1,6 @@
-//! Floor 0. Plain counters and their snapshots.
+//! The plain counters that an engine and its agents publish, and what the kernel was found to offer.
+
+use std::fmt;
 
 /// Which kernel interface carries the pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,11 +15,53 @@ pub enum Backend {
 impl Backend {
     /// `io_uring` or `epoll`, as in reports.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::IoUring => "io_uring",
             Self::Epoll => "epoll",
         }
+    }
+}
+
+/// What an engine found on this kernel, by probe and self-test at its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelFeatures {
+    /// The ring's setup flags that the kernel took.
+    pub setup_flags: &'static str,
+    /// Entries of the submission queue, as granted.
+    pub sq_entries: u32,
+    /// Entries of the completion queue, as granted.
+    pub cq_entries: u32,
+    /// Pool buffers of each engine thread.
+    pub buffers: u16,
+    /// Bytes in each of them.
+    pub buffer_size: u32,
+    /// `min_wait`: a coalescing window in the kernel (Linux 6.12).
+    pub min_wait: bool,
+    /// A sleeping engine is not counted as iowait (Linux 6.15).
+    pub no_iowait: bool,
+    /// Writes to a broken pipe raise no SIGPIPE (Linux 6.18).
+    pub nosignal: bool,
+}
+
+/// The tier in one line.
+impl fmt::Display for KernelFeatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has = |yes: bool| if yes { "yes" } else { "no" };
+        write!(
+            f,
+            "io_uring with multishot reads, flags {}, {}+{} entries, {} buffers of {} bytes, \
+             min_wait {}, no_iowait {}, nosignal {}",
+            self.setup_flags,
+            self.sq_entries,
+            self.cq_entries,
+            self.buffers,
+            self.buffer_size,
+            has(self.min_wait),
+            has(self.no_iowait),
+            has(self.nosignal)
+        )
     }
 }
 
@@ -52,7 +96,7 @@ pub struct IoCounters {
 /// What one agent has done since it was spawned. Sizes are bytes on the pipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct AgentStats {
     /// Records that came from the agent, discarded ones included.
     pub records_in: u64,
     /// Bytes read from its stdout, framing included.
@@ -117,8 +161,8 @@ impl Work {
     }
 }
 
-impl From<&Stats> for Work {
-    fn from(stats: &Stats) -> Self {
+impl From<&AgentStats> for Work {
+    fn from(stats: &AgentStats) -> Self {
         Self {
             records_in: stats.records_in,
             bytes_in: stats.bytes_in,

@@ -69,7 +69,7 @@ struct Walk {
 
 impl Walk {
     fn begin(policy: ClosePolicy, known: CloseStart, now: Instant) -> Self {
-        let bound = policy.worst_case();
+        let bound = policy.max_duration();
         let plan = ClosePlan::begin(policy, known, now);
         let mut walk = Self { plan, bound, begun: now, over_by: None, now, asked: Vec::new() };
         walk.collect();
@@ -156,7 +156,7 @@ impl Walk {
         }
         assert!(self.done(), "stuck in {}", self.plan.stage());
         let took = self.now.duration_since(self.begun);
-        let bound = policy.worst_case().max(self.bound);
+        let bound = policy.max_duration().max(self.bound);
         assert!(took <= bound, "took {took:?}, bound {bound:?}");
         if let Some(limit) = self.over_by {
             assert!(self.now <= limit, "{:?} later than its abort allows", self.now - limit);

@@ -23,15 +23,15 @@ use super::handle::Engine;
 
 use pool::Pool;
 pub(super) use room::{Pools, spawn_before_spares};
-pub use settings::WarmSettings;
-pub use stats::WarmStats;
+pub use settings::WarmPoolSettings;
+pub use stats::WarmPoolStats;
 
 /// Keeps spare agents of one exact command ready, because some take seconds to begin. Cheap to
 /// clone.
 ///
 /// A spare is handed out once and belongs to whoever took it: it never comes back and is never
 /// passed on. It is closed instead of handed out when it is too old
-/// ([`WarmSettings::max_age`]), when it has ended, or when its command would run another file or
+/// ([`WarmPoolSettings::max_age`]), when it has ended, or when its command would run another file or
 /// with another environment by now. What the file itself loads is not looked at: the age bounds that.
 ///
 /// Taken or closed ones are replaced in the background, one that ended young or could not be
@@ -48,18 +48,18 @@ pub use stats::WarmStats;
 /// keeps the engine's threads, as an [`Agent`] does.
 ///
 /// ```
-/// use agentpipe::{AgentCommand, Engine, Warm, WarmSettings};
+/// use agentpipe::{AgentCommand, Engine, WarmPool, WarmPoolSettings};
 ///
 /// let engine = Engine::new()?;
-/// let warm = Warm::new(&engine, AgentCommand::new("cat"), WarmSettings::new().spares(2));
-/// let mut agent = warm.take_blocking()?.agent;
+/// let warm = WarmPool::new(&engine, AgentCommand::new("cat"), WarmPoolSettings::new().size(2));
+/// let mut agent = warm.acquire_blocking()?.agent;
 /// agent.send_blocking(r#"{"question":1}"#)?;
 /// assert!(agent.next_record_blocking().is_some());
 /// agent.close_blocking();
 /// # Ok::<(), agentpipe::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Warm {
+pub struct WarmPool {
     owner: Arc<Owner>,
 }
 
@@ -81,7 +81,7 @@ impl Drop for Owner {
 /// An agent, and whether it stood ready.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Taken {
+pub struct Acquired {
     /// The agent, and nobody else's.
     pub agent: Agent,
     /// It was a spare. False: there was none that would do, and this one was spawned now.
@@ -97,10 +97,10 @@ impl Drop for Refill<'_> {
     }
 }
 
-impl Warm {
+impl WarmPool {
     /// Begins to spawn spares of this command, in the background.
     #[must_use]
-    pub fn new(engine: &Engine, command: AgentCommand, settings: WarmSettings) -> Self {
+    pub fn new(engine: &Engine, command: AgentCommand, settings: WarmPoolSettings) -> Self {
         let pool = Pool::new(Arc::clone(&engine.inner), command, settings);
         engine.inner.pools.add(&pool);
         pool.refill();
@@ -110,14 +110,14 @@ impl Warm {
     /// Gives the oldest spare that will do, or spawns an agent where there is none.
     ///
     /// A spare costs a search for the program's file, on a thread of the engine. What it wrote
-    /// before comes first (see [`WarmSettings::discard_early_output`]). It was alive at that
+    /// before comes first (see [`WarmPoolSettings::discard_startup_output`]). It was alive at that
     /// moment as far as the engine had seen; as any agent it may end at the next.
     ///
     /// Cancel-safe: a spare that was on its way to a future that is dropped is closed.
     ///
     /// # Errors
     /// As [`Engine::spawn`].
-    pub async fn take(&self) -> Result<Taken> {
+    pub async fn acquire(&self) -> Result<Acquired> {
         let pool = &self.owner.0;
         pool.engine.check()?;
         let _replaced = Refill(pool);
@@ -126,19 +126,19 @@ impl Warm {
         let picked = parcel.and_then(|parcel| open_parcel(&parcel));
         let engine = Engine { inner: Arc::clone(&pool.engine) };
         if let Some(spare) = picked.unwrap_or_else(|| Err(engine.gone()))? {
-            return Ok(Taken { agent: spare.hand_out(), warm: true });
+            return Ok(Acquired { agent: spare.hand_out(), warm: true });
         }
         let agent = engine.spawn(pool.command.clone()).await?;
-        pool.count(|counts| counts.cold += 1);
-        Ok(Taken { agent, warm: false })
+        pool.count(|counts| counts.misses += 1);
+        Ok(Acquired { agent, warm: false })
     }
 
     /// [`take`](Self::take) for callers without a runtime. Blocks the thread.
     ///
     /// # Errors
     /// As there.
-    pub fn take_blocking(&self) -> Result<Taken> {
-        pollster::block_on(self.take())
+    pub fn acquire_blocking(&self) -> Result<Acquired> {
+        pollster::block_on(self.acquire())
     }
 
     /// Asks for the spares that are missing, as every take does. Does not wait.
@@ -148,7 +148,7 @@ impl Warm {
 
     /// What became of the spares so far.
     #[must_use]
-    pub fn stats(&self) -> WarmStats {
+    pub fn stats(&self) -> WarmPoolStats {
         self.owner.0.stats()
     }
 }

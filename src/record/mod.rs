@@ -6,8 +6,14 @@ use std::hash::{Hash, Hasher};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::envelope::{Envelope, Outline};
 use crate::error::{Error, ErrorKind, Result};
+
+mod envelope;
+mod event;
+
+pub use envelope::Envelope;
+pub(crate) use envelope::Outline;
+pub use event::{Event, MalformedReason, Preview};
 
 /// The bytes of exactly one message, without its framing. Cheap to clone: a shared slice.
 ///

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReason;
+use crate::close::ClosePolicy;
+use crate::close::CloseReason;
 use crate::deadline;
-use crate::event::Event;
 use crate::process::Meaning;
+use crate::record::Event;
 use crate::transport::Line;
 
 use super::super::agent::Agent;

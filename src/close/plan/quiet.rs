@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use super::{CloseAction, ClosePlan};
-use crate::close_report::CloseStage;
-use crate::process::Activity;
+use crate::close::Activity;
+use crate::close::CloseStage;
 
 /// The silence after which an agent is looked at for the first time.
 const LOOK_AFTER: Duration = Duration::from_micros(100);

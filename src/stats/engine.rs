@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::close_report::CloseStage;
-use crate::histogram::Histogram;
-use crate::metrics::IoCounters;
+use crate::close::CloseStage;
+use crate::counters::IoCounters;
+use crate::stats::Histogram;
 
 /// What an engine, or one thread of it, has done since it was started. Agents that are gone are
 /// counted as long as the engine lives. Sizes are bytes on the pipes.

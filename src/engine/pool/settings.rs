@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Settings of a [`Warm`](super::Warm).
+/// Settings of a [`WarmPool`](super::WarmPool).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WarmSettings {
+pub struct WarmPoolSettings {
     pub(super) spares: usize,
     pub(super) max_age: Duration,
     pub(super) keep_output: bool,
@@ -20,13 +20,13 @@ const AGE_MIN: Duration = Duration::from_secs(1);
 /// A month stands for ever; a moment further off may have no name.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-impl Default for WarmSettings {
+impl Default for WarmPoolSettings {
     fn default() -> Self {
         Self { spares: 1, max_age: Duration::from_secs(600), keep_output: true }
     }
 }
 
-impl WarmSettings {
+impl WarmPoolSettings {
     /// The defaults: one spare, ten minutes, output kept.
     #[must_use]
     pub fn new() -> Self {
@@ -36,7 +36,7 @@ impl WarmSettings {
     /// So many agents stand ready. Default 1; 0 to 64, and more are set to 64. With 0 every agent is a
     /// cold one.
     #[must_use]
-    pub fn spares(mut self, spares: usize) -> Self {
+    pub fn size(mut self, spares: usize) -> Self {
         self.spares = spares.min(SPARES_MAX);
         self
     }
@@ -52,12 +52,12 @@ impl WarmSettings {
 
     /// Whoever takes a spare does not get what it wrote before: the events that are there at that
     /// moment are dropped, their records counted
-    /// ([`WarmStats::records_discarded`](super::WarmStats)). Default: they are kept, and come first.
+    /// ([`WarmPoolStats::records_discarded`](super::WarmPoolStats)). Default: they are kept, and come first.
     ///
     /// Either way an unread spare is held to [`Limits::inbox_high`](crate::Limits::inbox_high), as
     /// every agent is: what it writes beyond that stays in its pipe, and comes after the take.
     #[must_use]
-    pub fn discard_early_output(mut self) -> Self {
+    pub fn discard_startup_output(mut self) -> Self {
         self.keep_output = false;
         self
     }

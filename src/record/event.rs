@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::exit_status::ExitStatus;
+use crate::close::ExitStatus;
 use crate::record::Record;
 
 /// Something that came from an agent, in the order it came.
@@ -12,18 +12,18 @@ pub enum Event {
     /// One message.
     Record(Record),
     /// A line that is no record: debug output, a blank word, a JSON scalar.
-    Noise(Sample),
+    Noise(Preview),
     /// A record above the limit. Its bytes were counted and dropped; the stream goes on.
-    Oversized(Sample),
+    Oversized(Preview),
     /// A record that is not valid JSON, not valid UTF-8, or has a broken header.
     Malformed {
         /// What is wrong with it.
-        reason: Malformation,
+        reason: MalformedReason,
         /// What is known of it.
-        sample: Sample,
+        sample: Preview,
     },
     /// The output ended inside a record.
-    Truncated(Sample),
+    Truncated(Preview),
     /// A line of stderr, without its newline, if asked for with
     /// [`AgentCommand::stderr_events`](crate::AgentCommand::stderr_events).
     Stderr(String),
@@ -60,7 +60,7 @@ impl Event {
 /// Why a record is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Malformation {
+pub enum MalformedReason {
     /// Not one JSON text.
     Json,
     /// Not UTF-8.
@@ -69,10 +69,10 @@ pub enum Malformation {
     Header,
 }
 
-impl Malformation {
+impl MalformedReason {
     /// `json`, `utf8` or `header`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "not valid JSON",
             Self::Utf8 => "not valid UTF-8",
@@ -83,12 +83,12 @@ impl Malformation {
 
 /// What is known of bytes that did not become a record: how many, and the first of them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sample {
+pub struct Preview {
     pub(crate) len: u64,
     pub(crate) head: Box<[u8]>,
 }
 
-impl Sample {
+impl Preview {
     /// Keeps at most `keep` of the first bytes.
     pub(crate) fn new(len: u64, head: &[u8], keep: usize) -> Self {
         Self { len, head: head[..head.len().min(keep)].into() }
@@ -115,7 +115,7 @@ impl Sample {
 
 /// One bounded line, control characters escaped: fit for a log. Of bytes that need escapes fewer
 /// are shown.
-impl fmt::Display for Sample {
+impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes: ", self.len)?;
         let mut shown = Shown { left: SHOWN_MAX, out: f };
@@ -167,8 +167,8 @@ impl Shown<'_, '_> {
     }
 }
 
-impl fmt::Debug for Sample {
+impl fmt::Debug for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sample({self})")
+        write!(f, "Preview({self})")
     }
 }

@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use crate::close_policy::ClosePolicy;
-use crate::close_report::CloseReason;
+use crate::close::ClosePolicy;
+use crate::close::CloseReason;
 use crate::command::AgentCommand;
 use crate::error::Result;
 use crate::exit::Departure;
-use crate::latch::Latch;
 use crate::process::{Meaning, spawn_admitted};
+use crate::sync::SetOnce;
 
 use super::super::handle::Inner;
 use super::super::writer::AgentWriter;
-use super::settings::WarmSettings;
+use super::settings::WarmPoolSettings;
 use super::spare::{Handed, Spare, Unfit};
-use super::stats::WarmStats;
+use super::stats::WarmPoolStats;
 
 /// A spare that ends by itself is replaced at once only if it lived for so long: one that cannot
 /// live would be spawned over and over.
@@ -33,7 +33,7 @@ fn lived(age: Duration) -> bool {
 pub(super) struct Pool {
     pub(super) engine: Arc<Inner>,
     pub(super) command: AgentCommand,
-    settings: WarmSettings,
+    settings: WarmPoolSettings,
     state: Mutex<State>,
 }
 
@@ -41,14 +41,14 @@ pub(super) struct Pool {
 struct State {
     /// Oldest first.
     spares: VecDeque<Spare>,
-    coming: usize,
+    pending: usize,
     /// Set when the next of those has come, or has failed.
-    came: Arc<Latch<()>>,
+    came: Arc<SetOnce<()>>,
     /// Something will look at the ages.
     timed: bool,
     /// No spare is wanted any more.
     ended: bool,
-    counts: WarmStats,
+    counts: WarmPoolStats,
 }
 
 /// What a spawn that makes room has to wait for.
@@ -56,14 +56,14 @@ pub(super) enum Room {
     /// This one is being closed.
     Leaving(AgentWriter),
     /// One is on its way, and can be closed only once it is there.
-    Coming(Arc<Latch<()>>),
+    Coming(Arc<SetOnce<()>>),
 }
 
 impl Pool {
     pub(super) fn new(
         engine: Arc<Inner>,
         command: AgentCommand,
-        settings: WarmSettings,
+        settings: WarmPoolSettings,
     ) -> Arc<Self> {
         Arc::new(Self { engine, command, settings, state: Mutex::default() })
     }
@@ -72,17 +72,17 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn count(&self, note: impl FnOnce(&mut WarmStats)) {
+    pub(super) fn count(&self, note: impl FnOnce(&mut WarmPoolStats)) {
         note(&mut self.lock().counts);
     }
 
     /// All 0 in a forked child.
-    pub(super) fn stats(&self) -> WarmStats {
+    pub(super) fn stats(&self) -> WarmPoolStats {
         if !self.is_here() {
-            return WarmStats::default();
+            return WarmPoolStats::default();
         }
         let state = self.lock();
-        WarmStats { ready: state.spares.len(), coming: state.coming, ..state.counts }
+        WarmPoolStats { ready: state.spares.len(), pending: state.pending, ..state.counts }
     }
 
     /// Elsewhere the lock may be taken for good, and the spares are the parent's.
@@ -104,8 +104,8 @@ impl Pool {
             if state.ended {
                 return;
             }
-            let missing = self.settings.spares.saturating_sub(state.spares.len() + state.coming);
-            state.coming += missing;
+            let missing = self.settings.spares.saturating_sub(state.spares.len() + state.pending);
+            state.pending += missing;
             missing
         };
         for _ in 0..missing {
@@ -131,8 +131,8 @@ impl Pool {
         }
         let (came, unwanted) = {
             let mut state = self.lock();
-            state.coming -= 1;
-            let came = mem::replace(&mut state.came, Arc::new(Latch::new()));
+            state.pending -= 1;
+            let came = mem::replace(&mut state.came, Arc::new(SetOnce::new()));
             let mut unwanted = None;
             match spare {
                 Ok(Some(spare)) => {
@@ -194,7 +194,7 @@ impl Pool {
         self.count(|counts| match why {
             Unfit::Ended if shut_down => counts.unused += 1,
             Unfit::Ended => counts.died += 1,
-            Unfit::Stale => counts.stale += 1,
+            Unfit::Stale => counts.expired += 1,
             Unfit::Changed => counts.changed += 1,
         });
         let writer = spare.close(self.command.close);
@@ -261,9 +261,9 @@ impl Pool {
         let spare = {
             let mut state = self.lock();
             let Some(spare) = state.spares.pop_front() else {
-                return (state.coming > 0).then(|| Room::Coming(Arc::clone(&state.came)));
+                return (state.pending > 0).then(|| Room::Coming(Arc::clone(&state.came)));
             };
-            state.counts.given_up += 1;
+            state.counts.evicted += 1;
             spare
         };
         Some(Room::Leaving(spare.close(ClosePolicy::abort())))

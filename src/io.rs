@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use crate::metrics::{Backend, IoCounters};
+use crate::counters::{Backend, IoCounters};
 
 /// A descriptor that a [`PipeIo`] owns. Carries a generation: a stale one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

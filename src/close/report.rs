@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::close_policy::CloseMode;
-use crate::exit_status::ExitStatus;
-use crate::metrics::{Backend, Stats};
+use crate::close::CloseMode;
+use crate::close::ExitStatus;
+use crate::counters::{AgentStats, Backend};
 
 /// The stages of a close, in order. A close may pass one over; it never goes back, and never
 /// passes over `Release`. docs/close.md has a row for each.
@@ -57,7 +57,7 @@ impl CloseStage {
 
     /// The name in reports, traces and docs/close.md: `end_input` and so on.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
             Self::Flush => "flush",
@@ -76,7 +76,7 @@ impl CloseStage {
 
 impl fmt::Display for CloseStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 
@@ -102,7 +102,7 @@ pub enum CloseReason {
 impl CloseReason {
     /// `requested`, `exited`, `output_ended`, `dropped`, `shutdown` or `forked`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
             Self::Exited => "exited",
@@ -134,7 +134,7 @@ pub(crate) struct Closing {
     pub(crate) stopped: bool,
     pub(crate) input_ended_while_busy: Option<bool>,
     pub(crate) output_may_be_lost: bool,
-    pub(crate) stats: Stats,
+    pub(crate) stats: AgentStats,
     pub(crate) unsent_bytes: u64,
     pub(crate) unsent_records: u64,
     pub(crate) killed_extra: u64,
@@ -237,7 +237,7 @@ impl CloseReport {
 
     /// Everything counted over the agent's life.
     #[must_use]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &AgentStats {
         &self.0.stats
     }
 
@@ -282,19 +282,19 @@ impl CloseReport {
         let stats = &inner.stats;
         let wire = Wire {
             schema: 1,
-            backend: inner.backend.name(),
+            backend: inner.backend.as_str(),
             pid: inner.pid,
             command: &inner.command,
             close: WireClose {
-                mode: inner.mode.name(),
-                reason: inner.reason.name(),
-                stage: inner.ended_by.name(),
+                mode: inner.mode.as_str(),
+                reason: inner.reason.as_str(),
+                stage: inner.ended_by.as_str(),
                 total_us: micros(self.total()),
                 stalled_us: micros(inner.stalled),
                 stages: inner
                     .stages
                     .iter()
-                    .map(|(stage, spent)| WireStage { stage: stage.name(), us: micros(*spent) })
+                    .map(|(stage, spent)| WireStage { stage: stage.as_str(), us: micros(*spent) })
                     .collect(),
             },
             exit: WireExit {
@@ -353,8 +353,8 @@ impl fmt::Display for CloseReport {
             f,
             "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}",
             inner.pid,
-            inner.mode.name(),
-            inner.backend.name(),
+            inner.mode.as_str(),
+            inner.backend.as_str(),
             self.total().as_secs_f64() * 1e3,
             inner.ended_by,
             inner.exit,

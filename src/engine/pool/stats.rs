@@ -2,54 +2,54 @@
 
 use std::fmt;
 
-/// What a [`Warm`](super::Warm) has done since it was made.
+/// What a [`WarmPool`](super::WarmPool) has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct WarmStats {
+pub struct WarmPoolStats {
     /// Spares that stand ready now.
     pub ready: usize,
     /// Spares that are being spawned now.
-    pub coming: usize,
+    pub pending: usize,
     /// Takes that got a spare.
     pub warm: u64,
     /// Takes that found none and spawned.
-    pub cold: u64,
+    pub misses: u64,
     /// Spares spawned. Each is ready, was taken, or is counted in one of the next five.
     pub spawned: u64,
     /// Spares that ended by themselves.
     pub died: u64,
     /// Spares closed because they were too old.
-    pub stale: u64,
+    pub expired: u64,
     /// Spares closed because their command means something else by now: another file, another
     /// environment.
     pub changed: u64,
     /// Spares closed to make room for a spawn.
-    pub given_up: u64,
-    /// Spares closed with their `Warm`, or handed to a take that was given up.
+    pub evicted: u64,
+    /// Spares closed with their `WarmPool`, or handed to a take that was given up.
     pub unused: u64,
     /// Spares that could not be spawned.
     pub failed: u64,
     /// Records of spares that were discarded, as
-    /// [`WarmSettings::discard_early_output`](super::WarmSettings::discard_early_output) asks for.
+    /// [`WarmPoolSettings::discard_startup_output`](super::WarmPoolSettings::discard_startup_output) asks for.
     pub records_discarded: u64,
 }
 
 /// One line for a person.
-impl fmt::Display for WarmStats {
+impl fmt::Display for WarmPoolStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ready, {} coming; {} taken warm, {} cold; of {} spares {} died, {} grew stale, \
+            "{} ready, {} pending; {} taken warm, {} misses; of {} spares {} died, {} grew expired, \
              {} changed, {} given up, {} unused; {} could not be spawned; {} records discarded",
             self.ready,
-            self.coming,
+            self.pending,
             self.warm,
-            self.cold,
+            self.misses,
             self.spawned,
             self.died,
-            self.stale,
+            self.expired,
             self.changed,
-            self.given_up,
+            self.evicted,
             self.unused,
             self.failed,
             self.records_discarded,

@@ -14,7 +14,7 @@ use crate::contain::contain;
 
 /// Waiting tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Wakers {
+pub(crate) struct WaitList {
     waiting: Slab<Waker>,
     /// Counts the wakings: a place is good until the next one.
     round: u64,
@@ -22,9 +22,9 @@ pub(crate) struct Wakers {
 
 /// The registration of one waiting task. Empty before its first poll.
 #[derive(Debug, Default)]
-pub(crate) struct Place(Option<(u64, usize)>);
+pub(crate) struct WaitKey(Option<(u64, usize)>);
 
-impl Wakers {
+impl WaitList {
     /// Registers `own`, a clone of `waker` that the caller made before it took its lock. False
     /// where there is none yet and one is needed: make it and try again.
     ///
@@ -32,7 +32,7 @@ impl Wakers {
     /// however often it is polled.
     pub(crate) fn register(
         &mut self,
-        place: &mut Place,
+        place: &mut WaitKey,
         waker: &Waker,
         own: &mut Option<Waker>,
     ) -> bool {
@@ -53,7 +53,7 @@ impl Wakers {
 
     /// The task waits no more. Its waker is to be dropped once no lock is held.
     #[must_use]
-    pub(crate) fn forget(&mut self, place: &mut Place) -> Option<Waker> {
+    pub(crate) fn forget(&mut self, place: &mut WaitKey) -> Option<Waker> {
         let (round, slot) = place.0.take()?;
         if round == self.round { self.waiting.try_remove(slot) } else { None }
     }
@@ -67,7 +67,7 @@ impl Wakers {
 }
 
 /// The last owner may be a thread of ours.
-impl Drop for Wakers {
+impl Drop for WaitList {
     fn drop(&mut self) {
         self.waiting.drain().for_each(discard);
     }
@@ -89,7 +89,7 @@ impl Waiting {
 pub(crate) struct Sole(Option<Waker>);
 
 impl Sole {
-    /// [`Wakers::register`] for a task that cannot give up.
+    /// [`WaitList::register`] for a task that cannot give up.
     pub(crate) fn register(&mut self, waker: &Waker, own: &mut Option<Waker>) -> bool {
         if self.0.as_ref().is_some_and(|known| known.will_wake(waker)) {
             return true;
@@ -152,12 +152,12 @@ mod tests {
         }
     }
 
-    fn waiting(counts: &Arc<AtomicUsize>) -> (Wakers, Vec<Place>) {
-        let mut wakers = Wakers::default();
+    fn waiting(counts: &Arc<AtomicUsize>) -> (WaitList, Vec<WaitKey>) {
+        let mut wakers = WaitList::default();
         let mut places = Vec::new();
         for _ in 0..3 {
             let waker = Waker::from(Arc::new(Mine(Arc::clone(counts))));
-            let (mut place, mut own) = (Place::default(), Some(waker.clone()));
+            let (mut place, mut own) = (WaitKey::default(), Some(waker.clone()));
             assert!(wakers.register(&mut place, &waker, &mut own) && own.is_none());
             places.push(place);
         }
@@ -182,9 +182,9 @@ mod tests {
 
     #[test]
     fn a_place_of_an_earlier_round_touches_no_later_waker() {
-        let mut wakers = Wakers::default();
-        let mut old = Place::default();
-        let mut new = Place::default();
+        let mut wakers = WaitList::default();
+        let mut old = WaitKey::default();
+        let mut new = WaitKey::default();
         assert!(wakers.register(&mut old, Waker::noop(), &mut Some(Waker::noop().clone())));
         wakers.take().wake();
         assert!(wakers.register(&mut new, Waker::noop(), &mut Some(Waker::noop().clone())));

@@ -17,7 +17,7 @@ pub enum CloseMode {
 impl CloseMode {
     /// `graceful` or `abort`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Graceful => "graceful",
             Self::Abort => "abort",
@@ -206,7 +206,7 @@ impl ClosePolicy {
     /// The sum of the stages: no close takes longer, whatever the agent does. Time in which the
     /// engine thread did not run comes on top.
     #[must_use]
-    pub fn worst_case(&self) -> Duration {
+    pub fn max_duration(&self) -> Duration {
         match self.mode {
             CloseMode::Abort => self.abort_grace + self.kill + Self::RELEASE_MAX,
             CloseMode::Graceful => {

@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::close_report::CloseStage;
-use crate::engine_stats::EngineStats;
-use crate::histogram::{BUCKETS, Histogram, bucket_of};
-use crate::metrics::{IoCounters, Work};
+use crate::close::CloseStage;
+use crate::counters::{IoCounters, Work};
+use crate::stats::EngineStats;
+use crate::stats::histogram::{BUCKETS, Histogram, bucket_of};
 
 /// Atomic twins of a struct of numbers. A field that is missing here does not compile.
 macro_rules! cells {

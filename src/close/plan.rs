@@ -1,14 +1,12 @@
 //! The close plan. Pure: `(state, event, now) -> (state, actions)`.
 //!
-//! It holds no descriptor, no clock and no runtime, so `close_plan/tests.rs` can enumerate every
-//! order of events. `close.rs` carries the actions out and feeds the events. docs/close.md is this
+//! It holds no descriptor, no clock and no runtime, so `plan/tests.rs` can enumerate every
+//! order of events. `transport::close` carries the actions out and feeds the events. docs/close.md is this
 //! file as a table.
 
 use std::time::{Duration, Instant};
 
-use crate::close_policy::{CloseMode, ClosePolicy};
-use crate::close_report::CloseStage;
-use crate::process::Activity;
+use crate::close::{CloseMode, ClosePolicy, CloseStage};
 
 mod quiet;
 #[cfg(test)]
@@ -20,6 +18,23 @@ const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The first and the longest pause between two attempts to reap.
 const REAP_RETRY_FIRST: Duration = Duration::from_millis(1);
 const REAP_RETRY_MAX: Duration = Duration::from_millis(50);
+
+/// What was seen of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// It is one thread, and that one sleeps.
+    Asleep,
+    /// All its threads and processes sleep.
+    AllAsleep,
+    /// A thread runs, waits for a processor, or is in an uninterruptible sleep.
+    Busy,
+    /// A process is stopped, by a signal or by a debugger.
+    Stopped,
+    /// `/proc` does not show it, or there is too much of it.
+    Unknown,
+    /// None of its processes is left.
+    Gone,
+}
 
 /// What the plan is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,14 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use crate::origin::Origin;
-use crate::wakers::{Place, Wakers};
+use crate::sync::{WaitKey, WaitList};
 
 /// Set once; every waiter gets a clone.
 ///
 /// In a forked child nothing sets it any more, and its lock may be taken for good: there it has no
 /// value, and a wait for it ends with `None`.
 #[derive(Debug)]
-pub(crate) struct Latch<T> {
+pub(crate) struct SetOnce<T> {
     state: Mutex<State<T>>,
     origin: Origin,
 }
@@ -20,18 +20,18 @@ pub(crate) struct Latch<T> {
 #[derive(Debug)]
 struct State<T> {
     value: Option<T>,
-    wakers: Wakers,
+    wakers: WaitList,
 }
 
-impl<T: Clone> Default for Latch<T> {
+impl<T: Clone> Default for SetOnce<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Clone> Latch<T> {
+impl<T: Clone> SetOnce<T> {
     pub(crate) fn new() -> Self {
-        let state = State { value: None, wakers: Wakers::default() };
+        let state = State { value: None, wakers: WaitList::default() };
         Self { state: Mutex::new(state), origin: Origin::here() }
     }
 
@@ -54,7 +54,7 @@ impl<T: Clone> Latch<T> {
     }
 
     /// For a future's `poll`, which keeps its own place.
-    pub(crate) fn poll(&self, place: &mut Place, context: &mut Context<'_>) -> Poll<Option<T>> {
+    pub(crate) fn poll(&self, place: &mut WaitKey, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut own = None;
         loop {
             {
@@ -72,11 +72,11 @@ impl<T: Clone> Latch<T> {
 
     /// Waits as a future. Cancel-safe: dropping it changes nothing and leaves nothing.
     pub(crate) fn wait(&self) -> Wait<'_, T> {
-        Wait { latch: self, place: Place::default() }
+        Wait { latch: self, place: WaitKey::default() }
     }
 }
 
-impl<T> Latch<T> {
+impl<T> SetOnce<T> {
     /// Whether it can have a value in this process.
     pub(crate) fn is_here(&self) -> bool {
         self.origin.is_here()
@@ -90,8 +90,8 @@ impl<T> Latch<T> {
 /// One waiter.
 #[derive(Debug)]
 pub(crate) struct Wait<'a, T> {
-    latch: &'a Latch<T>,
-    place: Place,
+    latch: &'a SetOnce<T>,
+    place: WaitKey,
 }
 
 impl<T: Clone> Future for Wait<'_, T> {

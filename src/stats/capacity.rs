@@ -43,14 +43,14 @@ impl Capacity {
 
     /// The one that refuses first; `None` if none does.
     #[must_use]
-    pub fn first(&self) -> Option<&CapacityLimit> {
+    pub fn bottleneck(&self) -> Option<&CapacityLimit> {
         self.limits.iter().filter(|limit| limit.refuses).min_by_key(|limit| limit.agents())
     }
 
     /// How many more agents can be spawned before a limit refuses; `None` if no limit is known.
     #[must_use]
     pub fn agents(&self) -> Option<u64> {
-        self.first().map(CapacityLimit::agents)
+        self.bottleneck().map(CapacityLimit::agents)
     }
 
     /// An engine that promises so many agents must not find out at the last of them.

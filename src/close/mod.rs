@@ -1,0 +1,16 @@
+//! The close of one agent, without I/O: the policy a caller chooses, the plan that turns events and
+//! time into actions, and the report of what happened. `transport::close` carries the actions out.
+//!
+//! To add a stage, touch `CloseStage` in `report.rs`, `plan.rs`, the match in `transport::close`, and
+//! the table in docs/close.md.
+
+mod exit_status;
+mod plan;
+mod policy;
+mod report;
+
+pub use exit_status::ExitStatus;
+pub(crate) use plan::{Activity, CloseAction, CloseEvent, ClosePlan, CloseStart, Holders};
+pub use policy::{CloseMode, ClosePolicy};
+pub(crate) use report::Closing;
+pub use report::{CloseReason, CloseReport, CloseStage, ShutdownReport};

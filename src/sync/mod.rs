@@ -1,0 +1,10 @@
+//! Small synchronisation types that need no runtime: a value set once, a list of wakers, and the
+//! permits that bound the number of agents.
+
+mod permits;
+mod set_once;
+mod wait_list;
+
+pub(crate) use permits::{Permit, Permits};
+pub(crate) use set_once::SetOnce;
+pub(crate) use wait_list::{Sole, WaitKey, WaitList, Waiting, wake};
