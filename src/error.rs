@@ -1,4 +1,4 @@
-//! Floor 0. Errors by cause, seen from the user's side.
+//! Errors, sorted by cause as the user sees it.
 
 use std::fmt;
 use std::io;
@@ -6,128 +6,140 @@ use std::sync::Arc;
 
 use crate::close::ExitStatus;
 
-/// The result of most calls.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What kind of thing went wrong: what a program branches on.
+/// The cause of an error, for programs to branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The command cannot be run as written: an empty program, a NUL byte in a string, arguments
-    /// too long, options of Claude Code that are wrong or exclude each other.
+    /// The command cannot be run as written: its program is empty, a string contains a NUL byte, the
+    /// arguments are too long, or options of Claude Code are wrong or exclude each other.
     InvalidCommand,
-    /// No such program.
+    /// A setting is out of its range. The message names the setting, its value and the range.
+    InvalidSettings,
+    /// The program does not exist.
     ProgramNotFound,
-    /// The program is there but may not be executed, or is no executable.
+    /// The program exists but cannot be executed: permission is missing, or the file is not an executable.
     ProgramNotExecutable,
-    /// The working directory is missing, or no directory, or may not be entered.
+    /// The working directory does not exist, is not a directory, or may not be entered.
     BadWorkingDirectory,
-    /// A privilege is missing: to become another user, or to raise a hard limit.
+    /// The process lacks a privilege: to change the user, or to raise a hard limit.
     NotPermitted,
-    /// The agent cannot have a cgroup of its own here: none is mounted, or it is not ours to make.
+    /// No cgroup can be created for the agent: no cgroup2 file system is mounted, or this process may
+    /// not create a group there.
     CgroupUnavailable,
-    /// A limit of this process, user or host was reached: descriptors, processes, memory.
+    /// A limit of the process, the user or the host is reached: descriptors, processes or memory.
     ResourceLimit,
-    /// io_uring is denied here: a seccomp filter or `kernel.io_uring_disabled`.
+    /// io_uring is denied by a seccomp filter or by `kernel.io_uring_disabled`.
     BackendDenied,
-    /// The kernel is too old for the ring, or lacks what it needs.
+    /// The kernel is too old for the ring, or lacks a feature that it needs.
     BackendUnsupported,
-    /// The record may not be sent: empty, not UTF-8, not one JSON value, a raw newline in it. Or
-    /// one that came is not what was asked of it.
+    /// A record cannot be sent: it is empty, not UTF-8, not one JSON value, or contains a raw newline.
+    /// Also returned for a received record that does not have the requested shape.
     InvalidRecord,
-    /// The record is above [`Limits::record_max`](crate::Limits::record_max): one to be sent, or one
-    /// that came and was dropped.
+    /// A record is larger than [`Limits::record_max`](crate::Limits::record_max). If it was received,
+    /// it was dropped.
     RecordTooLarge,
-    /// The agent's input was ended, here or by the agent.
+    /// The agent's input has ended: this process or the agent closed it.
     InputEnded,
-    /// The agent is closed or being closed.
+    /// The agent is closed, or a close is under way.
     Closed,
-    /// The engine was shut down.
+    /// The engine has shut down.
     EngineStopped,
-    /// A request was not answered within its deadline.
+    /// A request was not answered within its timeout.
     Timeout,
-    /// The agent answered a request with an error of its own, or ended after a result that was
-    /// one. [`Error::response`] has its words.
+    /// The agent answered a request with an error, or ended after a result that was an error.
+    /// [`Error::response`] returns the answer.
     AgentError,
-    /// A turn of the agent is over, and it had no result.
+    /// A turn ended without a result.
     NoResult,
-    /// A limit of the session was reached: requests open, or bytes that nobody reads.
+    /// A queue or a limit of the session is full: the outbox of the agent, the requests in flight, or the
+    /// bytes that the reader has not taken.
     Overloaded,
-    /// Anything the kernel said that has no kind of its own.
+    /// The kernel reported an error that has no kind here.
     Io,
 }
 
 impl ErrorKind {
-    /// The nearest [`io::ErrorKind`], for callers that live in `io`.
+    /// Returns the nearest [`io::ErrorKind`].
+    ///
+    /// It is never `WouldBlock` or `Interrupted`, which I/O loops take as a request to try again.
     #[must_use]
     pub fn io_kind(self) -> io::ErrorKind {
         match self {
-            Self::InvalidCommand | Self::InvalidRecord | Self::RecordTooLarge => {
-                io::ErrorKind::InvalidInput
-            }
+            Self::InvalidCommand
+            | Self::InvalidSettings
+            | Self::InvalidRecord
+            | Self::RecordTooLarge => io::ErrorKind::InvalidInput,
             Self::ProgramNotFound | Self::BadWorkingDirectory => io::ErrorKind::NotFound,
             Self::ProgramNotExecutable | Self::BackendDenied | Self::NotPermitted => {
                 io::ErrorKind::PermissionDenied
             }
-            Self::ResourceLimit => io::ErrorKind::OutOfMemory,
+            Self::ResourceLimit => io::ErrorKind::QuotaExceeded,
             Self::BackendUnsupported | Self::CgroupUnavailable => io::ErrorKind::Unsupported,
             Self::InputEnded | Self::Closed => io::ErrorKind::BrokenPipe,
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Timeout => io::ErrorKind::TimedOut,
-            Self::Overloaded => io::ErrorKind::WouldBlock,
+            Self::Overloaded => io::ErrorKind::ResourceBusy,
             Self::AgentError | Self::NoResult | Self::Io => io::ErrorKind::Other,
         }
     }
 }
 
-/// What failed, on which agent, at which stage, and what to do about it. Cheap to clone.
+/// An error: which operation failed, why, on which agent, and what to do about it.
 ///
-/// `Display` is one line. The last part, after a semicolon, is the remedy where there is one.
+/// An error is one word in size and cheap to clone. `Display` writes one line: the operation, the
+/// cause with the kernel's message, the agent, the remedy where one is known, and the last line that
+/// the agent wrote to stderr. The line contains the whole chain, so there is no
+/// [`source`](std::error::Error::source). `Debug` writes the same line, because that is what a
+/// program prints when `main` returns the error; `{:#?}` lists the fields.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<ErrorFields>);
 
 #[derive(Clone, Debug)]
-struct Inner {
+struct ErrorFields {
     kind: ErrorKind,
-    stage: &'static str,
+    operation: &'static str,
     what: String,
     remedy: Option<String>,
     agent: Option<String>,
     stderr_tail: Option<String>,
-    source: Option<Arc<io::Error>>,
+    cause: Option<Arc<io::Error>>,
     exit: Option<ExitStatus>,
-    reply: Option<String>,
+    response: Option<String>,
 }
 
 impl Error {
-    /// `stage`: where it happened (`spawn`, `write`, `start`, ...). `what`: a fragment.
-    pub(crate) fn new(kind: ErrorKind, stage: &'static str, what: impl Into<String>) -> Self {
-        Self(Arc::new(Inner {
+    /// Creates an error of `operation` (`spawn`, `write`, `start`, ...). `what` is a fragment that
+    /// follows the operation in the message.
+    pub(crate) fn new(kind: ErrorKind, operation: &'static str, what: impl Into<String>) -> Self {
+        Self(Arc::new(ErrorFields {
             kind,
-            stage,
+            operation,
             what: what.into(),
             remedy: None,
             agent: None,
             stderr_tail: None,
-            source: None,
+            cause: None,
             exit: None,
-            reply: None,
+            response: None,
         }))
     }
 
-    /// What the user can do about it.
+    /// Adds what the user can do about the error.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).remedy = Some(remedy.into());
         self
     }
 
-    /// On which agent: `pid 123 (claude)`.
+    /// Names the agent, as `pid 123 (claude)`.
     pub(crate) fn on_agent(mut self, agent: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).agent = Some(agent.into());
         self
     }
 
-    /// The end of what the agent said on stderr.
+    /// Adds the end of the agent's stderr, unless it is empty.
     pub(crate) fn stderr(mut self, tail: impl Into<String>) -> Self {
         let tail = tail.into();
         if !tail.is_empty() {
@@ -136,69 +148,69 @@ impl Error {
         self
     }
 
-    /// The kernel's own error.
-    pub(crate) fn cause(mut self, source: io::Error) -> Self {
-        Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+    /// Adds the error of the kernel.
+    pub(crate) fn cause(mut self, cause: io::Error) -> Self {
+        Arc::make_mut(&mut self.0).cause = Some(Arc::new(cause));
         self
     }
 
-    /// How the agent ended.
+    /// Adds the exit status of the agent.
     pub(crate) fn exit(mut self, status: ExitStatus) -> Self {
         Arc::make_mut(&mut self.0).exit = Some(status);
         self
     }
 
-    /// What the agent answered, as JSON.
-    pub(crate) fn answered(mut self, reply: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.0).reply = Some(reply.into());
+    /// Adds the agent's answer, as JSON.
+    pub(crate) fn answered(mut self, response: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).response = Some(response.into());
         self
     }
 
-    /// What kind of thing went wrong.
+    /// Returns the cause of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Where it went wrong: `start` (of an engine), `spawn`, `write`, `parse`, `encode`; of a
-    /// session `options`, `session`, `request`, `version`.
+    /// Returns the operation that failed: `start` (of an engine), `spawn`, `write`, `parse`, `encode`,
+    /// or, of a session, `options`, `session`, `request`, `version`.
     #[must_use]
     pub fn operation(&self) -> &'static str {
-        self.0.stage
+        self.0.operation
     }
 
-    /// The agent it is about: its pid and command, as text.
+    /// Returns the pid and the command of the agent that the error is about, as text.
     #[must_use]
     pub fn agent(&self) -> Option<&str> {
         self.0.agent.as_deref()
     }
 
-    /// The end of the agent's stderr, where it may explain the failure.
+    /// Returns the end of the agent's stderr, where it may explain the failure.
     #[must_use]
     pub fn stderr_tail(&self) -> Option<&str> {
         self.0.stderr_tail.as_deref()
     }
 
-    /// How the agent ended, where that is the cause.
+    /// Returns the exit status of the agent, where its exit caused the error.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.0.exit
     }
 
-    /// What the agent answered, as JSON, where its answer is the error: the error object of
+    /// Returns the agent's answer as JSON, where the answer is the error: the error object of
     /// JSON-RPC, or the last failed result of a Claude session that ended with an error.
     #[must_use]
     pub fn response(&self) -> Option<&str> {
-        self.0.reply.as_deref()
+        self.0.response.as_deref()
     }
 
-    /// The kernel's error number, where there is one.
+    /// Returns the error number of the kernel, if the kernel reported one.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
-        self.0.source.as_ref().and_then(|source| source.raw_os_error())
+        self.0.cause.as_ref().and_then(|cause| cause.raw_os_error())
     }
 
-    /// The agent can be written to no more: closed, being closed, or its input ended.
+    /// Returns whether the agent accepts no more writes: it is closed, being closed, or its input ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Closed | ErrorKind::InputEnded | ErrorKind::EngineStopped)
@@ -207,18 +219,18 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        write!(f, "{}: {}", inner.stage, inner.what)?;
-        if let Some(source) = &inner.source {
-            write!(f, ": {source}")?;
+        let fields = &*self.0;
+        write!(f, "{}: {}", fields.operation, fields.what)?;
+        if let Some(cause) = &fields.cause {
+            write!(f, ": {cause}")?;
         }
-        if let Some(agent) = &inner.agent {
+        if let Some(agent) = &fields.agent {
             write!(f, " [{agent}]")?;
         }
-        if let Some(remedy) = &inner.remedy {
+        if let Some(remedy) = &fields.remedy {
             write!(f, "; {remedy}")?;
         }
-        if let Some(tail) = &inner.stderr_tail {
+        if let Some(tail) = &fields.stderr_tail {
             let last = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
             f.write_str(" (last stderr line: ")?;
             write_bounded(f, last.trim())?;
@@ -228,13 +240,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// Characters shown of the agent's last words.
-const LAST_WORDS_MAX: usize = 300;
+/// Characters shown of the agent's last stderr line.
+const LAST_LINE_MAX: usize = 300;
 
-/// The agent's own text may be of any length and may steer a terminal: neither gets into a log.
+/// Writes text of the agent. It may have any length and contain escape sequences for a terminal;
+/// neither may reach a log.
 fn write_bounded(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     for (index, char) in text.chars().enumerate() {
-        if index == LAST_WORDS_MAX {
+        if index == LAST_LINE_MAX {
             return f.write_str("...");
         }
         if char.is_control() {
@@ -248,15 +261,11 @@ fn write_bounded(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        if f.alternate() { fmt::Debug::fmt(&*self.0, f) } else { fmt::Display::fmt(self, f) }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
-    }
-}
+impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
@@ -264,5 +273,39 @@ impl From<Error> for io::Error {
     }
 }
 
-// A result with this error stays two words: it is returned by value on every hot path.
+// Every hot path returns a result with this error by value: it must stay one word.
 const _: () = assert!(size_of::<Error>() == size_of::<usize>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> Error {
+        Error::new(ErrorKind::ResourceLimit, "spawn", "no descriptor is left")
+            .cause(io::Error::from_raw_os_error(24))
+            .on_agent("pid 7 (cat)")
+            .remedy("raise RLIMIT_NOFILE")
+            .stderr("first\nlast\x1b[2J\n")
+    }
+
+    #[test]
+    fn main_that_returns_an_error_prints_a_sentence() {
+        let line = "spawn: no descriptor is left: Too many open files (os error 24) [pid 7 (cat)]; \
+                    raise RLIMIT_NOFILE (last stderr line: last\\u{1b}[2J)";
+        assert_eq!(format!("{:?}", refused()), line);
+        assert_eq!(refused().to_string(), line);
+        assert!(format!("{:#?}", refused()).contains("kind: ResourceLimit"));
+    }
+
+    #[test]
+    fn error_chain_names_the_cause_once() {
+        let source = std::error::Error::source(&refused()).map(ToString::to_string);
+        assert_eq!((source, refused().raw_os_error()), (None, Some(24)));
+    }
+
+    #[test]
+    fn overload_is_not_a_request_to_retry() {
+        let overloaded = io::Error::from(Error::new(ErrorKind::Overloaded, "request", "full"));
+        assert_eq!(overloaded.kind(), io::ErrorKind::ResourceBusy);
+    }
+}

@@ -46,11 +46,11 @@ pub(crate) enum CloseEvent {
     /// Bytes came from stdout or stderr.
     Output,
     /// The answer to `Look`: what the agent is doing, and nothing was unread after that was seen.
-    Looked(Activity),
+    Activity(Activity),
     /// Another answer to `Look`: bytes are on their way here, so the agent is not silent.
     Unread,
     /// Another answer to `Look`: this turn has no time left for it.
-    LookDeferred,
+    CheckDeferred,
     /// Stdout and stderr are both at their end.
     OutputsEnded,
     /// The agent's leader exited. It is not reaped.
@@ -85,14 +85,12 @@ pub(crate) enum Holders {
 /// What the plan wants done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseAction {
-    /// Refuse new writes.
-    RefuseWrites,
     /// Read the outputs whatever the reader does, within the drain budget.
     ReadOn,
     /// Send the interrupt request of the session.
     Interrupt,
     /// See what the agent is doing; answer with `Looked`, `Unread` or `LookDeferred`.
-    Look,
+    CheckActivity,
     /// Find out who holds the outputs; answer with `Holders`.
     FindHolders,
     /// Cancel the pending write and close stdin, in one submission.
@@ -182,7 +180,7 @@ impl ClosePlan {
             members_moved: now,
             strays_until: None,
             reap_retry: REAP_RETRY_FIRST,
-            actions: vec![CloseAction::RefuseWrites],
+            actions: Vec::new(),
         };
         match policy.mode {
             CloseMode::Abort => plan.enter_cut(now),
@@ -284,8 +282,8 @@ impl ClosePlan {
                 }
             }
             CloseEvent::Output => self.on_output(now),
-            CloseEvent::Looked(activity) => self.on_look(activity, now),
-            CloseEvent::LookDeferred => self.look_again_next_turn(now),
+            CloseEvent::Activity(activity) => self.on_activity(activity, now),
+            CloseEvent::CheckDeferred => self.check_again_next_turn(now),
             CloseEvent::Unread => self.await_unread(now),
             CloseEvent::OutputsEnded => {
                 self.known.outputs_ended = true;

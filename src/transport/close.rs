@@ -150,10 +150,9 @@ impl Transport {
         crate::trace::debug!(target: "agentpipe::close", agent, ?action);
         match action {
             // Done by `begin_close`, before the plan was asked anything.
-            CloseAction::RefuseWrites => {}
             CloseAction::ReadOn => self.close_read_on(io),
             CloseAction::Interrupt => self.close_interrupt(io, now),
-            CloseAction::Look => self.close_look(),
+            CloseAction::CheckActivity => self.close_look(),
             CloseAction::FindHolders => self.find_holders(io, now),
             CloseAction::EndInput => self.close_input(io),
             CloseAction::Terminate => self.close_terminate(io),

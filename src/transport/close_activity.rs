@@ -33,11 +33,11 @@ impl Transport {
     /// empty now was empty when the agent slept, since nothing is read in between.
     pub(super) fn look(&mut self, io: &mut dyn PipeIo, budget: &mut usize, now: Instant) {
         if *budget == 0 {
-            return self.plan_event(CloseEvent::LookDeferred, now);
+            return self.plan_event(CloseEvent::CheckDeferred, now);
         }
         let activity = self.activity(budget);
         let unread = self.open_outputs().any(|end| io.has_unread(end));
-        let seen = if unread { CloseEvent::Unread } else { CloseEvent::Looked(activity) };
+        let seen = if unread { CloseEvent::Unread } else { CloseEvent::Activity(activity) };
         self.plan_event(seen, now);
     }
 

@@ -12,13 +12,13 @@ use crate::close::Activity;
 use crate::close::CloseStage;
 
 /// The silence after which an agent is looked at for the first time.
-const LOOK_AFTER: Duration = Duration::from_micros(100);
+const CHECK_AFTER: Duration = Duration::from_micros(100);
 
 /// The longest pause between two looks at an agent that is busy.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(5);
 
 /// The pause where a turn had no time left for a look.
-const DEFERRED_LOOK: Duration = Duration::from_millis(1);
+const DEFERRED_CHECK: Duration = Duration::from_millis(1);
 
 /// How much longer the silence must be where `/proc` does not show the agent, in quiet periods.
 const UNSEEN_QUIET_PERIODS: u32 = 20;
@@ -37,11 +37,11 @@ impl ClosePlan {
         if now >= limit {
             return self.end_input(self.busy_at_limit(now), now);
         }
-        let look_at = self.known.last_output + LOOK_AFTER.min(self.policy.quiet_period);
+        let look_at = self.known.last_output + CHECK_AFTER.min(self.policy.quiet_period);
         if now < look_at {
             self.deadline = Some(look_at.min(limit));
         } else {
-            self.actions.push(CloseAction::Look);
+            self.actions.push(CloseAction::CheckActivity);
             // The answer sets a nearer one.
             self.deadline = Some(limit);
         }
@@ -54,13 +54,13 @@ impl ClosePlan {
         }
     }
 
-    pub(super) fn look_again_next_turn(&mut self, now: Instant) {
+    pub(super) fn check_again_next_turn(&mut self, now: Instant) {
         if self.stage == CloseStage::EndInput {
-            self.deadline = Some((now + DEFERRED_LOOK).min(self.quiet_limit()));
+            self.deadline = Some((now + DEFERRED_CHECK).min(self.quiet_limit()));
         }
     }
 
-    pub(super) fn on_look(&mut self, activity: Activity, now: Instant) {
+    pub(super) fn on_activity(&mut self, activity: Activity, now: Instant) {
         self.stopped |= activity == Activity::Stopped;
         if self.stage != CloseStage::EndInput {
             return;
@@ -71,12 +71,12 @@ impl ClosePlan {
             Activity::Asleep => Duration::ZERO,
             Activity::AllAsleep => quiet,
             Activity::Unknown => quiet * UNSEEN_QUIET_PERIODS,
-            Activity::Busy | Activity::Stopped => return self.look_again(now),
+            Activity::Busy | Activity::Stopped => return self.check_again(now),
             // Its exit is on the way here.
-            Activity::Gone if !self.known.exited => return self.look_again(now),
+            Activity::Gone if !self.known.exited => return self.check_again(now),
             Activity::Gone => {
                 self.actions.push(CloseAction::FindHolders);
-                return self.look_again(now);
+                return self.check_again(now);
             }
         };
         let quiet_at = self.known.last_output + silence;
@@ -89,9 +89,9 @@ impl ClosePlan {
     }
 
     /// After as much time again as it has been silent for: soon at first, then less often.
-    fn look_again(&mut self, now: Instant) {
+    fn check_again(&mut self, now: Instant) {
         let silent = now.saturating_duration_since(self.known.last_output);
-        let pause = silent.clamp(LOOK_AFTER, LOOK_INTERVAL_MAX);
+        let pause = silent.clamp(CHECK_AFTER, CHECK_INTERVAL_MAX);
         self.deadline = Some((now + pause).min(self.quiet_limit()));
     }
 

@@ -11,14 +11,14 @@ const EVENTS: [CloseEvent; 23] = [
     CloseEvent::WritesDone,
     CloseEvent::TurnEnded,
     CloseEvent::Output,
-    CloseEvent::Looked(Activity::Asleep),
-    CloseEvent::Looked(Activity::AllAsleep),
-    CloseEvent::Looked(Activity::Busy),
-    CloseEvent::Looked(Activity::Stopped),
-    CloseEvent::Looked(Activity::Unknown),
-    CloseEvent::Looked(Activity::Gone),
+    CloseEvent::Activity(Activity::Asleep),
+    CloseEvent::Activity(Activity::AllAsleep),
+    CloseEvent::Activity(Activity::Busy),
+    CloseEvent::Activity(Activity::Stopped),
+    CloseEvent::Activity(Activity::Unknown),
+    CloseEvent::Activity(Activity::Gone),
     CloseEvent::Unread,
-    CloseEvent::LookDeferred,
+    CloseEvent::CheckDeferred,
     CloseEvent::OutputsEnded,
     CloseEvent::Exited,
     CloseEvent::Holders(Holders::None),
@@ -80,7 +80,7 @@ impl Walk {
         for action in self.plan.take_actions() {
             match action {
                 // Again after each output.
-                CloseAction::Look => {
+                CloseAction::CheckActivity => {
                     assert_eq!(self.plan.stage(), CloseStage::EndInput);
                     continue;
                 }
@@ -162,7 +162,6 @@ impl Walk {
             assert!(self.now <= limit, "{:?} later than its abort allows", self.now - limit);
         }
         // The order that nothing may change.
-        assert_eq!(self.asked[0], CloseAction::RefuseWrites);
         let cut = self.position(CloseAction::Cut);
         let reap = self.position(CloseAction::Reap);
         let release = self.position(CloseAction::Release);
@@ -256,8 +255,8 @@ fn end_of_input(policy: ClosePolicy, activity: Activity) -> (Duration, Option<bo
     let mut plan = ClosePlan::begin(policy, known(now), now);
     let mut at = now;
     while plan.stage() == CloseStage::EndInput {
-        if plan.take_actions().contains(&CloseAction::Look) {
-            plan.handle(CloseEvent::Looked(activity), at);
+        if plan.take_actions().contains(&CloseAction::CheckActivity) {
+            plan.handle(CloseEvent::Activity(activity), at);
         } else {
             at = plan.deadline().expect("it ends");
             plan.handle(CloseEvent::Tick, at);
@@ -302,11 +301,8 @@ fn idle_agent_is_not_kept_waiting() {
     let now = Instant::now();
     let begun = at(now, 1000);
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), begun);
-    assert_eq!(
-        plan.take_actions(),
-        [CloseAction::RefuseWrites, CloseAction::ReadOn, CloseAction::Look]
-    );
-    plan.handle(CloseEvent::Looked(Activity::AllAsleep), begun);
+    assert_eq!(plan.take_actions(), [CloseAction::ReadOn, CloseAction::CheckActivity]);
+    plan.handle(CloseEvent::Activity(Activity::AllAsleep), begun);
     assert_eq!(plan.take_actions(), [CloseAction::EndInput]);
     assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, Some(false)));
 }
@@ -321,10 +317,10 @@ fn busy_agent_is_looked_at_in_growing_steps() {
     for moment in [100, 200, 400, 800, 1600, 3200, 6400, 11_400] {
         assert_eq!(plan.deadline(), Some(us(moment)));
         plan.handle(CloseEvent::Tick, us(moment));
-        plan.handle(CloseEvent::Looked(Activity::Busy), us(moment));
+        plan.handle(CloseEvent::Activity(Activity::Busy), us(moment));
     }
     plan.handle(CloseEvent::Tick, us(16_400));
-    plan.handle(CloseEvent::Looked(Activity::AllAsleep), us(16_400));
+    plan.handle(CloseEvent::Activity(Activity::AllAsleep), us(16_400));
     assert_eq!(plan.stage(), CloseStage::Drain);
 }
 
@@ -335,7 +331,7 @@ fn agent_that_sleeps_on_a_full_pipe_is_not_done() {
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
     plan.handle(CloseEvent::Unread, at(now, 100));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::EndInput, Some(at(now, 105))));
-    plan.handle(CloseEvent::LookDeferred, at(now, 105));
+    plan.handle(CloseEvent::CheckDeferred, at(now, 105));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::EndInput, Some(at(now, 106))));
 }
 
@@ -349,7 +345,7 @@ fn agent_that_writes_is_read_up_to_the_total() {
         plan.handle(CloseEvent::Tick, at(now, ms));
     }
     assert_eq!(plan.stage(), CloseStage::EndInput);
-    plan.handle(CloseEvent::Looked(Activity::Asleep), at(now, 3000));
+    plan.handle(CloseEvent::Activity(Activity::Asleep), at(now, 3000));
     assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, Some(false)));
     for ms in (3000..5000).step_by(500) {
         plan.handle(CloseEvent::Output, at(now, ms));
@@ -390,7 +386,7 @@ fn agent_that_was_never_looked_at_is_not_said_to_be_done() {
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     for ms in 1..=2000 {
         assert_eq!(plan.stage(), CloseStage::EndInput);
-        plan.handle(CloseEvent::LookDeferred, at(now, ms));
+        plan.handle(CloseEvent::CheckDeferred, at(now, ms));
         plan.handle(CloseEvent::Tick, at(now, ms));
     }
     assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, None));
@@ -402,7 +398,7 @@ fn agent_that_was_never_looked_at_is_not_said_to_be_done() {
 fn silent_agent_has_the_drain_after_the_end_of_its_input() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
-    plan.handle(CloseEvent::Looked(Activity::Busy), at(now, 1));
+    plan.handle(CloseEvent::Activity(Activity::Busy), at(now, 1));
     plan.handle(CloseEvent::Tick, at(now, 2000));
     assert_eq!(plan.stage(), CloseStage::Drain);
     plan.handle(CloseEvent::Tick, at(now, 3999));
@@ -435,7 +431,7 @@ fn outputs_are_never_cut_within_the_least_drain() {
 fn stop_of_the_host_is_not_charged_to_the_agent() {
     let now = Instant::now();
     let gap = Duration::from_secs(5);
-    let asleep = CloseEvent::Looked(Activity::Asleep);
+    let asleep = CloseEvent::Activity(Activity::Asleep);
     // In EndInput, in Drain, in Terminate.
     for stage in [CloseStage::EndInput, CloseStage::Drain, CloseStage::Terminate] {
         let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
@@ -447,7 +443,7 @@ fn stop_of_the_host_is_not_charged_to_the_agent() {
             begun = at(now, 2000);
             plan.handle(CloseEvent::Tick, begun);
         }
-        plan.handle(CloseEvent::Looked(Activity::Busy), begun);
+        plan.handle(CloseEvent::Activity(Activity::Busy), begun);
         let mut stopped = plan.clone();
         stopped.postpone(gap);
         while plan.stage() == stage {
@@ -475,7 +471,7 @@ fn input_that_is_closed_is_not_waited_for() {
 /// A close in Drain whose leader exits at 10 ms, while a process still holds an output.
 fn launcher_left(policy: ClosePolicy, now: Instant) -> ClosePlan {
     let mut plan = ClosePlan::begin(policy, known(now), now);
-    plan.handle(CloseEvent::Looked(Activity::Asleep), now);
+    plan.handle(CloseEvent::Activity(Activity::Asleep), now);
     plan.take_actions();
     plan.handle(CloseEvent::Exited, at(now, 10));
     assert_eq!(plan.take_actions(), [CloseAction::FindHolders]);
@@ -563,7 +559,7 @@ fn agent_behind_a_launcher_gets_no_signal_where_the_group_is_spared() {
 fn agent_that_is_gone_before_its_exit_is_seen_is_not_said_to_be_done() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
-    plan.handle(CloseEvent::Looked(Activity::Gone), at(now, 1));
+    plan.handle(CloseEvent::Activity(Activity::Gone), at(now, 1));
     assert_eq!(plan.stage(), CloseStage::EndInput);
     assert!(plan.deadline().is_some_and(|deadline| deadline <= at(now, 6)), "it looks again soon");
 }
@@ -576,7 +572,7 @@ fn long_flush_takes_nothing_from_the_drain() {
     let policy = ClosePolicy::graceful().flush(Duration::from_secs(60));
     let mut plan = ClosePlan::begin(policy, start, now);
     plan.handle(CloseEvent::WritesDone, at(now, 10_000));
-    plan.handle(CloseEvent::Looked(Activity::Asleep), at(now, 10_000));
+    plan.handle(CloseEvent::Activity(Activity::Asleep), at(now, 10_000));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Drain, Some(at(now, 12_000))));
 }
 
@@ -588,7 +584,7 @@ fn launcher_that_leaves_early_does_not_end_the_wait_for_silence() {
     plan.handle(CloseEvent::Exited, now);
     plan.handle(CloseEvent::Holders(Holders::BusyMembers), now);
     assert_eq!(plan.stage(), CloseStage::EndInput);
-    plan.handle(CloseEvent::Looked(Activity::AllAsleep), at(now, 5));
+    plan.handle(CloseEvent::Activity(Activity::AllAsleep), at(now, 5));
     assert_eq!(plan.stage(), CloseStage::Drain);
     // The same where it had left before the close.
     let start = CloseStart { exited: true, writes_pending: true, ..known(now) };
@@ -641,9 +637,9 @@ fn an_open_turn_is_interrupted_first() {
     plan.handle(CloseEvent::Output, at(now, 60));
     plan.handle(CloseEvent::TurnEnded, at(now, 61));
     assert_eq!(plan.stage(), CloseStage::EndInput);
-    plan.handle(CloseEvent::Looked(Activity::AllAsleep), at(now, 64));
+    plan.handle(CloseEvent::Activity(Activity::AllAsleep), at(now, 64));
     assert_eq!(plan.stage(), CloseStage::EndInput);
-    plan.handle(CloseEvent::Looked(Activity::AllAsleep), at(now, 65));
+    plan.handle(CloseEvent::Activity(Activity::AllAsleep), at(now, 65));
     assert_eq!(plan.stage(), CloseStage::Drain);
 }
 
