@@ -62,7 +62,7 @@ macro_rules! closing {
             /// Waits until the agent is closed or has ended by itself, without asking for it.
             /// Cancel-safe.
             pub async fn closed(&self) -> CloseReport {
-                self.$($control)+.shared.closed().await
+                self.$($control)+.channel.closed().await
             }
 
             /// [`closed`](Self::closed) for callers without a runtime. Blocks the thread.
@@ -73,7 +73,7 @@ macro_rules! closing {
             /// The report, once the agent is closed or has ended by itself.
             #[must_use]
             pub fn close_report(&self) -> Option<CloseReport> {
-                self.$($control)+.shared.close_report()
+                self.$($control)+.channel.close_report()
             }
         }
     };
@@ -86,12 +86,12 @@ impl AgentWriter {
         place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReason> {
-        self.control.shared.poll_close_begun(place, context)
+        self.control.channel.poll_close_begun(place, context)
     }
 
     /// Waits until a close begins.
     pub(super) async fn closing(&self) -> CloseReason {
-        self.control.shared.close_begun().await
+        self.control.channel.close_begun().await
     }
 
     /// [`closed`](Self::closed) as a poll function.
@@ -100,7 +100,7 @@ impl AgentWriter {
         place: &mut WaitKey,
         context: &mut Context<'_>,
     ) -> Poll<CloseReport> {
-        self.control.shared.poll_closed(place, context)
+        self.control.channel.poll_closed(place, context)
     }
 
     /// Aborts the agent as if every handle had been dropped, though some are still there.

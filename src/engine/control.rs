@@ -7,14 +7,14 @@ use crate::close::ClosePolicy;
 use crate::close::CloseReason;
 use crate::exit::Departure;
 use crate::process::Program;
-use crate::transport::{CloseLimits, Line, Request, Shared, abandon};
+use crate::transport::{Channel, CloseLimits, Line, Request, abandon};
 
 use super::handle::Inner;
 use super::mailbox::{Command, Mailbox};
 
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Arc<Channel>,
     pub(super) program: Program,
     mailbox: Mailbox,
     load: Arc<AtomicUsize>,
@@ -25,24 +25,31 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        channel: Arc<Channel>,
         program: Program,
         mailbox: Mailbox,
         load: Arc<AtomicUsize>,
         engine: Arc<Inner>,
     ) -> Arc<Self> {
-        Arc::new(Self { shared, program, mailbox, load, abandoned: AtomicBool::new(false), engine })
+        Arc::new(Self {
+            channel,
+            program,
+            mailbox,
+            load,
+            abandoned: AtomicBool::new(false),
+            engine,
+        })
     }
 }
 
 impl Line for Control {
-    fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
     }
 
     fn request(&self, request: Request) {
-        if self.is_here() && self.shared.ask(request.bit()) {
-            self.mailbox.send(Command::Agent(Arc::clone(&self.shared), request));
+        if self.is_here() && self.channel.ask(request.bit()) {
+            self.mailbox.send(Command::Agent(Arc::clone(&self.channel), request));
         }
     }
 }
@@ -73,7 +80,7 @@ impl Control {
     /// Nobody will close the agent: it is aborted and counted, once.
     pub(super) fn abandon(&self) {
         if !self.abandoned.swap(true, Ordering::Relaxed) && abandon(self) {
-            self.shared.keep_process(Departure::begin());
+            self.channel.keep_process(Departure::begin());
             self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -275,7 +275,7 @@ impl Inner {
     ) -> Result<(Agent, Ringing)> {
         let program = child.file().clone();
         let mut adoption = Adoption::new(child, command);
-        let shared = Arc::clone(&adoption.shared);
+        let channel = Arc::clone(&adoption.channel);
         loop {
             self.check()?;
             let now = Instant::now();
@@ -289,7 +289,7 @@ impl Inner {
             match thread.mailbox.adopt(adoption) {
                 Ok(ringing) => {
                     let (mailbox, load) = (thread.mailbox.clone(), Arc::clone(load));
-                    let agent = Agent::new(Control::new(shared, program, mailbox, load, self));
+                    let agent = Agent::new(Control::new(channel, program, mailbox, load, self));
                     return Ok((agent, ringing));
                 }
                 // It ended just now.

@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::counters::IoCounters;
 use crate::exit::Departure;
 use crate::sync::SetOnce;
-use crate::transport::{Adoption, Request, Shared};
+use crate::transport::{Adoption, Channel, Request};
 
 /// What an engine thread is asked for.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) enum Command {
     /// A spawned child to take over.
     Adopt(Adoption),
     /// Something about one agent.
-    Agent(Arc<Shared>, Request),
+    Agent(Arc<Channel>, Request),
     /// Close every agent by its own policy, abort what is left after `limit`, then end.
     Shutdown { limit: Duration, done: Reply<ThreadEnd>, departure: Option<Departure> },
     /// Report the counters.

@@ -66,13 +66,13 @@ impl AgentReader {
     /// The agent's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.control.shared.pid
+        self.control.channel.pid
     }
 
     /// What was counted so far, at most one engine turn old.
     #[must_use]
     pub fn stats(&self) -> AgentStats {
-        self.control.shared.stats()
+        self.control.channel.stats()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::stats::Board;
 use crate::sync::SetOnce;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
-use crate::transport::Core;
+use crate::transport::Driver;
 
 use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
 use super::spin::{Lookout, Spin};
@@ -173,7 +173,7 @@ fn run(
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
         let features = ring.kernel_features();
-        let mut core = Core::new(Box::new(ring));
+        let mut core = Driver::new(Box::new(ring));
         core.listen(bell);
         Ok((core, features))
     });
@@ -194,7 +194,7 @@ fn run(
 }
 
 struct Loop<'a> {
-    core: Core,
+    core: Driver,
     inbox: Inbox,
     spin: Spin,
     ending: &'a mut Option<Ending>,
@@ -294,7 +294,7 @@ impl Loop<'_> {
         match command {
             // None follows a shutdown: see `Mailbox::adopt`.
             Command::Adopt(adoption) => self.core.adopt(adoption, now),
-            Command::Agent(shared, request) => self.core.request(&shared, request, now),
+            Command::Agent(channel, request) => self.core.request(&channel, request, now),
             Command::Shutdown { limit, done, departure } => {
                 self.shutdown(limit, (done, departure), now);
             }

@@ -55,7 +55,7 @@ impl AgentWriter {
     /// # Errors
     /// As [`send`](Self::send), where accepted bytes will never be written.
     pub async fn flush(&self) -> Result<()> {
-        transport::flush(&self.control.shared).await
+        transport::flush(&self.control.channel).await
     }
 
     /// Ends the agent's input: later writes are refused, and stdin is closed once everything
@@ -95,13 +95,13 @@ impl AgentWriter {
     /// The agent's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.control.shared.pid
+        self.control.channel.pid
     }
 
     /// What was counted so far, at most one engine turn old.
     #[must_use]
     pub fn stats(&self) -> AgentStats {
-        self.control.shared.stats()
+        self.control.channel.stats()
     }
 
     /// False in a forked child, where no lock of a session is free for sure either.
@@ -111,7 +111,7 @@ impl AgentWriter {
 
     /// `pid 123 (claude)`, for errors.
     pub(crate) fn label(&self) -> &str {
-        self.control.shared.label.as_str()
+        self.control.channel.label.as_str()
     }
 
     /// Set once all that the agent had written before this call is with its reader. `false`: the
@@ -129,11 +129,11 @@ impl AgentWriter {
 
     /// See [`Limits::record_max`](crate::Limits::record_max).
     pub(crate) fn record_max(&self) -> usize {
-        self.control.shared.limits.record_max
+        self.control.channel.limits.record_max
     }
 
     /// See [`Limits::drain_max`](crate::Limits::drain_max).
     pub(crate) fn drain_max(&self) -> usize {
-        self.control.shared.limits.drain_max
+        self.control.channel.limits.drain_max
     }
 }

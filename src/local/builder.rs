@@ -7,9 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Spawner, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::sync::Permits;
-use crate::transport::Core;
+use crate::transport::Driver;
 
-use super::driver::Driver;
+use super::driver::DriverTask;
 use super::engine::LocalEngine;
 use super::hub::Hub;
 use super::ready::{Alarm, Bell};
@@ -102,7 +102,7 @@ impl LocalEngineBuilder {
         let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
         let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
         let features = ring.kernel_features();
-        let mut core = Core::new(Box::new(ring));
+        let mut core = Driver::new(Box::new(ring));
         core.io()
             .signal_by(bell.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
@@ -113,7 +113,7 @@ impl LocalEngineBuilder {
         let admission = Permits::new(self.max_agents);
         let hub = Hub::new(core, features, self.window, spawner, admission);
         let engine = LocalEngine::over(Rc::clone(&hub));
-        tokio::task::spawn_local(Driver::new(hub, bell, alarm));
+        tokio::task::spawn_local(DriverTask::new(hub, bell, alarm));
         Ok(engine)
     }
 }

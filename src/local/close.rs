@@ -39,13 +39,13 @@ macro_rules! closing {
             /// Waits until the agent is closed or has ended by itself, without asking for it.
             /// Cancel-safe.
             pub async fn closed(&self) -> CloseReport {
-                self.$($control)+.shared.closed().await
+                self.$($control)+.channel.closed().await
             }
 
             /// The report, once the agent is closed or has ended by itself.
             #[must_use]
             pub fn close_report(&self) -> Option<CloseReport> {
-                self.$($control)+.shared.close_report()
+                self.$($control)+.channel.close_report()
             }
         }
     };

@@ -3,30 +3,30 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::transport::{Line, Request, Shared, abandon};
+use crate::transport::{Channel, Line, Request, abandon};
 
 use super::hub::Hub;
 
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Arc<Channel>,
     hub: Rc<Hub>,
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, hub: &Rc<Hub>) -> Rc<Self> {
+    pub(super) fn new(channel: Arc<Channel>, hub: &Rc<Hub>) -> Rc<Self> {
         hub.agents.set(hub.agents.get() + 1);
-        Rc::new(Self { shared, hub: Rc::clone(hub) })
+        Rc::new(Self { channel, hub: Rc::clone(hub) })
     }
 }
 
 impl Line for Control {
-    fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
     }
 
     fn request(&self, request: Request) {
-        self.hub.request(&self.shared, request);
+        self.hub.request(&self.channel, request);
     }
 }
 

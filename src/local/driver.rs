@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::hub::{Hub, Next};
 use super::ready::{Alarm, Bell};
 
-pub(super) struct Driver {
+pub(super) struct DriverTask {
     hub: Rc<Hub>,
     /// What the runtime watches for it; taken by the drop alone.
     watched: Option<(Bell, Alarm)>,
@@ -22,7 +22,7 @@ pub(super) struct Driver {
     quiet_until: Option<Instant>,
 }
 
-impl Driver {
+impl DriverTask {
     pub(super) fn new(hub: Rc<Hub>, bell: Bell, alarm: Alarm) -> Self {
         Self { hub, watched: Some((bell, alarm)), quiet_until: None }
     }
@@ -46,7 +46,7 @@ impl Driver {
     }
 }
 
-impl Future for Driver {
+impl Future for DriverTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -59,7 +59,7 @@ impl Future for Driver {
 }
 
 /// Whatever ends it, its own end or that of the runtime: nobody waits in vain, nothing is left.
-impl Drop for Driver {
+impl Drop for DriverTask {
     fn drop(&mut self) {
         self.hub.finish();
         if !self.hub.origin.is_here() {

@@ -117,9 +117,9 @@ impl LocalEngine {
         let parcel = parcel.and_then(|parcel| open_parcel(&parcel));
         let no_answer = || Err(hub.check().err().unwrap_or_else(stopped));
         let adoption = parcel.unwrap_or_else(no_answer)?;
-        let shared = Arc::clone(&adoption.shared);
+        let channel = Arc::clone(&adoption.channel);
         hub.adopt(adoption)?;
-        Ok(LocalAgent::new(Control::new(shared, hub)))
+        Ok(LocalAgent::new(Control::new(channel, hub)))
     }
 
     /// Agents whose last handle is still there.

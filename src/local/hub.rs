@@ -23,14 +23,14 @@ use crate::process::{Spawner, SpawnerGuard};
 use crate::stats::Board;
 use crate::sync::Permits;
 use crate::sync::SetOnce;
-use crate::transport::{Adoption, Core, Request, Shared};
+use crate::transport::{Adoption, Channel, Driver, Request};
 
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Hub {
     /// None once the driver ends. Borrowed during a turn and during a request.
-    core: RefCell<Option<Core>>,
+    core: RefCell<Option<Driver>>,
     /// What was asked for while the core was borrowed.
     late: RefCell<Vec<Late>>,
     /// The counts of the core, which a waker may ask for during a turn.
@@ -70,7 +70,7 @@ enum Phase {
 }
 
 enum Late {
-    Request(Arc<Shared>, Request),
+    Request(Arc<Channel>, Request),
     Adopt(Adoption),
 }
 
@@ -102,7 +102,7 @@ pub(super) fn stopped() -> Error {
 
 impl Hub {
     pub(super) fn new(
-        core: Core,
+        core: Driver,
         features: KernelFeatures,
         window: Duration,
         (spawner, spawning): (Spawner, SpawnerGuard),
@@ -133,17 +133,17 @@ impl Hub {
 
     /// Asks the core at once. What that queues is submitted by the driver, after the tasks that
     /// are ready now: one call for all of them.
-    pub(super) fn request(&self, shared: &Arc<Shared>, request: Request) {
+    pub(super) fn request(&self, channel: &Arc<Channel>, request: Request) {
         if !self.origin.is_here() {
             return;
         }
         match self.core.try_borrow_mut() {
             Ok(mut core) => match &mut *core {
-                Some(core) => core.request(shared, request, Instant::now()),
+                Some(core) => core.request(channel, request, Instant::now()),
                 // Every agent was closed with it.
                 None => return,
             },
-            Err(_) => self.late.borrow_mut().push(Late::Request(Arc::clone(shared), request)),
+            Err(_) => self.late.borrow_mut().push(Late::Request(Arc::clone(channel), request)),
         }
         self.nudge();
     }
@@ -175,7 +175,7 @@ impl Hub {
             return IoCounters::default();
         }
         match self.core.try_borrow() {
-            Ok(core) => core.as_ref().map(Core::counters).unwrap_or_default(),
+            Ok(core) => core.as_ref().map(Driver::counters).unwrap_or_default(),
             Err(_) => self.board.read().io,
         }
     }
@@ -263,10 +263,10 @@ impl Hub {
     }
 
     /// Does what was asked for while the core was borrowed, and begins a shutdown.
-    fn catch_up(&self, core: &mut Core, now: Instant) {
+    fn catch_up(&self, core: &mut Driver, now: Instant) {
         for late in self.late.take() {
             match late {
-                Late::Request(shared, request) => core.request(&shared, request, now),
+                Late::Request(channel, request) => core.request(&channel, request, now),
                 Late::Adopt(adoption) => core.adopt(adoption, now),
             }
         }
@@ -288,7 +288,7 @@ impl Hub {
         self.agents.get() == 0 && self.engine_gone.get()
     }
 
-    fn abort_if_due(&self, core: &mut Core, now: Instant) -> Option<Instant> {
+    fn abort_if_due(&self, core: &mut Driver, now: Instant) -> Option<Instant> {
         // Time in which this thread did not run is not charged to the agents.
         let abort_at = self.ending.borrow().as_ref()?.abort_at? + core.stalled();
         if abort_at > now {

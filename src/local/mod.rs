@@ -8,7 +8,7 @@
 //! ready.rs: the ring's eventfd and a timer, watched by the caller's runtime
 //! ```
 //!
-//! Nothing here is `Send`. The locks of `transport::Shared` are never contended here: a lock and
+//! Nothing here is `Send`. The locks of `transport::Channel` are never contended here: a lock and
 //! its release are two atomic instructions. docs/local.md has the program to begin with.
 
 mod agent;

@@ -55,13 +55,13 @@ impl LocalAgentReader {
     /// The agent's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.control.shared.pid
+        self.control.channel.pid
     }
 
     /// What was counted so far, at most one turn old.
     #[must_use]
     pub fn stats(&self) -> AgentStats {
-        self.control.shared.stats()
+        self.control.channel.stats()
     }
 }
 

@@ -50,7 +50,7 @@ impl LocalAgentWriter {
     /// # Errors
     /// As [`send`](Self::send), where accepted bytes will never be written.
     pub async fn flush(&self) -> Result<()> {
-        transport::flush(&self.control.shared).await
+        transport::flush(&self.control.channel).await
     }
 
     /// Ends the agent's input once everything accepted is written. Reading goes on. Does not
@@ -71,12 +71,12 @@ impl LocalAgentWriter {
     /// The agent's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.control.shared.pid
+        self.control.channel.pid
     }
 
     /// What was counted so far, at most one turn old.
     #[must_use]
     pub fn stats(&self) -> AgentStats {
-        self.control.shared.stats()
+        self.control.channel.stats()
     }
 }

@@ -6,23 +6,23 @@ use crate::command::AgentCommand;
 use crate::origin::Origin;
 use crate::process::Spawned;
 
+use super::channel::Channel;
 use super::connect::label;
-use super::shared::Shared;
 
 /// A child that no core has taken over yet. Dropped, it is killed and reaped, its place is free
 /// again, and its handles are told how it ended.
 #[derive(Debug)]
 pub(crate) struct Adoption {
     child: Option<Box<(Spawned, AgentCommand)>>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) channel: Arc<Channel>,
     origin: Origin,
 }
 
 impl Adoption {
     pub(crate) fn new(child: Spawned, command: AgentCommand) -> Self {
         let (framing, limits) = (command.framing, command.limits);
-        let shared = Arc::new(Shared::new(child.pid(), label(&child), framing, limits));
-        Self { child: Some(Box::new((child, command))), shared, origin: Origin::here() }
+        let channel = Arc::new(Channel::new(child.pid(), label(&child), framing, limits));
+        Self { child: Some(Box::new((child, command))), channel, origin: Origin::here() }
     }
 
     /// Hands the child on, once.
@@ -40,7 +40,7 @@ impl Drop for Adoption {
             return;
         }
         let (exit, alive) = child.0.destroy();
-        self.shared.never_adopted(exit, alive);
+        self.channel.never_adopted(exit, alive);
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use crate::record::Event;
     use crate::sync::Permits;
     use crate::sync::WaitKey;
-    use crate::transport::shared::Offer;
+    use crate::transport::channel::Offer;
 
     use super::*;
 
@@ -68,33 +68,33 @@ mod tests {
         let adoption = Adoption::new(child, command);
         if stage == CloseStage::Refuse {
             // Gone before anything was done to it.
-            while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.shared.pid))
+            while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.channel.pid))
                 .expect("not reaped")
                 .contains(") Z ")
             {
                 std::thread::yield_now();
             }
         }
-        let shared = Arc::clone(&adoption.shared);
-        let offered = shared.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
+        let channel = Arc::clone(&adoption.channel);
+        let offered = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(offered, Offer::Acquired { .. }));
         assert!(places.admit().is_err());
         drop(adoption);
 
         assert!(
-            !std::fs::exists(format!("/proc/{}", shared.pid)).expect("proc"),
+            !std::fs::exists(format!("/proc/{}", channel.pid)).expect("proc"),
             "killed and reaped"
         );
         assert!(places.admit().is_ok(), "its place is free");
-        let report = shared.close_report().expect("the handles wait for it");
+        let report = channel.close_report().expect("the handles wait for it");
         assert_eq!((report.exit(), report.stage()), (exit, stage), "{report}");
         assert_eq!(report.reason(), CloseReason::Shutdown);
         assert_eq!((report.unsent_bytes(), report.unsent_records()), (3, 1));
         let mut events = VecDeque::new();
-        assert!(shared.take_events(&mut events, Waker::noop()));
+        assert!(channel.take_events(&mut events, Waker::noop()));
         assert_eq!(events, [Event::Exit(exit)]);
-        assert!(!shared.take_events(&mut VecDeque::new(), Waker::noop()), "and nothing after it");
-        let refused = shared.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
+        assert!(!channel.take_events(&mut VecDeque::new(), Waker::noop()), "and nothing after it");
+        let refused = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(refused, Offer::Refused(_)));
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::io::PipeIo;
 use crate::sync::SetOnce;
 
-use super::core::Core;
-use super::shared::Shared;
+use super::channel::Channel;
+use super::driver::Driver;
 use super::state::Transport;
 
 /// Turns that one question takes at the most.
@@ -35,19 +35,19 @@ impl Drop for CatchUp {
 #[derive(Debug)]
 pub(super) struct Waiting {
     slot: usize,
-    shared: Arc<Shared>,
+    channel: Arc<Channel>,
     /// What was read before.
     bytes_in: u64,
     turns: u32,
     question: CatchUp,
 }
 
-impl Core {
+impl Driver {
     /// Answers at the end of a turn whose events are delivered: this one, or a later one.
     pub(super) fn catch_up(&mut self, slot: usize, question: CatchUp) {
         let Some(agent) = self.agents.get(slot) else { return };
-        let (shared, bytes_in) = (Arc::clone(&agent.shared), agent.intake.stats.bytes_in);
-        self.catching_up.push(Waiting { slot, shared, bytes_in, turns: 0, question });
+        let (channel, bytes_in) = (Arc::clone(&agent.channel), agent.intake.stats.bytes_in);
+        self.catching_up.push(Waiting { slot, channel, bytes_in, turns: 0, question });
     }
 
     /// The events of this turn are delivered.
@@ -55,7 +55,7 @@ impl Core {
         let Self { agents, io, catching_up, .. } = self;
         catching_up.retain_mut(|waiting| {
             let agent = agents.get(waiting.slot);
-            let agent = agent.filter(|agent| Arc::ptr_eq(&agent.shared, &waiting.shared));
+            let agent = agent.filter(|agent| Arc::ptr_eq(&agent.channel, &waiting.channel));
             let whole = match agent {
                 None => Some(true),
                 Some(agent) => agent.is_caught_up(&mut **io, waiting),
@@ -102,7 +102,7 @@ mod tests {
     use crate::transport::{Adoption, Request};
 
     /// A turn of an engine thread, which sleeps for no longer than this.
-    fn turn(core: &mut Core, at_most: Duration) {
+    fn turn(core: &mut Driver, at_most: Duration) {
         let now = Instant::now();
         core.settle(now);
         let wait = core.until_deadline(now).map_or(at_most, |wait| wait.min(at_most));
@@ -116,9 +116,9 @@ mod tests {
         let permit = Permits::new(None).admit().expect("a place");
         let spawned = spawn_admitted(&command, permit).expect("spawns");
         let adoption = Adoption::new(spawned, command);
-        let shared = Arc::clone(&adoption.shared);
+        let channel = Arc::clone(&adoption.channel);
         let ring = Ring::new(&RingConfig::default()).expect("io_uring");
-        let mut core = Core::new(Box::new(ring));
+        let mut core = Driver::new(Box::new(ring));
         core.adopt(adoption, Instant::now());
         let stdout = core.agents[0].ends.stdout.open().expect("open");
         // The record lies in the pipe. This thread has not come to read it.
@@ -128,7 +128,7 @@ mod tests {
             std::thread::yield_now();
         }
         let (question, answer) = CatchUp::new();
-        core.request(&shared, Request::CatchUp(question), Instant::now());
+        core.request(&channel, Request::CatchUp(question), Instant::now());
         core.settle(Instant::now());
         assert_eq!(answer.get(), None, "nothing was read yet");
         assert_eq!(core.until_deadline(Instant::now()), Some(Duration::ZERO), "it does not sleep");
@@ -138,11 +138,11 @@ mod tests {
         }
         assert_eq!(answer.get(), Some(true));
         let mut events = VecDeque::new();
-        assert!(shared.take_events(&mut events, Waker::noop()));
+        assert!(channel.take_events(&mut events, Waker::noop()));
         assert!(matches!(events.front(), Some(Event::Record(_))), "{events:?}");
         // Of an agent with an empty pipe, and of one that is gone, it is answered at once.
         let (question, answer) = CatchUp::new();
-        core.request(&shared, Request::CatchUp(question), Instant::now());
+        core.request(&channel, Request::CatchUp(question), Instant::now());
         core.settle(Instant::now());
         assert_eq!(answer.get(), Some(true));
         core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, Instant::now());
@@ -151,7 +151,7 @@ mod tests {
             turn(&mut core, Duration::from_millis(5));
         }
         let (question, answer) = CatchUp::new();
-        core.request(&shared, Request::CatchUp(question), Instant::now());
+        core.request(&channel, Request::CatchUp(question), Instant::now());
         assert_eq!(answer.get(), Some(true));
     }
 }

@@ -61,11 +61,11 @@ impl Transport {
             outputs_ended: self.outputs_ended(),
             writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
             // Without an input there is no interrupting it.
-            turn_open: self.shared.interrupt().is_some() && self.ends.stdin.open().is_some(),
+            turn_open: self.channel.interrupt().is_some() && self.ends.stdin.open().is_some(),
             input_open: self.ends.stdin.open().is_some(),
             last_output: self.last_output,
         };
-        let agent = self.shared.label.as_str();
+        let agent = self.channel.label.as_str();
         let (mode, why) = (policy.mode.as_str(), reason.as_str());
         crate::trace::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
         self.close = Some(Box::new(Closing {
@@ -146,7 +146,7 @@ impl Transport {
         arena: &mut Arena,
         now: Instant,
     ) {
-        let agent = self.shared.label.as_str();
+        let agent = self.channel.label.as_str();
         crate::trace::debug!(target: "agentpipe::close", agent, ?action);
         match action {
             // Done by `begin_close`, before the plan was asked anything.
@@ -174,12 +174,12 @@ impl Transport {
             CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
         };
         let error = Error::new(ErrorKind::Closed, "write", what)
-            .on_agent(self.shared.label.as_str())
+            .on_agent(self.channel.label.as_str())
             .stderr(self.stderr.tail());
-        self.shared.refuse_writes(error);
-        self.shared.closing.set(reason);
+        self.channel.refuse_writes(error);
+        self.channel.closing.set(reason);
         // A frame accepted just before the refusal counts as accepted.
-        self.queue.take_over(|frames| self.shared.take_frames(frames));
+        self.queue.take_over(|frames| self.channel.take_frames(frames));
     }
 
     fn close_read_on(&mut self, io: &mut dyn PipeIo) {
@@ -188,7 +188,7 @@ impl Transport {
     }
 
     fn close_interrupt(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        match self.shared.interrupt() {
+        match self.channel.interrupt() {
             Some(request) => {
                 self.queue.push_all([request]);
                 self.pump_writes(io, now);
@@ -223,7 +223,7 @@ impl Transport {
             closing.cut_unread = is_unread || (is_held && closing.plan.is_alive());
         }
         self.ends.close(io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
-        self.shared.lose_writes();
+        self.channel.lose_writes();
     }
 
     fn close_release(&mut self, io: &mut dyn PipeIo, now: Instant) {
@@ -261,13 +261,13 @@ impl Transport {
             stderr.finish(&mut |line| intake.stderr_line(line));
         }
         if self.ends.cgroup != End::Closed {
-            let agent = self.shared.label.as_str();
+            let agent = self.channel.label.as_str();
             crate::trace::warn!(
                 agent,
                 "processes outlived the kill of their cgroup; removed when empty"
             );
         } else if !self.ends.all_closed() && !self.is_unreaped() {
-            let agent = self.shared.label.as_str();
+            let agent = self.channel.label.as_str();
             crate::trace::error!(agent, "the kernel still holds a descriptor of a closed agent");
         }
         if !self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning)) {
@@ -296,10 +296,10 @@ impl Transport {
     /// the exit drops that of an agent whose report is there.
     pub(super) fn tell(&mut self, report: CloseReport) {
         let exit = report.exit();
-        self.shared.outcome.set(report);
+        self.channel.outcome.set(report);
         self.intake.push(Event::Exit(exit));
         self.intake.deliver();
-        self.shared.end_inbox();
+        self.channel.end_inbox();
     }
 
     /// Whether its closers have their report.

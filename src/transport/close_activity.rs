@@ -42,10 +42,10 @@ impl Transport {
     }
 
     fn activity(&self, budget: &mut usize) -> Activity {
-        let leader = [self.shared.pid];
+        let leader = [self.channel.pid];
         let members = self.close.as_ref().map_or(&[][..], |closing| &closing.members);
         let roots = if self.exited { members } else { &leader };
-        Family { roots, group: self.shared.pid, outputs: self.outputs }.activity(budget)
+        Family { roots, group: self.channel.pid, outputs: self.outputs }.activity(budget)
     }
 
     /// Which processes hold an output although the leader has exited.
@@ -60,7 +60,7 @@ impl Transport {
         }
         let mut activity = self.activity(&mut { MEMBER_THREADS });
         if activity == Activity::Gone {
-            let group = self.shared.pid;
+            let group = self.channel.pid;
             let family = Family { roots: &[], group, outputs: self.outputs };
             let [found] = living_members([group]);
             let members = found.iter().map(crate::process::Member::pid);

@@ -15,7 +15,7 @@ impl Transport {
             return;
         }
         let Removal::Busy(events) = self.child.remove_cgroup() else { return };
-        let agent = u32::try_from(self.shared.slot()).unwrap_or(u32::MAX);
+        let agent = u32::try_from(self.channel.slot()).unwrap_or(u32::MAX);
         let end = io.adopt(events, Tag { agent, role: Role::Cgroup });
         self.ends.cgroup = End::Open(end);
         io.watch(end);

@@ -50,13 +50,13 @@ impl Transport {
             return;
         }
         // As long as the leader lives it has its children; later they would have to be searched for.
-        self.note_members(descendants(self.shared.pid, self.shared.pid));
+        self.note_members(descendants(self.channel.pid, self.channel.pid));
         self.child.kill(self.ends.pidfd(io));
     }
 
     /// The group that is to be signalled although its leader has left.
     pub(super) fn note_survivors(&mut self) {
-        let [members] = living_members([self.shared.pid]);
+        let [members] = living_members([self.channel.pid]);
         self.note_members(members);
         if let Some(closing) = &mut self.close {
             closing.outputs_held = Some(true);
@@ -67,7 +67,7 @@ impl Transport {
         let Some(closing) = &mut self.close else { return };
         let known = &mut closing.reaping.members;
         for member in members {
-            if member.pid() != self.shared.pid && !known.contains(&member) {
+            if member.pid() != self.channel.pid && !known.contains(&member) {
                 known.push(member);
             }
         }
@@ -178,13 +178,13 @@ impl Transport {
             None => self.child.reap_in_background(),
         }
         let error = Error::new(ErrorKind::EngineStopped, "write", "the engine stopped")
-            .on_agent(self.shared.label.as_str());
-        self.shared.refuse_writes(error);
-        self.shared.lose_writes();
+            .on_agent(self.channel.label.as_str());
+        self.channel.refuse_writes(error);
+        self.channel.lose_writes();
         self.intake.push(Event::Exit(status.unwrap_or(ExitStatus::StillRunning)));
         self.intake.deliver();
-        self.shared.end_inbox();
-        self.shared.outcome.set(write_report(self));
+        self.channel.end_inbox();
+        self.channel.outcome.set(write_report(self));
     }
 }
 
@@ -197,7 +197,7 @@ pub(super) fn reap(io: &dyn PipeIo, agents: &mut Slab<Transport>, slots: &[usize
         agent.reap_leader(io);
         if agent.wants_search(io) {
             searched.push(*slot);
-            groups.push(agent.shared.pid);
+            groups.push(agent.channel.pid);
         }
     }
     find_members(&groups, |index, member| {

@@ -19,7 +19,7 @@ pub(super) fn write_report(transport: &Transport) -> CloseReport {
     };
     CloseReport(Arc::new(Content {
         backend: transport.backend,
-        pid: transport.shared.pid,
+        pid: transport.channel.pid,
         command: transport.program.clone(),
         mode: closing.map_or(CloseMode::Abort, |c| c.plan.mode()),
         reason: closing.map_or(CloseReason::Shutdown, |c| c.reason),

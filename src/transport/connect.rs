@@ -9,8 +9,8 @@ use crate::frame::{Framer, StderrLines};
 use crate::io::{PipeIo, Role, Tag};
 use crate::process::Spawned;
 
+use super::channel::Channel;
 use super::intake::Intake;
-use super::shared::Shared;
 use super::state::{End, Ends, Transport};
 use super::write_queue::WriteQueue;
 
@@ -27,7 +27,7 @@ impl Transport {
         slot: u32,
         spawned: Spawned,
         command: &AgentCommand,
-        shared: Arc<Shared>,
+        channel: Arc<Channel>,
         now: Instant,
     ) -> Self {
         let parts = spawned.into_parts();
@@ -48,9 +48,9 @@ impl Transport {
         io.read(stderr);
         io.watch(exit);
         let limits = command.limits;
-        let intake = Intake::new(Arc::clone(&shared), stats, command.stderr_events);
+        let intake = Intake::new(Arc::clone(&channel), stats, command.stderr_events);
         Self {
-            shared,
+            channel,
             child: parts.child,
             program,
             backend: io.backend(),

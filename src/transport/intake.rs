@@ -11,12 +11,12 @@ use crate::record::Record;
 
 use super::arena::Arena;
 use super::batches::KEPT;
-use super::shared::Shared;
+use super::channel::Channel;
 
 /// Where an agent's framers put what they find.
 #[derive(Debug)]
 pub(super) struct Intake {
-    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Arc<Channel>,
     pub(super) stats: AgentStats,
     pub(super) stderr_events: bool,
     /// Set by a close: the reading goes on whatever the reader does, within the drain budget.
@@ -26,22 +26,22 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(shared: Arc<Shared>, stats: AgentStats, stderr_events: bool) -> Self {
-        Self { shared, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
+    pub(super) fn new(channel: Arc<Channel>, stats: AgentStats, stderr_events: bool) -> Self {
+        Self { channel, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
     }
 
     /// Hands the turn's events to the reader. Returns the weight now unread.
     pub(super) fn deliver(&mut self) -> usize {
         let weight = std::mem::take(&mut self.weight);
-        let unread = self.shared.deliver(&mut self.batch, weight, &self.stats);
+        let unread = self.channel.deliver(&mut self.batch, weight, &self.stats);
         if self.batch.capacity() > KEPT {
-            self.shared.give_back(std::mem::take(&mut self.batch));
+            self.channel.give_back(std::mem::take(&mut self.batch));
         }
         unread
     }
 
     pub(super) fn push(&mut self, event: Event) {
-        if self.shared.reader_is_gone() {
+        if self.channel.reader_is_gone() {
             return;
         }
         self.weight += event.weight();
@@ -53,12 +53,12 @@ impl Intake {
 
     /// A burst goes on in a queue that has served before, if there is one.
     fn make_room(&mut self) {
-        let mut queue = self.shared.borrow();
+        let mut queue = self.channel.borrow();
         if queue.capacity() > self.batch.capacity() {
             queue.append(&mut self.batch);
             std::mem::swap(&mut queue, &mut self.batch);
         }
-        self.shared.give_back(queue);
+        self.channel.give_back(queue);
     }
 
     pub(super) fn frame(&mut self, arena: &mut Arena, frame: Frame<'_>) {
@@ -83,7 +83,7 @@ impl Intake {
     pub(super) fn stderr_line(&mut self, line: &str) {
         let event = Event::Stderr(line.to_owned());
         let unread = self.unread();
-        if unread > 0 && unread + event.weight() > self.shared.limits.inbox_high {
+        if unread > 0 && unread + event.weight() > self.channel.limits.inbox_high {
             self.stats.stderr_lines_dropped += 1;
             return;
         }
@@ -93,7 +93,7 @@ impl Intake {
     fn record(&mut self, arena: &mut Arena, payload: Payload<'_>, outline: Outline) {
         let len = payload.as_bytes().len();
         self.stats.records_in += 1;
-        if self.shared.reader_is_gone() || !self.has_room(len) {
+        if self.channel.reader_is_gone() || !self.has_room(len) {
             self.stats.records_discarded += 1;
             self.stats.bytes_discarded += len as u64;
             return;
@@ -114,11 +114,11 @@ impl Intake {
     /// While the agent is open the paused read bounds what is held; while it is closed the drain
     /// budget does.
     fn has_room(&self, len: usize) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.channel.limits;
         !self.draining || self.unread() + len <= limits.drain_max.max(limits.inbox_high)
     }
 
     fn unread(&self) -> usize {
-        self.shared.unread() + self.weight
+        self.channel.unread() + self.weight
     }
 }

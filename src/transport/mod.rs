@@ -1,12 +1,12 @@
 //! Floor 2: one child, one byte stream each way. Where the ring, the process and the framer meet.
 //!
 //! ```text
-//! in    ring buffer -> read.rs -> frame -> intake.rs -> shared.rs -> the reader
-//! out   the writer -> shared.rs -> write.rs -> write_queue.rs -> ring
-//! close request.rs -> core.rs -> close.rs -> close::plan (pure) -> close_reap.rs -> close_report.rs
+//! in    ring buffer -> read.rs -> frame -> intake.rs -> channel.rs -> the reader
+//! out   the writer -> channel.rs -> write.rs -> write_queue.rs -> ring
+//! close request.rs -> driver.rs -> close.rs -> close::plan (pure) -> close_reap.rs -> close_report.rs
 //! ```
 //!
-//! `core.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch
+//! `driver.rs` holds all agents of a thread and is driven by floor 3. To add a close stage, touch
 //! `CloseStage`, `close/plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod adoption;
@@ -15,18 +15,18 @@ mod arena;
 mod bare;
 mod batches;
 mod catch_up;
+mod channel;
 mod close;
 mod close_activity;
 mod close_cgroup;
 mod close_reap;
 mod close_report;
 mod connect;
-mod core;
+mod driver;
 mod handle;
 mod intake;
 mod read;
 mod request;
-mod shared;
 mod state;
 mod tally;
 mod unserved;
@@ -37,9 +37,9 @@ pub(crate) use adoption::Adoption;
 #[cfg(feature = "__bench")]
 pub use bare::RecordPath;
 pub(crate) use catch_up::CatchUp;
-pub(crate) use core::Core;
+pub(crate) use channel::Channel;
+pub(crate) use driver::Driver;
 pub(crate) use handle::{
     Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,
 };
 pub(crate) use request::{CloseLimits, Request};
-pub(crate) use shared::Shared;

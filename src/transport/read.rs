@@ -53,7 +53,7 @@ impl Transport {
         now: Instant,
     ) {
         if let ReadEnd::Failed(errno) = why {
-            let agent = self.shared.label.as_str();
+            let agent = self.channel.label.as_str();
             crate::trace::warn!(
                 agent,
                 ?role,
@@ -92,16 +92,16 @@ impl Transport {
     /// stopped now.
     pub(super) fn deliver(&mut self, io: &mut dyn PipeIo) -> bool {
         let unread = self.intake.deliver();
-        if unread <= self.shared.limits.inbox_high || self.paused || self.intake.draining {
+        if unread <= self.channel.limits.inbox_high || self.paused || self.intake.draining {
             return false;
         }
         if let Some(stdout) = self.ends.stdout.open()
-            && !self.shared.reader_is_gone()
-            && self.shared.pause()
+            && !self.channel.reader_is_gone()
+            && self.channel.pause()
         {
             self.paused = true;
             self.intake.stats.pauses += 1;
-            self.shared.note_stats(&self.intake.stats);
+            self.channel.note_stats(&self.intake.stats);
             io.pause(stdout);
         }
         self.paused
@@ -111,7 +111,7 @@ impl Transport {
     pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
         if self.paused {
             self.paused = false;
-            self.shared.unpause();
+            self.channel.unpause();
             if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);
             }

@@ -7,8 +7,8 @@ use crate::close::CloseReason;
 use crate::close::{CloseMode, ClosePolicy};
 
 use super::catch_up::CatchUp;
-use super::core::Core;
-use super::shared::Shared;
+use super::channel::Channel;
+use super::driver::Driver;
 use crate::close::CloseEvent;
 
 /// What a handle wants of its agent.
@@ -59,14 +59,14 @@ impl Request {
     }
 }
 
-impl Core {
+impl Driver {
     /// A request of a handle. One for an agent that is over is passed over.
-    pub(crate) fn request(&mut self, shared: &Arc<Shared>, request: Request, now: Instant) {
+    pub(crate) fn request(&mut self, channel: &Arc<Channel>, request: Request, now: Instant) {
         // Before it is acted on: what is asked for from now on may come too late for this one.
-        shared.begin_request(request.bit());
-        let slot = shared.slot();
+        channel.begin_request(request.bit());
+        let slot = channel.slot();
         let Some(agent) = self.agents.get_mut(slot) else { return };
-        if !Arc::ptr_eq(&agent.shared, shared) {
+        if !Arc::ptr_eq(&agent.channel, channel) {
             return;
         }
         self.touched.push(slot);

@@ -11,9 +11,9 @@ use crate::frame::{Framer, StderrLines};
 use crate::io::{EndId, PipeIo, Role};
 use crate::process::Child;
 
+use super::channel::Channel;
 use super::close::Closing;
 use super::intake::Intake;
-use super::shared::Shared;
 use super::write_queue::WriteQueue;
 
 /// One descriptor of the agent, as far as this end knows.
@@ -91,7 +91,7 @@ impl Ends {
 /// `close.rs`.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Arc<Channel>,
     pub(super) child: Child,
     pub(super) program: String,
     pub(super) backend: Backend,

@@ -12,9 +12,9 @@ use crate::counters::{AgentStats, Backend};
 use crate::error::{Error, ErrorKind};
 use crate::record::Event;
 
-use super::shared::Shared;
+use super::channel::Channel;
 
-impl Shared {
+impl Channel {
     /// The engine ended before a core took the child over. It was killed and reaped; `alive` says
     /// whether it had not ended by itself before.
     pub(super) fn never_adopted(&self, exit: ExitStatus, alive: bool) {

@@ -12,7 +12,7 @@ use crate::close::CloseEvent;
 impl Transport {
     /// Takes what the writers queued and keeps the pipe busy.
     pub(super) fn pump_writes(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.queue.take_over(|frames| self.shared.take_frames(frames));
+        self.queue.take_over(|frames| self.channel.take_frames(frames));
         if self.write_offset.is_none()
             && let Some(stdin) = self.ends.stdin.open()
             && let Some(buffer) = self.queue.next_buffer()
@@ -40,7 +40,7 @@ impl Transport {
                 let records = self.queue.advance(count);
                 self.intake.stats.records_out += records;
                 self.intake.stats.bytes_out += count as u64;
-                self.shared.written(count, records);
+                self.channel.written(count, records);
                 let offset = offset + count;
                 if offset < buffer.len() {
                     self.write_rest(io, buffer, offset, now);
@@ -68,7 +68,7 @@ impl Transport {
     fn write_refused(&mut self, io: &mut dyn PipeIo, refused: &WriteRefused, now: Instant) {
         self.write_offset = None;
         let bytes = refused.buf.len();
-        let agent = self.shared.label.as_str();
+        let agent = self.channel.label.as_str();
         crate::trace::warn!(agent, bytes, error = %refused.error, "write refused");
         self.writes_failed(io, &refused.error, now);
     }
@@ -83,7 +83,7 @@ impl Transport {
     /// kernel has let go of it.
     pub(super) fn close_input(&mut self, io: &mut dyn PipeIo) {
         self.ends.close(io, &[Role::Stdin]);
-        self.shared.lose_writes();
+        self.channel.lose_writes();
     }
 
     /// Stdin is closed and its last write is final: what is left was never sent.
@@ -99,11 +99,11 @@ impl Transport {
         } else {
             Error::new(ErrorKind::Io, "write", format!("writing to stdin failed: {error}"))
         };
-        let why = why.on_agent(self.shared.label.as_str()).stderr(self.stderr.tail());
+        let why = why.on_agent(self.channel.label.as_str()).stderr(self.stderr.tail());
         crate::trace::debug!(error = %why, "input ended by the agent");
-        self.shared.refuse_writes(why);
+        self.channel.refuse_writes(why);
         // Frames accepted up to the refusal are counted as unsent.
-        self.queue.take_over(|frames| self.shared.take_frames(frames));
+        self.queue.take_over(|frames| self.channel.take_frames(frames));
         self.close_input(io);
         self.plan_event(CloseEvent::WritesDone, now);
     }

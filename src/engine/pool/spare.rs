@@ -62,7 +62,7 @@ impl Spare {
 
     /// Why its close began, if it did.
     pub(super) fn ended(&self) -> Option<CloseReason> {
-        self.agent.writer().control.shared().close_reason()
+        self.agent.writer().control.channel().close_reason()
     }
 
     /// Whether it will do, for somebody who means this now.

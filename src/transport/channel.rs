@@ -22,7 +22,7 @@ use super::batches::{Batches, KEPT};
 
 /// One agent, as its handles see it.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Channel {
     pub(crate) pid: u32,
     /// `pid 123 (claude)`, for errors and traces.
     pub(crate) label: String,
@@ -91,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl Channel {
     pub(crate) fn new(pid: u32, label: String, framing: Framing, limits: Limits) -> Self {
         Self {
             pid,

@@ -1,7 +1,7 @@
 //! Floor 2. All agents of one thread on one ring: dispatches what happened, then settles the turn.
 //!
 //! It has no clock and does not wait by itself: a driver (an engine thread, or the caller's own)
-//! passes `now`, calls [`Core::wait`], and feeds commands.
+//! passes `now`, calls [`Driver::wait`], and feeds commands.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -35,7 +35,7 @@ const WAIT_MIN: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(5);
 
 /// All agents of one thread.
-pub(crate) struct Core {
+pub(crate) struct Driver {
     pub(super) io: Box<dyn PipeIo>,
     pub(super) agents: Slab<Transport>,
     /// When which agent wants a tick.
@@ -54,7 +54,7 @@ pub(crate) struct Core {
     pub(super) catching_up: Vec<Waiting>,
 }
 
-impl Core {
+impl Driver {
     pub(crate) fn new(io: Box<dyn PipeIo>) -> Self {
         Self {
             io,
@@ -109,14 +109,14 @@ impl Core {
     pub(crate) fn adopt(&mut self, mut adoption: Adoption, now: Instant) {
         let Some(child) = adoption.take() else { return };
         let (spawned, command) = *child;
-        let shared = &adoption.shared;
+        let channel = &adoption.channel;
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
-        shared.adopted(slot, &self.arena.batches);
+        channel.adopted(slot, &self.arena.batches);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
-        let shared = Arc::clone(shared);
-        entry.insert(Transport::connect(&mut *self.io, tag, spawned, &command, shared, now));
+        let channel = Arc::clone(channel);
+        entry.insert(Transport::connect(&mut *self.io, tag, spawned, &command, channel, now));
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
         self.tally.adopted();
@@ -179,7 +179,7 @@ impl Core {
             Completion::Ready { .. } if tag.role == Role::Cgroup => agent.on_cgroup_event(io),
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {
-                    let agent = agent.shared.label.as_str();
+                    let agent = agent.channel.label.as_str();
                     crate::trace::warn!(agent, %error, "the exit watch failed; taken for the exit");
                 }
                 agent.on_exit(io, now);
@@ -363,7 +363,7 @@ impl Core {
 }
 
 /// The last resort, where the thread is unwinding: no child outlives its engine.
-impl Drop for Core {
+impl Drop for Driver {
     fn drop(&mut self) {
         // All are killed before the first is waited for: they die side by side.
         let until = Instant::now() + REAP_MAX;
