@@ -27,8 +27,8 @@
 //! - [`AgentWriter::send`] queues a record whole or refuses it before a byte is sent.
 //! - [`Agent::close`] follows a [`ClosePolicy`] and gives a [`CloseReport`].
 //! - [`Engine::shutdown`] closes all agents at once.
-//! - [`session`] is requests and responses over an agent: Claude Code ([`AgentCommand::claude`]
-//!   begins its options) and JSON-RPC.
+//! - [`session`] is requests and responses over an agent: JSON-RPC, and with the feature `claude`
+//!   the control protocol of Claude Code.
 //! - [`WarmPool`] keeps spare agents of one command ready.
 //! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
@@ -132,6 +132,7 @@ pub mod _docs {
     #[doc = include_str!("../docs/fake.md")]
     pub mod fake {}
 
+    #[cfg(feature = "claude")]
     #[doc = "[claude.md]: crate::_docs::claude\n\n"]
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
@@ -146,6 +147,7 @@ pub mod _docs {
     #[doc = include_str!("../docs/latency-ci.md")]
     pub mod latency_ci {}
 
+    #[cfg(feature = "claude")]
     #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]
     #[doc = include_str!("../docs/claude.md")]
     pub mod claude {}

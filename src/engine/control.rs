@@ -15,6 +15,10 @@ use super::mailbox::{Command, Mailbox};
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) channel: Arc<Channel>,
+    #[cfg_attr(
+        not(feature = "claude"),
+        expect(dead_code, reason = "only Claude sessions ask for the version of their program")
+    )]
     pub(super) program: Program,
     mailbox: Mailbox,
     load: Arc<AtomicUsize>,

@@ -154,6 +154,7 @@ impl Engine {
 
     /// An agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
     /// crate needs for a moment, and its user did not ask for.
+    #[cfg(feature = "claude")]
     pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
         self.spawn_with(command, &Permits::new(None)).await
     }

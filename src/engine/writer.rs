@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::counters::AgentStats;
 use crate::error::Result;
+#[cfg(feature = "claude")]
 use crate::process::Program;
 use crate::sync::SetOnce;
 use crate::transport::{self, CatchUp, Line, Request};
@@ -123,6 +124,7 @@ impl AgentWriter {
     }
 
     /// The file that was executed.
+    #[cfg(feature = "claude")]
     pub(crate) fn program(&self) -> &Program {
         &self.control.program
     }

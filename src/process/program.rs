@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::resolve;
 use crate::command::AgentCommand;
@@ -49,7 +49,8 @@ impl Program {
     }
 
     /// As this process sees it.
-    pub(crate) fn path(&self) -> &Path {
+    #[cfg(feature = "claude")]
+    pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
 }

@@ -132,6 +132,7 @@ impl Core {
     }
 
     /// An alarm of its own for the observer's deadlines.
+    #[cfg(feature = "claude")]
     pub(super) fn another_alarm(self: &Arc<Self>) -> Alarm {
         let waker = Waker::from(Arc::new(Deadlines(Arc::downgrade(self))));
         Alarm::new(Arc::clone(&self.host), waker)
@@ -156,6 +157,7 @@ impl Core {
 
     // Requests of ours.
 
+    #[cfg(feature = "claude")]
     pub(super) fn reserve(&self) -> u64 {
         self.lock().router.reserve()
     }

@@ -203,6 +203,7 @@ impl Core {
     }
 
     /// Whether a record that was dropped may have been one of a turn, by what is left of it.
+    #[cfg(feature = "claude")]
     pub(super) fn may_be_of_turn(&self, event: &Event) -> bool {
         let (Event::Oversized(sample) | Event::Malformed { sample, .. }) = event else {
             return false;

@@ -14,6 +14,7 @@
 // router.rs decides, purely; pump.rs reads for it; core.rs is what they share with the handles;
 // serve.rs runs handlers; host.rs is the thread where all that happens unless told otherwise.
 
+#[cfg(feature = "claude")]
 pub mod claude;
 pub mod jsonrpc;
 

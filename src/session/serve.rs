@@ -73,6 +73,7 @@ impl Handlers {
         self.named.insert(method.into(), boxed(handler));
     }
 
+    #[cfg(feature = "claude")]
     pub(super) fn has(&self, method: &str) -> bool {
         self.named.contains_key(method)
     }
@@ -90,6 +91,7 @@ impl Handlers {
         self.named.get(method).or(self.fallback.as_ref()).cloned()
     }
 
+    #[cfg(feature = "claude")]
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty() && self.fallback.is_none()
     }
