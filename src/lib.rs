@@ -1,8 +1,9 @@
 //! agentpipe: the io_uring transport engine for stdio agents on Linux.
 //!
 //! An *agent* is a child process that speaks records on stdin and stdout: Claude Code, an MCP
-//! server, a language server. An [`Engine`] spawns agents and carries their pipes on threads of
-//! its own. `close()` is bounded, keeps what the agent still has to say, and reports what it did.
+//! server, a language server. An [`Engine`] spawns agents and carries their pipes on its own
+//! threads. Closing an agent takes a bounded time, keeps the output that the agent still has to
+//! write, and returns a report.
 //!
 //! ```
 //! use agentpipe::{AgentCommand, Engine};
@@ -20,39 +21,54 @@
 //!
 //! # Where to begin
 //!
-//! - [`AgentCommand`] is what to spawn: program, environment, [`Framing`], [`Limits`].
-//! - [`Engine::spawn`] gives an [`Agent`]; [`Agent::split`] gives its two halves, for two tasks.
-//! - [`AgentReader::next`] gives [`Event`]s, in order; [`AgentReader::next_record`] only the
+//! - [`AgentCommand`] describes what to spawn: program, environment, [`Framing`], [`Limits`].
+//! - [`Engine::spawn`] returns an [`Agent`]; [`Agent::split`] returns its two halves, for two tasks.
+//! - [`AgentReader::next`] returns [`Event`]s in order, [`AgentReader::next_record`] only the
 //!   [`Record`]s. A record is the bytes of one message; its JSON is parsed when you ask for it.
-//! - [`AgentWriter::send`] queues a record whole or refuses it before a byte is sent.
-//! - [`Agent::close`] follows a [`ClosePolicy`] and gives a [`CloseReport`].
+//! - [`AgentWriter::send`] queues a record whole, or refuses it before a byte is sent.
+//! - [`Agent::close`] follows a [`ClosePolicy`] and returns a [`CloseReport`].
 //! - [`Engine::shutdown`] closes all agents at once.
-//! - [`session`] is requests and responses over an agent: JSON-RPC, and with the feature `claude`
-//!   the control protocol of Claude Code.
-//! - [`WarmPool`] keeps spare agents of one command ready.
+//! - [`session`] matches requests and responses over an agent: JSON-RPC, and Claude Code with the
+//!   feature `claude`.
+//! - [`WarmPool`] keeps idle agents of one command ready.
 //! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
-//! # Promises
+//! The guide, with the stages of a close, limits, errors and operation, is in
+#![cfg_attr(doc, doc = "[`_docs`].")]
+#![cfg_attr(not(doc), doc = "`docs/guide`.")]
+//! Programs to start from are in `docs/examples`.
 //!
-//! Every async call of an engine and its agents has a blocking twin and needs no runtime of any
-//! kind; so do the futures of sessions, whose only twin is `close_blocking`. All futures are
-//! cancel-safe. A close runs in the engine: dropping its future or the handle does not stop it,
-//! and an agent whose handles are all dropped is aborted. One bad record is one event, never the
-//! end of the stream. Every buffer has a limit ([`Limits`]); every [`Error`] says what failed, on
-//! which agent, and where it can, what to do about it.
+//! # Guarantees
 //!
-//! Not promised: that an agent acted on what was written to it.
+//! - Every async call of an engine and its agents has a blocking twin and needs no runtime. Futures
+//!   of sessions need no runtime either; their only twin is `close_blocking`.
+//! - All futures are cancel-safe.
+//! - A close runs in the engine: dropping its future or the handle does not stop it. An agent whose
+//!   handles are all dropped is aborted.
+//! - One bad record is one event, never the end of the stream.
+//! - Every buffer has a limit ([`Limits`]).
+//! - Every [`Error`] says what failed, on which agent, and what to do about it where it can.
 //!
-//! # What it needs
+//! Not guaranteed: that an agent acted on what was written to it.
 //!
-//! Linux 6.7 or later with io_uring allowed: the default seccomp profiles of containers deny it,
-//! and then [`Engine::new`] fails with [`ErrorKind::BackendDenied`]. There is no fallback yet.
+//! # Requirements
 //!
-//! # Floors
+//! Linux 6.7 or later with io_uring allowed. The default seccomp profiles of containers deny it;
+//! [`Engine::new`] then fails with [`ErrorKind::BackendDenied`]. There is no fallback.
 //!
-//! The crate root only re-exports. Floors, lowest first; a file names lower floors only:
-//! F0 config, errors, records, the close policy and report | F1 `ring`, `process`, `frame` |
-//! F2 `transport` | F3 `engine`, `local` | F4 `session` | F5 the command line.
+//! # Features
+//!
+//! No feature is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `claude` | `session::claude`, `AgentCommand::claude` |
+//! | `local` | `LocalEngine`, for tokio's current-thread runtime |
+//! | `tokio-uring` | `LocalEngine::run`, inside a tokio-uring runtime |
+//! | `stream` | `Stream` for readers and sessions, `Sink` for writers |
+//! | `serde` | `Serialize` and `Deserialize` for settings, `Serialize` for statistics and reports |
+//! | `cli` | the command `agentpipe` |
+//! | `full` | all of these |
 
 mod close;
 mod command;
@@ -95,7 +111,7 @@ pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, Loc
 pub use record::{Envelope, Event, MalformedReason, Preview, Record};
 pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
 
-/// For benches/frame.rs and benches/spawn.rs, and for nobody else: no release keeps it as it is.
+/// For benches/frame.rs and benches/spawn.rs only: it changes without notice.
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod __bench {
@@ -103,62 +119,43 @@ pub mod __bench {
     pub use crate::transport::RecordPath;
 }
 
-/// The long documents: as pages beside the reference, and so that their samples are tested.
+/// The guide: the pages of `docs/guide`, beside the reference.
 ///
-/// Each begins with the targets that its links have here; in the repository they lead to files.
+/// Each page begins with the targets that its links have here; in the repository they lead to files.
 #[cfg(any(doc, doctest))]
 pub mod _docs {
-    #[doc = "[records.md]: crate::_docs::records\n[operating.md]: crate::_docs::operating\n\n"]
-    #[doc = include_str!("../docs/architecture.md")]
-    pub mod architecture {}
-
-    #[doc = include_str!("../docs/records.md")]
+    #[doc = include_str!("../docs/guide/records.md")]
     pub mod records {}
 
-    #[doc = include_str!("../docs/close.md")]
-    pub mod close {}
-
     #[doc = "[operating.md]: crate::_docs::operating\n\n"]
-    #[doc = include_str!("../docs/kernel.md")]
-    pub mod kernel {}
-
-    #[doc = "[kernel.md]: crate::_docs::kernel\n[scale.md]: crate::_docs::scale\n\n"]
-    #[doc = include_str!("../docs/operating.md")]
-    pub mod operating {}
-
-    #[doc = include_str!("../docs/scale.md")]
-    pub mod scale {}
-
-    #[doc = include_str!("../docs/fake.md")]
-    pub mod fake {}
+    #[doc = include_str!("../docs/guide/close.md")]
+    pub mod close {}
 
     #[cfg(feature = "claude")]
     #[doc = "[claude.md]: crate::_docs::claude\n\n"]
-    #[doc = include_str!("../docs/sessions.md")]
+    #[doc = include_str!("../docs/guide/sessions.md")]
     pub mod sessions {}
-
-    #[doc = "[close.md]: crate::_docs::close\n[kernel.md]: crate::_docs::kernel\n"]
-    #[doc = "[scale.md]: crate::_docs::scale\n"]
-    #[cfg_attr(feature = "tokio-uring", doc = "[local.md]: crate::_docs::local\n\n")]
-    #[doc = include_str!("../docs/benchmarks.md")]
-    pub mod benchmarks {}
-
-    #[doc = "[operating.md]: crate::_docs::operating\n[benchmarks.md]: crate::_docs::benchmarks\n\n"]
-    #[doc = include_str!("../docs/latency-ci.md")]
-    pub mod latency_ci {}
 
     #[cfg(feature = "claude")]
     #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]
-    #[doc = include_str!("../docs/claude.md")]
+    #[doc = include_str!("../docs/guide/claude.md")]
     pub mod claude {}
+
+    #[doc = "[close.md]: crate::_docs::close\n\n"]
+    #[doc = include_str!("../docs/guide/operating.md")]
+    pub mod operating {}
 
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]
-    #[doc = include_str!("../docs/local.md")]
+    #[doc = include_str!("../docs/guide/local.md")]
     pub mod local {}
 
-    #[doc = include_str!("../docs/unsafe.md")]
-    pub mod unsafe_code {}
+    #[doc = include_str!("../docs/guide/fake.md")]
+    pub mod fake {}
+
+    #[doc = "[operating.md]: crate::_docs::operating\n\n"]
+    #[doc = include_str!("../docs/guide/latency-gate.md")]
+    pub mod latency_gate {}
 }
 
 #[cfg(doctest)]

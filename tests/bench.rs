@@ -260,7 +260,7 @@ fn commands(page: &str) -> Vec<String> {
 // their times and ratios, because one sample on a busy machine says nothing of those.
 #[test]
 fn the_commands_of_the_documentation_work() {
-    let page = include_str!("../docs/latency-ci.md");
+    let page = include_str!("../docs/guide/latency-gate.md");
     let dir = tempfile::tempdir().expect("a folder");
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).expect("created");
@@ -274,7 +274,7 @@ fn the_commands_of_the_documentation_work() {
     for (name, script) in [
         ("agentpipe", quick.as_str()),
         ("my-agent", "[ \"$1\" = --its-flags ] && exec cat"),
-        ("cargo", "[ \"$*\" = 'install --locked agentpipe' ]"),
+        ("cargo", "[ \"$*\" = 'install --locked agentpipe --features cli' ]"),
         ("seq", "[ \"$*\" = 10 ] && echo 1"),
     ] {
         fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).expect("written");

@@ -318,7 +318,7 @@ fn a_ratio_to_the_peer_above_its_ceiling_is_a_breach() {
 
 #[test]
 fn the_starting_limits_and_those_in_the_documentation_are_limits_files() {
-    let page = include_str!("../docs/latency-ci.md");
+    let page = include_str!("../docs/guide/latency-gate.md");
     let (_, rest) = page.split_once("```toml\n").expect("a sample");
     let (sample, _) = rest.split_once("```").expect("it ends");
     assert!(sample.contains("[scenario.close_idle]"), "{sample}");

@@ -159,7 +159,7 @@ fn every_option_is_its_flag_and_nothing_else() {
 
 #[test]
 fn the_page_has_every_flag() {
-    let page = include_str!("../../../../docs/claude.md");
+    let page = include_str!("../../../../docs/guide/claude.md");
     let missing = |flag: &&str| !page.contains(&format!("`{flag}"));
     assert_eq!(TABLE.iter().map(|row| row.flag).filter(missing).collect::<Vec<_>>(), [""; 0]);
 }
