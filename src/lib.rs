@@ -33,10 +33,8 @@
 //! - [`WarmPool`] keeps idle agents of one command ready.
 //! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
-//! The guide, with the stages of a close, limits, errors and operation, is in
-#![cfg_attr(doc, doc = "[`_docs`].")]
-#![cfg_attr(not(doc), doc = "`docs/guide`.")]
-//! Programs to start from are in `docs/examples`.
+//! The guide is at [`_docs`] (in the repository: `docs/guide`): the stages of a close, limits, errors,
+//! operation. Programs to start from are in `docs/examples`.
 //!
 //! # Guarantees
 //!
