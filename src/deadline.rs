@@ -1,14 +1,14 @@
-//! Deadlines from durations that a user chooses.
+//! Deadlines from durations that a user chooses, without overflow.
 
 use std::time::{Duration, Instant};
 
-/// The latest deadline, which stands for "never": 30 years, as in tokio. Far enough for any
-/// process, and near enough that neither an `Instant` nor a timer of the kernel overflows.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+/// The longest timeout, which stands for "never": 30 years, as in tokio. No process runs that long, and
+/// neither an `Instant` nor a timer of the kernel overflows.
+pub(crate) const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// `limit` from `now`, whatever `limit` is. `Duration::MAX` is as long as it takes.
+/// Returns the deadline `limit` after `now`. Every `limit` is valid.
 pub(crate) fn after(now: Instant, limit: Duration) -> Instant {
-    now + limit.min(FAR)
+    now + limit.min(NEVER)
 }
 
 #[cfg(test)]
@@ -19,8 +19,8 @@ mod tests {
     fn no_duration_overflows() {
         let now = Instant::now();
         assert_eq!(after(now, Duration::from_secs(1)), now + Duration::from_secs(1));
-        for limit in [FAR, Duration::from_secs(1 << 62), Duration::MAX] {
-            assert_eq!(after(now, limit), now + FAR);
+        for limit in [NEVER, Duration::from_secs(1 << 62), Duration::MAX] {
+            assert_eq!(after(now, limit), now + NEVER);
         }
     }
 }

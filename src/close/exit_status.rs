@@ -1,32 +1,33 @@
-//! How a process ended.
+//! The exit status of an agent.
 
 use std::fmt;
 
 /// How an agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ExitStatus {
-    /// It exited with this code, 0 to 255.
+    /// The agent exited with this code, 0 to 255.
     Code(i32),
-    /// It was killed by this signal.
+    /// A signal killed the agent.
     Signal(i32),
-    /// It is gone, and how it ended could not be found out.
+    /// The agent has ended, but its status is unknown.
     /// [`CloseReport::exit_note`](crate::CloseReport::exit_note) says why: another part of this
-    /// process reaped it (a `waitpid(-1)`, SIGCHLD set to be ignored), or a debugger holds it.
+    /// process reaped it (with `waitpid(-1)`, or by ignoring SIGCHLD), or a debugger holds it.
     Unknown,
-    /// It did not end within the kill stage: it is in an uninterruptible sleep, or SIGKILL was
-    /// refused. It is reaped when it ends.
+    /// The agent did not end within the kill stage: it is in an uninterruptible sleep, or SIGKILL
+    /// was refused. It is reaped when it ends.
     StillRunning,
 }
 
 impl ExitStatus {
-    /// Exit code 0.
+    /// Returns whether the agent exited with code 0.
     #[must_use]
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
 
-    /// The exit code, if it exited.
+    /// Returns the exit code, if the agent exited.
     #[must_use]
     pub fn code(self) -> Option<i32> {
         match self {
@@ -35,7 +36,7 @@ impl ExitStatus {
         }
     }
 
-    /// The signal, if one killed it.
+    /// Returns the signal, if one killed the agent.
     #[must_use]
     pub fn signal(self) -> Option<i32> {
         match self {
@@ -44,7 +45,7 @@ impl ExitStatus {
         }
     }
 
-    /// What a shell would report: the code, or 128 + the signal. `None` if not known.
+    /// Returns what a shell would report: the code, or 128 plus the signal. `None` if unknown.
     #[must_use]
     pub fn shell_code(self) -> Option<i32> {
         match self {

@@ -1,8 +1,8 @@
-//! The close plan. Pure: `(state, event, now) -> (state, actions)`.
+//! The close plan: a pure state machine that takes events and the time, and returns actions.
 //!
-//! It holds no descriptor, no clock and no runtime, so `plan/tests.rs` can enumerate every
-//! order of events. `transport::close` carries the actions out and feeds the events. docs/close.md is this
-//! file as a table.
+//! It holds no descriptor, no clock and no runtime, so its tests enumerate every order of events.
+//! `transport::close` feeds the events in and carries the actions out. docs/guide/close.md shows
+//! the stages as a table.
 
 use std::time::{Duration, Instant};
 
@@ -12,106 +12,107 @@ mod quiet;
 #[cfg(test)]
 mod tests;
 
-/// How often the processes that outlive the leader are looked at while they hold an output.
+/// How often the plan checks the processes that outlive the leader and hold an output.
 const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The first and the longest pause between two attempts to reap.
+/// The pauses between two attempts to reap: the first one and the longest.
 const REAP_RETRY_FIRST: Duration = Duration::from_millis(1);
 const REAP_RETRY_MAX: Duration = Duration::from_millis(50);
 
-/// What was seen of an agent.
+/// What the processes of an agent are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// It is one thread, and that one sleeps.
+    /// The agent is a single thread, and it sleeps.
     Asleep,
-    /// All its threads and processes sleep.
+    /// All threads and processes of the agent sleep.
     AllAsleep,
     /// A thread runs, waits for a processor, or is in an uninterruptible sleep.
     Busy,
     /// A process is stopped, by a signal or by a debugger.
     Stopped,
-    /// `/proc` does not show it, or there is too much of it.
+    /// `/proc` does not show the agent, or it has too many threads to check.
     Unknown,
-    /// None of its processes is left.
+    /// No process of the agent is left.
     Gone,
 }
 
-/// What the plan is told.
+/// What happens to the agent of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseEvent {
-    /// No accepted write is left: all went out, or the pipe broke.
+    /// All accepted writes have gone out, or the pipe broke.
     WritesDone,
-    /// The turn that was in flight is over.
+    /// The turn in flight has ended.
     TurnEnded,
-    /// Bytes came from stdout or stderr.
+    /// Bytes were read from stdout or stderr.
     Output,
-    /// The answer to `Look`: what the agent is doing, and nothing was unread after that was seen.
+    /// Answers `CheckActivity`: what the agent is doing. Nothing was unread after that was read
+    /// from `/proc`.
     Activity(Activity),
-    /// Another answer to `Look`: bytes are on their way here, so the agent is not silent.
+    /// Answers `CheckActivity`: a pipe holds unread bytes, so the agent is not silent.
     Unread,
-    /// Another answer to `Look`: this turn has no time left for it.
+    /// Answers `CheckActivity`: the driver has spent its budget for checks in this turn.
     CheckDeferred,
-    /// Stdout and stderr are both at their end.
+    /// Stdout and stderr have both ended.
     OutputsEnded,
-    /// The agent's leader exited. It is not reaped.
+    /// The agent's leader exited. It is not reaped yet.
     Exited,
-    /// The answer to `FindHolders`.
+    /// Answers `FindHolders`.
     Holders(Holders),
-    /// The agent is reaped and its group is dead, or both were given up.
+    /// The leader is reaped and its group is dead, or the driver gave up on them.
     Reaped,
-    /// The answer to `Reap` where one of them is not done yet.
+    /// Answers `Reap`: the leader or its group is still alive.
     NotReaped,
-    /// Nothing of the agent is in the kernel and every descriptor is closed.
+    /// No operation of the agent is in the kernel, and every descriptor is closed.
     Released,
-    /// An abort, after a close began. Its limits hold where they are shorter.
+    /// An abort arrived after the close began. The shorter limits hold.
     Abort { grace: Duration, kill: Duration },
-    /// Time passed. Only acts once `deadline()` is reached.
+    /// Time has passed. Has no effect before `deadline()`.
     Tick,
 }
 
 /// Which processes still hold stdout or stderr after the leader has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holders {
-    /// None: what is left in the pipes is read, and then comes their end.
+    /// No process: the pipes end once they are read empty.
     None,
     /// Only processes outside the agent's group.
     Strays,
-    /// There are living processes in the agent's group, all asleep.
+    /// Living processes of the agent's group, all asleep.
     Members,
-    /// The same, and one of them is busy, or is hidden.
+    /// Living processes of the agent's group, of which one is busy or hidden.
     BusyMembers,
 }
 
-/// What the plan wants done, in this order.
+/// What the transport must do. Actions are carried out in the order in which the plan returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseAction {
-    /// Read the outputs whatever the reader does, within the drain budget.
+    /// Read the outputs even if the reader does not, within the drain budget.
     ReadOn,
     /// Send the interrupt request of the session.
     Interrupt,
-    /// See what the agent is doing; answer with `Looked`, `Unread` or `LookDeferred`.
+    /// Check what the agent is doing; answer with `Activity`, `Unread` or `CheckDeferred`.
     CheckActivity,
-    /// Find out who holds the outputs; answer with `Holders`.
+    /// Find the processes that hold the outputs; answer with `Holders`.
     FindHolders,
     /// Cancel the pending write and close stdin, in one submission.
     EndInput,
-    /// SIGTERM to the group, then SIGCONT.
+    /// Send SIGTERM to the group, then SIGCONT.
     Terminate,
     /// Cancel and close stdin, stdout and stderr, in one submission.
     Cut,
-    /// SIGKILL to the group.
+    /// Send SIGKILL to the group.
     Kill,
     /// Reap the leader and kill what is left of the group; answer with `Reaped` or `NotReaped`.
     Reap,
-    /// The same for the last time; answer with `Reaped`.
+    /// Try to reap for the last time; answer with `Reaped`.
     GiveUpReap,
-    /// Close what else there is and wait for the kernel; answer with `Released`.
+    /// Close the remaining descriptors and wait for the kernel; answer with `Released`.
     Release,
-    /// Write the report and wake every closer.
+    /// Write the report and wake all tasks that wait for it.
     Finish,
 }
 
-/// What is known of the agent when its close begins.
+/// The state of the agent when its close begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CloseStart {
     pub(crate) exited: bool,
@@ -120,11 +121,11 @@ pub(crate) struct CloseStart {
     pub(crate) turn_open: bool,
     /// Stdin is open: neither the agent nor its user has ended it.
     pub(crate) input_open: bool,
-    /// When the last byte of output was read; the spawn, if none was.
+    /// When the last byte of output was read; the time of the spawn if there was none.
     pub(crate) last_output: Instant,
 }
 
-/// One agent's close.
+/// The close of one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct ClosePlan {
     policy: ClosePolicy,
@@ -134,33 +135,35 @@ pub(crate) struct ClosePlan {
     spent: Vec<(CloseStage, Duration)>,
     ended_by: Option<CloseStage>,
     known: CloseStart,
-    /// Since when the agent has not moved: its last byte, or the last step of ours that it may
-    /// need time to act upon.
+    /// When the agent last made progress: its last byte of output, or the last step of the close
+    /// that the agent may need time to react to.
     progress: Instant,
-    /// When EndInput and Drain must both be over.
+    /// The deadline of EndInput and Drain together.
     reading_until: Instant,
-    /// When the stage under way must be over: Terminate and Reap, which look again in between.
+    /// The deadline of Terminate or Reap. `deadline` may be nearer: these stages check in between.
     stage_until: Instant,
-    /// What the last look saw.
+    /// The result of the last check.
     activity: Option<Activity>,
-    /// Whether the agent was at work when its input was ended; outer `None`: it was not ended.
+    /// Whether the agent was busy when its input ended. The outer `None` means that the plan has
+    /// not ended it.
     input_ended_while_busy: Option<Option<bool>>,
     stopped: bool,
-    /// The agent was alive and got SIGTERM or SIGKILL.
+    /// Whether SIGTERM or SIGKILL was sent while the agent was alive.
     signalled: bool,
-    /// Who held the outputs after the exit, as last seen.
+    /// The holders of the outputs after the exit, as of the last check.
     holders: Option<Holders>,
-    /// When a member of the group was last seen to be busy, or wrote.
+    /// When a member of the group was last seen busy, or wrote.
     members_moved: Instant,
-    /// The end of the wait for processes outside the group; set once.
+    /// The deadline of the wait for processes outside the group. Set once.
     strays_until: Option<Instant>,
     reap_retry: Duration,
     actions: Vec<CloseAction>,
 }
 
 impl ClosePlan {
-    /// Begins a close. The first actions are ready in [`take_actions`](Self::take_actions).
+    /// Begins a close. [`take_actions`](Self::take_actions) returns the first actions.
     pub(crate) fn begin(policy: ClosePolicy, known: CloseStart, now: Instant) -> Self {
+        let policy = policy.without_overflow();
         let mut plan = Self {
             policy,
             stage: CloseStage::Refuse,
@@ -170,7 +173,7 @@ impl ClosePlan {
             ended_by: known.exited.then_some(CloseStage::Refuse),
             known,
             progress: now,
-            reading_until: now + policy.reading_limit(),
+            reading_until: now + policy.get_drain_total(),
             stage_until: now,
             activity: None,
             input_ended_while_busy: None,
@@ -196,67 +199,68 @@ impl ClosePlan {
         plan
     }
 
-    /// The stage the close is in.
+    /// Returns the current stage.
     pub(crate) fn stage(&self) -> CloseStage {
         self.stage
     }
 
-    /// Graceful, or abort once one was asked for.
+    /// Returns the mode: abort once an abort was requested.
     pub(crate) fn mode(&self) -> CloseMode {
         self.policy.mode
     }
 
-    /// When a `Tick` is due.
+    /// Returns when a `Tick` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The stage in which the exit was seen.
+    /// Returns the stage in which the exit was seen.
     pub(crate) fn ended_by(&self) -> CloseStage {
         self.ended_by.unwrap_or(self.stage)
     }
 
-    /// Time per stage, so far.
+    /// Returns the stages that have ended, with the time spent in each.
     pub(crate) fn spent(&self) -> &[(CloseStage, Duration)] {
         &self.spent
     }
 
-    /// Whether what is left of the group is to be killed at Reap.
+    /// Returns whether the rest of the group is killed in Reap.
     pub(crate) fn kills_group(&self) -> bool {
         self.policy.kill_group
     }
 
-    /// Whether the agent was at work when its input was ended. `None`: that was not known.
+    /// Returns whether the agent was busy when its input ended, or `None` if that is unknown.
     pub(crate) fn input_ended_while_busy(&self) -> Option<bool> {
         match self.input_ended_while_busy {
             Some(known) => known,
-            // The agent left before: there was nothing to be cut short.
+            // The agent had exited before, so nothing was cut short.
             None if self.policy.mode == CloseMode::Graceful && self.known.exited => Some(false),
             None => None,
         }
     }
 
-    /// Whether the agent was made to leave, or its input was ended, before it was known to be done.
+    /// Returns whether the agent was signalled, or its input ended, before it was known to be idle.
     pub(crate) fn was_cut_short(&self) -> bool {
         self.signalled || self.input_ended_while_busy.is_some_and(|busy| busy != Some(false))
     }
 
-    /// Whether a process that the agent consists of may still write.
+    /// Returns whether a process of the agent may still write.
     pub(crate) fn is_alive(&self) -> bool {
         !self.known.exited || self.has_members()
     }
 
-    /// Whether a look saw the agent stopped.
+    /// Returns whether a check found the agent stopped.
     pub(crate) fn was_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// The actions wanted since the last call, in order.
+    /// Returns the actions since the last call, in order.
     pub(crate) fn take_actions(&mut self) -> Vec<CloseAction> {
         std::mem::take(&mut self.actions)
     }
 
-    /// The engine thread did not run for this long: nothing of it is charged to the agent.
+    /// Moves all deadlines by `gap`, a time in which the engine thread did not run, so that the time
+    /// is not charged to the agent.
     pub(crate) fn postpone(&mut self, gap: Duration) {
         let known = [&mut self.known.last_output, &mut self.progress, &mut self.members_moved];
         let limits = [&mut self.reading_until, &mut self.stage_until];
@@ -266,7 +270,7 @@ impl ClosePlan {
         }
     }
 
-    /// One event at one moment.
+    /// Applies one event.
     pub(crate) fn handle(&mut self, event: CloseEvent, now: Instant) {
         match event {
             CloseEvent::WritesDone => {
@@ -332,7 +336,7 @@ impl ClosePlan {
         if self.stage == CloseStage::EndInput {
             self.await_quiet(now);
         }
-        // Drain finds the progress when its deadline passes: no timer moves for each read.
+        // Drain looks at `progress` when its deadline passes, so that no read has to move a timer.
     }
 
     fn abort(&mut self, grace: Duration, kill: Duration, now: Instant) {
@@ -352,8 +356,9 @@ impl ClosePlan {
         self.deadline = self.deadline.map(|deadline| deadline.min(limit));
     }
 
-    /// Exit and end of output are two events. Both together end the reading stages; after the exit
-    /// alone it matters which process still holds an output.
+    /// Goes on after the leader's exit. Exit and end of the outputs are two events; both together end
+    /// the reading stages. After the exit alone, the next step depends on the processes that still
+    /// hold an output.
     fn leader_has_exited(&mut self, now: Instant) {
         match self.stage {
             CloseStage::Cut | CloseStage::Kill => self.enter_reap(now),
@@ -370,7 +375,7 @@ impl ClosePlan {
     fn find_holders(&mut self, now: Instant) {
         self.actions.push(CloseAction::FindHolders);
         if self.stage == CloseStage::Refuse {
-            // The answer comes at once; without one the close still goes on.
+            // The transport answers at once. If it did not, the close would still go on.
             self.deadline = Some(now);
         }
     }
@@ -394,7 +399,7 @@ impl ClosePlan {
                     CloseStage::Refuse => self.first_stage(now),
                     CloseStage::Drain => self.check_members_until(self.drain_limit(), now),
                     CloseStage::Terminate => self.check_members_until(self.stage_until, now),
-                    // The agent goes on without its launcher, with the limit that holds already.
+                    // The agent outlives its launcher. The limit of the stage stays as it is.
                     _ => {}
                 }
             }
@@ -456,7 +461,7 @@ impl ClosePlan {
         }
     }
 
-    /// When a living agent has had its time to drain.
+    /// Returns the deadline of Drain for an agent that is alive.
     fn drain_limit(&self) -> Instant {
         let limit = (self.progress + self.policy.drain).min(self.reading_until);
         let limit = if self.known.exited {
@@ -488,14 +493,15 @@ impl ClosePlan {
         self.enter(CloseStage::EndInput, None, now);
         self.start_reading(now);
         if self.known.turn_open {
-            // The agent would stream on: waiting for silence is waiting for the turn.
+            // The turn ignored the interrupt and streams on. Waiting for silence would be waiting
+            // for the turn to end.
             self.end_input(Some(true), now);
         } else {
             self.await_quiet(now);
         }
     }
 
-    /// The limits of EndInput and Drain count from here, as far as the total allows.
+    /// Starts the limits of EndInput and Drain, within their total.
     fn start_reading(&mut self, now: Instant) {
         self.progress = now;
         self.members_moved = now;
@@ -542,7 +548,7 @@ impl ClosePlan {
         }
     }
 
-    /// Kill and Reap share one limit: a process that was given up as running is tried once more.
+    /// Enters Reap. Kill and Reap share one limit, so a process that survived Kill is tried once more.
     fn enter_reap(&mut self, now: Instant) {
         if self.stage != CloseStage::Kill {
             self.stage_until = now + self.policy.kill;

@@ -1,4 +1,4 @@
-//! What a close did. Filled in by the transport, given to every closer.
+//! The report of a close. The transport fills it in; every task that waits for the close gets it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,41 +6,42 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::close::CloseMode;
-use crate::close::ExitStatus;
+use crate::close::{CloseMode, ExitStatus};
 use crate::counters::{AgentStats, Backend};
 
-/// The stages of a close, in order. A close may pass one over; it never goes back, and never
-/// passes over `Release`. docs/close.md has a row for each.
+/// The stages of a close, in order.
+///
+/// A close may skip a stage. It never goes back, and it never skips `Release`. docs/guide/close.md
+/// describes each stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CloseStage {
-    /// New writes are refused.
+    /// New writes are refused. A report names this stage where the agent had exited before.
     Refuse,
-    /// Queued writes go out.
+    /// Queued writes are sent.
     Flush,
     /// A turn in flight is interrupted.
     Interrupt,
-    /// The output falls silent, then stdin is closed.
+    /// The agent falls silent, then stdin is closed.
     EndInput,
-    /// The outputs are read on.
+    /// The outputs are read until they end.
     Drain,
-    /// SIGTERM was sent; the outputs are read on.
+    /// SIGTERM was sent. The outputs are still read.
     Terminate,
-    /// The pending operations are cancelled and the pipes closed.
+    /// Pending operations are cancelled and the pipes closed.
     Cut,
     /// SIGKILL was sent.
     Kill,
-    /// The rest of the group is killed and the exit status collected.
+    /// The rest of the group is killed and the exit status is collected.
     Reap,
-    /// Every operation is seen final, every descriptor closed.
+    /// Every operation has completed and every descriptor is closed.
     Release,
-    /// Nothing is left.
+    /// The close is over.
     Done,
 }
 
 impl CloseStage {
-    /// All of them, in order.
+    /// All stages, in order.
     pub const ALL: [Self; 11] = [
         Self::Refuse,
         Self::Flush,
@@ -55,7 +56,7 @@ impl CloseStage {
         Self::Done,
     ];
 
-    /// The name in reports, traces and docs/close.md: `end_input` and so on.
+    /// Returns the name in reports and traces, such as `end_input`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -74,13 +75,19 @@ impl CloseStage {
     }
 }
 
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl fmt::Display for CloseStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// Why a close began.
+/// The reason why a close began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -88,19 +95,18 @@ pub enum CloseReason {
     Requested,
     /// The agent exited by itself.
     Exited,
-    /// The agent closed its stdout and lived on: nobody could hear it any more.
+    /// The agent closed its stdout but did not exit.
     OutputEnded,
-    /// Every handle was dropped without a close.
+    /// All handles of the agent were dropped without a close.
     Dropped,
     /// The engine was shut down.
     Shutdown,
-    /// Nothing was closed: this process is a fork of the engine's, and the agent was left to its
-    /// own.
+    /// Nothing was closed: this process is a fork of the one that owns the engine. The agent runs on.
     Forked,
 }
 
 impl CloseReason {
-    /// `requested`, `exited`, `output_ended`, `dropped`, `shutdown` or `forked`.
+    /// Returns `requested`, `exited`, `output_ended`, `dropped`, `shutdown` or `forked`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -114,13 +120,15 @@ impl CloseReason {
     }
 }
 
-/// What a close did. Cheap to clone; every closer of an agent gets the same one.
+/// The report of a close: which stage ended it, the exit status, and what was lost.
+///
+/// All tasks that close an agent get the same report. It is cheap to clone.
 #[derive(Clone, PartialEq)]
-pub struct CloseReport(pub(crate) Arc<Closing>);
+pub struct CloseReport(pub(crate) Arc<ReportData>);
 
-/// The report's content while it is being written.
+/// The content of a report, while the transport fills it in.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Closing {
+pub(crate) struct ReportData {
     pub(crate) backend: Backend,
     pub(crate) pid: u32,
     pub(crate) command: String,
@@ -143,149 +151,155 @@ pub(crate) struct Closing {
 }
 
 impl CloseReport {
-    /// The agent's process id. It may belong to somebody else by now: never signal it.
+    /// Returns the agent's process id. The kernel may have given it to another process: never signal it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.pid
     }
 
-    /// The program that ran.
+    /// Returns the program that ran.
     #[must_use]
     pub fn command(&self) -> &str {
         &self.0.command
     }
 
-    /// Which kernel interface carried the pipes.
+    /// Returns the kernel interface that carried the pipes.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.0.backend
     }
 
-    /// Graceful or abort; abort where a graceful close was cut short by one.
+    /// Returns the mode: abort if an abort cut a graceful close short.
     #[must_use]
     pub fn mode(&self) -> CloseMode {
         self.0.mode
     }
 
-    /// Why the close began.
+    /// Returns why the close began.
     #[must_use]
     pub fn reason(&self) -> CloseReason {
         self.0.reason
     }
 
-    /// The stage in which the agent's exit was seen; `Refuse` if it was gone before.
+    /// Returns the stage in which the agent exited: `Refuse` if it had exited before the close.
     #[must_use]
     pub fn stage(&self) -> CloseStage {
         self.0.ended_by
     }
 
-    /// The stages passed through, in order, with the time spent in each.
+    /// Returns the stages of the close, in order, with the time spent in each.
     #[must_use]
     pub fn stages(&self) -> &[(CloseStage, Duration)] {
         &self.0.stages
     }
 
-    /// From the first stage to the last.
+    /// Returns the duration of the close, from the first stage to the last.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.0.stages.iter().map(|(_, spent)| *spent).sum()
     }
 
-    /// How the agent ended.
+    /// Returns how the agent ended.
     #[must_use]
     pub fn exit(&self) -> ExitStatus {
         self.0.exit
     }
 
-    /// Why the exit status is not known, where it is [`Unknown`](ExitStatus::Unknown).
+    /// Returns why the exit status is [`Unknown`](ExitStatus::Unknown), if it is.
     #[must_use]
     pub fn exit_note(&self) -> Option<&str> {
         self.0.exit_note.as_deref()
     }
 
-    /// Time in which the engine thread did not run although a limit of the close was near or past:
-    /// the host was stopped, suspended or starved. It was not charged to the agent; the limits moved.
+    /// Returns the time in which the engine thread did not run although a limit of the close was near
+    /// or past, because the host was stopped, suspended or starved of processor time. The limits
+    /// moved by this time; it was not charged to the agent.
     #[must_use]
     pub fn stalled(&self) -> Duration {
         self.0.stalled
     }
 
-    /// Whether the agent was seen to be stopped (SIGSTOP, a debugger) while the end of its input was
-    /// due. SIGTERM, where it comes to that, is followed by SIGCONT.
+    /// Returns whether the agent was stopped, by SIGSTOP or a debugger, when its input was to end.
+    /// If the close gets as far as SIGTERM, SIGCONT follows it.
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.0.stopped
     }
 
-    /// Whether the agent was still at work, or still writing, when its input was ended because the
-    /// time for that was over. `None` is not known: the agent could not be seen (a hidden `/proc`, a
-    /// [`quiet_period`](crate::ClosePolicy::quiet_period) of zero), or its input was cut by an abort.
+    /// Returns whether the agent was still busy or writing when its input ended, because the time
+    /// limit had passed. `None` means unknown: the agent could not be observed (a hidden `/proc`, or
+    /// a [`quiet_period`](crate::ClosePolicy::quiet_period) of zero), or an abort cut its input.
     #[must_use]
     pub fn input_ended_while_busy(&self) -> Option<bool> {
         self.0.input_ended_while_busy
     }
 
-    /// Whether the agent may have had output that was never read, beyond what
-    /// [`stats`](Self::stats) counts: its input was ended while it was at work or could not be seen,
-    /// it was made to leave by a signal, or its pipes were cut while it could still write.
+    /// Returns whether the agent may have had output that was never read, beyond what
+    /// [`stats`](Self::stats) counts. That is so if its input ended while it was busy or could not be
+    /// observed, if it exited on a signal, or if its pipes were cut while it could still write.
     ///
-    /// False says that the agent was seen to be done, or ended its output by itself.
+    /// `false` means that the agent was seen to be idle, or ended its output by itself.
     #[must_use]
     pub fn output_may_be_lost(&self) -> bool {
         self.0.output_may_be_lost
     }
 
-    /// Everything counted over the agent's life.
+    /// Returns the counters of the agent's whole life.
     #[must_use]
     pub fn stats(&self) -> &AgentStats {
         &self.0.stats
     }
 
-    /// Bytes of accepted writes that never reached the pipe.
+    /// Returns how many bytes of accepted writes never reached the pipe.
     #[must_use]
     pub fn unsent_bytes(&self) -> u64 {
         self.0.unsent_bytes
     }
 
-    /// Records not sent in full.
+    /// Returns how many accepted records were not sent in full.
     #[must_use]
     pub fn unsent_records(&self) -> u64 {
         self.0.unsent_records
     }
 
-    /// Processes of the agent's group, beside the agent itself, that were alive when the close
-    /// signalled them and were seen dead after it. Those that were dead already do not count. A
-    /// process whose parent had left before the agent was killed may be missed.
+    /// Returns how many processes of the agent's group, besides the agent itself, were alive when the
+    /// close signalled them and were dead afterwards. A process whose parent had exited before the
+    /// agent was killed may be missed.
     #[must_use]
     pub fn killed_extra(&self) -> u64 {
         self.0.killed_extra
     }
 
-    /// Whether another process held stdout or stderr after the agent had exited, and did not let go
-    /// of it within [`exit_drain`](crate::ClosePolicy::exit_drain). `None` is not known: the agent
-    /// itself was still alive when the outputs were cut, or an abort did not wait to see it.
+    /// Returns whether another process kept stdout or stderr open for longer than
+    /// [`exit_drain`](crate::ClosePolicy::exit_drain) after the agent had exited. `None` means
+    /// unknown: the agent was still alive when the outputs were cut, or an abort did not wait.
     #[must_use]
     pub fn outputs_held(&self) -> Option<bool> {
         self.0.outputs_held
     }
 
-    /// The end of what the agent said on stderr; invalid UTF-8 is replaced.
+    /// Returns the end of the agent's stderr. Invalid UTF-8 is replaced.
     #[must_use]
     pub fn stderr_tail(&self) -> &str {
         &self.0.stderr_tail
     }
 
-    /// The report as JSON, schema 1, on one line. Times are microseconds.
+    /// Returns the report as one line of JSON, schema 1. Times are microseconds.
     #[must_use]
     pub fn to_json(&self) -> String {
+        // A struct of numbers and text always serializes.
+        serde_json::to_string(&self.json()).unwrap_or_default()
+    }
+
+    fn json(&self) -> JsonReport<'_> {
         let inner = &*self.0;
         let stats = &inner.stats;
-        let wire = Wire {
+        JsonReport {
             schema: 1,
             backend: inner.backend.as_str(),
             pid: inner.pid,
             command: &inner.command,
-            close: WireClose {
+            close: JsonClose {
                 mode: inner.mode.as_str(),
                 reason: inner.reason.as_str(),
                 stage: inner.ended_by.as_str(),
@@ -294,10 +308,10 @@ impl CloseReport {
                 stages: inner
                     .stages
                     .iter()
-                    .map(|(stage, spent)| WireStage { stage: stage.as_str(), us: micros(*spent) })
+                    .map(|(stage, spent)| JsonStage { stage: stage.as_str(), us: micros(*spent) })
                     .collect(),
             },
-            exit: WireExit {
+            exit: JsonExit {
                 code: inner.exit.code(),
                 signal: inner.exit.signal(),
                 unknown: matches!(inner.exit, ExitStatus::Unknown).then_some(true),
@@ -325,9 +339,15 @@ impl CloseReport {
             stderr_bytes: stats.stderr_bytes,
             stderr_lines_dropped: stats.stderr_lines_dropped,
             stderr_tail: &inner.stderr_tail,
-        };
-        // A struct of numbers and text always serialises.
-        serde_json::to_string(&wire).unwrap_or_default()
+        }
+    }
+}
+
+/// Serializes the report as [`to_json`](CloseReport::to_json) writes it.
+#[cfg(feature = "serde")]
+impl Serialize for CloseReport {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json().serialize(serializer)
     }
 }
 
@@ -337,7 +357,7 @@ impl fmt::Debug for CloseReport {
     }
 }
 
-/// One line for a person: how the agent ended, and everything that was lost or may have been.
+/// Writes one line for a person: how the agent ended, and everything that was lost or may have been.
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
@@ -345,20 +365,23 @@ impl fmt::Display for CloseReport {
         if inner.reason == CloseReason::Forked {
             return write!(
                 f,
-                "pid {} not closed: it is an agent of the process that this one was forked from",
+                "pid {} not closed: the agent belongs to the process that this one was forked from",
                 inner.pid
             );
         }
         write!(
             f,
-            "pid {} closed ({}, {}) in {:.1} ms at stage {}: {}",
+            "pid {} closed ({}, {}) in {:.1} ms ",
             inner.pid,
             inner.mode.as_str(),
             inner.backend.as_str(),
             self.total().as_secs_f64() * 1e3,
-            inner.ended_by,
-            inner.exit,
         )?;
+        match inner.ended_by {
+            CloseStage::Refuse => f.write_str("after the agent had exited")?,
+            stage => write!(f, "at stage {stage}")?,
+        }
+        write!(f, ": {}", inner.exit)?;
         if let Some(note) = &inner.exit_note {
             write!(f, " ({note})")?;
         }
@@ -381,16 +404,16 @@ impl fmt::Display for CloseReport {
             f.write_str("; output may be lost")?;
         }
         if inner.input_ended_while_busy == Some(true) {
-            f.write_str("; its input was ended while it was at work")?;
+            f.write_str("; its input ended while it was busy")?;
         }
         if inner.stopped {
             f.write_str("; it was stopped")?;
         }
         if inner.killed_extra > 0 {
-            write!(f, "; {} more of its group killed", inner.killed_extra)?;
+            write!(f, "; {} more processes of its group killed", inner.killed_extra)?;
         }
         if inner.outputs_held == Some(true) {
-            f.write_str("; its output was still held by another process")?;
+            f.write_str("; another process still held its output")?;
         }
         if inner.stalled >= Duration::from_millis(100) {
             write!(f, "; the host did not run for {:.0} ms", inner.stalled.as_secs_f64() * 1e3)?;
@@ -404,13 +427,13 @@ fn micros(time: Duration) -> u64 {
 }
 
 #[derive(Serialize)]
-struct Wire<'a> {
+struct JsonReport<'a> {
     schema: u32,
     backend: &'a str,
     pid: u32,
     command: &'a str,
-    close: WireClose<'a>,
-    exit: WireExit<'a>,
+    close: JsonClose<'a>,
+    exit: JsonExit<'a>,
     stopped: bool,
     input_ended_while_busy: Option<bool>,
     output_may_be_lost: bool,
@@ -435,23 +458,23 @@ struct Wire<'a> {
 }
 
 #[derive(Serialize)]
-struct WireClose<'a> {
+struct JsonClose<'a> {
     mode: &'a str,
     reason: &'a str,
     stage: &'a str,
     total_us: u64,
     stalled_us: u64,
-    stages: Vec<WireStage<'a>>,
+    stages: Vec<JsonStage<'a>>,
 }
 
 #[derive(Serialize)]
-struct WireStage<'a> {
+struct JsonStage<'a> {
     stage: &'a str,
     us: u64,
 }
 
 #[derive(Serialize)]
-struct WireExit<'a> {
+struct JsonExit<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -464,14 +487,15 @@ struct WireExit<'a> {
     note: Option<&'a str>,
 }
 
-/// What a shutdown did.
+/// The report of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Agents alive when it began.
+    /// Agents that were alive when the shutdown began.
     pub agents: usize,
-    /// Those that were not closed when the deadline passed and were aborted.
+    /// Agents that were aborted because the limit passed before they had closed.
     pub aborted: usize,
-    /// From the call to the last agent gone.
+    /// The time from the call until the last agent was closed.
     pub total: Duration,
 }

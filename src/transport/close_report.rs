@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::close::CloseMode;
 use crate::close::ExitStatus;
-use crate::close::{CloseReason, CloseReport, CloseStage, Closing as Content};
+use crate::close::{CloseReason, CloseReport, CloseStage, ReportData};
 
 use super::state::Transport;
 
@@ -17,7 +17,7 @@ pub(super) fn write_report(transport: &Transport) -> CloseReport {
         (None, Some((exit, note))) => (*exit, note.clone()),
         (None, None) => (ExitStatus::Unknown, None),
     };
-    CloseReport(Arc::new(Content {
+    CloseReport(Arc::new(ReportData {
         backend: transport.backend,
         pid: transport.channel.pid,
         command: transport.program.clone(),

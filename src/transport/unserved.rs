@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::close::CloseMode;
 use crate::close::ExitStatus;
-use crate::close::{CloseReason, CloseReport, CloseStage, Closing};
+use crate::close::{CloseReason, CloseReport, CloseStage, ReportData};
 use crate::counters::{AgentStats, Backend};
 use crate::error::{Error, ErrorKind};
 use crate::record::Event;
@@ -28,7 +28,7 @@ impl Channel {
         self.end_inbox();
         let mut unsent = Vec::new();
         self.take_frames(&mut unsent);
-        self.outcome.set(CloseReport(Arc::new(Closing {
+        self.outcome.set(CloseReport(Arc::new(ReportData {
             ended_by: if alive { CloseStage::Kill } else { CloseStage::Refuse },
             exit,
             unsent_bytes: unsent.iter().map(|frame| frame.len() as u64).sum(),
@@ -40,11 +40,11 @@ impl Channel {
     /// The answer to a close in a forked child, where nothing was done.
     pub(super) fn foreign_report(&self) -> CloseReport {
         let exit_note = Some("the agent is another process's".to_owned());
-        CloseReport(Arc::new(Closing { exit_note, ..self.nothing_done(CloseReason::Forked) }))
+        CloseReport(Arc::new(ReportData { exit_note, ..self.nothing_done(CloseReason::Forked) }))
     }
 
-    fn nothing_done(&self, reason: CloseReason) -> Closing {
-        Closing {
+    fn nothing_done(&self, reason: CloseReason) -> ReportData {
+        ReportData {
             backend: Backend::IoUring,
             pid: self.pid,
             command: self.label.clone(),

@@ -1,33 +1,32 @@
-//! The stage EndInput: has the agent written all that it has?
+//! The stage EndInput: decides when the agent has written everything it has to write.
 //!
-//! Some programs drop what they have not written yet when their input ends. An agent that still has
-//! output and finds room for it runs, or waits for a processor or a disk; so its input ends once it is
-//! seen asleep with nothing unread. Silence without that look proves nothing: on a busy host a
-//! runnable process may be silent for a tenth of a second and more.
+//! Some programs drop queued output when their input ends. A process that still has output to write,
+//! and room in the pipe, is running, waiting for a processor, or in uninterruptible sleep. So the
+//! input ends once the agent is seen asleep with nothing unread. Silence alone proves nothing: on a
+//! busy host a runnable process may stay silent for more than a tenth of a second.
 
 use std::time::{Duration, Instant};
 
 use super::{CloseAction, ClosePlan};
-use crate::close::Activity;
-use crate::close::CloseStage;
+use crate::close::{Activity, CloseStage};
 
-/// The silence after which an agent is looked at for the first time.
+/// How long the agent must be silent before its first check.
 const CHECK_AFTER: Duration = Duration::from_micros(100);
 
-/// The longest pause between two looks at an agent that is busy.
+/// The longest pause between two checks of a busy agent.
 const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(5);
 
-/// The pause where a turn had no time left for a look.
+/// The pause after a turn of the driver that had no budget left for a check.
 const DEFERRED_CHECK: Duration = Duration::from_millis(1);
 
-/// How much longer the silence must be where `/proc` does not show the agent, in quiet periods.
+/// How many quiet periods an agent must be silent that `/proc` does not show.
 const UNSEEN_QUIET_PERIODS: u32 = 20;
 
 impl ClosePlan {
-    /// Goes on once the agent is quiet: waits for more silence, asks for a look, or gives up.
+    /// Waits for more silence, requests a check, or ends the input.
     pub(super) fn await_quiet(&mut self, now: Instant) {
         if self.known.outputs_ended || !self.known.input_open {
-            // Nothing can be lost any more, or the end of the input is not ours.
+            // Nothing more can be lost, or the input has ended already.
             return self.end_input(Some(false), now);
         }
         if self.policy.quiet_period.is_zero() {
@@ -42,12 +41,13 @@ impl ClosePlan {
             self.deadline = Some(look_at.min(limit));
         } else {
             self.actions.push(CloseAction::CheckActivity);
-            // The answer sets a nearer one.
+            // The answer sets a nearer deadline.
             self.deadline = Some(limit);
         }
     }
 
-    /// Bytes are in the pipe: they come with the next turn, and with them the silence begins anew.
+    /// Waits for bytes that are still in a pipe. They arrive in the next turn, and the silence starts
+    /// anew.
     pub(super) fn await_unread(&mut self, now: Instant) {
         if self.stage == CloseStage::EndInput {
             self.deadline = Some((now + self.policy.quiet_period).min(self.quiet_limit()));
@@ -72,7 +72,7 @@ impl ClosePlan {
             Activity::AllAsleep => quiet,
             Activity::Unknown => quiet * UNSEEN_QUIET_PERIODS,
             Activity::Busy | Activity::Stopped => return self.check_again(now),
-            // Its exit is on the way here.
+            // The event of its exit is still to come.
             Activity::Gone if !self.known.exited => return self.check_again(now),
             Activity::Gone => {
                 self.actions.push(CloseAction::FindHolders);
@@ -88,22 +88,22 @@ impl ClosePlan {
         }
     }
 
-    /// After as much time again as it has been silent for: soon at first, then less often.
+    /// Checks again after a pause as long as the silence so far: soon at first, then less often.
     fn check_again(&mut self, now: Instant) {
         let silent = now.saturating_duration_since(self.known.last_output);
         let pause = silent.clamp(CHECK_AFTER, CHECK_INTERVAL_MAX);
         self.deadline = Some((now + pause).min(self.quiet_limit()));
     }
 
-    /// When the input ends whatever is seen: no byte for `drain`, or so late that the agent would
-    /// have less than half of `drain` left to act on it.
+    /// Returns when the input ends even if the agent is busy: after `drain` without a byte, or when
+    /// only half of `drain` would be left for the agent to react.
     fn quiet_limit(&self) -> Instant {
         let last = self.reading_until.checked_sub(self.policy.drain / 2);
         let silent = self.progress + self.policy.drain;
         last.map_or(silent, |last| last.max(self.entered).min(silent))
     }
 
-    /// What is known of the agent when the wait for its silence is over without one.
+    /// Returns whether the agent is busy when the wait for its silence has failed.
     fn busy_at_limit(&self, now: Instant) -> Option<bool> {
         let is_writing = now < self.progress + self.policy.drain;
         match self.activity {
