@@ -1,37 +1,29 @@
-//! What a program can check about the sources is a test: floors, sizes, the list of files with
-//! `unsafe`, the documents that promise something. Each rule is one test; what it finds is said
-//! as `file:line: what is wrong; the remedy`.
+//! Rules about the sources that no lint knows: layers, the list of files with `unsafe`, the table
+//! of close stages, the top level. A finding reads `file:line: what is wrong; the remedy`.
+//!
+//! The scan is textual: a line counts up to its `//`, and no macro builds paths.
 
-mod tidy {
-    mod documents;
-    pub(crate) mod markdown;
-    pub(crate) mod paths;
-    pub(crate) mod source;
-    mod text;
-}
+use std::fs;
+use std::path::Path;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use agentpipe::CloseStage;
 
-use tidy::markdown;
-use tidy::paths::{cycle, module_of, named};
-use tidy::source::{SOURCES, Source, read};
-
-/// The folders of src and their floors. Floor 0 are the files right in src. Two folders of one
-/// floor never name each other.
-const FLOORS: &[(&str, usize)] = &[
-    ("ring", 1),
-    ("process", 1),
-    ("frame", 1),
-    ("transport", 2),
-    ("engine", 3),
-    ("local", 3),
-    ("session", 4),
-    ("cli", 5),
+/// The modules of the library, lowest layer first. A file names its own module and those of lower
+/// layers; two modules of one layer never name each other.
+const LAYERS: &[&[&str]] = &[
+    &["json", "config", "contain", "counters", "deadline"],
+    &["trace", "close", "io"],
+    &["command", "error"],
+    &["origin", "record", "stats"],
+    &["exit", "sync"],
+    &["frame", "ring", "process"],
+    &["transport"],
+    &["agent"],
+    &["engine", "local"],
+    &["session"],
 ];
 
-/// The files that may hold `unsafe`. A file here without any is an error: the list only shrinks
-/// honestly. docs/unsafe.md has a row for each.
+/// The files that may hold `unsafe`; the compiler denies it where no attribute expects it.
 const UNSAFE_FILES: &[&str] = &[
     "src/cli/bench/alloc.rs",
     "src/cli/run/signals.rs",
@@ -53,152 +45,183 @@ const UNSAFE_FILES: &[&str] = &[
     "src/ring/write.rs",
 ];
 
-/// The command prints; so may a test, which counts its skips aloud.
-const PRINTERS: &[&str] = &["src/cli/", "src/process/tests", "src/ring/tests"];
+/// A subscriber may panic, so `trace` calls it for everyone else.
+const TRACERS: &[&str] = &["src/trace.rs", "src/contain.rs", "src/cli/", "src/ring/tests"];
 
-/// A subscriber is called here, by the command, and by tests that bring their own.
-const TRACERS: &[&str] =
-    &["src/trace.rs", "src/contain.rs", "src/cli/", "src/main.rs", "src/ring/tests"];
-
-/// Words of the code (not of comments or strings), the places in src that may use them, and what
-/// to do instead.
-const FENCED: &[(&[&str], &[&str], &str)] = &[
-    (&["io_uring"], &["src/ring/"], "ask for it through src/ring/"),
-    (&["tokio_uring"], &["src/local/"], "keep it out of the core"),
-    (&["tracing"], TRACERS, "send events by crate::trace: a subscriber may panic"),
-    (&["todo", "!"], &[], "write it or leave it out"),
-    (&["unimplemented", "!"], &[], "write it or leave it out"),
-    (&["dbg", "!"], &[], "use tracing"),
-    (&["print", "!"], PRINTERS, "a library does not print: return it or use tracing"),
-    (&["println", "!"], PRINTERS, "a library does not print: return it or use tracing"),
-    (&["eprint", "!"], PRINTERS, "a library does not print: return it or use tracing"),
-    (&["eprintln", "!"], PRINTERS, "a library does not print: return it or use tracing"),
-    (&["sleep"], &["src/cli/fake"], "await the event instead"),
-    (&["nanosleep"], &["src/cli/fake"], "await the event instead"),
+/// Words of the code, the places in src that may use them, and what to do instead.
+const FENCED: &[(&str, &[&str], &str)] = &[
+    ("io_uring::", &["src/ring/"], "ask for it through src/ring/"),
+    ("tokio_uring::", &["src/local/"], "keep it out of the core"),
+    ("tracing::", TRACERS, "send events by crate::trace: a subscriber may panic"),
+    ("thread::sleep", &["src/cli/"], "wait for the event instead"),
 ];
+
+/// The names that may lie beside Cargo.toml.
+const TOP_LEVEL: &[&str] = &[
+    ".ci",
+    ".git",
+    ".gitignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "benches",
+    "clippy.toml",
+    "deny.toml",
+    "docs",
+    "proptest-regressions",
+    "rustfmt.toml",
+    "src",
+    "target",
+    "tests",
+];
+
+/// A file below src: its path, and its lines without comments.
+struct Source {
+    path: String,
+    code: Vec<String>,
+}
+
+impl Source {
+    /// `src/ring/read.rs` belongs to `ring`, `src/error.rs` to `error`.
+    fn module(&self) -> &str {
+        let below = self.path.trim_start_matches("src/");
+        below.split(['/', '.']).next().expect("split gives at least one part")
+    }
+
+    fn is_command(&self) -> bool {
+        self.path == "src/main.rs" || self.module() == "cli"
+    }
+
+    /// The word after each `prefix` in the code, with its line. `prefix` begins a word.
+    fn words_after(&self, prefix: &str) -> Vec<(usize, String)> {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut found = Vec::new();
+        for (index, line) in self.code.iter().enumerate() {
+            for (at, _) in line.match_indices(prefix) {
+                if !line[..at].ends_with(is_word) {
+                    let rest = &line[at + prefix.len()..];
+                    let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                    found.push((index + 1, rest[..end].to_string()));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every `.rs` file below src, sorted by path.
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of src can be listed") {
+            let path = entry.expect("an entry of src").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source is UTF-8");
+                let code = text.lines().map(code_of).collect();
+                let path = path.strip_prefix(root()).expect("below the root").display().to_string();
+                found.push(Source { path, code });
+            }
+        }
+    }
+    assert!(found.len() > 50, "src was found");
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found
+}
+
+/// The line without its comment. A `//` inside a string ends it too, which hides code from the
+/// rules at worst on that line.
+fn code_of(line: &str) -> String {
+    line.split("//").next().unwrap_or_default().to_string()
+}
 
 /// Fails with everything that was found.
 fn must_be_empty(rule: &str, found: &[String]) {
     assert!(found.is_empty(), "\n{rule}\n  {}\n", found.join("\n  "));
 }
 
-fn in_src() -> impl Iterator<Item = &'static Source> {
-    SOURCES.iter().filter(|source| source.path.starts_with("src/"))
-}
-
-/// `src/ring/read.rs` is of `ring`, `src/error.rs` of `error`; lib.rs and main.rs of nothing.
-fn unit_of(path: &str) -> Option<String> {
-    module_of(path).into_iter().nth(1)
-}
-
-/// The floor of a folder or of a file right in src.
-fn floor_of(unit: &str) -> Option<usize> {
-    let folder = FLOORS.iter().find(|(name, _)| *name == unit).map(|(_, floor)| *floor);
-    let file = format!("src/{unit}.rs");
-    folder.or_else(|| SOURCES.iter().any(|source| source.path == file).then_some(0))
-}
-
-/// The modules of the crate that a file names, its own folder left out.
-fn units_named(source: &Source) -> Vec<(String, usize)> {
-    let own = unit_of(&source.path);
-    named(source)
-        .into_iter()
-        .filter(|path| path.parts[0] == "crate")
-        .map(|path| (path.parts.get(1).cloned().unwrap_or_default(), path.line))
-        .filter(|(unit, _)| Some(unit) != own.as_ref())
-        .collect()
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
 #[test]
-fn a_file_names_lower_floors_only() {
+fn files_name_lower_layers_only() {
     let mut found = Vec::new();
-    for source in in_src() {
-        let Some(unit) = unit_of(&source.path) else { continue };
-        let Some(floor) = floor_of(&unit) else {
-            found.push(format!("{}:1: {unit} has no floor; add it to FLOORS", source.path));
+    for source in sources() {
+        let own = source.module();
+        if source.is_command() || source.path == "src/lib.rs" {
+            continue;
+        }
+        let Some(layer) = layer_of(own) else {
+            found.push(format!("{}:1: {own} has no layer; add it to LAYERS", source.path));
             continue;
         };
-        for (named, line) in units_named(source) {
-            let what = match floor_of(&named) {
-                _ if unit == "cli" => "the command line; it sees only crate::cli and agentpipe::",
-                None => "the crate root; name the module that defines it",
-                Some(other) if other > floor => "a higher floor; move the shared type down",
-                Some(other) if other == floor && floor > 0 => {
-                    "a sibling; what both need goes to a lower floor"
-                }
+        for (line, named) in source.words_after("crate::") {
+            let wrong = match layer_of(&named) {
+                _ if named == own => continue,
+                None => "no module of a layer; name the module that defines it",
+                Some(other) if other > layer => "a higher layer; move the shared type down",
+                Some(other) if other == layer => "of the same layer; move the shared type down",
                 Some(_) => continue,
             };
-            found.push(format!("{}:{line}: {unit} names crate::{named}: {what}", source.path));
+            let place = format!("{}:{line}", source.path);
+            found.push(format!("{place}: {own} names crate::{named}, {wrong}"));
         }
     }
-    must_be_empty("A file names lower floors or its own folder.", &found);
+    must_be_empty("A file names its own module and lower layers.", &found);
 }
 
 #[test]
-fn floor_0_has_no_cycle() {
-    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for source in in_src() {
-        if let Some(unit) = unit_of(&source.path).filter(|unit| floor_of(unit) == Some(0)) {
-            let below = units_named(source).into_iter().map(|(named, _)| named);
-            graph.entry(unit).or_default().extend(below);
-        }
-    }
-    let found: Vec<String> = cycle(&graph)
-        .map(|cycle| format!("src/{}.rs:1: {}; cut one arrow", cycle[0], cycle.join(" -> ")))
-        .into_iter()
-        .collect();
-    must_be_empty("The files of floor 0 have an order.", &found);
-}
-
-#[test]
-fn the_crate_root_defines_nothing() {
+fn crate_root_defines_nothing() {
     let keywords = "fn struct enum union trait impl const static type macro_rules extern";
+    let sources = sources();
+    let lib = sources.iter().find(|source| source.path == "src/lib.rs").expect("src/lib.rs");
     let mut found = Vec::new();
-    for token in in_src().filter(|s| s.path == "src/lib.rs").flat_map(|s| &s.tokens) {
-        if keywords.split(' ').any(|keyword| token.text == keyword) {
-            let (line, word) = (token.line, &token.text);
-            found.push(format!("src/lib.rs:{line}: `{word}`; define it in a module"));
+    for (index, line) in lib.code.iter().enumerate() {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_attribute = line.trim_start().starts_with('#');
+        if let Some(word) = words.find(|word| keywords.split(' ').any(|known| known == *word)) {
+            if !is_attribute {
+                found.push(format!("src/lib.rs:{}: `{word}`; define it in a module", index + 1));
+            }
         }
     }
     must_be_empty("lib.rs has modules, re-exports and documentation only.", &found);
 }
 
 #[test]
-fn the_command_line_sees_the_public_library_only() {
+fn command_line_uses_the_public_library() {
     let mut found = Vec::new();
-    for source in in_src() {
-        let is_bin = source.path == "src/main.rs" || source.path.starts_with("src/cli/");
-        for path in named(source) {
-            let part = path.parts.get(1).map_or("", String::as_str);
-            let fine = match path.parts[0].as_str() {
-                "agentpipe" => is_bin && !part.starts_with('_'),
-                _ if is_bin => part == "cli",
-                _ => part != "cli",
-            };
-            if !fine {
-                let place = format!("{}:{}", source.path, path.line);
-                found.push(format!(
-                    "{place}: names {}; the binary sees crate::cli and what agentpipe:: shows, \
-                     the library sees neither",
-                    path.shown()
-                ));
-            }
+    for source in sources().iter().filter(|source| source.is_command()) {
+        let internal = source.words_after("crate::").into_iter().filter(|(_, name)| name != "cli");
+        let hidden = source.words_after("agentpipe::").into_iter();
+        for (line, name) in internal.chain(hidden.filter(|(_, name)| name.starts_with('_'))) {
+            let place = format!("{}:{line}", source.path);
+            found.push(format!("{place}: names {name}; use crate::cli and what agentpipe:: shows"));
         }
     }
-    must_be_empty("The binary crate uses the library as everybody does.", &found);
+    must_be_empty("The command uses the library as every other program does.", &found);
 }
 
 #[test]
-fn fenced_words_stay_where_they_belong() {
+fn fenced_words_stay_in_their_places() {
     let mut found = Vec::new();
-    for source in in_src() {
-        for (words, places, remedy) in FENCED {
-            if places.iter().any(|place| source.path.starts_with(place)) {
-                continue;
-            }
-            for at in (0..source.tokens.len()).filter(|at| source.has(*at, words)) {
-                let place = format!("{}:{}", source.path, source.tokens[at].line);
-                found.push(format!("{place}: `{}`; {remedy}", words.concat()));
+    for source in sources() {
+        for (word, places, remedy) in FENCED {
+            if !places.iter().any(|place| source.path.starts_with(place)) {
+                for (line, _) in source.words_after(word) {
+                    found.push(format!("{}:{line}: `{word}`; {remedy}", source.path));
+                }
             }
         }
     }
@@ -206,151 +229,36 @@ fn fenced_words_stay_where_they_belong() {
 }
 
 #[test]
-fn unsafe_is_in_listed_files_only() {
-    let mut found = Vec::new();
-    for path in UNSAFE_FILES.iter().filter(|path| in_src().all(|source| source.path != **path)) {
-        found.push(format!("tests/tidy.rs:1: {path} is gone; take it off UNSAFE_FILES"));
-    }
-    for source in in_src() {
-        let listed = UNSAFE_FILES.contains(&source.path.as_str());
-        match source.tokens.iter().find(|token| token.text == "unsafe") {
-            Some(token) if !listed => found.push(format!(
-                "{}:{}: `unsafe`; do without, or list the file in UNSAFE_FILES and docs/unsafe.md",
-                source.path, token.line
-            )),
-            None if listed => found.push(format!(
-                "{}:1: holds no `unsafe` any more; take it off UNSAFE_FILES and docs/unsafe.md",
-                source.path
-            )),
-            _ => {}
-        }
-    }
-    must_be_empty("UNSAFE_FILES are exactly the files with `unsafe`.", &found);
+fn unsafe_is_in_the_listed_files() {
+    let sources = sources();
+    let expects = |source: &&Source| source.code.iter().any(|line| line.contains("unsafe_code,"));
+    let files: Vec<&str> =
+        sources.iter().filter(expects).map(|source| source.path.as_str()).collect();
+    assert_eq!(files, UNSAFE_FILES, "the files that expect unsafe code, and the list of tidy.rs");
 }
 
 #[test]
-fn every_unsafe_block_says_why_it_is_sound() {
-    let mut found = Vec::new();
-    for source in SOURCES.iter() {
-        for at in 0..source.tokens.len() {
-            let opens = source.has(at, &["unsafe", "{"]) || source.has(at, &["unsafe", "impl"]);
-            if opens && !has_safety_comment(source, source.tokens[at].line) {
-                found.push(format!(
-                    "{}:{}: put a `// SAFETY:` comment right above, naming what upholds it",
-                    source.path, source.tokens[at].line
-                ));
-            }
-        }
-    }
-    must_be_empty("Every unsafe block has its reason right above.", &found);
-}
-
-/// Looks at the comment above the statement that reaches this line.
-fn has_safety_comment(source: &Source, line: usize) -> bool {
-    let code: Vec<&str> = source.code.lines().map(str::trim).collect();
-    let mut first = line - 1;
-    while first > 0
-        && !code[first - 1].is_empty()
-        && !code[first - 1].ends_with([';', '{', '}', ','])
-    {
-        first -= 1;
-    }
-    let comments: Vec<&str> = source.comments.lines().map(str::trim).collect();
-    let above = (0..first).rev().take_while(|at| code[*at].is_empty() && !comments[*at].is_empty());
-    above.into_iter().any(|at| comments[at].starts_with("// SAFETY:"))
+fn close_table_has_every_stage() {
+    let read = |path: &str| fs::read_to_string(root().join(path));
+    let text = read("docs/guide/close.md").or_else(|_| read("docs/close.md")).expect("the page");
+    let rows: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| stage |"))
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let stages: Vec<&str> = CloseStage::ALL.iter().map(|stage| stage.as_str()).collect();
+    assert_eq!(rows, stages, "the table of stages in close.md, and the variants of CloseStage");
 }
 
 #[test]
-fn the_table_of_unsafe_is_the_list() {
-    let text = read("docs/unsafe.md").unwrap_or_default();
-    let table = markdown::table(&text, "file").expect("docs/unsafe.md has a table: file, ...");
+fn top_level_holds_known_names_only() {
     let mut found = Vec::new();
-    let rows: Vec<&str> =
-        table.rows.iter().filter_map(|(_, row)| markdown::code_spans(&row[0]).pop()).collect();
-    if rows != UNSAFE_FILES {
-        found.push(format!("docs/unsafe.md:1: has {rows:?}; UNSAFE_FILES has {UNSAFE_FILES:?}"));
-    }
-    for (line, row) in &table.rows {
-        if table.cell(row, "invariant").is_empty() {
-            found.push(format!("docs/unsafe.md:{line}: say what upholds it"));
+    for entry in fs::read_dir(root()).expect("the root can be listed").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !TOP_LEVEL.contains(&name.as_str()) && !name.ends_with(".profraw") {
+            found.push(format!("{name}:1: does not belong to the top level; move it to a folder"));
         }
-        let promised = table.cell(row, "test");
-        found.extend(missing_tests(promised, &format!("docs/unsafe.md:{line}")));
     }
-    must_be_empty("docs/unsafe.md has a row for each listed file, in order.", &found);
-}
-
-/// What is wrong with a cell that names tests.
-fn missing_tests(cell: &str, place: &str) -> Vec<String> {
-    static TESTS: LazyLock<BTreeSet<&str>> =
-        LazyLock::new(|| SOURCES.iter().flat_map(Source::tests).map(|test| test.name).collect());
-    let names = markdown::code_spans(cell);
-    if names.is_empty() {
-        return vec![format!("{place}: name the test, between backticks, that holds the promise")];
-    }
-    let last = |name: &str| name.rsplit("::").next().unwrap_or_default().to_string();
-    let missing = names.into_iter().filter(|name| !TESTS.contains(last(name).as_str()));
-    missing.map(|name| format!("{place}: there is no test `{name}`; write it")).collect()
-}
-
-#[test]
-fn the_close_table_is_the_enum_and_its_tests() {
-    let path = "src/close_report.rs";
-    let source = in_src().find(|source| source.path == path).expect("CloseStage is there");
-    let declared = variants(source, "enum", "CloseStage");
-    let all = variants(source, "const", "ALL");
-    assert!(!declared.is_empty(), "{path}: no variants of CloseStage were found");
-    assert_eq!(all, declared, "{path}: CloseStage::ALL has every variant, in order");
-    let names: Vec<String> = declared.iter().map(|variant| snake_case(variant)).collect();
-    for (variant, name) in declared.iter().zip(&names) {
-        let arm = format!("Self::{variant} => \"{name}\",");
-        assert!(source.text.contains(&arm), "{path}: CloseStage::as_str() has the arm {arm}");
-    }
-
-    let has_close = in_src().any(|source| source.path.starts_with("src/transport/"));
-    let text = read("docs/close.md");
-    assert!(text.is_some() || !has_close, "docs/close.md:1: is missing; write the table of stages");
-    must_be_empty(
-        "Every stage has a row in docs/close.md, and every row its tests.",
-        &text.map(|text| wrong_in_close_table(&text, &names)).unwrap_or_default(),
-    );
-}
-
-fn wrong_in_close_table(text: &str, stages: &[String]) -> Vec<String> {
-    let Some(table) = markdown::table(text, "stage") else {
-        return vec!["docs/close.md:1: has no table whose first heading is `stage`".to_string()];
-    };
-    let rows: Vec<&str> = table.rows.iter().map(|(_, row)| row[0].trim_matches('`')).collect();
-    let order = (rows != stages)
-        .then(|| format!("docs/close.md:1: has the rows {rows:?}; the stages are {stages:?}"));
-    let tests = table.rows.iter().flat_map(|(line, row)| {
-        missing_tests(table.cell(row, "test"), &format!("docs/close.md:{line}"))
-    });
-    order.into_iter().chain(tests).collect()
-}
-
-/// The words of `enum NAME { A, B }` or of `const NAME: ... = [Self::A, Self::B]`.
-fn variants(source: &Source, keyword: &str, name: &str) -> Vec<String> {
-    let tokens = 0..source.tokens.len();
-    let start = tokens.clone().find(|at| source.has(*at, &[keyword, name])).unwrap_or(tokens.end);
-    let opening = if keyword == "enum" { "{" } else { "=" };
-    let open = (start..tokens.end).find(|at| source.token(*at) == opening).unwrap_or(tokens.end);
-    let open = if opening == "=" { open + 1 } else { open };
-    let inside = open + 1..source.closing(open).max(open + 1);
-    inside
-        .filter(|at| matches!(source.token(at + 1), "," | "]" | "}"))
-        .map(|at| source.token(at).to_string())
-        .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
-        .collect()
-}
-
-fn snake_case(name: &str) -> String {
-    let mut snake = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.push(c.to_ascii_lowercase());
-    }
-    snake
+    must_be_empty("The top level is short.", &found);
 }
