@@ -1,11 +1,10 @@
-//! Bytes become records: no pipe, no process, no thread. `frame/CONTESTANT/BYTES`.
+//! Reading the routing keys of a record, without a pipe: `frame/CONTESTANT/BYTES`.
 //!
-//! The input is a stream of records as Claude Code writes them, cut into reads of one page as the
-//! pool does it. `memchr_scan` is the limit: one look for newlines. `framed` is the record path
-//! that looks at the outside of a record (UTF-8, first and last bracket), `checked` the one that
-//! knows it to be JSON, which is the default; both give owned records. `.._envelope` reads the keys
-//! that say what each is. The peers split by memchr and parse what lies in the buffer:
-//! `serde_envelope` into a borrowed struct of those keys, `serde_value` into a `Value`.
+//! The input is a stream of records as Claude Code writes them, cut into reads of one page. All
+//! contestants split it at newlines. `memchr_scan` does nothing else and is the limit.
+//! `envelope` copies each line into a `Record`, checks its JSON and reads the routing keys;
+//! `serde_envelope` parses the line into a borrowed struct of the same keys, and `serde_value` into
+//! a `Value`. For the whole path through a pipe see `throughput`.
 
 mod percentiles;
 
@@ -13,8 +12,7 @@ use std::borrow::Cow;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use agentpipe::__bench::RecordPath;
-use agentpipe::{Event, Framing, JsonCheck, Limits, Record};
+use agentpipe::Record;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 
@@ -68,23 +66,8 @@ fn memchr_scan(input: &[u8]) -> u64 {
     input.chunks(READ).map(|read| memchr::memchr_iter(b'\n', read).count() as u64).sum()
 }
 
-/// What the engine does with the bytes of its reads.
-fn agentpipe(input: &[u8], path: &mut RecordPath, each: fn(&Record)) -> u64 {
-    let mut records = 0;
-    for read in input.chunks(READ) {
-        path.feed(read, |event| match event {
-            Event::Record(record) => {
-                each(black_box(&record));
-                records += 1;
-            }
-            other => panic!("{other:?}"),
-        });
-    }
-    records
-}
-
-/// What a host does by hand: lines out of a buffer, then serde.
-fn by_hand(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
+/// Splits the input at newlines.
+fn lines(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
     let mut records = 0;
     for read in input.chunks(READ) {
         // Only what is new is searched.
@@ -123,7 +106,8 @@ fn is_the_record(kind: Option<&str>, session: Option<&str>, others: [bool; 3]) {
     assert_eq!(others, [false; 3]);
 }
 
-fn envelope(record: &Record) {
+fn envelope(line: &[u8]) {
+    let record = Record::from(line.to_vec());
     let it = record.envelope().expect("an object");
     let others = [&it.subtype, &it.request_id, &it.parent_tool_use_id].map(Option::is_some);
     is_the_record(it.kind.as_deref(), it.session_id.as_deref(), others);
@@ -164,22 +148,15 @@ fn frame(criterion: &mut Criterion) {
         let (input, records) = input(size);
         let bytes = input.len() as u64;
         let on = (&input[..], records);
-        let ours = |name, check, each| {
-            let mut path = RecordPath::new(Framing::Ndjson, &Limits::new().json_check(check));
-            contestant(name, on, move |input| agentpipe(input, &mut path, each))
-        };
-        let peer = |name, each| {
+        let reader = |name, each| {
             let mut carry = Vec::new();
-            contestant(name, on, move |input| by_hand(input, &mut carry, each))
+            contestant(name, on, move |input| lines(input, &mut carry, each))
         };
         let contestants = vec![
             contestant("memchr_scan", on, memchr_scan),
-            ours("framed", JsonCheck::Shape, |_| ()),
-            ours("checked", JsonCheck::Syntax, |_| ()),
-            ours("framed_envelope", JsonCheck::Shape, envelope),
-            ours("checked_envelope", JsonCheck::Syntax, envelope),
-            peer("serde_envelope", serde_envelope),
-            peer("serde_value", serde_value),
+            reader("envelope", envelope),
+            reader("serde_envelope", serde_envelope),
+            reader("serde_value", serde_value),
         ];
         let contest = Contest {
             group: "frame",

@@ -40,10 +40,10 @@ pub(crate) struct Tag {
     pub(crate) role: Role,
 }
 
-/// Bytes in a pool buffer. Must go back through [`PipeIo::take_bytes`] in the same turn, so a
+/// Bytes in a pool buffer. Must go back through [`PipeIo::give_back`] in the same turn, so that a
 /// slow reader can never starve the pool.
 #[derive(Debug)]
-#[must_use = "a lease that is not taken is a buffer lost to the pool"]
+#[must_use = "a lease that is not given back is a buffer lost to the pool"]
 pub(crate) struct Lease {
     pub(crate) buffer: u16,
     pub(crate) len: u32,
@@ -117,8 +117,11 @@ pub(crate) trait PipeIo {
     /// end already closing or closed is passed over.
     fn close(&mut self, ends: &[EndId]);
 
-    /// Shows the leased bytes and gives the buffer back.
-    fn take_bytes(&mut self, lease: Lease, see: &mut dyn FnMut(&[u8]));
+    /// Returns the leased bytes.
+    fn bytes(&self, lease: &Lease) -> &[u8];
+
+    /// Returns the buffer to the pool.
+    fn give_back(&mut self, lease: Lease);
 
     /// Submits what is queued, waits for at least one completion or for `timeout` (`None`: no
     /// limit), and collects completions for [`next`](Self::next). Returns at once where some

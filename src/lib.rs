@@ -109,12 +109,11 @@ pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, Loc
 pub use record::{Envelope, Event, MalformedReason, Preview, Record};
 pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
 
-/// For benches/frame.rs and benches/spawn.rs only: it changes without notice.
+/// For benches/spawn.rs only: it changes without notice.
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod __bench {
     pub use crate::process::spawn_here;
-    pub use crate::transport::RecordPath;
 }
 
 /// The guide: the pages of `docs/guide`, beside the reference.

@@ -1,21 +1,49 @@
-//! Floor 1. The bytes of one record that spans reads.
+//! The carry: the start of a record whose end is in a later read, and the buffers it is kept in.
+//!
+//! Few agents of a thread are in the middle of a record at one time, so a few buffers serve all of
+//! them. A carry takes a buffer when it needs one and returns it as soon as the record is
+//! complete, so a framer between two records holds no memory.
 
 use std::ops::Range;
 
 use crate::frame::memcpy;
 
 use super::payload::Payload;
-use super::spares::{SPARE, Spares};
 
-/// What a record is given that outgrew the spare buffer. Of this a quarter is there by then.
-const LARGE: usize = 4 * SPARE;
+/// Size of a reusable buffer: a carried record up to this size costs no allocation.
+const BUFFER: usize = 8 << 10;
 
-/// Holds memory while it holds bytes, and a lent buffer during a feed.
+/// The first allocation for a record that outgrew [`BUFFER`]. A quarter of it is filled by then.
+const LARGE: usize = 4 * BUFFER;
+
+/// Idle buffers that one thread keeps: 256 KiB.
+const IDLE_MAX: usize = 32;
+
+/// The idle carry buffers of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct CarryBuffers(Vec<Vec<u8>>);
+
+impl CarryBuffers {
+    /// Returns an empty buffer of [`BUFFER`] bytes if one is idle, else one without memory.
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Keeps the buffer if it has the common size and there is room; frees it otherwise.
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == BUFFER && self.0.len() < IDLE_MAX {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// An unfinished record. Holds memory only while it holds bytes.
 #[derive(Debug, Default)]
 pub(super) struct Carry {
     bytes: Vec<u8>,
-    /// A buffer of [`SPARE`] bytes that is not in use, or none. There is none while `bytes` is one.
-    spare: Vec<u8>,
+    /// The record was handed out by [`lend`](Self::lend): its bytes are of no more use.
+    lent: bool,
 }
 
 impl Carry {
@@ -31,80 +59,125 @@ impl Carry {
         self.bytes.is_empty()
     }
 
-    /// Before a feed: it may come to need a buffer.
-    pub(super) fn borrow(&mut self, spares: &mut Spares) {
-        if self.bytes.capacity() != SPARE {
-            self.spare = spares.take();
-        }
-    }
-
-    /// After a feed: what it did not need, or needs no more.
-    pub(super) fn give_back(&mut self, spares: &mut Spares) {
-        spares.give_back(std::mem::take(&mut self.spare));
-    }
-
-    /// Grows so that copying stays linear. Above a spare buffer never past `ceiling`: the most this
-    /// record can become. The caller has checked that `part` fits under it.
-    pub(super) fn append(&mut self, part: &[u8], ceiling: usize) {
+    /// Appends a part and grows so that copying stays linear. A buffer above [`BUFFER`] never
+    /// grows past `ceiling`, the largest size that this record can reach. The caller has checked
+    /// that `part` fits below it.
+    pub(super) fn append(&mut self, part: &[u8], ceiling: usize, buffers: &mut CarryBuffers) {
         let need = self.bytes.len() + part.len();
         debug_assert!(need <= ceiling, "{need} bytes for a carry of at most {ceiling}");
         if need > self.bytes.capacity() {
             #[cfg(test)]
-            super::scan::work::add(self.bytes.len());
-            self.grow(need, ceiling);
+            work::add(self.bytes.len());
+            self.grow(need, ceiling, buffers);
         }
         memcpy::append(&mut self.bytes, part);
         #[cfg(test)]
-        super::scan::work::add(part.len());
+        work::add(part.len());
     }
 
-    fn grow(&mut self, need: usize, ceiling: usize) {
+    fn grow(&mut self, need: usize, ceiling: usize, buffers: &mut CarryBuffers) {
         let room = room(need, self.bytes.capacity(), ceiling);
-        if self.bytes.capacity() > SPARE {
+        if self.bytes.capacity() > BUFFER {
             return self.bytes.reserve_exact(room - self.bytes.len());
         }
-        let mut larger = if room == SPARE { std::mem::take(&mut self.spare) } else { Vec::new() };
+        let mut larger = if room == BUFFER { buffers.take() } else { Vec::new() };
         larger.reserve_exact(room);
         memcpy::append(&mut larger, &self.bytes);
-        self.clear();
-        self.bytes = larger;
+        buffers.give_back(std::mem::replace(&mut self.bytes, larger));
     }
 
-    /// Shows the complete record in `range` and forgets it.
-    pub(super) fn hand_over(&mut self, range: Range<usize>, see: impl FnOnce(Payload<'_>)) {
-        if range.len() <= SPARE {
-            see(Payload::Borrowed(&self.bytes[range]));
-            self.clear();
-        } else {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.truncate(range.end);
-            bytes.drain(..range.start);
-            // In the inbox it counts for its length: it must not hold twice that.
-            bytes.shrink_to_fit();
-            see(Payload::Owned(bytes));
+    /// Returns the complete record in `range`. A small one is lent until the next call of
+    /// [`end_loan`](Self::end_loan); a large one is handed over with its memory.
+    pub(super) fn lend(&mut self, range: Range<usize>) -> Payload<'_> {
+        if range.len() <= BUFFER {
+            self.lent = true;
+            return Payload::Borrowed(&self.bytes[range]);
         }
+        Payload::Owned(self.take(range))
     }
 
-    /// Nothing held, nothing allocated but the spare buffer, which the next record may need.
-    pub(super) fn clear(&mut self) {
+    /// Returns the bytes in `range` with their memory and leaves the carry empty.
+    pub(super) fn take(&mut self, range: Range<usize>) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() == SPARE {
-            bytes.clear();
-            self.spare = bytes;
+        bytes.truncate(range.end);
+        bytes.drain(..range.start);
+        // The inbox counts a record by its length, so it must not hold twice that.
+        bytes.shrink_to_fit();
+        bytes
+    }
+
+    /// Frees the record handed out last, if it was lent.
+    pub(super) fn end_loan(&mut self, buffers: &mut CarryBuffers) {
+        if self.lent {
+            self.clear(buffers);
         }
+    }
+
+    /// Drops the bytes and returns the buffer.
+    pub(super) fn clear(&mut self, buffers: &mut CarryBuffers) {
+        self.lent = false;
+        buffers.give_back(std::mem::take(&mut self.bytes));
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.spare.capacity()
+        self.bytes.capacity()
     }
 }
 
-/// How much to allocate where `capacity` is not enough for `need`: a spare buffer, then four of
-/// them, then twice as much each time. So at most four times what is there, or a spare buffer.
+/// Returns how much to allocate where `capacity` is too small for `need`: a reusable buffer first,
+/// then four times that, then twice as much each time.
 fn room(need: usize, capacity: usize, ceiling: usize) -> usize {
-    if need <= SPARE {
-        return SPARE;
+    if need <= BUFFER {
+        return BUFFER;
     }
     need.max(ceiling.min(LARGE.max(capacity * 2)))
+}
+
+/// Returns the index of the first newline. Both framings search through this function alone, so
+/// that a test can count how often a byte is searched.
+pub(super) fn newline(bytes: &[u8]) -> Option<usize> {
+    let at = memchr::memchr(b'\n', bytes);
+    #[cfg(test)]
+    work::add(at.map_or(bytes.len(), |at| at + 1));
+    at
+}
+
+/// Counts the bytes searched and copied, so that a test can detect a rescan without a stopwatch.
+#[cfg(test)]
+pub(super) mod work {
+    use std::cell::Cell;
+
+    thread_local!(static DONE: Cell<u64> = const { Cell::new(0) });
+
+    pub(in crate::frame) fn add(bytes: usize) {
+        DONE.set(DONE.get() + bytes as u64);
+    }
+
+    /// Returns the count and resets it.
+    pub(in crate::frame) fn take() -> u64 {
+        DONE.replace(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_buffers_are_reused_and_bounded() {
+        let mut buffers = CarryBuffers::default();
+        assert_eq!(buffers.take().capacity(), 0, "no buffer is made before it is needed");
+        let buffer = Vec::with_capacity(BUFFER);
+        let memory = buffer.as_ptr();
+        buffers.give_back(buffer);
+        buffers.give_back(Vec::with_capacity(BUFFER + 1));
+        let again = buffers.take();
+        assert_eq!((again.as_ptr(), again.capacity()), (memory, BUFFER));
+        assert_eq!(buffers.take().capacity(), 0, "a buffer of another size is freed");
+        for _ in 0..1000 {
+            buffers.give_back(Vec::with_capacity(BUFFER));
+        }
+        assert_eq!(buffers.0.len(), IDLE_MAX);
+    }
 }

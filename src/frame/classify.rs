@@ -1,63 +1,51 @@
-//! Floor 1. Is it a record? Looks at each byte a fixed number of times and never recurses.
+//! Classification: whether a line or a body is a record. One pass, without recursion.
 
 use crate::config::JsonCheck;
-use crate::record::MalformedReason;
-use crate::record::Outline;
+use crate::record::{MalformedReason, Outline};
 
 /// What a complete line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum LineKind {
     Blank,
     Record(Outline),
     Noise,
     Malformed(MalformedReason),
-    /// Only for the last line, the one without a newline.
+    /// Only the last line, the one without a newline.
     Truncated,
 }
 
-/// JSON's own whitespace. Others (NBSP, form feed) are content here, as they are in JSON.
-pub(super) fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// The text without the JSON whitespace around it.
-fn trimmed(bytes: &[u8]) -> &[u8] {
-    let Some(first) = bytes.iter().position(|&byte| !is_space(byte)) else { return &[] };
-    let last = bytes.iter().rposition(|&byte| !is_space(byte)).unwrap_or(first);
-    &bytes[first..=last]
-}
-
-/// A line that ended with a newline.
+/// Classifies a line that ended with a newline.
 ///
-/// `{` promises a record, so what follows it is a record or a malformed one. `[` may as well
-/// begin a log line (`[debug] ...`), so what is no record there is noise.
-pub(super) fn line(bytes: &[u8], check: JsonCheck) -> Verdict {
+/// A line that begins with `{` is a record or a malformed one. A line that begins with `[` may
+/// be a log line (`[debug] ...`), so it is noise if it is not a record.
+pub(super) fn line(bytes: &[u8], check: JsonCheck) -> LineKind {
     let text = trimmed(bytes);
     match text.first() {
-        None => Verdict::Blank,
+        None => LineKind::Blank,
         Some(b'{') => match verify(bytes, check) {
-            Ok(outline) => Verdict::Record(outline),
-            Err(reason) => Verdict::Malformed(reason),
+            Ok(outline) => LineKind::Record(outline),
+            Err(reason) => LineKind::Malformed(reason),
         },
         Some(b'[') => match verify(bytes, check) {
-            Ok(outline) => Verdict::Record(outline),
-            Err(_) => Verdict::Noise,
+            Ok(outline) => LineKind::Record(outline),
+            Err(_) => LineKind::Noise,
         },
-        Some(_) => Verdict::Noise,
+        Some(_) => LineKind::Noise,
     }
 }
 
-/// The last line, cut off by the end of the output. Always checked in full: a cut can leave a
-/// `}` at the end by chance, and then its shape is right and the record is not.
-pub(super) fn tail(bytes: &[u8]) -> Verdict {
+/// Classifies the last line, cut off by the end of the output. Always checks it in full: a cut can
+/// leave a `}` at the end by chance, and then the shape is right although the record is not.
+pub(super) fn tail(bytes: &[u8]) -> LineKind {
     match line(bytes, JsonCheck::Syntax) {
-        Verdict::Malformed(_) => Verdict::Truncated,
-        Verdict::Noise if may_be_array(trimmed(bytes)) => Verdict::Truncated,
-        verdict => verdict,
+        LineKind::Malformed(_) => LineKind::Truncated,
+        LineKind::Noise if may_be_array(trimmed(bytes)) => LineKind::Truncated,
+        kind => kind,
     }
 }
 
-/// A body whose length was given. There any JSON value is a record: the header says so.
+/// Checks a body whose length was given. Any JSON value is a record here, scalars included: the
+/// header already says that it is a message.
 pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
     let text = trimmed(bytes);
     match text.first() {
@@ -66,10 +54,9 @@ pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedR
     }
 }
 
-/// The JSON pass sees where all is ASCII; what else it takes may be no UTF-8, and that is said
-/// first of what is neither.
+/// Checks encoding and JSON. Reports bad UTF-8 first where both are wrong.
 fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
-    let (seen, is_ascii) = match check {
+    let (outline, is_ascii) = match check {
         JsonCheck::Syntax => {
             let outline = Outline::of(bytes);
             (outline, outline.is_some_and(|outline| outline.is_ascii()))
@@ -83,14 +70,14 @@ fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
             (has_shape.then_some(Outline::UNKNOWN), bytes.is_ascii())
         }
     };
-    // Most are, and that is seen faster.
+    // The JSON pass does not check UTF-8, but it knows whether all is ASCII, as most records are.
     if !is_ascii {
         std::str::from_utf8(bytes).map_err(|_| MalformedReason::Utf8)?;
     }
-    seen.ok_or(MalformedReason::Json)
+    outline.ok_or(MalformedReason::Json)
 }
 
-/// `[`, and then nothing yet or what an array can begin with. `[debug]` is not.
+/// Whether the text is `[` followed by nothing yet or by what can begin an array. `[debug]` is not.
 fn may_be_array(text: &[u8]) -> bool {
     let Some((b'[', rest)) = text.split_first() else { return false };
     match rest.iter().find(|&&byte| !is_space(byte)) {
@@ -98,4 +85,16 @@ fn may_be_array(text: &[u8]) -> bool {
         Some(b'{' | b'[' | b']' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => true,
         Some(_) => false,
     }
+}
+
+/// Returns the text without the JSON whitespace around it.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    let Some(first) = bytes.iter().position(|&byte| !is_space(byte)) else { return &[] };
+    let last = bytes.iter().rposition(|&byte| !is_space(byte)).unwrap_or(first);
+    &bytes[first..=last]
+}
+
+/// Whether the byte is whitespace in JSON. Other whitespace (NBSP, form feed) is content.
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }

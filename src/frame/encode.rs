@@ -1,4 +1,4 @@
-//! Floor 1. An outgoing record becomes one frame, in one piece, or is refused.
+//! Encoding: checks an outgoing record and turns it into one frame.
 
 use serde::de::IgnoredAny;
 
@@ -7,14 +7,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::memcpy;
 use crate::json;
 
-/// Appends `record` as one frame to `out`. On an error nothing is appended.
+/// Appends `record` as one frame to `out`. Appends nothing on an error.
 ///
-/// The check is always in full, whatever [`Limits::json_check`] says: a bad record going out
-/// costs the agent its session, and it is cheaper to say so here. A raw `\r` is refused like a
-/// raw `\n`: many readers end a line at either.
+/// Always checks the JSON in full, also with [`JsonCheck::Shape`](crate::JsonCheck::Shape): a bad
+/// record ends the session of many agents. Refuses a raw `\r` like a raw `\n`, because many readers
+/// end a line at either.
 ///
 /// # Errors
-/// [`ErrorKind::RecordTooLarge`] above `record_max`; [`ErrorKind::InvalidRecord`] where it is
+///
+/// [`ErrorKind::RecordTooLarge`] above `record_max`; [`ErrorKind::InvalidRecord`] if the record is
 /// empty, not UTF-8, not one JSON value, or (NDJSON) holds a raw line end.
 pub(crate) fn encode(
     framing: Framing,
@@ -39,7 +40,7 @@ pub(crate) fn encode(
     Ok(())
 }
 
-/// Cheapest first: the size is known without looking.
+/// Checks the cheapest property first.
 fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     if record.len() > limits.record_max {
         let (len, max) = (record.len(), limits.record_max);
@@ -63,9 +64,9 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     if json::is_valid(record) {
         return Ok(());
     }
-    // Once more, by the parser that can say what is wrong and where.
+    // Parses again, with a parser that reports what is wrong and where.
     let why = serde_json::from_str::<IgnoredAny>(text).err();
-    let why = why.map_or_else(|| "no more is known".to_owned(), |error| error.to_string());
+    let why = why.map_or_else(|| "the cause is unknown".to_owned(), |error| error.to_string());
     Err(refused(format!("record of {} bytes is not one JSON value: {why}", record.len())))
 }
 

@@ -1,50 +1,46 @@
-//! Floor 1. Bytes in, records out, and back: pure, without descriptor, clock or ring.
+//! Framing: bytes become records and records become bytes. Pure code, without descriptors or clocks.
 //!
 //! ```text
-//!           input (one read)                          see(..)
-//!   .....{"a":1}\n{"b":2}\n{"c          feed     Record {"a":1}     borrowed from input
-//!   ^^^^^                   ^^^  ------------->  Record {"b":2}     borrowed from input
-//!   carried from before     carried on
+//!           input (one read)                          framer.next(&mut input, ..)
+//!   .....{"a":1}\n{"b":2}\n{"c                        Record {"a":1}     borrowed from input
+//!   ^^^^^                   ^^^  ------------------>  Record {"b":2}     borrowed from input
+//!   carried from before     carried on                None
 //! ```
 //!
-//! What holds, whatever the input and however it is cut into reads:
+//! Guarantees, for any input and any way it is cut into reads:
 //!
 //! - The frames depend on the bytes alone, not on where one read ends and the next begins.
-//! - Every byte is in exactly one frame or is framing: a line end, a byte order mark at the
-//!   start of a line, a blank line, a header block that was understood.
-//! - A byte is searched for a newline once and copied a bounded number of times, the growth of
-//!   the carry included. A record that lies inside one read is not copied at all.
+//! - Every byte is part of exactly one frame or of the framing: a line end, a byte order mark at
+//!   the start of a line, a blank line, a header block that was understood.
+//! - A byte is searched for a newline once and copied a bounded number of times, including the
+//!   growth of the carry. A record inside one read is not copied at all.
 //! - `held()` is at most `record_max` + 4 (a byte order mark and a `\r`), or `header_max` and a
 //!   few hundred bytes inside a header. The capacity behind it is no larger than that and the
-//!   largest read, or one spare buffer. Nothing held, nothing allocated.
-//! - A bad record costs that record. No input ends the stream, none panics, none recurses.
+//!   largest read, or one carry buffer. A framer that holds no bytes holds no memory.
+//! - A bad record costs that record only. No input ends the stream, panics or recurses.
 
 mod carry;
 mod classify;
 mod content_length;
 mod encode;
-mod header;
 pub(crate) mod memcpy;
 mod ndjson;
 mod payload;
-mod scan;
-mod spares;
 mod stderr;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{Framing, Limits};
 
-use self::carry::Carry;
 use self::content_length::ContentLength;
 use self::ndjson::Ndjson;
 
+pub(crate) use self::carry::CarryBuffers;
 pub(crate) use self::encode::encode;
 pub(crate) use self::payload::{Frame, Payload};
-pub(crate) use self::spares::Spares;
 pub(crate) use self::stderr::StderrLines;
 
-/// Turns one agent's stdout into frames, in the order they came.
+/// Splits one agent's stdout into frames, in order.
 #[derive(Debug)]
 pub(crate) enum Framer {
     Ndjson(Ndjson),
@@ -59,36 +55,28 @@ impl Framer {
         }
     }
 
-    /// Takes one read's bytes; shows each frame that is complete with them. A record that is not
-    /// complete then may keep one of the spare buffers.
-    pub(crate) fn feed(
-        &mut self,
-        input: &[u8],
-        spares: &mut Spares,
-        see: &mut dyn FnMut(Frame<'_>),
-    ) {
-        self.carry().borrow(spares);
+    /// Returns the next complete frame of one read and advances `input` past it. Returns `None`
+    /// once `input` is used up; the start of a record that is not complete is kept until the next
+    /// read.
+    ///
+    /// Call it until it returns `None`: only then the last record's buffer is free again.
+    pub(crate) fn next<'frame, 'read: 'frame>(
+        &'frame mut self,
+        input: &mut &'read [u8],
+        buffers: &mut CarryBuffers,
+    ) -> Option<Frame<'frame>> {
         match self {
-            Self::Ndjson(framer) => framer.feed(input, see),
-            Self::ContentLength(framer) => framer.feed(input, see),
+            Self::Ndjson(framer) => framer.next(input, buffers),
+            Self::ContentLength(framer) => framer.next(input, buffers),
         }
-        self.carry().give_back(spares);
     }
 
-    /// The output is at its end: shows what is left as a record or as what it is, at most one
-    /// frame. The framer is then as new.
-    pub(crate) fn finish(&mut self, spares: &mut Spares, see: &mut dyn FnMut(Frame<'_>)) {
+    /// Returns what is left at the end of the output, as a record or as what it is. Resets the
+    /// framer.
+    pub(crate) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
         match self {
-            Self::Ndjson(framer) => framer.finish(see),
-            Self::ContentLength(framer) => framer.finish(see),
-        }
-        self.carry().give_back(spares);
-    }
-
-    fn carry(&mut self) -> &mut Carry {
-        match self {
-            Self::Ndjson(framer) => framer.carry(),
-            Self::ContentLength(framer) => framer.carry(),
+            Self::Ndjson(framer) => framer.finish(buffers),
+            Self::ContentLength(framer) => framer.finish(buffers),
         }
     }
 

@@ -1,17 +1,16 @@
-//! Floor 1. One record a line.
+//! NDJSON framing: one record per line.
 //!
-//! Split on `\n`; one `\r` before it and a byte order mark at the start of a line are framing.
-//! What is left of the line is the record, byte for byte.
+//! Lines end with `\n`. One `\r` before it and a byte order mark at the start of a line are
+//! framing; the rest of the line is the record, byte for byte.
 
 use std::ops::Range;
 
 use crate::config::{JsonCheck, Limits};
 use crate::record::Preview;
 
-use super::carry::Carry;
-use super::classify::{self, Verdict};
+use super::carry::{Carry, CarryBuffers, newline};
+use super::classify::{self, LineKind};
 use super::payload::{Frame, Payload};
-use super::scan;
 
 /// U+FEFF in UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -21,15 +20,15 @@ pub(crate) struct Ndjson {
     record_max: usize,
     sample: usize,
     check: JsonCheck,
-    /// The unfinished line. Empty while `flood` is there.
+    /// The unfinished line. Empty while `overlong` is set.
     carry: Carry,
-    /// The unfinished line, where it is above the limit.
-    flood: Option<Flood>,
+    /// The unfinished line, if it is above the limit.
+    overlong: Option<OverlongLine>,
 }
 
-/// A line above the limit: counted, not kept.
+/// An unfinished line above the limit: counted, and dropped except for its head.
 #[derive(Debug)]
-struct Flood {
+struct OverlongLine {
     /// Without the byte order mark.
     len: u64,
     head: Vec<u8>,
@@ -43,114 +42,113 @@ impl Ndjson {
             sample: limits.sample,
             check: limits.json_check,
             carry: Carry::default(),
-            flood: None,
+            overlong: None,
         }
     }
 
-    pub(super) fn feed(&mut self, input: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
-        let mut rest = input;
-        while let Some(at) = scan::newline(rest) {
-            self.line(&rest[..at], see);
-            rest = &rest[at + 1..];
-        }
-        if !rest.is_empty() {
-            self.keep(rest, false);
-        }
-    }
-
-    pub(super) fn finish(&mut self, see: &mut dyn FnMut(Frame<'_>)) {
-        if let Some(flood) = self.flood.take() {
-            see(Frame::Oversized(flood.sample(self.sample)));
-        } else {
+    pub(super) fn next<'frame, 'read: 'frame>(
+        &'frame mut self,
+        input: &mut &'read [u8],
+        buffers: &mut CarryBuffers,
+    ) -> Option<Frame<'frame>> {
+        self.carry.end_loan(buffers);
+        while let Some(at) = newline(input) {
+            let part = &input[..at];
+            *input = &input[at + 1..];
+            if self.overlong.is_none() && self.carry.is_empty() {
+                if let Some(frame) = self.whole_line(part) {
+                    return Some(frame);
+                }
+                continue;
+            }
+            self.keep(part, true, buffers);
+            if let Some(overlong) = self.overlong.take() {
+                return Some(Frame::Oversized(overlong.sample(self.sample)));
+            }
             let content = content(self.carry.bytes());
-            let verdict = classify::tail(&self.carry.bytes()[content.clone()]);
-            self.show_carry(verdict, content, see);
+            match classify::line(&self.carry.bytes()[content.clone()], self.check) {
+                LineKind::Record(outline) => {
+                    return Some(Frame::Record(self.carry.lend(content), outline));
+                }
+                kind => {
+                    let frame = self.without_record(kind, &self.carry.bytes()[content]);
+                    self.carry.clear(buffers);
+                    if frame.is_some() {
+                        return frame;
+                    }
+                }
+            }
         }
-    }
-
-    pub(super) fn carry(&mut self) -> &mut Carry {
-        &mut self.carry
-    }
-
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        self.carry.len() + self.flood.as_ref().map_or(0, |flood| flood.head.len())
-    }
-
-    /// A line is complete; `part` is what came of it in this read.
-    fn line(&mut self, part: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
-        if self.flood.is_none() && self.carry.is_empty() {
-            return self.show_whole(part, see);
+        if !input.is_empty() {
+            self.keep(std::mem::take(input), false, buffers);
         }
-        self.keep(part, true);
-        if let Some(flood) = self.flood.take() {
-            return see(Frame::Oversized(flood.sample(self.sample)));
+        None
+    }
+
+    pub(super) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
+        self.carry.end_loan(buffers);
+        if let Some(overlong) = self.overlong.take() {
+            return Some(Frame::Oversized(overlong.sample(self.sample)));
         }
         let content = content(self.carry.bytes());
-        let verdict = classify::line(&self.carry.bytes()[content.clone()], self.check);
-        self.show_carry(verdict, content, see);
+        match classify::tail(&self.carry.bytes()[content.clone()]) {
+            LineKind::Record(outline) => {
+                Some(Frame::Record(Payload::Owned(self.carry.take(content)), outline))
+            }
+            kind => {
+                let frame = self.without_record(kind, &self.carry.bytes()[content]);
+                self.carry.clear(buffers);
+                frame
+            }
+        }
     }
 
-    /// Keeps a part of an unfinished line, or counts it if the line is above the limit. The
-    /// limit is checked first, so nothing is copied that would have to be dropped. With its last
-    /// part the line becomes no longer than it is.
-    fn keep(&mut self, part: &[u8], last: bool) {
-        if let Some(flood) = &mut self.flood {
-            return flood.push(part, self.sample);
+    /// Returns the frame of a line that lies inside one read, without a copy.
+    fn whole_line<'read>(&self, line: &'read [u8]) -> Option<Frame<'read>> {
+        let line = &line[content(line)];
+        if line.len() > self.record_max {
+            return Some(Frame::Oversized(self.sample_of(line)));
+        }
+        match classify::line(line, self.check) {
+            LineKind::Record(outline) => Some(Frame::Record(Payload::Borrowed(line), outline)),
+            kind => self.without_record(kind, line),
+        }
+    }
+
+    /// Returns the frame of a line that is not a record. A blank line is framing and has none.
+    fn without_record(&self, kind: LineKind, line: &[u8]) -> Option<Frame<'static>> {
+        match kind {
+            LineKind::Blank | LineKind::Record(_) => None,
+            LineKind::Noise => Some(Frame::Noise(self.sample_of(line))),
+            LineKind::Malformed(reason) => {
+                Some(Frame::Malformed { reason, sample: self.sample_of(line) })
+            }
+            LineKind::Truncated => Some(Frame::Truncated(self.sample_of(line))),
+        }
+    }
+
+    /// Keeps a part of an unfinished line, or counts it if the line is above the limit. The limit
+    /// is checked first, so that no bytes are copied only to be dropped. With the `last` part the
+    /// line has its final length, so the buffer need not grow beyond it.
+    fn keep(&mut self, part: &[u8], last: bool, buffers: &mut CarryBuffers) {
+        if let Some(overlong) = &mut self.overlong {
+            return overlong.push(part, self.sample);
         }
         let mark = mark_len(self.carry.bytes(), part);
         let cr = usize::from(self.carry.bytes().iter().chain(part).next_back() == Some(&b'\r'));
         let len = self.carry.len() + part.len();
-        // The limit is the user's, and may be all there is.
+        // The user sets `record_max`, and it may be `usize::MAX`.
         if len <= self.record_max.saturating_add(mark + cr) {
             let longest = self.record_max.saturating_add(BYTE_ORDER_MARK.len() + 1);
             let ceiling = if last { len } else { longest };
-            return self.carry.append(part, ceiling);
+            return self.carry.append(part, ceiling, buffers);
         }
-        let mut flood = Flood { len: 0, head: Vec::new(), ends_in_cr: false };
+        let mut overlong = OverlongLine { len: 0, head: Vec::new(), ends_in_cr: false };
         let in_carry = mark.min(self.carry.len());
-        flood.push(&self.carry.bytes()[in_carry..], self.sample);
-        flood.push(&part[mark - in_carry..], self.sample);
-        self.flood = Some(flood);
-        self.carry.clear();
-    }
-
-    /// A line that lies whole in this read: nothing is copied.
-    fn show_whole(&self, line: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
-        let line = &line[content(line)];
-        if line.len() > self.record_max {
-            return see(Frame::Oversized(self.sample_of(line)));
-        }
-        match classify::line(line, self.check) {
-            Verdict::Record(outline) => see(Frame::Record(Payload::Borrowed(line), outline)),
-            verdict => self.show_other(verdict, line, see),
-        }
-    }
-
-    /// The line in the carry.
-    fn show_carry(
-        &mut self,
-        verdict: Verdict,
-        content: Range<usize>,
-        see: &mut dyn FnMut(Frame<'_>),
-    ) {
-        if let Verdict::Record(outline) = verdict {
-            self.carry.hand_over(content, |payload| see(Frame::Record(payload, outline)));
-        } else {
-            self.show_other(verdict, &self.carry.bytes()[content], see);
-            self.carry.clear();
-        }
-    }
-
-    fn show_other(&self, verdict: Verdict, line: &[u8], see: &mut dyn FnMut(Frame<'_>)) {
-        match verdict {
-            Verdict::Blank | Verdict::Record(_) => {}
-            Verdict::Noise => see(Frame::Noise(self.sample_of(line))),
-            Verdict::Malformed(reason) => {
-                see(Frame::Malformed { reason, sample: self.sample_of(line) });
-            }
-            Verdict::Truncated => see(Frame::Truncated(self.sample_of(line))),
-        }
+        overlong.push(&self.carry.bytes()[in_carry..], self.sample);
+        overlong.push(&part[mark - in_carry..], self.sample);
+        self.overlong = Some(overlong);
+        self.carry.clear(buffers);
     }
 
     fn sample_of(&self, line: &[u8]) -> Preview {
@@ -158,12 +156,17 @@ impl Ndjson {
     }
 
     #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.carry.len() + self.overlong.as_ref().map_or(0, |line| line.head.len())
+    }
+
+    #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.carry.capacity() + self.flood.as_ref().map_or(0, |flood| flood.head.capacity())
+        self.carry.capacity() + self.overlong.as_ref().map_or(0, |line| line.head.capacity())
     }
 }
 
-impl Flood {
+impl OverlongLine {
     fn push(&mut self, part: &[u8], keep: usize) {
         self.len += part.len() as u64;
         let room = keep.saturating_sub(self.head.len());
@@ -175,20 +178,20 @@ impl Flood {
 
     fn sample(mut self, keep: usize) -> Preview {
         let len = self.len - u64::from(self.ends_in_cr);
-        // A head that holds the whole line holds its '\r' too.
+        // A head that holds the whole line also holds its '\r'.
         self.head.truncate(usize::try_from(len).unwrap_or(usize::MAX));
         Preview::new(len, &self.head, keep)
     }
 }
 
-/// The line without byte order mark and `\r`.
+/// Returns the range of the line without its byte order mark and `\r`.
 fn content(line: &[u8]) -> Range<usize> {
     let start = mark_len(line, &[]);
     let end = line.len() - usize::from(line.last() == Some(&b'\r'));
     start..end.max(start)
 }
 
-/// The length of the byte order mark that a line in two parts begins with, or 0.
+/// Returns the length of the byte order mark at the start of a line in two parts, or 0.
 fn mark_len(first: &[u8], second: &[u8]) -> usize {
     let len = BYTE_ORDER_MARK.len();
     let begins = first.iter().chain(second).take(len).eq(BYTE_ORDER_MARK);

@@ -1,18 +1,16 @@
-//! Floor 1. What a framer shows.
+//! What a framer returns: one frame, and the bytes of a record.
 
 use bytes::Bytes;
 
 use crate::frame::memcpy;
-use crate::record::Outline;
-use crate::record::Record;
-use crate::record::{Event, MalformedReason, Preview};
+use crate::record::{Event, MalformedReason, Outline, Preview, Record};
 
 /// The bytes of one record.
 #[derive(Debug)]
 pub(crate) enum Payload<'a> {
-    /// They lie in the read's buffer or in a small carry: copy what is to be kept.
+    /// In the read buffer or in a small carry. The caller copies what it keeps.
     Borrowed(&'a [u8]),
-    /// A large record that spanned reads: its buffer is handed over, without a second copy.
+    /// A large record that spanned reads, with its memory: no second copy is needed.
     Owned(Vec<u8>),
 }
 
@@ -24,7 +22,7 @@ impl Payload<'_> {
         }
     }
 
-    /// One copy for a borrowed one, none for an owned one.
+    /// Converts to a record: with one copy if borrowed, without a copy if owned.
     pub(crate) fn into_record(self, outline: Outline) -> Record {
         let bytes = match self {
             Self::Borrowed(bytes) => memcpy::owned(bytes),
@@ -34,10 +32,10 @@ impl Payload<'_> {
     }
 }
 
-/// One thing found in the output. See [`Event`] for what each one means.
+/// One item found in the output. [`Event`] documents the variants.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
-    /// The outline is that of its bytes, where the check saw it.
+    /// A record and the outline that its check found.
     Record(Payload<'a>, Outline),
     Noise(Preview),
     Oversized(Preview),

@@ -1,20 +1,21 @@
-//! Floor 1. An agent's stderr: bounded lines for who asks, and the end of it for reports.
+//! Stderr: lines of bounded length for readers, and the last bytes for reports.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use crate::config::Limits;
 use crate::frame::memcpy;
 
-/// Splits stderr into lines and keeps its last bytes. Both are bounded; neither is allocated
+/// Splits stderr into lines and keeps its last bytes. Both are bounded, and neither allocates
 /// before the first byte.
 #[derive(Debug)]
 pub(crate) struct StderrLines {
     line_max: usize,
     tail_max: usize,
-    /// The unfinished line, at most `line_max` and a `\r`.
+    /// The unfinished line, at most `line_max` bytes and a `\r`.
     line: Vec<u8>,
     tail: VecDeque<u8>,
-    /// Whether the tail lost its beginning.
+    /// The tail has lost its beginning.
     cut: bool,
 }
 
@@ -30,23 +31,7 @@ impl StderrLines {
         }
     }
 
-    /// Takes one read's bytes; shows each complete line, blank ones too, without its line end.
-    /// Bytes that are not UTF-8 become U+FFFD. A line above the limit is shown in pieces of at
-    /// most the limit, cut between characters.
-    pub(crate) fn feed(&mut self, input: &[u8], see: &mut dyn FnMut(&str)) {
-        self.absorb(input);
-        let mut rest = input;
-        while let Some(at) = memchr::memchr(b'\n', rest) {
-            self.line(&rest[..at], see);
-            rest = &rest[at + 1..];
-        }
-        self.keep(rest, see);
-        if self.line.is_empty() {
-            self.line = Vec::new();
-        }
-    }
-
-    /// Takes one read's bytes where nobody asks for lines: only the tail is kept.
+    /// Adds one read's bytes to the tail.
     pub(crate) fn absorb(&mut self, input: &[u8]) {
         let kept = &input[input.len().saturating_sub(self.tail_max)..];
         let excess = (self.tail.len() + kept.len()).saturating_sub(self.tail_max);
@@ -55,15 +40,50 @@ impl StderrLines {
         self.tail.extend(kept);
     }
 
-    /// Stderr is at its end: shows the line that has no newline.
-    pub(crate) fn finish(&mut self, see: &mut dyn FnMut(&str)) {
-        if !self.line.is_empty() {
-            self.line(&[], see);
+    /// Returns the next complete line of one read without its line end, and advances `input` past
+    /// it. Returns blank lines too. Bytes that are not UTF-8 become U+FFFD. A line above the limit
+    /// is returned in pieces of at most the limit, cut between characters.
+    ///
+    /// Returns `None` once `input` is used up; an unfinished line is kept until the next read.
+    pub(crate) fn next_line<'read>(&mut self, input: &mut &'read [u8]) -> Option<Cow<'read, str>> {
+        let newline = memchr::memchr(b'\n', input);
+        let end = newline.unwrap_or(input.len());
+        if newline.is_some() && self.line.is_empty() && end <= self.line_max {
+            let line = &input[..end];
+            *input = &input[end + 1..];
+            return Some(String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)));
         }
-        self.line = Vec::new();
+        // One byte more than the limit: it shows where the last character ends, and it may be the
+        // '\r' of a line that just fits.
+        let taken = end.min(self.line_max + 1 - self.line.len());
+        memcpy::append(&mut self.line, &input[..taken]);
+        *input = &input[taken..];
+        let fits_with_cr = taken == end && self.line.last() == Some(&b'\r');
+        if self.line.len() > self.line_max && !fits_with_cr {
+            let cut = character_end(&self.line, self.line_max);
+            let piece = String::from_utf8_lossy(&self.line[..cut]).into_owned();
+            self.line.drain(..cut);
+            return Some(piece.into());
+        }
+        // The limit is not reached, so all bytes up to the newline were taken.
+        if newline.is_some() {
+            *input = &input[1..];
+            return Some(self.take_line().into());
+        }
+        if self.line.is_empty() {
+            self.line = Vec::new();
+        }
+        None
     }
 
-    /// The last bytes as text. Where the first character was cut, it is left out.
+    /// Returns the last line if stderr ended without a newline.
+    pub(crate) fn finish(&mut self) -> Option<String> {
+        let last = (!self.line.is_empty()).then(|| self.take_line());
+        self.line = Vec::new();
+        last
+    }
+
+    /// Returns the last bytes as text, without a first character that was cut.
     pub(crate) fn tail(&self) -> String {
         let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
         if self.cut {
@@ -74,44 +94,21 @@ impl StderrLines {
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 
+    fn take_line(&mut self) -> String {
+        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        let line = String::from_utf8_lossy(line).into_owned();
+        self.line.clear();
+        line
+    }
+
     /// Bytes kept of the unfinished line.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.line.len()
     }
-
-    /// A line is complete; `part` is what came of it in this read.
-    fn line(&mut self, part: &[u8], see: &mut dyn FnMut(&str)) {
-        if self.line.is_empty() && part.len() <= self.line_max {
-            return see(&String::from_utf8_lossy(part.strip_suffix(b"\r").unwrap_or(part)));
-        }
-        self.keep(part, see);
-        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
-        see(&String::from_utf8_lossy(line));
-        self.line.clear();
-    }
-
-    /// Keeps a part of an unfinished line; shows pieces while there is more than the limit.
-    fn keep(&mut self, mut part: &[u8], see: &mut dyn FnMut(&str)) {
-        loop {
-            // One byte more than the limit: it says where the last character ends, and it may
-            // be the '\r' of a line that just fits.
-            let room = self.line_max + 1 - self.line.len();
-            let taken = room.min(part.len());
-            memcpy::append(&mut self.line, &part[..taken]);
-            part = &part[taken..];
-            let full = self.line.len() > self.line_max;
-            if !full || (part.is_empty() && self.line.last() == Some(&b'\r')) {
-                return;
-            }
-            let cut = character_end(&self.line, self.line_max);
-            see(&String::from_utf8_lossy(&self.line[..cut]));
-            self.line.drain(..cut);
-        }
-    }
 }
 
-/// The last place at or before `at` where a character ends; `at` itself where that is no text.
+/// Returns the last index at or before `at` where a character ends, or `at` in binary data.
 fn character_end(bytes: &[u8], at: usize) -> usize {
     let torn = (0..4).find(|&back| !is_continuation(bytes[at - back]));
     match torn {

@@ -172,7 +172,7 @@ impl Ring {
         let Some(op) = self.ops.get(token) else {
             self.stale += 1;
             crate::trace::error!(token = token.raw(), result, "completion of no operation");
-            return self.give_back(buffer);
+            return self.return_buffer(buffer);
         };
         let (id, complete) = (op.end, op.kind.name());
         let token_raw = token.raw();

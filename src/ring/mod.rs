@@ -116,8 +116,11 @@ impl PipeIo for Ring {
         self.close_all(ends);
     }
 
-    fn take_bytes(&mut self, lease: Lease, see: &mut dyn FnMut(&[u8])) {
-        see(self.pool.bytes(lease.buffer, lease.len));
+    fn bytes(&self, lease: &Lease) -> &[u8] {
+        self.pool.bytes(lease.buffer, lease.len)
+    }
+
+    fn give_back(&mut self, lease: Lease) {
         self.pool.give_back(lease.buffer);
     }
 

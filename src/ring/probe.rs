@@ -133,7 +133,8 @@ impl SelfTest {
         while let Some(completion) = ring.next() {
             match completion {
                 Completion::Data { lease, .. } => {
-                    ring.take_bytes(lease, &mut |bytes| self.came.extend_from_slice(bytes));
+                    self.came.extend_from_slice(ring.bytes(&lease));
+                    ring.give_back(lease);
                 }
                 Completion::Wrote { result, .. } => {
                     let errno = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);

@@ -86,7 +86,7 @@ impl Ring {
     pub(super) fn on_read(&mut self, token: Token, id: EndId, cqe: Cqe) {
         let Some(end) = self.ends.get_mut(id) else {
             // Cannot be: an end outlives its operations.
-            return self.give_back(cqe.buffer);
+            return self.return_buffer(cqe.buffer);
         };
         let tag = end.tag;
         if !cqe.more {
@@ -104,7 +104,7 @@ impl Ring {
             // Bytes that went nowhere: some kernels do this on files that cannot poll.
             (1.., None) => Some(ReadEnd::Failed(libc::EIO)),
             (result, buffer) => {
-                self.give_back(buffer);
+                self.return_buffer(buffer);
                 match -result {
                     0 if cqe.more => None,
                     0 => Some(ReadEnd::Eof),
@@ -148,7 +148,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn give_back(&mut self, buffer: Option<u16>) {
+    pub(super) fn return_buffer(&mut self, buffer: Option<u16>) {
         if let Some(buffer) = buffer {
             self.pool.give_back(buffer);
         }

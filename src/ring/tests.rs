@@ -105,8 +105,8 @@ impl Rig {
         while let Some(completion) = self.ring.next() {
             let seen = match completion {
                 Completion::Data { tag, lease } => {
-                    let mut bytes = Vec::new();
-                    self.ring.take_bytes(lease, &mut |lent| bytes.extend_from_slice(lent));
+                    let bytes = self.ring.bytes(&lease).to_vec();
+                    self.ring.give_back(lease);
                     Seen::Data(tag.agent, bytes)
                 }
                 Completion::ReadEnd { tag, why } => Seen::ReadEnd(tag.agent, why),

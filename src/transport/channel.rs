@@ -18,7 +18,7 @@ use crate::record::Event;
 use crate::sync::SetOnce;
 use crate::sync::{Sole, WaitKey, WaitList, wake};
 
-use super::batches::{Batches, KEPT};
+use super::buffers::{EventQueues, QUIET_EVENTS};
 
 /// One agent, as its handles see it.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Channel {
     /// Where its engine keeps it; set when the engine takes it over.
     slot: AtomicUsize,
     /// Where its queues of events come from and go to; set with the slot.
-    batches: OnceLock<Arc<Batches>>,
+    queues: OnceLock<Arc<EventQueues>>,
     inbox: Mutex<Inbox>,
     /// Weight of the events delivered and not yet taken.
     inbox_bytes: AtomicUsize,
@@ -100,7 +100,7 @@ impl Channel {
             limits,
             origin: Origin::here(),
             slot: AtomicUsize::new(usize::MAX),
-            batches: OnceLock::new(),
+            queues: OnceLock::new(),
             inbox: Mutex::default(),
             inbox_bytes: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
@@ -119,9 +119,9 @@ impl Channel {
     }
 
     /// Its engine has taken it over.
-    pub(crate) fn adopted(&self, slot: usize, batches: &Arc<Batches>) {
+    pub(crate) fn adopted(&self, slot: usize, queues: &Arc<EventQueues>) {
         self.slot.store(slot, Ordering::Relaxed);
-        let _second = self.batches.set(Arc::clone(batches));
+        let _second = self.queues.set(Arc::clone(queues));
     }
 
     /// Hands a turn's events over in one go and wakes the reader once. Returns the weight now
@@ -278,20 +278,20 @@ impl Channel {
 
     /// A reader's queue is empty. A large one goes to whoever has the next burst.
     pub(crate) fn read_out(&self, local: &mut VecDeque<Event>) {
-        if local.capacity() > KEPT {
-            self.give_back(std::mem::take(local));
+        if local.capacity() > QUIET_EVENTS {
+            self.give_back_queue(std::mem::take(local));
         }
     }
 
     /// An empty queue that has served before, if there is one.
-    pub(crate) fn borrow(&self) -> VecDeque<Event> {
-        self.batches.get().map(|batches| batches.borrow()).unwrap_or_default()
+    pub(super) fn take_queue(&self) -> VecDeque<Event> {
+        self.queues.get().map(|queues| queues.take()).unwrap_or_default()
     }
 
     /// Takes an empty queue.
-    pub(crate) fn give_back(&self, queue: VecDeque<Event>) {
-        if let Some(batches) = self.batches.get() {
-            batches.give_back(queue);
+    pub(super) fn give_back_queue(&self, queue: VecDeque<Event>) {
+        if let Some(queues) = self.queues.get() {
+            queues.give_back(queue);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
 use crate::record::Event;
 
-use super::arena::Arena;
+use super::buffers::ReadBuffers;
 use super::close_reap::Reaping;
 use super::close_report::write_report;
 use super::state::{End, Transport};
@@ -127,14 +127,19 @@ impl Transport {
     }
 
     /// Does what the plan wants, until it wants nothing.
-    pub(super) fn carry_out(&mut self, io: &mut dyn PipeIo, arena: &mut Arena, now: Instant) {
+    pub(super) fn carry_out(
+        &mut self,
+        io: &mut dyn PipeIo,
+        buffers: &mut ReadBuffers,
+        now: Instant,
+    ) {
         while let Some(closing) = &mut self.close {
             let actions = closing.plan.take_actions();
             if actions.is_empty() {
                 return;
             }
             for action in actions {
-                self.close_action(action, io, arena, now);
+                self.close_action(action, io, buffers, now);
             }
         }
     }
@@ -143,7 +148,7 @@ impl Transport {
         &mut self,
         action: CloseAction,
         io: &mut dyn PipeIo,
-        arena: &mut Arena,
+        buffers: &mut ReadBuffers,
         now: Instant,
     ) {
         let agent = self.channel.label.as_str();
@@ -161,7 +166,7 @@ impl Transport {
             CloseAction::Reap => self.close_reap(false),
             CloseAction::GiveUpReap => self.close_reap(true),
             CloseAction::Release => self.close_release(io, now),
-            CloseAction::Finish => self.close_finish(arena),
+            CloseAction::Finish => self.close_finish(buffers),
         }
     }
 
@@ -250,16 +255,9 @@ impl Transport {
     }
 
     /// The last words: a truncated tail, and the report.
-    fn close_finish(&mut self, arena: &mut Arena) {
-        let Self { framer, stderr, intake, .. } = self;
-        if !self.stdout_ended {
-            arena.with_spares(|arena, spares| {
-                framer.finish(spares, &mut |frame| intake.frame(arena, frame));
-            });
-        }
-        if !self.stderr_ended {
-            stderr.finish(&mut |line| intake.stderr_line(line));
-        }
+    fn close_finish(&mut self, buffers: &mut ReadBuffers) {
+        self.finish_stdout(buffers);
+        self.finish_stderr();
         if self.ends.cgroup != End::Closed {
             let agent = self.channel.label.as_str();
             crate::trace::warn!(
@@ -298,7 +296,7 @@ impl Transport {
         let exit = report.exit();
         self.channel.outcome.set(report);
         self.intake.push(Event::Exit(exit));
-        self.intake.deliver();
+        self.intake.flush();
         self.channel.end_inbox();
     }
 

@@ -182,7 +182,7 @@ impl Transport {
         self.channel.refuse_writes(error);
         self.channel.lose_writes();
         self.intake.push(Event::Exit(status.unwrap_or(ExitStatus::StillRunning)));
-        self.intake.deliver();
+        self.intake.flush();
         self.channel.end_inbox();
         self.channel.outcome.set(write_report(self));
     }

@@ -10,7 +10,7 @@ use crate::io::{PipeIo, Role, Tag};
 use crate::process::Spawned;
 
 use super::channel::Channel;
-use super::intake::Intake;
+use super::read::Intake;
 use super::state::{End, Ends, Transport};
 use super::write_queue::WriteQueue;
 

@@ -20,7 +20,7 @@ use crate::process::REAP_MAX;
 use crate::stats::Board;
 
 use super::adoption::Adoption;
-use super::arena::Arena;
+use super::buffers::ReadBuffers;
 use super::catch_up::Waiting;
 use super::state::Transport;
 use super::tally::Tally;
@@ -41,7 +41,7 @@ pub(crate) struct Driver {
     /// When which agent wants a tick.
     timers: BTreeSet<(Instant, usize)>,
     armed: Slab<Option<Instant>>,
-    arena: Arena,
+    buffers: ReadBuffers,
     /// Agents to be settled at the end of this turn; may hold one twice.
     pub(super) touched: Vec<usize>,
     tally: Tally,
@@ -61,7 +61,7 @@ impl Driver {
             agents: Slab::new(),
             timers: BTreeSet::new(),
             armed: Slab::new(),
-            arena: Arena::default(),
+            buffers: ReadBuffers::default(),
             touched: Vec::new(),
             tally: Tally::default(),
             wake: None,
@@ -112,7 +112,7 @@ impl Driver {
         let channel = &adoption.channel;
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
-        channel.adopted(slot, &self.arena.batches);
+        channel.adopted(slot, &self.buffers.queues);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let channel = Arc::clone(channel);
@@ -162,7 +162,7 @@ impl Driver {
             // A place is given up only after its last completion.
             crate::trace::error!(?completion, "a completion without an owner");
             if let Completion::Data { lease, .. } = completion {
-                self.io.take_bytes(lease, &mut |_| {});
+                self.io.give_back(lease);
             }
             return;
         };
@@ -170,10 +170,10 @@ impl Driver {
         let io = &mut *self.io;
         match completion {
             Completion::Data { lease, .. } => {
-                agent.on_data(io, &mut self.arena, tag.role, lease, now);
+                agent.on_data(io, &mut self.buffers, tag.role, lease, now);
             }
             Completion::ReadEnd { why, .. } => {
-                agent.on_read_end(&mut self.arena, tag.role, why, now);
+                agent.on_read_end(&mut self.buffers, tag.role, why, now);
             }
             Completion::Wrote { buf, result, .. } => agent.on_wrote(io, buf, result, now),
             Completion::Ready { .. } if tag.role == Role::Cgroup => agent.on_cgroup_event(io),
@@ -193,7 +193,7 @@ impl Driver {
     pub(crate) fn prepare(&mut self, now: Instant) {
         for slot in &self.touched {
             if let Some(agent) = self.agents.get_mut(*slot) {
-                agent.carry_out(&mut *self.io, &mut self.arena, now);
+                agent.carry_out(&mut *self.io, &mut self.buffers, now);
             }
         }
     }
@@ -215,7 +215,7 @@ impl Driver {
         self.reap(&touched, now);
         for slot in &touched {
             let Some(agent) = self.agents.get_mut(*slot) else { continue };
-            agent.carry_out(&mut *self.io, &mut self.arena, now);
+            agent.carry_out(&mut *self.io, &mut self.buffers, now);
             self.tally.advance(&mut agent.tallied, &agent.intake.stats);
             if let Some(report) = agent.report() {
                 self.tally.closed(report);
@@ -248,7 +248,7 @@ impl Driver {
             self.armed.remove(slot);
             return false;
         }
-        let paused = agent.deliver(&mut *self.io);
+        let paused = agent.hand_over_events(&mut *self.io);
         if paused {
             self.tally.advance(&mut agent.tallied, &agent.intake.stats);
         }

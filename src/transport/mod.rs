@@ -1,7 +1,7 @@
 //! Floor 2: one child, one byte stream each way. Where the ring, the process and the framer meet.
 //!
 //! ```text
-//! in    ring buffer -> read.rs -> frame -> intake.rs -> channel.rs -> the reader
+//! in    ring buffer -> read.rs -> frame -> channel.rs -> the reader
 //! out   the writer -> channel.rs -> write.rs -> write_queue.rs -> ring
 //! close request.rs -> driver.rs -> close.rs -> close::plan (pure) -> close_reap.rs -> close_report.rs
 //! ```
@@ -10,10 +10,7 @@
 //! `CloseStage`, `close/plan.rs`, `close.rs` and docs/close.md; tests/tidy.rs compares them.
 
 mod adoption;
-mod arena;
-#[cfg(feature = "__bench")]
-mod bare;
-mod batches;
+mod buffers;
 mod catch_up;
 mod channel;
 mod close;
@@ -24,7 +21,6 @@ mod close_report;
 mod connect;
 mod driver;
 mod handle;
-mod intake;
 mod read;
 mod request;
 mod state;
@@ -34,8 +30,6 @@ mod write;
 mod write_queue;
 
 pub(crate) use adoption::Adoption;
-#[cfg(feature = "__bench")]
-pub use bare::RecordPath;
 pub(crate) use catch_up::CatchUp;
 pub(crate) use channel::Channel;
 pub(crate) use driver::Driver;

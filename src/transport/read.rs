@@ -1,75 +1,75 @@
-//! Floor 2. Bytes from the agent become events; back-pressure goes the other way.
+//! The read path: bytes from the agent become events, and a slow reader stops the reading.
+//!
+//! ```text
+//! kernel -> ring (cqes, completions) -> on_data -> Framer::next -> Intake (batch) -> Channel (inbox) -> reader
+//! ```
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::close::CloseReason;
+use crate::close::{CloseEvent, CloseReason};
+use crate::counters::AgentStats;
+use crate::frame::{Frame, Payload};
 use crate::io::{Lease, PipeIo, ReadEnd, Role};
+use crate::record::{Event, Outline, Record};
 
-use super::arena::Arena;
+use super::buffers::{QUIET_EVENTS, ReadBuffers, RecordChunks};
+use super::channel::Channel;
 use super::state::Transport;
-use crate::close::CloseEvent;
 
-/// How long an agent that has closed its stdout may live on before it is closed. One that is about to
-/// exit does so in less.
+/// How long an agent that has closed its stdout may live on before it is closed. An agent that is
+/// exiting needs less.
 const OUTPUT_ENDED_GRACE: Duration = Duration::from_millis(100);
 
 impl Transport {
-    /// Bytes came in a pool buffer: they are framed, and the buffer goes back before anything
-    /// else happens.
+    /// Frames the bytes of one read and returns the buffer to the pool at once, so that a slow
+    /// reader cannot empty the pool.
     pub(super) fn on_data(
         &mut self,
         io: &mut dyn PipeIo,
-        arena: &mut Arena,
+        buffers: &mut ReadBuffers,
         role: Role,
         lease: Lease,
         now: Instant,
     ) {
         self.last_output = now;
-        let Self { framer, stderr, intake, .. } = self;
-        io.take_bytes(lease, &mut |bytes| {
-            if role == Role::Stderr {
-                intake.stats.stderr_bytes += bytes.len() as u64;
-                if intake.stderr_events {
-                    stderr.feed(bytes, &mut |line| intake.stderr_line(line));
-                } else {
-                    stderr.absorb(bytes);
+        let mut bytes = io.bytes(&lease);
+        if role == Role::Stderr {
+            self.intake.stats.stderr_bytes += bytes.len() as u64;
+            self.stderr.absorb(bytes);
+            if self.intake.stderr_events {
+                while let Some(line) = self.stderr.next_line(&mut bytes) {
+                    self.intake.stderr_line(line.into_owned());
                 }
-            } else {
-                intake.stats.bytes_in += bytes.len() as u64;
-                arena.with_spares(|arena, spares| {
-                    framer.feed(bytes, spares, &mut |frame| intake.frame(arena, frame));
-                });
             }
-        });
+        } else {
+            self.intake.stats.bytes_in += bytes.len() as u64;
+            let ReadBuffers { chunks, carries, .. } = buffers;
+            while let Some(frame) = self.framer.next(&mut bytes, carries) {
+                self.intake.frame(chunks, frame);
+            }
+        }
+        io.give_back(lease);
         self.plan_event(CloseEvent::Output, now);
     }
 
-    /// An output is at its end.
+    /// Handles the end of stdout or stderr.
     pub(super) fn on_read_end(
         &mut self,
-        arena: &mut Arena,
+        buffers: &mut ReadBuffers,
         role: Role,
         why: ReadEnd,
         now: Instant,
     ) {
         if let ReadEnd::Failed(errno) = why {
             let agent = self.channel.label.as_str();
-            crate::trace::warn!(
-                agent,
-                ?role,
-                errno,
-                "reading failed; taken for the end of the output"
-            );
+            crate::trace::warn!(agent, ?role, errno, "reading failed; treated as end of output");
         }
-        let Self { framer, stderr, intake, .. } = self;
         if role == Role::Stderr {
-            self.stderr_ended = true;
-            stderr.finish(&mut |line| intake.stderr_line(line));
+            self.finish_stderr();
         } else {
-            self.stdout_ended = true;
-            arena.with_spares(|arena, spares| {
-                framer.finish(spares, &mut |frame| intake.frame(arena, frame));
-            });
+            self.finish_stdout(buffers);
             if !self.exited && self.close.is_none() {
                 self.mute_deadline = Some(now + OUTPUT_ENDED_GRACE);
             }
@@ -79,7 +79,25 @@ impl Transport {
         }
     }
 
-    /// Stdout ended some time ago and the agent still lives: nobody can talk with it any more.
+    /// Queues what stdout ended with. Does nothing the second time.
+    pub(super) fn finish_stdout(&mut self, buffers: &mut ReadBuffers) {
+        if !std::mem::replace(&mut self.stdout_ended, true)
+            && let Some(frame) = self.framer.finish(&mut buffers.carries)
+        {
+            self.intake.frame(&mut buffers.chunks, frame);
+        }
+    }
+
+    /// Queues the last line of stderr. Does nothing the second time.
+    pub(super) fn finish_stderr(&mut self) {
+        if !std::mem::replace(&mut self.stderr_ended, true)
+            && let Some(line) = self.stderr.finish()
+        {
+            self.intake.stderr_line(line);
+        }
+    }
+
+    /// Closes an agent that closed its stdout and lives on: no answer can come from it.
     pub(super) fn on_mute(&mut self, now: Instant) {
         if self.mute_deadline.is_some_and(|deadline| now >= deadline) {
             self.mute_deadline = None;
@@ -87,11 +105,10 @@ impl Transport {
         }
     }
 
-    /// Gives the turn's events to the reader, and stops reading while too much is unread. Not
-    /// while the agent is being closed: then the drain budget bounds what is kept. Whether it
-    /// stopped now.
-    pub(super) fn deliver(&mut self, io: &mut dyn PipeIo) -> bool {
-        let unread = self.intake.deliver();
+    /// Hands the turn's events to the reader and pauses stdout if too much is unread. Returns
+    /// whether it paused. Never pauses during a close, where the drain budget bounds the memory.
+    pub(super) fn hand_over_events(&mut self, io: &mut dyn PipeIo) -> bool {
+        let unread = self.intake.flush();
         if unread <= self.channel.limits.inbox_high || self.paused || self.intake.draining {
             return false;
         }
@@ -107,7 +124,7 @@ impl Transport {
         self.paused
     }
 
-    /// Reads again: the reader caught up, or is gone, or the agent is being closed.
+    /// Reads stdout again: the reader caught up or is gone, or the agent is being closed.
     pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
         if self.paused {
             self.paused = false;
@@ -116,5 +133,116 @@ impl Transport {
                 io.read(stdout);
             }
         }
+    }
+}
+
+/// Collects and counts the events of one agent during a turn.
+#[derive(Debug)]
+pub(super) struct Intake {
+    channel: Arc<Channel>,
+    pub(super) stats: AgentStats,
+    stderr_events: bool,
+    /// Set by a close: reading continues whatever the reader does, within the drain budget.
+    pub(super) draining: bool,
+    batch: VecDeque<Event>,
+    weight: usize,
+}
+
+impl Intake {
+    pub(super) fn new(channel: Arc<Channel>, stats: AgentStats, stderr_events: bool) -> Self {
+        Self { channel, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
+    }
+
+    fn frame(&mut self, chunks: &mut RecordChunks, frame: Frame<'_>) {
+        match &frame {
+            Frame::Record(..) => {}
+            Frame::Noise(_) => self.stats.noise += 1,
+            Frame::Oversized(_) => self.stats.oversized += 1,
+            Frame::Malformed { .. } => self.stats.malformed += 1,
+            Frame::Truncated(sample) => {
+                self.stats.truncated += 1;
+                self.stats.truncated_tail_bytes += sample.len();
+            }
+        }
+        match frame {
+            Frame::Record(payload, outline) => self.record(chunks, payload, outline),
+            other => {
+                let event = other.into_event();
+                if self.has_room(event.weight()) {
+                    self.push(event);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, chunks: &mut RecordChunks, payload: Payload<'_>, outline: Outline) {
+        let len = payload.as_bytes().len();
+        self.stats.records_in += 1;
+        if self.channel.reader_is_gone() || !self.has_room(len) {
+            self.stats.records_discarded += 1;
+            self.stats.bytes_discarded += len as u64;
+            return;
+        }
+        let record = match payload {
+            Payload::Borrowed(bytes) => Record::new(chunks.copy(bytes), outline),
+            owned @ Payload::Owned(_) => owned.into_record(outline),
+        };
+        self.push(Event::Record(record));
+    }
+
+    /// Queues a line of stderr. Stderr is never paused, because many agents block on it: a line
+    /// that would take the inbox above the mark at which stdout is paused is dropped and counted.
+    /// A single line is always kept.
+    fn stderr_line(&mut self, line: String) {
+        let event = Event::Stderr(line);
+        let unread = self.unread();
+        if unread > 0 && unread + event.weight() > self.channel.limits.inbox_high {
+            self.stats.stderr_lines_dropped += 1;
+            return;
+        }
+        self.push(event);
+    }
+
+    /// While the agent is open, the paused read bounds what is held; during a close the drain
+    /// budget does.
+    fn has_room(&self, len: usize) -> bool {
+        let limits = &self.channel.limits;
+        !self.draining || self.unread() + len <= limits.drain_max.max(limits.inbox_high)
+    }
+
+    fn unread(&self) -> usize {
+        self.channel.unread() + self.weight
+    }
+
+    /// Queues an event regardless of its weight.
+    pub(super) fn push(&mut self, event: Event) {
+        if self.channel.reader_is_gone() {
+            return;
+        }
+        self.weight += event.weight();
+        if self.batch.len() == self.batch.capacity() {
+            self.grow_batch();
+        }
+        self.batch.push_back(event);
+    }
+
+    /// Moves a burst to a larger idle queue, if there is one.
+    fn grow_batch(&mut self) {
+        let mut queue = self.channel.take_queue();
+        if queue.capacity() > self.batch.capacity() {
+            queue.append(&mut self.batch);
+            std::mem::swap(&mut queue, &mut self.batch);
+        }
+        self.channel.give_back_queue(queue);
+    }
+
+    /// Hands the turn's events to the reader and wakes it. Returns the weight now unread.
+    pub(super) fn flush(&mut self) -> usize {
+        let weight = std::mem::take(&mut self.weight);
+        let unread = self.channel.deliver(&mut self.batch, weight, &self.stats);
+        if self.batch.capacity() > QUIET_EVENTS {
+            self.channel.give_back_queue(std::mem::take(&mut self.batch));
+        }
+        unread
     }
 }

@@ -13,7 +13,7 @@ use crate::process::Child;
 
 use super::channel::Channel;
 use super::close::Closing;
-use super::intake::Intake;
+use super::read::Intake;
 use super::write_queue::WriteQueue;
 
 /// One descriptor of the agent, as far as this end knows.

@@ -1,4 +1,4 @@
-//! Content-Length: bodies, and what stands between them.
+//! Content-Length: bodies, and the text between them.
 
 use super::*;
 
@@ -7,38 +7,38 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 #[test]
-fn bodies_follow_each_other_without_newline() {
+fn bodies_need_no_newline_between_them() {
     let input = joined(&[&framed("{\"a\":1}"), &framed("[2]"), &framed("{\"c\":\"\\n\"}")]);
     assert_eq!(lsp(input), [record("{\"a\":1}"), record("[2]"), record("{\"c\":\"\\n\"}")]);
 }
 
 #[test]
-fn a_body_may_hold_newlines_headers_and_whitespace() {
+fn body_may_hold_newlines_and_headers() {
     let body = " {\r\n \"a\": \"Content-Length: 3\"\n}\r\n\r\n";
     assert_eq!(lsp(joined(&[&framed(body), &framed("{}")])), [record(body), record("{}")]);
 }
 
 #[test]
-fn the_length_is_bytes_not_characters() {
+fn length_counts_bytes_not_characters() {
     let body = "{\"a\":\"\u{4f60}\u{597d}\u{1f980}\"}";
     assert_eq!(lsp(joined(&[&framed(body), &framed("{}")])), [record(body), record("{}")]);
 }
 
 #[test]
-fn a_bad_body_costs_that_body() {
+fn bad_body_costs_that_body() {
     let input = joined(&[&framed("{\"a\":}"), &framed(b"{\"\xFF\":1}"), &framed("{}")]);
     assert_eq!(lsp(input), [bad_json("{\"a\":}"), bad_utf8(b"{\"\xFF\":1}"), record("{}")]);
 }
 
 #[test]
-fn an_empty_body_is_no_record_and_no_stall() {
+fn empty_body_is_malformed() {
     let input = joined(&[&framed(""), &framed(" \r\n"), &framed("{}")]);
     assert_eq!(lsp(input), [bad_json(""), bad_json(" \r\n"), record("{}")]);
     assert_eq!(lsp(framed("")), [bad_json("")]);
 }
 
 #[test]
-fn a_framed_scalar_is_a_record() {
+fn framed_scalar_is_a_record() {
     let input = joined(&[&framed("42"), &framed("\"x\""), &framed("nul")]);
     let expected = [record("42"), record("\"x\""), bad_json("nul")];
     assert_eq!(lsp(&input), expected);
@@ -46,7 +46,7 @@ fn a_framed_scalar_is_a_record() {
 }
 
 #[test]
-fn shape_takes_a_body_by_its_ends() {
+fn shape_check_looks_at_the_ends_of_a_body() {
     let look = |body: &str| frames_with(Framing::ContentLength, &shape(), &framed(body));
     assert_eq!(look("{oops}"), [record("{oops}")]);
     assert_eq!(look("{oops]"), [bad_json("{oops]")]);
@@ -75,17 +75,17 @@ fn log_lines_between_messages_are_noise() {
 }
 
 #[test]
-fn a_log_line_torn_into_a_header_costs_nothing() {
+fn log_line_inside_a_header_costs_nothing() {
     let input = b"Content-Length: 2\r\nwarning from another thread\r\n\r\n{}";
     assert_eq!(lsp(input), [noise("warning from another thread"), record("{}")]);
 }
 
 #[test]
-fn output_without_newline_does_not_hide_the_header_after_it() {
-    // A print without newline, then a message: the header is not at the start of a line.
+fn header_is_found_behind_text_without_newline() {
+    // The header is not at the start of a line.
     let input = joined(&[b"progress 50%", &framed("{}"), b"\xEF\xBB\xBF", &framed("[]")]);
     assert_eq!(lsp(input), [noise("progress 50%"), record("{}"), record("[]")]);
-    // A log line that ends in a header's words is none: it has no '\r'.
+    // A log line that ends in the words of a header is not a header: it has no '\r'.
     let input = joined(&[b"got Content-Length: 7\n", &framed("{}")]);
     assert_eq!(lsp(input), [noise("got Content-Length: 7"), record("{}")]);
     let input = joined(&[b"X-Content-Length: 7\r\n", &framed("{}")]);
@@ -93,8 +93,8 @@ fn output_without_newline_does_not_hide_the_header_after_it() {
 }
 
 #[test]
-fn a_length_that_is_too_short_costs_one_record() {
-    // Counted in characters, sent in bytes: the rest of the body is glued to the next header.
+fn short_length_costs_one_record() {
+    // The length was counted in characters: the rest of the body precedes the next header.
     let body = "{\"a\":\"\u{e9}\u{e9}\"}";
     let short = format!("Content-Length: {}\r\n\r\n{body}", body.len() - 2).into_bytes();
     let input = joined(&[&short, &framed("{}")]);
@@ -103,14 +103,14 @@ fn a_length_that_is_too_short_costs_one_record() {
 }
 
 #[test]
-fn a_length_that_is_too_long_costs_the_next_record_and_no_more() {
+fn long_length_costs_two_records() {
     let input = joined(&[b"Content-Length: 9\r\n\r\n{}", &framed("[1]"), &framed("[2]")]);
     let expected = [bad_json("{}Content"), noise("-Length: 3"), noise("[1]"), record("[2]")];
     assert_eq!(lsp(input), expected);
 }
 
 #[test]
-fn the_end_inside_a_record_is_truncated() {
+fn end_inside_a_message_is_truncated() {
     assert_eq!(lsp("Content-Length: 10\r\n\r\n{\"a\""), [truncated("{\"a\"")]);
     assert_eq!(lsp("Content-Length: 10\r\n\r\n"), [truncated("")]);
     assert_eq!(lsp("Content-Length: 10\r\n\r"), [truncated("Content-Length: 10\r\n\r")]);
@@ -118,13 +118,13 @@ fn the_end_inside_a_record_is_truncated() {
     assert_eq!(lsp("Content-Length: 10\r"), [truncated("Content-Length: 10\r")]);
     assert_eq!(lsp("content-le"), [truncated("content-le")]);
     assert_eq!(lsp("Content-Type: x"), [truncated("Content-Type: x")]);
-    // A complete body that is no JSON was not cut.
+    // A complete body that is not JSON is malformed, not truncated.
     assert_eq!(lsp("Content-Length: 4\r\n\r\n{\"a\""), [bad_json("{\"a\"")]);
     assert_eq!(lsp("\r\n \r"), []);
 }
 
 #[test]
-fn an_oversized_body_is_skipped_to_the_byte() {
+fn oversized_body_is_skipped_exactly() {
     let limits = Limits::new().record_max(64);
     let body = format!("{{\"a\":\"{}\"}}", "x".repeat(300));
     let fits = format!("{{\"a\":\"{}\"}}", "x".repeat(56));
@@ -137,17 +137,15 @@ fn an_oversized_body_is_skipped_to_the_byte() {
 }
 
 #[test]
-fn a_framer_is_as_new_after_finish() {
+fn finish_resets_the_framer() {
     let mut framer = Framer::new(Framing::ContentLength, &Limits::new().record_max(64));
     let mut seen = Vec::new();
     for input in ["Content-Length: 5\r\n\r\n{", "Content-Length: 500\r\n\r\n{", "Content-Length: x"]
     {
-        framer.feed(input.as_bytes(), &mut Spares::default(), &mut |frame| {
-            seen.push(frame.into_event())
-        });
-        framer.finish(&mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
+        seen.extend(feed(&mut framer, input));
+        seen.extend(finish(&mut framer));
     }
-    framer.feed(&framed("{}"), &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
+    seen.extend(feed(&mut framer, framed("{}")));
     let expected = [truncated("{"), truncated("{"), truncated("Content-Length: x"), record("{}")];
     assert_eq!(seen, expected);
 }

@@ -1,4 +1,4 @@
-//! Outgoing records: refused before a byte is sent, or sent as they are.
+//! Outgoing records: refused before a byte is sent, or sent unchanged.
 
 use proptest::prelude::*;
 
@@ -11,13 +11,13 @@ const BOTH: [Framing; 2] = [Framing::Ndjson, Framing::ContentLength];
 fn refusal(framing: Framing, record: &[u8], limits: &Limits) -> (ErrorKind, String) {
     let mut out = b"before".to_vec();
     let error = encode(framing, record, limits, &mut out).expect_err("a refusal");
-    assert_eq!(out, b"before", "nothing is appended on a refusal");
+    assert_eq!(out, b"before", "nothing is appended on an error");
     assert_eq!(error.operation(), "write");
     (error.kind(), error.to_string())
 }
 
 #[test]
-fn one_frame_in_one_piece_appended() {
+fn encode_appends_one_frame() {
     let mut out = b"x".to_vec();
     encode(Framing::Ndjson, b"{\"a\":1}", &Limits::new(), &mut out).unwrap();
     assert_eq!(out, b"x{\"a\":1}\n");
@@ -27,19 +27,19 @@ fn one_frame_in_one_piece_appended() {
 }
 
 #[test]
-fn a_raw_line_end_is_refused_where_lines_are_records() {
+fn ndjson_refuses_raw_line_ends() {
     for record in [&b"{\"a\":\n1}"[..], b"{}\n", b"{}\n{}", b"{\"a\":\r1}", b"{}\r"] {
         let (kind, text) = refusal(Framing::Ndjson, record, &Limits::new());
         assert_eq!(kind, ErrorKind::InvalidRecord);
         assert!(text.contains("raw line end at byte"), "{text}");
     }
-    // An escaped one is text, not framing.
+    // An escaped line end is text, not framing.
     let mut out = Vec::new();
     encode(Framing::Ndjson, br#"{"a":"\n\r"}"#, &Limits::new(), &mut out).unwrap();
 }
 
 #[test]
-fn what_is_no_json_is_refused_even_with_the_shape_check() {
+fn invalid_json_is_refused_with_any_check() {
     for framing in BOTH {
         for record in
             [&b""[..], b" ", b"{", b"{}x", b"word", b"{oops}", b"{\"a\":\"\xFF\"}", b"{}{}"]
@@ -56,7 +56,7 @@ fn what_is_no_json_is_refused_even_with_the_shape_check() {
 }
 
 #[test]
-fn a_record_above_the_limit_is_refused_and_the_limit_named() {
+fn oversized_record_is_refused_with_the_limit() {
     let limits = Limits::new().record_max(64);
     let fits = format!("\"{}\"", "x".repeat(62));
     let above = format!("\"{}\"", "x".repeat(63));
@@ -69,7 +69,7 @@ fn a_record_above_the_limit_is_refused_and_the_limit_named() {
 }
 
 #[test]
-fn a_nest_of_100_000_brackets_is_sent_without_recursion() {
+fn deep_nesting_is_sent_without_recursion() {
     let nest = "[".repeat(100_000) + &"]".repeat(100_000);
     for framing in BOTH {
         encode(framing, nest.as_bytes(), &Limits::new(), &mut Vec::new()).unwrap();
@@ -80,7 +80,7 @@ fn a_nest_of_100_000_brackets_is_sent_without_recursion() {
 
 proptest! {
     #[test]
-    fn what_goes_out_comes_in_byte_for_byte(
+    fn encoded_records_are_framed_unchanged(
         records in prop::collection::vec(laws::any_record(), 1..8),
         cut in 1_usize..50,
     ) {

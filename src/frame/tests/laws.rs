@@ -1,4 +1,4 @@
-//! Laws for any input. A failing case prints its seed and its smallest form.
+//! Properties of any input. A failing case prints its seed and its smallest form.
 
 use proptest::prelude::*;
 
@@ -27,7 +27,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Vec<u8>> {
     .prop_map(|value| value.to_string().into_bytes())
 }
 
-/// One line without its end: records, noise, broken ones, huge ones, bytes.
+/// One line without its end: a record, noise, a broken or huge record, or any bytes.
 fn any_line() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => any_record(),
@@ -56,7 +56,7 @@ fn any_lines() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Content-Length traffic: frames, log lines, broken and lying headers, bytes.
+/// Content-Length traffic: frames, log lines, broken headers, wrong lengths, any bytes.
 fn any_frames() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         5 => any_record().prop_map(framed),
@@ -85,8 +85,8 @@ fn cut<'a>(mut input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     chunks
 }
 
-/// The line splitter as one would write it with the whole input in memory.
-fn by_the_book(limits: &Limits, input: &[u8]) -> Vec<Event> {
+/// A simple line splitter with the whole input in memory, for comparison.
+fn reference_events(limits: &Limits, input: &[u8]) -> Vec<Event> {
     let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
     let tail = lines.pop().unwrap_or_default();
     let mut events = Vec::new();
@@ -119,7 +119,7 @@ fn by_the_book(limits: &Limits, input: &[u8]) -> Vec<Event> {
     events
 }
 
-/// `trim_ascii` also takes form feeds, which are content to JSON.
+/// Unlike `trim_ascii`, does not trim form feeds, which are content in JSON.
 fn json_len(line: &[u8]) -> usize {
     String::from_utf8_lossy(line).trim_matches([' ', '\t', '\r']).len()
 }
@@ -174,7 +174,7 @@ proptest! {
     ) {
         let limits = small();
         let whole = feed_all(Framing::Ndjson, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &by_the_book(&limits, &input));
+        prop_assert_eq!(&whole, &reference_events(&limits, &input));
         prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, cut(&input, &sizes)));
         prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, input.chunks(1)));
     }
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn ndjson_takes_any_bytes(
+    fn ndjson_accepts_any_bytes(
         input in prop::collection::vec(
             prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\"\r\n \xEF\xBB\xBF1,:".to_vec())],
             0..300,
@@ -200,7 +200,7 @@ proptest! {
     ) {
         let limits = small();
         let whole = feed_all(Framing::Ndjson, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &by_the_book(&limits, &input));
+        prop_assert_eq!(&whole, &reference_events(&limits, &input));
         prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, cut(&input, &sizes)));
         let total = accounted(&whole) + line_framing(&limits, &input);
         prop_assert_eq!(total, input.len() as u64);
@@ -215,7 +215,7 @@ proptest! {
         let whole = feed_all(Framing::ContentLength, &limits, [&input[..]]);
         prop_assert_eq!(&whole, &feed_all(Framing::ContentLength, &limits, cut(&input, &sizes)));
         prop_assert_eq!(&whole, &feed_all(Framing::ContentLength, &limits, input.chunks(1)));
-        prop_assert!(accounted(&whole) <= input.len() as u64, "a byte was shown twice");
+        prop_assert!(accounted(&whole) <= input.len() as u64, "a byte was counted twice");
     }
 
     #[test]
@@ -224,8 +224,8 @@ proptest! {
         sizes in prop::collection::vec(1_usize..40, 1..6),
         tail in 0_usize..200,
     ) {
-        // Log line, good or broken header, body: everything but the good headers, line ends
-        // and blank lines is in an event, in this order. The last message may be cut off.
+        // Each part is a log line, a good or broken header, and a body. Everything but good headers,
+        // line ends and blank lines is in an event. The last message may be cut off.
         let mut input = Vec::new();
         let mut expected = Vec::new();
         let limits = Limits::new();

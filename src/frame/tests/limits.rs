@@ -1,10 +1,10 @@
-//! Memory, time and depth: what no agent can take.
+//! Memory, time and depth are bounded for any output of an agent.
 
-use super::super::scan::work;
+use super::super::carry::work;
 use super::*;
 
 #[test]
-fn the_limit_is_for_the_line_without_its_framing() {
+fn limit_excludes_the_framing_of_a_line() {
     let limits = Limits::new().record_max(64);
     let fits = format!("{{\"a\":\"{}\"}}", "x".repeat(56));
     let above = format!("{{\"a\":\"{}\"}}", "x".repeat(57));
@@ -21,9 +21,9 @@ fn the_limit_is_for_the_line_without_its_framing() {
 }
 
 #[test]
-fn an_oversized_line_is_one_event_and_the_next_line_comes() {
+fn oversized_line_is_one_event() {
     let limits = Limits::new().record_max(64);
-    // Record, noise or blank: what it would have been is not known, and not asked.
+    // An oversized line is not classified: record, noise and blank lines give the same event.
     for byte in [b'{', b'x', b' ', 0xFF, b'\r'] {
         let line = vec![byte; 300];
         let mut input = b"{}\n".to_vec();
@@ -37,8 +37,8 @@ fn an_oversized_line_is_one_event_and_the_next_line_comes() {
 }
 
 #[test]
-fn the_head_of_an_oversized_line_ends_with_the_line() {
-    // The sample is larger than the limit: the head must not pick up the '\r'.
+fn head_of_an_oversized_line_excludes_the_cr() {
+    // The sample is larger than the limit, so the head may hold the whole line.
     let limits = Limits::new().record_max(64);
     for len in [65, 100, 159, 160, 161, 200] {
         let line = "y".repeat(len);
@@ -49,9 +49,9 @@ fn the_head_of_an_oversized_line_ends_with_the_line() {
 }
 
 #[test]
-fn a_limit_that_is_no_limit_overflows_nothing() {
-    // The story: `record_max(usize::MAX)` panicked the engine thread at the first record that came in
-    // two reads, and in a release build each read copied the whole record once more.
+fn unlimited_record_max_does_not_overflow() {
+    // `record_max(usize::MAX)` panicked the engine thread at the first record that came in two
+    // reads. In a release build each read copied the whole record again.
     let text = format!("[\"{}\"]", "x".repeat(1 << 20));
     let sizes = Limits::new().stderr_tail(usize::MAX).inbox_high(usize::MAX).drain_max(usize::MAX);
     let limits = sizes.outbox_high(usize::MAX).record_max(usize::MAX);
@@ -64,44 +64,43 @@ fn a_limit_that_is_no_limit_overflows_nothing() {
     for (framing, before, after) in framings {
         let input = format!("{before}{text}{after}");
         let mut framer = Framer::new(framing, &limits);
-        let (mut events, mut spares) = (Vec::new(), Spares::default());
+        let (mut events, mut buffers) = (Vec::new(), CarryBuffers::default());
         work::take();
         for read in input.as_bytes().chunks(4096) {
-            framer.feed(read, &mut spares, &mut |frame| events.push(frame.into_event()));
+            events.extend(feed_with(&mut framer, &mut buffers, read));
         }
         assert_eq!(events, [record(&text)], "{framing:?}");
-        // Looked at once, copied once, and once more by the growth.
+        // Each byte is searched once, copied once, and copied again by the growth.
         let (worked, once) = (work::take(), input.len() as u64);
         assert!(worked <= 4 * once, "{framing:?}: {worked} for {once} bytes");
     }
-    // A length that no memory can hold is waited for, and nothing is reserved for it.
+    // Nothing is reserved for a body that no memory can hold.
     let mut framer = Framer::new(Framing::ContentLength, &limits);
     let claim = format!("Content-Length: {}\r\n\r\n{{", 1_u64 << 40);
-    framer.feed(claim.as_bytes(), &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+    assert_eq!(feed(&mut framer, claim), []);
     assert!(framer.capacity() < 1 << 20, "{}", framer.capacity());
 }
 
 #[test]
-fn no_newline_for_ever_is_counted_and_not_kept() {
+fn endless_line_is_counted_and_not_kept() {
     let limits = Limits::new().record_max(10_000);
     for size in [1, 700, 4096] {
         let mut framer = Framer::new(Framing::Ndjson, &limits);
         let chunk = vec![b'x'; size];
         for _ in 0..20_000 {
-            framer.feed(&chunk, &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+            assert_eq!(feed(&mut framer, &chunk), []);
             assert!(framer.held() <= 10_004);
             assert!(framer.capacity() <= 10_004, "{}", framer.capacity());
         }
         assert_eq!(framer.held(), 160, "only the sample");
-        let mut seen = Vec::new();
-        framer.feed(b"\n", &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
+        let seen = feed(&mut framer, b"\n");
         assert_eq!(seen, [Event::Oversized(Preview::new(20_000 * size as u64, &[b'x'; 160], 160))]);
         assert_eq!((framer.held(), framer.capacity()), (0, 0));
     }
 }
 
 #[test]
-fn limits_are_per_record_and_never_summed() {
+fn limit_is_per_record() {
     let limits = Limits::new().record_max(64);
     let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(50));
     let input = line.repeat(2000);
@@ -111,7 +110,7 @@ fn limits_are_per_record_and_never_summed() {
 }
 
 #[test]
-fn a_record_inside_one_read_is_lent_and_a_large_one_over_many_handed_over() {
+fn small_records_are_lent_and_large_ones_moved() {
     let small = format!("[\"{}\"]\n", "s".repeat(1000));
     let large = format!("[\"{}\"]\n", "l".repeat(100_000));
     let (small_len, large_len) = (small.len() - 1, large.len() - 1);
@@ -127,60 +126,56 @@ fn a_record_inside_one_read_is_lent_and_a_large_one_over_many_handed_over() {
 }
 
 #[test]
-fn a_record_inside_one_read_lies_where_it_was_read() {
-    // No copy: the record's bytes are the input's.
+fn record_inside_one_read_is_not_copied() {
+    // The bytes of the record lie in the input.
     for input in [b"{}\n{\"a\":1}\n".to_vec(), [framed("{}"), framed("{\"a\":1}")].concat()] {
         let framing = if input[0] == b'{' { Framing::Ndjson } else { Framing::ContentLength };
         let range = input.as_ptr_range();
         let mut count = 0;
-        Framer::new(framing, &Limits::new()).feed(&input, &mut Spares::default(), &mut |frame| {
-            let super::super::Frame::Record(payload, _) = frame else { panic!("{frame:?}") };
+        let mut framer = Framer::new(framing, &Limits::new());
+        let mut read = &input[..];
+        while let Some(frame) = framer.next(&mut read, &mut CarryBuffers::default()) {
+            let Frame::Record(payload, _) = frame else { panic!("{frame:?}") };
             let bytes = payload.as_bytes().as_ptr_range();
             assert!(range.contains(&bytes.start) && bytes.end <= range.end);
             count += 1;
-        });
+        }
         assert_eq!(count, 2);
     }
 }
 
 #[test]
-fn a_record_handed_over_holds_no_more_than_its_bytes() {
+fn moved_record_has_no_excess_capacity() {
     let line = format!("\u{feff}[\"{}\"]\r\n", "l".repeat(70_000));
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new());
     let mut seen = 0;
-    for chunk in line.as_bytes().chunks(4096) {
-        framer.feed(chunk, &mut Spares::default(), &mut |frame| match frame {
-            super::super::Frame::Record(Payload::Owned(bytes), _) => {
-                assert_eq!(bytes.len(), 70_004);
-                assert_eq!(bytes.capacity(), bytes.len());
-                seen += 1;
-            }
-            other => panic!("{other:?}"),
-        });
+    for mut chunk in line.as_bytes().chunks(4096) {
+        while let Some(frame) = framer.next(&mut chunk, &mut CarryBuffers::default()) {
+            let Frame::Record(Payload::Owned(bytes), _) = frame else { panic!("{frame:?}") };
+            assert_eq!(bytes.len(), 70_004);
+            assert_eq!(bytes.capacity(), bytes.len());
+            seen += 1;
+        }
     }
     assert_eq!(seen, 1);
     assert_eq!(framer.capacity(), 0);
 }
 
 #[test]
-fn a_small_rest_does_not_keep_a_large_buffer() {
-    // A 16 KiB record came in two reads; after it only one byte is unfinished.
+fn small_rest_does_not_keep_a_large_buffer() {
+    // A record of 16 KiB came in two reads; one byte of the next record follows it.
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new());
     let line = format!("[\"{}\"]\n", "x".repeat(16_000));
-    framer
-        .feed(&line.as_bytes()[..15_000], &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
-    let mut count = 0;
-    framer.feed(&[&line.as_bytes()[15_000..], b"{"].concat(), &mut Spares::default(), &mut |_| {
-        count += 1
-    });
-    assert_eq!((count, framer.held()), (1, 1));
-    assert_eq!(framer.capacity(), 8 << 10, "a spare buffer");
+    assert_eq!(feed(&mut framer, &line.as_bytes()[..15_000]), []);
+    let seen = feed(&mut framer, [&line.as_bytes()[15_000..], b"{"].concat());
+    assert_eq!((seen.len(), framer.held()), (1, 1));
+    assert_eq!(framer.capacity(), 8 << 10, "one carry buffer");
 }
 
 #[test]
 fn four_mib_byte_by_byte_is_linear_work() {
-    // A search that began anew with each read would look at 8.8e12 bytes here. Counted, not
-    // timed: bytes searched for a newline and bytes copied, growth of the carry included.
+    // A search that started over with each read would look at 8.8e12 bytes here. The test counts
+    // the bytes searched and copied, including the growth of the carry.
     const LEN: usize = 4 << 20;
     let mut line = vec![b'x'; LEN];
     line[..2].copy_from_slice(b"[\"");
@@ -200,9 +195,9 @@ fn four_mib_byte_by_byte_is_linear_work() {
 }
 
 #[test]
-fn a_nest_of_100_000_brackets_does_not_overflow_the_stack() {
-    // Depth costs a byte a level on the heap. It is JSON, so it is a record; a host that builds
-    // a tree from it gets its parser's own error.
+fn deep_nesting_does_not_overflow_the_stack() {
+    // Depth costs a bit per level on the heap. A host that builds a tree from such a record gets
+    // the error of its parser.
     let nest = "[".repeat(100_000) + &"]".repeat(100_000);
     let object = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
     let open = "[".repeat(100_000);

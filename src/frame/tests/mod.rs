@@ -1,7 +1,7 @@
-//! The framers under every cut of their input.
+//! Tests of the framers under every cut of their input.
 //!
-//! `frames` feeds whole, cut in two at every byte, and byte by byte; all must agree. So each
-//! test that states what an input means states it for every chunking.
+//! `frames_with` feeds the input whole, cut in two at every byte, and byte by byte, and requires
+//! equal results. So a test that states the frames of an input states them for every chunking.
 
 mod content_length;
 mod copies;
@@ -11,7 +11,7 @@ mod laws;
 mod limits;
 mod ndjson;
 mod reference;
-mod shared;
+mod shared_buffers;
 mod stderr;
 mod traces;
 
@@ -19,9 +19,31 @@ use crate::config::{Framing, JsonCheck, Limits};
 use crate::record::Record;
 use crate::record::{Event, MalformedReason, Preview};
 
-use super::{Framer, Payload, Spares};
+use super::{CarryBuffers, Frame, Framer, Payload};
 
-/// Feeds the chunks and checks, after each, what a framer may hold.
+/// Returns the events of one read.
+pub(super) fn feed_with(
+    framer: &mut Framer,
+    buffers: &mut CarryBuffers,
+    mut read: &[u8],
+) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(frame) = framer.next(&mut read, buffers) {
+        events.push(frame.into_event());
+    }
+    events
+}
+
+/// Returns the events of one read; no idle carry buffer is available.
+pub(super) fn feed(framer: &mut Framer, read: impl AsRef<[u8]>) -> Vec<Event> {
+    feed_with(framer, &mut CarryBuffers::default(), read.as_ref())
+}
+
+pub(super) fn finish(framer: &mut Framer) -> Option<Event> {
+    framer.finish(&mut CarryBuffers::default()).map(Frame::into_event)
+}
+
+/// Feeds the chunks and checks after each how much the framer holds.
 pub(super) fn feed_all<'a>(
     framing: Framing,
     limits: &Limits,
@@ -29,25 +51,22 @@ pub(super) fn feed_all<'a>(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     let mut framer = Framer::new(framing, limits);
-    let mut spares = Spares::default();
+    let mut buffers = CarryBuffers::default();
     let most = limits.record_max.max(limits.header_max) + 4 + 160 + 64 * 4;
     for chunk in chunks {
-        framer.feed(chunk, &mut spares, &mut |frame| events.push(frame.into_event()));
+        events.extend(feed_with(&mut framer, &mut buffers, chunk));
         assert!(framer.held() <= most, "held {} of at most {most}", framer.held());
         if framer.held() == 0 {
             assert_eq!(framer.capacity(), 0, "an idle framer holds no buffer");
         }
     }
-    let before = events.len();
-    framer.finish(&mut spares, &mut |frame| events.push(frame.into_event()));
-    assert!(events.len() <= before + 1, "the tail is one frame at most");
+    events.extend(framer.finish(&mut buffers).map(Frame::into_event));
     assert_eq!((framer.held(), framer.capacity()), (0, 0));
-    framer
-        .finish(&mut spares, &mut |frame| panic!("a second finish has nothing to show: {frame:?}"));
+    assert_eq!(finish(&mut framer), None, "nothing is left for a second call");
     events
 }
 
-/// What the input means, however it is cut.
+/// Returns the events of the input and checks that they are the same for every cut.
 pub(super) fn frames_with(framing: Framing, limits: &Limits, input: &[u8]) -> Vec<Event> {
     let whole = feed_all(framing, limits, [input]);
     let bytewise = feed_all(framing, limits, input.chunks(1));
@@ -113,7 +132,7 @@ pub(super) fn framed(body: impl AsRef<[u8]>) -> Vec<u8> {
     frame
 }
 
-/// Payloads as the transport sees them: whether each was handed over, and its length.
+/// Returns for each record whether it was handed over with its memory, and its length.
 pub(super) fn handed_over<'a>(
     framing: Framing,
     limits: &Limits,
@@ -121,14 +140,14 @@ pub(super) fn handed_over<'a>(
 ) -> Vec<(bool, usize)> {
     let mut seen = Vec::new();
     let mut framer = Framer::new(framing, limits);
-    let mut spares = Spares::default();
-    for chunk in chunks {
-        framer.feed(chunk, &mut spares, &mut |frame| {
-            if let super::Frame::Record(payload, _) = frame {
+    let mut buffers = CarryBuffers::default();
+    for mut chunk in chunks {
+        while let Some(frame) = framer.next(&mut chunk, &mut buffers) {
+            if let Frame::Record(payload, _) = frame {
                 let owned = matches!(payload, Payload::Owned(_));
                 seen.push((owned, payload.as_bytes().len()));
             }
-        });
+        }
     }
     seen
 }

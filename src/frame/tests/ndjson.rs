@@ -1,16 +1,16 @@
-//! NDJSON: what one line is, and what the last one is.
+//! NDJSON: the classification of a line and of the last line.
 
 use super::*;
 
 #[test]
-fn a_record_is_the_bytes_of_its_line_byte_for_byte() {
-    // Whitespace around the JSON is the agent's own: kept, though the check looks past it.
+fn record_is_its_line_byte_for_byte() {
+    // Whitespace around the JSON is kept, although the check ignores it.
     assert_eq!(ndjson("  {\"a\" : 1}\t\n"), [record("  {\"a\" : 1}\t")]);
     assert_eq!(ndjson("{\"a\":1}\n[1]\n"), [record("{\"a\":1}"), record("[1]")]);
 }
 
 #[test]
-fn crlf_costs_one_cr_and_only_one() {
+fn one_cr_before_the_newline_is_framing() {
     assert_eq!(ndjson("{}\r\n[]\r\n"), [record("{}"), record("[]")]);
     assert_eq!(ndjson("{}\r\r\n"), [record("{}\r")]);
     assert_eq!(ndjson("word\r\n"), [noise("word")]);
@@ -18,7 +18,7 @@ fn crlf_costs_one_cr_and_only_one() {
 }
 
 #[test]
-fn cr_alone_separates_nothing() {
+fn cr_alone_ends_no_line() {
     assert_eq!(ndjson("{}\r{}\r\n"), [bad_json("{}\r{}")]);
     assert_eq!(ndjson("{}\r{}\r"), [truncated("{}\r{}")]);
 }
@@ -32,27 +32,27 @@ fn blank_lines_are_framing() {
 }
 
 #[test]
-fn a_byte_order_mark_does_not_lose_the_first_record() {
+fn byte_order_mark_is_framing() {
     assert_eq!(ndjson(b"\xEF\xBB\xBF{}\n"), [record("{}")]);
     assert_eq!(ndjson(b"{}\n\xEF\xBB\xBF{\"b\":2}\r\n"), [record("{}"), record("{\"b\":2}")]);
     assert_eq!(ndjson(b"\xEF\xBB\xBF\n\xEF\xBB\xBF\r\n"), []);
     assert_eq!(ndjson(b"\xEF\xBB\xBFword\n"), [noise("word")]);
     assert_eq!(ndjson(b"\xEF\xBB\xBF[1"), [truncated("[1")]);
-    // Only one, only whole, only at the start.
+    // Only one complete mark at the start of a line is framing.
     assert_eq!(ndjson(b"\xEF\xBB\xBF\xEF\xBB\xBF{}\n"), [noise(b"\xEF\xBB\xBF{}")]);
     assert_eq!(ndjson(b"\xEF\xBB{}\n"), [noise(b"\xEF\xBB{}")]);
     assert_eq!(ndjson(b"\xEF\xBB"), [noise(b"\xEF\xBB")]);
 }
 
 #[test]
-fn what_begins_with_a_brace_is_a_record_or_malformed() {
+fn brace_begins_a_record_or_a_malformed_one() {
     for bad in ["{", "{]", "{}}", "{a:1}", "{\"a\":NaN}", "{\"a\":1}x", "{}{}", "{\"a\":\"\t\"}"] {
         assert_eq!(ndjson(format!("{bad}\n{{}}\n")), [bad_json(bad), record("{}")], "{bad}");
     }
 }
 
 #[test]
-fn a_bracket_may_be_log_noise() {
+fn bracket_may_begin_a_log_line() {
     for bad in ["[debug] ready", "[", "[1", "[1]]", "[INFO] {\"a\":1}", "[t] x", "[1] [2]"] {
         assert_eq!(ndjson(format!("{bad}\n{{}}\n")), [noise(bad), record("{}")], "{bad}");
     }
@@ -68,9 +68,9 @@ fn scalars_and_words_are_noise() {
 }
 
 #[test]
-fn bad_utf8_is_malformed_in_a_record_and_noise_in_noise() {
+fn bad_utf8_is_malformed_only_in_a_record() {
     assert_eq!(ndjson(b"{\"a\":\"\xFF\"}\n{}\n"), [bad_utf8(b"{\"a\":\"\xFF\"}"), record("{}")]);
-    // Both wrong: the encoding is named, it is the deeper cause.
+    // Both are wrong: bad UTF-8 is reported, as the deeper cause.
     assert_eq!(ndjson(b"{\xFF\n"), [bad_utf8(b"{\xFF")]);
     assert_eq!(ndjson(b"\xFF\xFE\n[\"\xC3\"]\n"), [noise(b"\xFF\xFE"), noise(b"[\"\xC3\"]")]);
     // An encoded surrogate, an overlong slash.
@@ -79,7 +79,7 @@ fn bad_utf8_is_malformed_in_a_record_and_noise_in_noise() {
 }
 
 #[test]
-fn shape_looks_at_the_outside_only() {
+fn shape_check_looks_at_the_ends_only() {
     let look = |input: &str| frames_with(Framing::Ndjson, &shape(), input.as_bytes());
     assert_eq!(look("{nonsense}\n"), [record("{nonsense}")]);
     assert_eq!(look(" {\"a\":1} \n"), [record(" {\"a\":1} ")]);
@@ -100,13 +100,13 @@ fn shape_looks_at_the_outside_only() {
 }
 
 #[test]
-fn a_valid_tail_is_a_record() {
+fn valid_tail_is_a_record() {
     assert_eq!(ndjson("{}\n{\"a\":1}"), [record("{}"), record("{\"a\":1}")]);
     assert_eq!(ndjson("[1]\r"), [record("[1]")]);
 }
 
 #[test]
-fn a_cut_tail_is_truncated_never_a_record() {
+fn cut_tail_is_truncated() {
     for cut in ["{", "{\"a\":1", "{\"a\":{}", "[", "[1", "[\"a", "[ tru"] {
         assert_eq!(ndjson(cut), [truncated(cut)], "{cut}");
     }
@@ -116,20 +116,20 @@ fn a_cut_tail_is_truncated_never_a_record() {
 }
 
 #[test]
-fn a_cut_tail_with_the_right_shape_is_still_truncated() {
-    // `{"a":{}` ends in a brace by chance: with Shape it would pass.
+fn cut_tail_with_the_right_shape_is_truncated() {
+    // `{"a":{}` ends in a brace by chance and would pass the shape check.
     let tail = b"{\"a\":{}";
     assert_eq!(frames_with(Framing::Ndjson, &shape(), tail), [truncated(tail)]);
     assert_eq!(frames_with(Framing::Ndjson, &shape(), b"{\"a\":{}}"), [record("{\"a\":{}}")]);
 }
 
 #[test]
-fn a_framer_is_as_new_after_finish() {
+fn finish_resets_the_framer() {
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new().record_max(64));
     let mut seen = Vec::new();
     for input in [&b"{\"half"[..], &[b'x'; 100], b"{}"] {
-        framer.feed(input, &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
-        framer.finish(&mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
+        seen.extend(feed(&mut framer, input));
+        seen.extend(finish(&mut framer));
     }
     assert_eq!(seen, [truncated("{\"half"), oversized([b'x'; 100]), record("{}")]);
 }

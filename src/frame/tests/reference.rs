@@ -1,5 +1,5 @@
-//! What the reference SDK's tests demand (B01 to B17), what it does with odd input, and what
-//! users of its peers report. Our answer to each.
+//! Inputs from the tests of a reference SDK, odd input, and defects that users of other clients
+//! reported.
 
 use super::*;
 
@@ -8,23 +8,23 @@ fn line(text: &str) -> String {
 }
 
 #[test]
-fn b01_several_records_in_one_read() {
+fn several_records_in_one_read() {
     assert_eq!(ndjson("{\"a\":1}\n{\"b\":2}\n"), [record("{\"a\":1}"), record("{\"b\":2}")]);
 }
 
 #[test]
-fn b02_escaped_newlines_are_text() {
+fn escaped_newlines_are_text() {
     let text = r#"{"a":"one\ntwo\r\n"}"#;
     assert_eq!(ndjson(line(text)), [record(text)]);
 }
 
 #[test]
-fn b03_runs_of_blank_lines() {
+fn runs_of_blank_lines_are_skipped() {
     assert_eq!(ndjson("{}\n\n\n\n[]\n"), [record("{}"), record("[]")]);
 }
 
 #[test]
-fn b04_one_record_over_three_reads() {
+fn one_record_over_three_reads() {
     let text = r#"{"type":"assistant","text":"abcdefgh"}"#;
     let input = line(text);
     for first in 1..input.len() - 1 {
@@ -37,15 +37,15 @@ fn b04_one_record_over_three_reads() {
 }
 
 #[test]
-fn b05_a_large_record_in_64_kib_reads() {
+fn large_record_in_64_kib_reads() {
     let text = format!("{{\"a\":\"{}\"}}", "x".repeat(200_000));
     let seen = feed_all(Framing::Ndjson, &Limits::new(), line(&text).as_bytes().chunks(65536));
     assert_eq!(seen, [record(&text)]);
 }
 
 #[test]
-fn b06_b08_a_line_above_the_limit_costs_that_line_complete_or_not() {
-    // There it ended the session; here the stream goes on.
+fn line_above_the_limit_costs_that_line() {
+    // In the reference SDK it ends the session.
     let limits = Limits::new().record_max(512);
     let text = format!("{{\"a\":\"{}\"}}", "x".repeat(1000));
     let input = format!("{text}\n{{}}\n{text}");
@@ -54,7 +54,7 @@ fn b06_b08_a_line_above_the_limit_costs_that_line_complete_or_not() {
 }
 
 #[test]
-fn b07_the_full_length_is_known_to_the_report() {
+fn oversized_line_reports_its_full_length() {
     let limits = Limits::new().record_max(512);
     let seen = feed_all(Framing::Ndjson, &limits, [&[b'{'; 700][..]]);
     let [Event::Oversized(sample)] = &seen[..] else { panic!("{seen:?}") };
@@ -62,7 +62,7 @@ fn b07_the_full_length_is_known_to_the_report() {
 }
 
 #[test]
-fn b09_whole_and_split_records_keep_their_order() {
+fn whole_and_split_records_keep_their_order() {
     let large = format!("{{\"n\":1,\"a\":\"{}\"}}", "x".repeat(5000));
     let input = format!("{{\"n\":0}}\n{large}\n{{\"n\":2}}\n");
     for chunk in [64, 1000, 5000] {
@@ -72,7 +72,7 @@ fn b09_whole_and_split_records_keep_their_order() {
 }
 
 #[test]
-fn b10_b11_b12_noise_before_between_and_after() {
+fn noise_before_between_and_after_records() {
     let input = "[SandboxDebug] on\n{}\nwarning: x\n{\"b\":1}\nbye\n";
     let expected = [
         noise("[SandboxDebug] on"),
@@ -85,7 +85,7 @@ fn b10_b11_b12_noise_before_between_and_after() {
 }
 
 #[test]
-fn b13_whitespace_at_a_seam_survives() {
+fn whitespace_at_a_read_boundary_is_kept() {
     for space in [" ", "  ", "\u{a0}", "\u{2009}", "\u{3000}"] {
         let text = format!("{{\"a\":\"x{space}y\"}}");
         assert_eq!(ndjson(line(&text)), [record(&text)]);
@@ -93,32 +93,32 @@ fn b13_whitespace_at_a_seam_survives() {
 }
 
 #[test]
-fn b14_400_000_spaces_over_seven_reads_survive() {
+fn long_whitespace_over_seven_reads_is_kept() {
     let text = format!("{{\"a\":\"{}\"}}", " ".repeat(400_000));
     let seen = feed_all(Framing::Ndjson, &Limits::new(), line(&text).as_bytes().chunks(65536));
     assert_eq!(seen, [record(&text)]);
 }
 
 #[test]
-fn b15_a_malformed_line_costs_that_line() {
-    // There it ended the reader.
+fn malformed_line_costs_that_line() {
+    // In the reference SDK it ends the reader.
     assert_eq!(ndjson("{\"a\":\n{}\n"), [bad_json("{\"a\":"), record("{}")]);
 }
 
 #[test]
-fn b16_the_last_record_may_lack_its_newline() {
+fn last_record_may_lack_its_newline() {
     assert_eq!(ndjson("{}\n{\"last\":true}"), [record("{}"), record("{\"last\":true}")]);
 }
 
 #[test]
-fn b17_a_cut_tail_is_said_aloud() {
-    // There it was dropped in silence.
+fn cut_tail_is_reported() {
+    // The reference SDK drops it silently.
     assert_eq!(ndjson("{}\n{\"las"), [record("{}"), truncated("{\"las")]);
 }
 
 #[test]
-fn odd_input_that_json_allows() {
-    // U+2028 raw, numbers no machine holds, a lone surrogate escape, a repeated key.
+fn odd_but_valid_json_is_a_record() {
+    // U+2028 raw, numbers out of range, a lone surrogate escape, a repeated key.
     for text in [
         "{\"a\":\"\u{2028}\u{2029}\u{85}\"}",
         "{\"a\":123456789012345678901234567890,\"b\":1e999}",
@@ -130,22 +130,22 @@ fn odd_input_that_json_allows() {
 }
 
 #[test]
-fn odd_input_that_json_forbids() {
-    // NaN passes in Python only; a raw control character, two objects on a line nowhere.
+fn odd_and_invalid_json_is_malformed() {
+    // Python accepts NaN. No parser accepts a raw control character or two objects on a line.
     for text in ["{\"a\":NaN}", "{\"a\":Infinity}", "{\"a\":\"\u{1}\"}", "{}{}", "{} {}"] {
         assert_eq!(ndjson(format!("{text}\n[]\n")), [bad_json(text), record("[]")], "{text}");
     }
 }
 
 #[test]
-fn glued_noise_is_seen_and_not_lost_in_silence() {
+fn noise_glued_to_a_record_is_reported() {
     assert_eq!(ndjson("[dbg]{\"a\":1}\n{}\n"), [noise("[dbg]{\"a\":1}"), record("{}")]);
     assert_eq!(ndjson("\0{\"a\":1}\n"), [noise("\0{\"a\":1}")]);
     assert_eq!(ndjson("\u{feff}{\"a\":1}\n"), [record("{\"a\":1}")]);
 }
 
 #[test]
-fn bad_utf8_does_not_take_earlier_lines_of_its_read_along() {
+fn bad_utf8_costs_only_its_line() {
     let input = b"{\"a\":1}\n{\"b\":\"\xFF\"}\n\xFF\xFE noise\n{\"c\":3}\n{\"d\":\"\xE4\xBD";
     let expected = [
         record("{\"a\":1}"),
@@ -158,7 +158,7 @@ fn bad_utf8_does_not_take_earlier_lines_of_its_read_along() {
 }
 
 #[test]
-fn the_limit_counts_bytes_not_characters() {
+fn limit_counts_bytes_not_characters() {
     // 150 characters, 450 bytes.
     let limits = Limits::new().record_max(256);
     let text = format!("{{\"a\":\"{}\"}}", "\u{4f60}".repeat(150));
@@ -167,7 +167,7 @@ fn the_limit_counts_bytes_not_characters() {
 }
 
 #[test]
-fn pain_28_an_output_cut_at_65536_bytes_is_its_own_outcome() {
+fn output_cut_at_64_kib_is_truncated() {
     let text = format!("{{\"a\":\"{}\"}}\n", "x".repeat(70_000));
     let cut = &text.as_bytes()[..65_536];
     let seen = feed_all(Framing::Ndjson, &Limits::new(), cut.chunks(4096));
@@ -175,7 +175,7 @@ fn pain_28_an_output_cut_at_65536_bytes_is_its_own_outcome() {
 }
 
 #[test]
-fn pain_29_30_a_record_above_64_kib_or_1_mib_is_ordinary() {
+fn records_above_1_mib_are_ordinary() {
     for len in [65_536, 65_537, 1 << 20, (1 << 20) + 1, 3 << 20] {
         let text = format!("[\"{}\"]", "x".repeat(len));
         let seen = feed_all(Framing::Ndjson, &Limits::new(), line(&text).as_bytes().chunks(65536));
@@ -184,35 +184,29 @@ fn pain_29_30_a_record_above_64_kib_or_1_mib_is_ordinary() {
 }
 
 #[test]
-fn pain_31_earlier_records_come_though_the_rest_has_no_newline() {
+fn records_come_before_a_rest_without_newline() {
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new().record_max(100));
-    let mut seen = Vec::new();
-    framer.feed(b"{}\n[]\n{\"no newline", &mut Spares::default(), &mut |frame| {
-        seen.push(frame.into_event())
-    });
+    let seen = feed(&mut framer, b"{}\n[]\n{\"no newline");
     assert_eq!(seen, [record("{}"), record("[]")]);
     for _ in 0..1000 {
-        framer.feed(&[b'x'; 100], &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+        assert_eq!(feed(&mut framer, [b'x'; 100]), []);
         assert!(framer.held() <= 160);
     }
 }
 
 #[test]
-fn pain_32_half_a_record_lives_in_the_framer() {
-    // A read that is given up between two feeds takes nothing along: there is nothing to lose
-    // but the framer itself.
+fn half_a_record_is_kept_between_reads() {
+    // A reader that cancels a read loses nothing: the bytes are in the framer.
     let mut framer = Framer::new(Framing::Ndjson, &Limits::new());
-    framer.feed(b"{\"a\"", &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+    assert_eq!(feed(&mut framer, b"{\"a\""), []);
     assert_eq!(framer.held(), 4);
-    framer.feed(b"", &mut Spares::default(), &mut |frame| panic!("{frame:?}"));
+    assert_eq!(feed(&mut framer, b""), []);
     assert_eq!(framer.held(), 4);
-    let mut seen = Vec::new();
-    framer.feed(b":1}\n", &mut Spares::default(), &mut |frame| seen.push(frame.into_event()));
-    assert_eq!(seen, [record("{\"a\":1}")]);
+    assert_eq!(feed(&mut framer, b":1}\n"), [record("{\"a\":1}")]);
 }
 
 #[test]
-fn pain_33_payload_and_newline_are_one_piece() {
+fn payload_and_newline_are_one_piece() {
     let mut out = Vec::new();
     super::super::encode(Framing::Ndjson, b"{}", &Limits::new(), &mut out).unwrap();
     assert_eq!(out, b"{}\n");

@@ -1,4 +1,4 @@
-//! Stderr: lines with a bound, and the end of it.
+//! Stderr: bounded lines, and the tail.
 
 use super::super::StderrLines;
 use crate::config::Limits;
@@ -16,16 +16,25 @@ fn feed_all<'a>(
     let mut lines = Vec::new();
     let mut stderr = StderrLines::new(limits);
     for chunk in chunks {
-        stderr.feed(chunk, &mut |line| lines.push(line.to_owned()));
+        lines.extend(feed(&mut stderr, chunk));
         assert!(stderr.held() <= limits.stderr_line_max.max(4) + 1);
     }
-    stderr.finish(&mut |line| lines.push(line.to_owned()));
+    lines.extend(stderr.finish());
     assert_eq!(stderr.held(), 0);
-    stderr.finish(&mut |line| panic!("a second finish has nothing to show: {line}"));
+    assert_eq!(stderr.finish(), None, "nothing is left for a second call");
     (lines, stderr.tail())
 }
 
-/// Whole, cut at every byte and byte by byte: the same lines and the same tail.
+fn feed(stderr: &mut StderrLines, mut read: &[u8]) -> Vec<String> {
+    stderr.absorb(read);
+    let mut lines = Vec::new();
+    while let Some(line) = stderr.next_line(&mut read) {
+        lines.push(line.into_owned());
+    }
+    lines
+}
+
+/// Returns lines and tail, and checks that they are the same for every cut.
 fn lines_with(limits: &Limits, input: &[u8]) -> (Vec<String>, String) {
     let whole = feed_all(limits, [input]);
     assert_eq!(whole, feed_all(limits, input.chunks(1)), "byte by byte");
@@ -37,7 +46,7 @@ fn lines_with(limits: &Limits, input: &[u8]) -> (Vec<String>, String) {
 }
 
 #[test]
-fn lines_come_once_and_whole_however_they_were_cut() {
+fn lines_are_whole_in_every_cut() {
     let (lines, tail) = lines_with(&Limits::new(), b"one\ntwo\r\n\nthree");
     assert_eq!(lines, ["one", "two", "", "three"]);
     assert_eq!(tail, "one\ntwo\r\n\nthree");
@@ -45,15 +54,15 @@ fn lines_come_once_and_whole_however_they_were_cut() {
 }
 
 #[test]
-fn bytes_that_are_no_text_do_not_end_stderr() {
+fn binary_data_does_not_end_stderr() {
     let (lines, tail) = lines_with(&Limits::new(), b"a\xFFb\n\xC3\xA9\nend\xC3");
     assert_eq!(lines, ["a\u{FFFD}b", "\u{e9}", "end\u{FFFD}"]);
     assert_eq!(tail, "a\u{FFFD}b\n\u{e9}\nend\u{FFFD}");
 }
 
 #[test]
-fn a_line_above_the_limit_comes_in_pieces() {
-    // A progress bar that never writes a newline must not grow, and must be seen.
+fn long_line_comes_in_pieces() {
+    // A progress bar never writes a newline: its text must not grow, and must be delivered.
     let limits = limits(8, 100);
     for (input, pieces) in [
         ("12345678\n", &["12345678"][..]),
@@ -69,20 +78,20 @@ fn a_line_above_the_limit_comes_in_pieces() {
 }
 
 #[test]
-fn a_piece_ends_between_characters() {
+fn piece_ends_between_characters() {
     let limits = limits(8, 100);
     for text in ["1234567\u{e9}89\n", "12345\u{4f60}\u{597d}6\n", "123456\u{1f980}78901234\n"] {
         let (lines, _) = lines_with(&limits, text.as_bytes());
         assert_eq!(lines.concat(), text.trim_end(), "{lines:?}");
         assert!(lines.iter().all(|line| line.len() <= 8), "{lines:?}");
     }
-    // No character ends in a run of continuation bytes: cut at the limit.
+    // No character ends in a run of continuation bytes, so the cut is at the limit.
     let (lines, _) = lines_with(&limits, &[0x80; 20]);
     assert_eq!(lines.iter().map(|line| line.chars().count()).collect::<Vec<_>>(), [8, 8, 4]);
 }
 
 #[test]
-fn the_tail_is_the_end_and_bounded() {
+fn tail_is_bounded() {
     let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
     for chunk in [1, 7, 100, 101, 4096, text.len()] {
         let (_, tail) = feed_all(&limits(64, 100), text.as_bytes().chunks(chunk));
@@ -92,20 +101,20 @@ fn the_tail_is_the_end_and_bounded() {
 }
 
 #[test]
-fn the_tail_begins_with_a_whole_character() {
-    // 4 bytes kept of two characters of 3: the end of the first is left out.
+fn tail_begins_with_a_whole_character() {
+    // 4 bytes are kept of two characters of 3 bytes: the rest of the first is left out.
     assert_eq!(lines_with(&limits(64, 4), "\u{4f60}\u{597d}".as_bytes()).1, "\u{597d}");
-    // Nothing was cut: what came is shown.
+    // Nothing was cut, so nothing is left out.
     assert_eq!(lines_with(&limits(64, 4), b"\x80ab").1, "\u{FFFD}ab");
 }
 
 #[test]
-fn without_lines_asked_for_only_the_tail_is_kept() {
+fn absorb_keeps_only_the_tail() {
     let mut stderr = StderrLines::new(&limits(64, 10));
     for _ in 0..1000 {
         stderr.absorb(b"no newline here ");
         assert_eq!(stderr.held(), 0);
     }
     assert_eq!(stderr.tail(), "line here ");
-    stderr.finish(&mut |line| panic!("{line}"));
+    assert_eq!(stderr.finish(), None);
 }

@@ -1,4 +1,4 @@
-//! Real records of the Claude CLI, as it would have written them.
+//! Recorded sessions of the Claude CLI.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn records(trace: &str, dir: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn real_sessions_come_through_in_every_framing_and_chunk_size() {
+fn recorded_sessions_survive_any_chunk_size() {
     for (trace, count) in [
         ("text_turn.ndjson", 3),
         ("can_use_tool_allow.ndjson", 8),
@@ -40,7 +40,7 @@ fn real_sessions_come_through_in_every_framing_and_chunk_size() {
 }
 
 #[test]
-fn what_a_host_sends_is_accepted() {
+fn recorded_requests_are_accepted() {
     for trace in ["text_turn.ndjson", "can_use_tool_allow.ndjson"] {
         let sent = records(trace, "in");
         assert!(!sent.is_empty());

@@ -30,8 +30,8 @@ impl Rig {
         // Nothing to wait for: `turn` takes what is collected, whatever the time.
         while let Some(completion) = self.ring.next() {
             if let Completion::Data { tag, lease } = completion {
-                let mut bytes = Vec::new();
-                self.ring.take_bytes(lease, &mut |lent| bytes.extend_from_slice(lent));
+                let bytes = self.ring.bytes(&lease).to_vec();
+                self.ring.give_back(lease);
                 self.seen.push(Seen::Data(tag.agent, bytes));
             }
         }
