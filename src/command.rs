@@ -1,4 +1,4 @@
-//! Floor 0. What to spawn, and how to treat it.
+//! The command of an agent: what to spawn, and how its pipes and its close are treated.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -7,32 +7,32 @@ use std::path::{Path, PathBuf};
 use crate::close::ClosePolicy;
 use crate::config::{Framing, Limits};
 
-/// Where an agent's cgroup is made.
+/// Where the cgroup of an agent is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CgroupPlace {
-    /// Beneath the one that this process is in.
+    /// Below the cgroup of this process.
     Own,
-    /// Beneath this folder of a cgroup2 file system.
+    /// Below this folder of a cgroup2 file system.
     Beneath(PathBuf),
 }
 
-/// What to spawn: program, arguments, environment, and the settings of its transport.
+/// A command to spawn: program, arguments, environment, and the settings of its pipes.
 ///
-/// The agent always gets a session and a process group of its own, without the terminal of this
-/// process; pipes for descriptors 0, 1 and 2 and no other descriptor; default signal dispositions
-/// and an empty signal mask.
+/// The agent always starts in a new session and process group, without the terminal of this
+/// process. It has pipes on descriptors 0, 1 and 2 and no other descriptor, default signal
+/// dispositions, and an empty signal mask.
 ///
-/// A program name without `/` is searched in the `PATH` that the agent will have, by this
-/// crate and not by `execvp`, so that every configuration spawns at vfork cost.
+/// A program name without `/` is searched in the `PATH` that the agent will have. This crate searches
+/// before it clones, so that every configuration spawns at the cost of a vfork.
 #[derive(Clone, PartialEq)]
 pub struct AgentCommand {
     pub(crate) program: OsString,
     pub(crate) args: Vec<OsString>,
-    /// Directories after those of `PATH`.
+    /// Directories to search after those of `PATH`.
     pub(crate) search_also: Vec<PathBuf>,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) env_clear: bool,
-    /// In the order they were given; `None` removes the variable.
+    /// In the order of the calls; `None` removes the variable.
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) framing: Framing,
     pub(crate) limits: Limits,
@@ -42,14 +42,14 @@ pub struct AgentCommand {
     /// User and group.
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) groups: Option<Vec<u32>>,
-    /// Soft and hard, in the order they were given; `u64::MAX` is no limit.
+    /// Soft and hard limits, in the order of the calls; `u64::MAX` means unlimited.
     pub(crate) resources: Vec<(ResourceLimit, u64, u64)>,
     pub(crate) cgroup: Option<CgroupPlace>,
     pub(crate) die_with_parent: bool,
 }
 
 impl AgentCommand {
-    /// A command that runs `program`: a path, or a name to be found on `PATH`.
+    /// Creates a command that runs `program`: a path, or a name that is searched on `PATH`.
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl AgentCommand {
         self
     }
 
-    /// Adds arguments in order.
+    /// Adds arguments, in order.
     #[must_use]
     pub fn args<I, S>(mut self, args: I) -> Self
     where
@@ -90,8 +90,8 @@ impl AgentCommand {
         self
     }
 
-    /// Directories in which a program name without `/` is looked for where `PATH` has none.
-    /// Default: none. The error that finds nothing lists them.
+    /// Adds directories that are searched for a program name without `/` after those of `PATH`.
+    /// Default: none. The error of a failed search lists them.
     #[must_use]
     pub fn search_also<I, P>(mut self, dirs: I) -> Self
     where
@@ -102,28 +102,28 @@ impl AgentCommand {
         self
     }
 
-    /// The working directory of the agent; `PWD` is set to it. Default: this process's own.
+    /// Sets the working directory of the agent, and `PWD` to it. Default: that of this process.
     #[must_use]
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
         self.cwd = Some(dir.as_ref().to_owned());
         self
     }
 
-    /// Sets one variable. The environment is otherwise this process's own.
+    /// Sets one environment variable. The agent inherits all others from this process.
     #[must_use]
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
     }
 
-    /// Removes one variable. The last call for a variable counts.
+    /// Removes one environment variable. The last call for a variable takes effect.
     #[must_use]
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         self.env.push((key.as_ref().to_owned(), None));
         self
     }
 
-    /// Starts from an empty environment; earlier [`env`](Self::env) calls are forgotten.
+    /// Starts from an empty environment. Earlier calls of [`env`](Self::env) have no effect.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.env_clear = true;
@@ -131,77 +131,83 @@ impl AgentCommand {
         self
     }
 
-    /// How records are told apart. Default [`Framing::Ndjson`].
+    /// Sets how records are separated. Default [`Framing::Ndjson`].
     #[must_use]
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// What the agent may hold in this process. Default [`Limits::new`].
+    /// Sets how much the agent may hold in this process. Default [`Limits::new`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How long the stages of this agent's closes may take. Default [`ClosePolicy::graceful`].
+    /// Sets how long the stages of a close of this agent may take. Default [`ClosePolicy::graceful`].
     ///
-    /// `close()`, `abort()` and the drop of the last handle have their own mode and these limits;
-    /// `close_with` has its own. Mode and limits hold where nobody asks for the close: an agent that
-    /// ends by itself or closes its stdout, [`Engine::shutdown`](crate::Engine::shutdown), and the
-    /// spares of [`WarmPool`](crate::WarmPool).
+    /// `close()`, `abort()` and the drop of the last handle use these limits with a mode of their own;
+    /// `close_with` uses the policy that it is given. Both mode and limits apply to a close that no
+    /// caller requested: when the agent exits or closes its stdout, in
+    /// [`Engine::shutdown`](crate::Engine::shutdown), and to idle agents of a
+    /// [`WarmPool`](crate::WarmPool).
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
         self.close = policy;
         self
     }
 
-    /// Delivers stderr lines as [`Event::Stderr`](crate::Event::Stderr), too. Default off: only
-    /// the bounded tail is kept. Either way stderr is always drained; a line for which the
-    /// inbox has no room is dropped and counted, it never blocks the agent.
+    /// Sets whether stderr lines are delivered as [`Event::Stderr`](crate::Event::Stderr). Default
+    /// off: only the end of stderr is kept.
+    ///
+    /// Stderr is always drained and never blocks the agent. A line that finds the inbox full is dropped
+    /// and counted.
     #[must_use]
     pub fn stderr_events(mut self, on: bool) -> Self {
         self.stderr_events = on;
         self
     }
 
-    /// Asks for a pipe of this many bytes each way. Default: what the kernel gives, 64 KiB. It may
-    /// grant less (`pipe-user-pages-soft`, `pipe-max-size`), which is no error; what it granted is
-    /// in [`AgentStats::stdin_pipe_size`](crate::AgentStats::stdin_pipe_size) and beside it.
+    /// Requests stdin and stdout pipes of this many bytes. Default: the kernel's, 64 KiB.
+    ///
+    /// The kernel may grant less (`pipe-user-pages-soft`, `pipe-max-size`); the spawn still succeeds.
+    /// [`AgentStats::stdin_pipe_size`](crate::AgentStats::stdin_pipe_size) and `stdout_pipe_size`
+    /// hold what it granted.
     #[must_use]
     pub fn pipe_size(mut self, bytes: usize) -> Self {
         self.pipe_size = Some(bytes);
         self
     }
 
-    /// Runs the agent as this user and group: real, effective, saved and file system ids. Default:
-    /// those of this process. The supplementary groups are cleared unless [`groups`](Self::groups)
-    /// sets them. `HOME` and `USER` are not touched.
+    /// Sets the user and group of the agent: real, effective, saved and file system ids. Default:
+    /// those of this process.
     ///
-    /// Needs CAP_SETUID and CAP_SETGID, or a user and group that this process has already;
-    /// otherwise the spawn fails with [`NotPermitted`](crate::ErrorKind::NotPermitted). This
-    /// process can then signal the agent only if it keeps CAP_KILL or is root.
+    /// The supplementary groups are cleared unless [`groups`](Self::groups) sets them. `HOME` and
+    /// `USER` stay as they are. The spawn needs CAP_SETUID and CAP_SETGID unless this process already
+    /// has that user and group; otherwise it fails with
+    /// [`NotPermitted`](crate::ErrorKind::NotPermitted). This process can signal an agent of another
+    /// user only if it has CAP_KILL or is root.
     #[must_use]
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = Some((uid, gid));
         self
     }
 
-    /// The supplementary groups of the agent. Default: none if [`user`](Self::user) changes the
-    /// user or the group, otherwise those of this process. Needs CAP_SETGID.
+    /// Sets the supplementary groups of the agent. Default: none if [`user`](Self::user) is set,
+    /// otherwise those of this process. Needs CAP_SETGID.
     #[must_use]
     pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
         self.groups = Some(gids.into_iter().collect());
         self
     }
 
-    /// Sets a resource limit of the agent, soft and hard; `u64::MAX` means unlimited. Default:
-    /// those of this process. The last call for a resource counts.
+    /// Sets a resource limit of the agent, soft and hard. `u64::MAX` means unlimited. Default: the
+    /// limits of this process. The last call for a resource takes effect.
     ///
-    /// A soft limit above the hard one is [`InvalidCommand`](crate::ErrorKind::InvalidCommand), a
-    /// hard limit above this process's own without CAP_SYS_RESOURCE
-    /// [`NotPermitted`](crate::ErrorKind::NotPermitted).
+    /// The spawn fails with [`InvalidCommand`](crate::ErrorKind::InvalidCommand) if the soft limit
+    /// exceeds the hard one, and with [`NotPermitted`](crate::ErrorKind::NotPermitted) if the hard limit
+    /// exceeds that of this process and CAP_SYS_RESOURCE is missing.
     #[must_use]
     pub fn limit(mut self, resource: ResourceLimit, soft: u64, hard: u64) -> Self {
         self.resources.retain(|(known, _, _)| *known != resource);
@@ -209,46 +215,70 @@ impl AgentCommand {
         self
     }
 
-    /// Gives the agent a cgroup (version 2) of its own, beneath the one this process is in. The
-    /// agent is born in it, so every process it ever starts is in it, too: those that left the
-    /// process group by `setsid` are killed with the rest. It is removed when the agent is closed.
+    /// Spawns the agent in a new cgroup (version 2) below the cgroup of this process.
     ///
-    /// Where the host does not allow it, the spawn fails with
-    /// [`CgroupUnavailable`](crate::ErrorKind::CgroupUnavailable): there is no silent way around.
+    /// The agent starts in it, and so does every process that it ever starts: a close also kills
+    /// processes that left the process group with `setsid`. The cgroup is removed when the agent is
+    /// closed. Where the host does not allow it, the spawn fails with
+    /// [`CgroupUnavailable`](crate::ErrorKind::CgroupUnavailable).
     #[must_use]
     pub fn cgroup(mut self) -> Self {
         self.cgroup = Some(CgroupPlace::Own);
         self
     }
 
-    /// [`cgroup`](Self::cgroup), beneath a folder of a cgroup2 file system. Limits set on that
-    /// folder hold for all agents beneath it together.
+    /// Spawns the agent in a new cgroup below a folder of a cgroup2 file system, as
+    /// [`cgroup`](Self::cgroup) does below that of this process. Limits of that folder apply to all
+    /// agents below it together.
     #[must_use]
     pub fn cgroup_beneath(mut self, folder: impl AsRef<Path>) -> Self {
         self.cgroup = Some(CgroupPlace::Beneath(folder.as_ref().to_owned()));
         self
     }
 
-    /// Kills the agent (SIGKILL) when this process ends, however it ends. Default off: it sees the
-    /// end of its input.
+    /// Sets whether the kernel kills the agent with SIGKILL when this process ends, however it ends.
+    /// Default off: the agent sees the end of its input.
     ///
-    /// The kernel ties this to the thread that spawned; here that is a thread of the engine, which
-    /// lives as long as the engine does. Only the agent itself is killed, not its children, and
-    /// not an agent whose program is set-user-ID or has file capabilities.
+    /// The kernel sends the signal when the spawning thread ends (`PR_SET_PDEATHSIG`), so a thread that
+    /// lives as long as the engine spawns the agent. Only the agent itself is killed, not its children.
+    /// The kernel does not kill an agent whose program is set-user-ID or has file capabilities.
     #[must_use]
     pub fn die_with_parent(mut self, on: bool) -> Self {
         self.die_with_parent = on;
         self
     }
 
-    /// The program as it was given.
+    /// Returns the program as it was given.
     #[must_use]
-    pub fn program(&self) -> &OsStr {
+    pub fn get_program(&self) -> &OsStr {
         &self.program
+    }
+
+    /// Returns the arguments.
+    pub fn get_args(&self) -> impl ExactSizeIterator<Item = &OsStr> {
+        self.args.iter().map(OsString::as_os_str)
+    }
+
+    /// Returns the framing.
+    #[must_use]
+    pub fn get_framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Returns the limits.
+    #[must_use]
+    pub fn get_limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Returns the close policy.
+    #[must_use]
+    pub fn get_close_policy(&self) -> &ClosePolicy {
+        &self.close
     }
 }
 
-/// The program and its arguments; never the values of the environment, which may be secrets.
+/// Shows the program and its arguments, but no values of environment variables: they may be secrets.
 impl fmt::Debug for AgentCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<_> = self.env.iter().map(|(key, _)| key).collect();
@@ -265,35 +295,35 @@ impl fmt::Debug for AgentCommand {
     }
 }
 
-/// A resource of one process, for [`AgentCommand::limit`](crate::AgentCommand::limit).
+/// A resource that the kernel can limit, for [`AgentCommand::limit`].
 ///
-/// The numbers count for each process of the agent by itself, but for
-/// [`Processes`](Self::Processes), which counts all of the user's.
+/// Each process of the agent has the limit for itself, except [`Processes`](Self::Processes), which
+/// counts all processes of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResourceLimit {
-    /// Address space, bytes (RLIMIT_AS). Runtimes that reserve much of it fail early.
+    /// Address space in bytes (RLIMIT_AS). Runtimes that reserve much address space fail early.
     AddressSpace,
-    /// Size of a core dump, bytes (RLIMIT_CORE); 0: none.
+    /// Size of a core dump in bytes (RLIMIT_CORE). 0 disables core dumps.
     Core,
-    /// CPU time, seconds (RLIMIT_CPU): SIGXCPU at the soft limit, SIGKILL at the hard one.
+    /// CPU time in seconds (RLIMIT_CPU): SIGXCPU at the soft limit, SIGKILL at the hard limit.
     Cpu,
-    /// Heap and data, bytes (RLIMIT_DATA).
+    /// Heap and data in bytes (RLIMIT_DATA).
     Data,
-    /// Size of a file that it writes, bytes (RLIMIT_FSIZE): SIGXFSZ.
+    /// Size of a written file in bytes (RLIMIT_FSIZE): SIGXFSZ.
     FileSize,
-    /// Locked memory, bytes (RLIMIT_MEMLOCK).
+    /// Locked memory in bytes (RLIMIT_MEMLOCK).
     LockedMemory,
     /// Open descriptors (RLIMIT_NOFILE).
     OpenFiles,
     /// Processes and threads of the user (RLIMIT_NPROC). Root is exempt.
     Processes,
-    /// Stack, bytes (RLIMIT_STACK). A quarter of it is what arguments and environment may take.
+    /// Stack in bytes (RLIMIT_STACK). Arguments and environment may take a quarter of it.
     Stack,
 }
 
 impl ResourceLimit {
-    /// The name of the limit in manuals: `RLIMIT_NOFILE` and so on.
+    /// Returns the name of the limit in manuals, such as `RLIMIT_NOFILE`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -307,5 +337,11 @@ impl ResourceLimit {
             Self::Processes => "RLIMIT_NPROC",
             Self::Stack => "RLIMIT_STACK",
         }
+    }
+}
+
+impl fmt::Display for ResourceLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -1,43 +1,47 @@
-//! The plain counters that an engine and its agents publish, and what the kernel was found to offer.
+//! Counters of a ring and of an agent, the backend, and the features that the kernel offers.
 
 use std::fmt;
 
-/// Which kernel interface carries the pipes.
+/// The kernel interface that carries the pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
     /// io_uring: multishot reads into a shared buffer ring, exact cancellation.
     IoUring,
-    /// epoll, for hosts that deny io_uring. Not in this version; see docs/kernel.md.
-    Epoll,
 }
 
 impl Backend {
-    /// `io_uring` or `epoll`, as in reports.
+    /// Returns the name used in reports: `io_uring`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::IoUring => "io_uring",
-            Self::Epoll => "epoll",
         }
     }
 }
 
-/// What an engine found on this kernel, by probe and self-test at its start.
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The features that an engine found on this kernel, by a probe and a self-test at its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KernelFeatures {
-    /// The ring's setup flags that the kernel took.
+    /// The setup flags of the ring that the kernel accepted.
     pub setup_flags: &'static str,
     /// Entries of the submission queue, as granted.
     pub sq_entries: u32,
     /// Entries of the completion queue, as granted.
     pub cq_entries: u32,
-    /// Pool buffers of each engine thread.
+    /// The number of read buffers of each engine thread.
     pub buffers: u16,
-    /// Bytes in each of them.
+    /// The size of each read buffer in bytes.
     pub buffer_size: u32,
-    /// `min_wait`: a coalescing window in the kernel (Linux 6.12).
+    /// `min_wait`: the kernel can batch completions in one wait (Linux 6.12).
     pub min_wait: bool,
     /// A sleeping engine is not counted as iowait (Linux 6.15).
     pub no_iowait: bool,
@@ -45,7 +49,7 @@ pub struct KernelFeatures {
     pub nosignal: bool,
 }
 
-/// The tier in one line.
+/// Writes the features in one line.
 impl fmt::Display for KernelFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has = |yes: bool| if yes { "yes" } else { "no" };
@@ -65,73 +69,75 @@ impl fmt::Display for KernelFeatures {
     }
 }
 
-/// What one ring has done since it was set up.
+/// Counters of one ring since its setup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct IoCounters {
-    /// Submissions pushed but not yet given to the kernel.
+    /// Submissions that are queued but not yet submitted to the kernel.
     pub queued: u64,
-    /// Operations whose final completion has not come.
+    /// Operations whose final completion has not arrived.
     pub in_kernel: u64,
     /// Calls of `io_uring_enter`.
     pub enters: u64,
-    /// Submission entries given to the kernel.
+    /// Submission entries that the kernel has taken.
     pub submitted: u64,
-    /// Completion entries taken from the kernel.
+    /// Completion entries taken from the ring.
     pub completions: u64,
-    /// Completions whose token was stale. Any but 0 is a defect: please report it.
+    /// Completions that belong to no operation. A value other than 0 is a defect: please report it.
     pub stale: u64,
-    /// Pool buffers there are.
+    /// Read buffers of the pool.
     pub buffers: u64,
-    /// Pool buffers free now.
+    /// Read buffers that are free.
     pub buffers_free: u64,
-    /// The fewest there were free.
+    /// The lowest number of free read buffers so far.
     pub buffers_free_min: u64,
-    /// Times a read ended because the pool was empty. It is re-armed; no byte is lost.
+    /// How often a read ended because the pool was empty. The read is submitted again; no byte is lost.
     pub starved: u64,
-    /// Times completions had to wait in the kernel because the queue was full. None is lost.
+    /// How often completions waited in the kernel because the completion queue was full. None is lost.
     pub overflows: u64,
 }
 
-/// What one agent has done since it was spawned. Sizes are bytes on the pipe.
+/// Counters of one agent since its spawn. Sizes are bytes on the pipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct AgentStats {
-    /// Records that came from the agent, discarded ones included.
+    /// Records from the agent, including discarded ones.
     pub records_in: u64,
-    /// Bytes read from its stdout, framing included.
+    /// Bytes read from its stdout, including framing.
     pub bytes_in: u64,
     /// Records written to its stdin in full.
     pub records_out: u64,
     /// Bytes written to its stdin.
     pub bytes_out: u64,
-    /// Records that nobody took: the reader was dropped, or the drain budget was full.
+    /// Records that were dropped because the reader was dropped or the drain budget was full.
     pub records_discarded: u64,
-    /// The bytes of those records.
+    /// The bytes of the discarded records.
     pub bytes_discarded: u64,
     /// Lines that are not records.
     pub noise: u64,
-    /// Records that are not valid JSON or UTF-8, or have a broken header.
+    /// Records that are not valid JSON or UTF-8, or that have a broken header.
     pub malformed: u64,
-    /// Records above the limit.
+    /// Records larger than the limit.
     pub oversized: u64,
     /// Records cut off by the end of the output: 0 or 1.
     pub truncated: u64,
-    /// Bytes of that record that came.
+    /// Bytes received of the record that was cut off.
     pub truncated_tail_bytes: u64,
     /// Bytes read from stderr.
     pub stderr_bytes: u64,
-    /// Stderr lines for which the inbox had no room.
+    /// Stderr lines that were dropped because the inbox was full.
     pub stderr_lines_dropped: u64,
-    /// Times reading stdout was paused because the reader was slow.
+    /// How often the engine stopped reading stdout because the reader was slow.
     pub pauses: u64,
-    /// Size of the stdin pipe, as granted.
+    /// The size of the stdin pipe in bytes, as the kernel granted it.
     pub stdin_pipe_size: u64,
-    /// Size of the stdout pipe, as granted.
+    /// The size of the stdout pipe in bytes, as the kernel granted it.
     pub stdout_pipe_size: u64,
 }
 
-/// What all agents of a thread have done together.
+/// The sums of all agents of one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) records_in: u64,
@@ -144,7 +150,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Adds what came between two readings of the same counters.
+    /// Adds the difference between two readings of the same counters.
     pub(crate) fn add_difference(&mut self, before: &Self, after: &Self) {
         self.records_in += after.records_in - before.records_in;
         self.bytes_in += after.bytes_in - before.bytes_in;
@@ -155,7 +161,7 @@ impl Work {
         self.pauses += after.pauses - before.pauses;
     }
 
-    /// One number for the effort: a record, or a KiB of it.
+    /// Returns the amount of work as one number: one unit for each record and each KiB.
     pub(crate) fn units(&self) -> u64 {
         self.records_in + self.records_out + (self.bytes_in + self.bytes_out) / 1024
     }

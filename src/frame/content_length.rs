@@ -59,7 +59,7 @@ impl ContentLength {
         Self {
             record_max: limits.record_max,
             header_max: limits.header_max,
-            sample: limits.sample,
+            sample: limits.preview,
             check: limits.json_check,
             part: MessagePart::Header,
             resync: false,

@@ -39,7 +39,7 @@ impl Ndjson {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             record_max: limits.record_max,
-            sample: limits.sample,
+            sample: limits.preview,
             check: limits.json_check,
             carry: Carry::default(),
             overlong: None,

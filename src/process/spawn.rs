@@ -95,6 +95,7 @@ impl Spawned {
 /// memory and whatever is asked for. Nothing here waits for the agent itself. The calling thread
 /// is the one whose end an agent that dies with its parent dies of.
 pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
+    command.limits.check()?;
     let args = arguments(command)?;
     let env = Environment::of(command)?;
     let credentials = Credentials::of(command)?;

@@ -126,7 +126,7 @@ impl Limits {
                 self.schema
             ));
         }
-        let backends = [Backend::IoUring, Backend::Epoll].map(Backend::as_str);
+        let backends = [Backend::IoUring].map(Backend::as_str);
         if !backends.contains(&self.backend.as_str()) {
             return Err(format!("its backend is not one of {}", backends.join(", ")));
         }

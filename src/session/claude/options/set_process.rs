@@ -45,7 +45,7 @@ impl Options {
     ///     .cli_path("node")
     ///     .process(|command| command.arg("cli.js").limits(Limits::new().record_max(64 << 20)));
     /// let command = options.command()?;
-    /// assert_eq!(command.program(), "node");
+    /// assert_eq!(command.get_program(), "node");
     /// # Ok::<(), agentpipe::Error>(())
     /// ```
     #[must_use]

@@ -524,7 +524,7 @@ fn a_constructor_looks_at_nothing_and_the_probe_runs_as_the_session_does() {
         .process(|command| command.arg("first").user(1234, 567))
         .model("opus");
     let command = options.command().expect("nothing is looked at");
-    assert_eq!(command.program(), "/nowhere/claude");
+    assert_eq!(command.get_program(), "/nowhere/claude");
     assert_eq!(text_of(&command)[..2], ["first", "--output-format"]);
     let probe = options.version_command();
     assert_eq!(text_of(&probe), ["first", "-v"]);
@@ -533,7 +533,7 @@ fn a_constructor_looks_at_nothing_and_the_probe_runs_as_the_session_does() {
         assert_eq!(command.cwd.as_deref(), Some("/nowhere".as_ref()));
         assert_eq!(command.env, probe.env);
     }
-    assert_eq!(claude().command().expect("good").program(), "claude");
+    assert_eq!(claude().command().expect("good").get_program(), "claude");
 }
 
 #[test]
