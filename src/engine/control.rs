@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::close::ClosePolicy;
 use crate::close::CloseReason;
 use crate::exit::Departure;
-use crate::process::Program;
+use crate::process::Executable;
 use crate::transport::{Channel, CloseLimits, Line, Request, abandon};
 
 use super::handle::Inner;
@@ -19,7 +19,7 @@ pub(super) struct Control {
         not(feature = "claude"),
         expect(dead_code, reason = "only Claude sessions ask for the version of their program")
     )]
-    pub(super) program: Program,
+    pub(super) program: Executable,
     mailbox: Mailbox,
     load: Arc<AtomicUsize>,
     abandoned: AtomicBool,
@@ -30,7 +30,7 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(
         channel: Arc<Channel>,
-        program: Program,
+        program: Executable,
         mailbox: Mailbox,
         load: Arc<AtomicUsize>,
         engine: Arc<Inner>,

@@ -10,10 +10,9 @@ use crate::counters::{Backend, IoCounters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
-use crate::process::{Answer, Spawned, Spawner, SpawnerGuard, open_parcel, spawn_admitted};
+use crate::process::{SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
 use crate::stats::Capacity;
-use crate::sync::SetOnce;
-use crate::sync::{Permit, Permits};
+use crate::sync::{Permit, Permits, SetOnce, oneshot};
 use crate::transport::Adoption;
 
 use super::agent::Agent;
@@ -21,13 +20,13 @@ use super::builder::EngineBuilder;
 use super::control::Control;
 use super::mailbox::{Command, Reply, Ringing};
 use super::placement::{Load, lightest};
-use super::pool::{Pools, spawn_before_spares};
+use super::pool::{WarmPools, spawn_evicting};
 use super::spin::Spin;
 use super::thread::Thread;
 
 /// How long a blocking shutdown waits for the spawning threads, of which one may be in an exec that
 /// hangs.
-const SPAWNERS_MAX: Duration = Duration::from_millis(250);
+const SPAWN_POOL_MAX: Duration = Duration::from_millis(250);
 
 /// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
 /// and from none.
@@ -52,9 +51,9 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) threads: Vec<(Thread, Arc<AtomicUsize>)>,
     /// Its threads end after the engine threads.
-    pub(super) spawner: Spawner,
+    pub(super) spawn_pool: SpawnPool,
     pub(super) admission: Permits,
-    pub(super) pools: Pools,
+    pub(super) pools: WarmPools,
     pub(super) stopped: AtomicBool,
     /// Agents whose handles were all dropped without a close.
     pub(super) abandoned: Arc<AtomicU64>,
@@ -77,12 +76,12 @@ impl Engine {
     }
 
     pub(super) fn start(settings: &EngineBuilder) -> Result<Self> {
-        let (spawner, spawning) = Spawner::start()?;
+        let (spawn_pool, spawning) = SpawnPool::start()?;
         let mut inner = Inner {
             threads: Vec::with_capacity(settings.threads),
-            spawner,
+            spawn_pool,
             admission: Permits::new(settings.max_agents),
-            pools: Pools::default(),
+            pools: WarmPools::default(),
             stopped: AtomicBool::new(false),
             abandoned: Arc::default(),
             origin: Origin::here(),
@@ -122,14 +121,14 @@ impl Engine {
     /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
     /// Nothing is left of an agent that could not be spawned.
     ///
-    /// Where a limit is reached and there are spares ([`WarmPool`](super::WarmPool)), one is closed to make
-    /// room: at most an abort's worst case for each.
+    /// If a limit is reached and a [`WarmPool`](super::WarmPool) has idle agents, some of them are
+    /// aborted to make room. The spawn waits for that, at most an abort's worst case for each.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
         self.inner.check()?;
-        if self.inner.pools.are_there() {
-            return spawn_before_spares(self, command).await;
+        if !self.inner.pools.is_empty() {
+            return spawn_evicting(self, command).await;
         }
-        self.spawn_with(command, &self.inner.admission).await
+        self.spawn_with(command, self.inner.admission.acquire()?).await
     }
 
     /// [`spawn`](Self::spawn) for callers without a runtime. Blocks the thread, which spawns the
@@ -143,10 +142,10 @@ impl Engine {
     /// As `spawn`.
     pub fn spawn_blocking(&self, command: AgentCommand) -> Result<Agent> {
         self.inner.check()?;
-        if self.inner.pools.are_there() || command.die_with_parent {
+        if !self.inner.pools.is_empty() || command.die_with_parent {
             return pollster::block_on(self.spawn(command));
         }
-        let permit = self.admit(&self.inner.admission)?;
+        let permit = self.inner.admission.acquire()?;
         let child = spawn_admitted(&command, permit)?;
         let (agent, _ringing) = Arc::clone(&self.inner).hand_over(child, command)?;
         Ok(agent)
@@ -156,30 +155,28 @@ impl Engine {
     /// crate needs for a moment, and its user did not ask for.
     #[cfg(feature = "claude")]
     pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
-        self.spawn_with(command, &Permits::new(None)).await
+        self.spawn_with(command, Permits::new(None).acquire()?).await
     }
 
-    /// With a place of these, and as it is: no spare makes room.
-    async fn spawn_with(&self, command: AgentCommand, places: &Permits) -> Result<Agent> {
-        let parcel = self.order(command, places)?.wait().await;
-        parcel.and_then(|parcel| open_parcel(&parcel)).unwrap_or_else(|| Err(self.gone()))
-    }
-
-    pub(super) fn order(&self, command: AgentCommand, places: &Permits) -> Result<Answer<Agent>> {
-        let permit = self.admit(places)?;
-        let inner = Arc::clone(&self.inner);
-        // Its future may be gone before the child is there, and the process be about to end.
-        let departure = Departure::begin();
-        let hand_over = move |child, command| {
-            let (agent, ringing) = inner.hand_over(child, command)?;
-            Ok((agent, (ringing, departure)))
-        };
-        Ok(self.inner.spawner.spawn(command, permit, hand_over))
-    }
-
-    fn admit(&self, places: &Permits) -> Result<Permit> {
+    /// Spawns on the spawn pool. Evicts no idle agent if a limit is reached.
+    pub(super) async fn spawn_with(&self, command: AgentCommand, permit: Permit) -> Result<Agent> {
         self.inner.check()?;
-        places.admit()
+        let inner = Arc::clone(&self.inner);
+        let (sender, receiver) = oneshot::channel();
+        // The future may be dropped before the child is there, and the process be about to end.
+        let departure = Departure::begin();
+        self.inner.spawn_pool.spawn(command, permit, move |spawned| {
+            match spawned.and_then(|(child, command)| inner.hand_over(child, command)) {
+                Ok((agent, ringing)) => {
+                    sender.send(Ok(agent));
+                    // The caller was woken first: the engine thread competes for the processor.
+                    drop(ringing);
+                }
+                Err(error) => sender.send(Err(error)),
+            }
+            drop(departure);
+        });
+        receiver.await.unwrap_or_else(|| Err(self.gone()))
     }
 
     /// Why there was no answer.
@@ -229,7 +226,7 @@ impl Engine {
 }
 
 impl Inner {
-    fn fill(&mut self, settings: &EngineBuilder, spawning: SpawnerGuard) -> Result<()> {
+    fn fill(&mut self, settings: &EngineBuilder, spawning: SpawnPoolGuard) -> Result<()> {
         let spawning = Arc::new(spawning);
         // On the only processor it would keep the agent from running.
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
@@ -249,7 +246,7 @@ impl Inner {
         for (thread, _) in &self.threads {
             thread.join();
         }
-        self.spawner.wait_for_end(SPAWNERS_MAX);
+        self.spawn_pool.wait_for_end(SPAWN_POOL_MAX);
     }
 
     /// Why nothing can be spawned: in another process, after a shutdown, and where no engine thread
@@ -274,7 +271,7 @@ impl Inner {
         child: Spawned,
         command: AgentCommand,
     ) -> Result<(Agent, Ringing)> {
-        let program = child.file().clone();
+        let program = child.executable().clone();
         let mut adoption = Adoption::new(child, command);
         let channel = Arc::clone(&adoption.channel);
         loop {

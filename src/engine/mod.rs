@@ -1,6 +1,6 @@
 //! Floor 3: agents on threads of their own, handles that are `Send` and `Sync`.
 //!
-//! `process::Spawner` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
+//! `process::SpawnPool` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
 //! to it; answers come back through `transport::Channel`. `control.rs` is what the handles of one
 //! agent share; `warm/` keeps spares. No type of any runtime is named here: futures are woken by
 //! plain wakers.

@@ -15,7 +15,7 @@ use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
-use crate::process::SpawnerGuard;
+use crate::process::SpawnPoolGuard;
 use crate::stats::Board;
 use crate::sync::SetOnce;
 
@@ -74,7 +74,7 @@ impl Thread {
         index: usize,
         config: RingConfig,
         spin: Spin,
-        spawning: Arc<SpawnerGuard>,
+        spawning: Arc<SpawnPoolGuard>,
     ) -> Result<Self> {
         let (mailbox, inbox) =
             mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
@@ -162,7 +162,7 @@ fn run(
     config: &RingConfig,
     spin: Spin,
     started: Started,
-    spawning: Arc<SpawnerGuard>,
+    spawning: Arc<SpawnPoolGuard>,
 ) {
     if let Err(error) = block_sigpipe() {
         crate::trace::warn!(%error, "SIGPIPE could not be blocked on an engine thread");

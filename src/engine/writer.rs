@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::counters::AgentStats;
 use crate::error::Result;
 #[cfg(feature = "claude")]
-use crate::process::Program;
+use crate::process::Executable;
 use crate::sync::SetOnce;
 use crate::transport::{self, CatchUp, Line, Request};
 
@@ -125,7 +125,7 @@ impl AgentWriter {
 
     /// The file that was executed.
     #[cfg(feature = "claude")]
-    pub(crate) fn program(&self) -> &Program {
+    pub(crate) fn program(&self) -> &Executable {
         &self.control.program
     }
 

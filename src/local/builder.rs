@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::{Spawner, capacity};
+use crate::process::{SpawnPool, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::sync::Permits;
 use crate::transport::Driver;
@@ -106,12 +106,12 @@ impl LocalEngineBuilder {
         core.io()
             .signal_by(bell.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
-        let spawner = Spawner::start()?;
+        let spawn_pool = SpawnPool::start()?;
         if let Some(wanted) = self.max_agents {
             capacity().must_fit(wanted)?;
         }
         let admission = Permits::new(self.max_agents);
-        let hub = Hub::new(core, features, self.window, spawner, admission);
+        let hub = Hub::new(core, features, self.window, spawn_pool, admission);
         let engine = LocalEngine::over(Rc::clone(&hub));
         tokio::task::spawn_local(DriverTask::new(hub, bell, alarm));
         Ok(engine)

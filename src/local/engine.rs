@@ -7,7 +7,7 @@ use crate::command::AgentCommand;
 use crate::counters::KernelFeatures;
 use crate::counters::{Backend, IoCounters};
 use crate::error::Result;
-use crate::process::open_parcel;
+use crate::sync::oneshot;
 use crate::transport::Adoption;
 
 use super::agent::LocalAgent;
@@ -111,12 +111,13 @@ impl LocalEngine {
     pub async fn spawn(&self, command: AgentCommand) -> Result<LocalAgent> {
         let hub = self.hub();
         hub.check()?;
-        let permit = hub.admission.admit()?;
-        let hand_over = |child, command| Ok((Adoption::new(child, command), ()));
-        let parcel = hub.spawner.spawn(command, permit, hand_over).wait().await;
-        let parcel = parcel.and_then(|parcel| open_parcel(&parcel));
+        let permit = hub.admission.acquire()?;
+        let (sender, receiver) = oneshot::channel();
+        hub.spawn_pool.spawn(command, permit, |spawned| {
+            sender.send(spawned.map(|(child, command)| Adoption::new(child, command)));
+        });
         let no_answer = || Err(hub.check().err().unwrap_or_else(stopped));
-        let adoption = parcel.unwrap_or_else(no_answer)?;
+        let adoption = receiver.await.unwrap_or_else(no_answer)?;
         let channel = Arc::clone(&adoption.channel);
         hub.adopt(adoption)?;
         Ok(LocalAgent::new(Control::new(channel, hub)))

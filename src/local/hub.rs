@@ -19,7 +19,7 @@ use crate::counters::KernelFeatures;
 use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
-use crate::process::{Spawner, SpawnerGuard};
+use crate::process::{SpawnPool, SpawnPoolGuard};
 use crate::stats::Board;
 use crate::sync::Permits;
 use crate::sync::SetOnce;
@@ -42,8 +42,8 @@ pub(super) struct Hub {
     phase: Cell<Phase>,
     /// After a turn that brought something, nothing is listened to for so long.
     window: Duration,
-    pub(super) spawner: Spawner,
-    _spawning: SpawnerGuard,
+    pub(super) spawn_pool: SpawnPool,
+    _spawning: SpawnPoolGuard,
     pub(super) admission: Permits,
     pub(super) features: KernelFeatures,
     /// Agents whose last handle is still there.
@@ -105,7 +105,7 @@ impl Hub {
         core: Driver,
         features: KernelFeatures,
         window: Duration,
-        (spawner, spawning): (Spawner, SpawnerGuard),
+        (spawn_pool, spawning): (SpawnPool, SpawnPoolGuard),
         admission: Permits,
     ) -> Rc<Self> {
         let board = core.board();
@@ -118,7 +118,7 @@ impl Hub {
             ending: RefCell::new(None),
             phase: Cell::new(Phase::Driven),
             window,
-            spawner,
+            spawn_pool,
             _spawning: spawning,
             admission,
             features,

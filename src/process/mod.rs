@@ -3,7 +3,7 @@
 //!
 //! - `spawn`: checks the command, makes the pipes, clones, execs. Every failure has a cause,
 //!   and leaves no descriptor and no zombie behind.
-//! - [`Spawner`]: the thread that does it, so that a slow search or exec stalls nobody.
+//! - [`SpawnPool`]: the threads that do it, so that a slow search or exec stalls no engine.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to the ring,
 //!   which polls it, and is lent for signals.
 //! - [`Meaning`]: which file and which environment a command means just now.
@@ -27,19 +27,18 @@ mod child_setup;
 mod clone;
 mod credentials;
 mod environment;
+mod executable;
 mod exit;
 mod failure;
 mod group;
 mod host_limits;
-mod meaning;
 mod pipes;
 mod proc_stat;
-mod program;
 mod refusal;
 mod resolve;
 mod signal;
 mod spawn;
-mod spawner;
+mod spawn_pool;
 mod sys;
 
 #[cfg(test)]
@@ -50,9 +49,8 @@ pub(crate) use activity::Family;
 pub use bare::spawn_here;
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
+pub(crate) use executable::{CommandFingerprint, Executable};
 pub(crate) use group::{Member, descendants, find_members, living_members};
 pub(crate) use host_limits::capacity;
-pub(crate) use meaning::Meaning;
-pub(crate) use program::Program;
 pub(crate) use spawn::{Spawned, spawn_admitted};
-pub(crate) use spawner::{Answer, Spawner, SpawnerGuard, open_parcel};
+pub(crate) use spawn_pool::{SpawnPool, SpawnPoolGuard};

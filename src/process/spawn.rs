@@ -11,7 +11,7 @@ use super::child_setup::{Plan, Strings};
 use super::clone::{CloneFailure, clone};
 use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
-use super::program::Program;
+use super::executable::Executable;
 use super::{failure, pipes, resolve};
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
@@ -31,7 +31,7 @@ pub(crate) struct Spawned {
     stdin_pipe_size: usize,
     stdout_pipe_size: usize,
     program: PathBuf,
-    file: Program,
+    executable: Executable,
 }
 
 /// A running agent, taken over: who holds `child` must reap it.
@@ -63,8 +63,8 @@ impl Spawned {
     }
 
     /// The same, to be compared with that of another agent.
-    pub(crate) fn file(&self) -> &Program {
-        &self.file
+    pub(crate) fn executable(&self) -> &Executable {
+        &self.executable
     }
 
     /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until
@@ -103,7 +103,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let cwd = command.cwd.as_deref();
     let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
     let cwd_text = cwd_text.transpose()?;
-    let (program, file) = Program::find(command, env.path(), credentials.user.is_some())?;
+    let (program, executable) = Executable::find(command, env.path(), credentials.user.is_some())?;
     let env = Strings::new(env.into_strings()?);
 
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
@@ -144,7 +144,7 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdin_pipe_size: stdin.size,
         stdout_pipe_size: stdout.size,
         program,
-        file,
+        executable,
     })
 }
 

@@ -1,6 +1,7 @@
-//! Small synchronisation types that need no runtime: a value set once, a list of wakers, and the
-//! permits that bound the number of agents.
+//! Small synchronisation types that need no runtime: a value set once, a one-shot channel, a list
+//! of wakers, and the permits that bound the number of agents.
 
+pub(crate) mod oneshot;
 mod permits;
 mod set_once;
 mod wait_list;

@@ -1,69 +1,48 @@
-//! Floor 0. Places for agents: who has one may spawn. No check is apart from its act, so a burst of
-//! spawns never exceeds the number.
+//! Permits bound the number of agents: a spawn takes one before it begins. Checking the limit and
+//! taking the permit are one atomic step, so a burst of spawns never exceeds the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, ErrorKind};
 
-/// A number of places. Clones share them.
+/// A number of permits. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Permits(Arc<Places>);
+pub(crate) struct Permits(Arc<PermitCount>);
 
 #[derive(Debug)]
-struct Places {
+struct PermitCount {
     taken: AtomicUsize,
-    most: usize,
-    /// Spawns that had no place and make room for themselves.
-    pressed: AtomicUsize,
+    limit: usize,
 }
 
-/// A place; given back when dropped.
+/// The right to have one agent; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<Places>);
-
-/// A spawn that goes before spares.
-#[derive(Debug)]
-pub(crate) struct Pressed(Arc<Places>);
-
-impl Drop for Pressed {
-    fn drop(&mut self) {
-        self.0.pressed.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+pub(crate) struct Permit(Arc<PermitCount>);
 
 impl Permits {
-    pub(crate) fn new(most: Option<usize>) -> Self {
-        let most = most.unwrap_or(usize::MAX);
-        Self(Arc::new(Places { taken: AtomicUsize::new(0), most, pressed: AtomicUsize::new(0) }))
+    /// `None`: without a limit.
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        let limit = limit.unwrap_or(usize::MAX);
+        Self(Arc::new(PermitCount { taken: AtomicUsize::new(0), limit }))
     }
 
-    /// Takes a place, or says that there is none.
-    pub(crate) fn admit(&self) -> Result<Permit, Error> {
-        self.take().ok_or_else(|| {
-            let most = self.0.most;
-            let what = format!("the engine has its {most} agents (max_agents)");
+    /// Takes a permit; `None` if all are taken.
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
+        let PermitCount { taken, limit } = &*self.0;
+        let take = |taken: usize| (taken < *limit).then_some(taken + 1);
+        taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).ok()?;
+        Some(Permit(Arc::clone(&self.0)))
+    }
+
+    /// Takes a permit, or fails with the error of a spawn that exceeds `max_agents`.
+    pub(crate) fn acquire(&self) -> Result<Permit, Error> {
+        self.try_acquire().ok_or_else(|| {
+            let limit = self.0.limit;
+            let what = format!("the engine has its {limit} agents (max_agents)");
             Error::new(ErrorKind::ResourceLimit, "spawn", what)
                 .remedy("close an agent and try again, or raise max_agents")
         })
-    }
-
-    /// Takes a place for a spare, if there is one that nobody else waits for.
-    pub(crate) fn admit_spare(&self) -> Option<Permit> {
-        if self.0.pressed.load(Ordering::Acquire) > 0 { None } else { self.take() }
-    }
-
-    /// From now on no spare gets a place, until this is dropped.
-    pub(crate) fn press(&self) -> Pressed {
-        self.0.pressed.fetch_add(1, Ordering::AcqRel);
-        Pressed(Arc::clone(&self.0))
-    }
-
-    fn take(&self) -> Option<Permit> {
-        let Places { taken, most, .. } = &*self.0;
-        let take = |taken: usize| (taken < *most).then_some(taken + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).ok()?;
-        Some(Permit(Arc::clone(&self.0)))
     }
 }
 

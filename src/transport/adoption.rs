@@ -63,7 +63,7 @@ mod tests {
     fn check_undone(script: &str, exit: ExitStatus, stage: CloseStage) {
         let places = Permits::new(Some(1));
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
-        let permit = places.admit().expect("the only place");
+        let permit = places.acquire().expect("the only place");
         let child = spawn_admitted(&command, permit).expect("spawns");
         let adoption = Adoption::new(child, command);
         if stage == CloseStage::Refuse {
@@ -78,14 +78,14 @@ mod tests {
         let channel = Arc::clone(&adoption.channel);
         let offered = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(offered, Offer::Acquired { .. }));
-        assert!(places.admit().is_err());
+        assert!(places.acquire().is_err());
         drop(adoption);
 
         assert!(
             !std::fs::exists(format!("/proc/{}", channel.pid)).expect("proc"),
             "killed and reaped"
         );
-        assert!(places.admit().is_ok(), "its place is free");
+        assert!(places.acquire().is_ok(), "its place is free");
         let report = channel.close_report().expect("the handles wait for it");
         assert_eq!((report.exit(), report.stage()), (exit, stage), "{report}");
         assert_eq!(report.reason(), CloseReason::Shutdown);

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_question_is_answered_when_what_was_in_the_pipe_is_delivered() {
         let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
-        let permit = Permits::new(None).admit().expect("a place");
+        let permit = Permits::new(None).acquire().expect("a place");
         let spawned = spawn_admitted(&command, permit).expect("spawns");
         let adoption = Adoption::new(spawned, command);
         let channel = Arc::clone(&adoption.channel);

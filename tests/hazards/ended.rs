@@ -82,8 +82,9 @@ fn a_dead_engine_thread_gets_no_agent() {
     let what = "every thread of the engine has ended";
     check_stopped(engine.spawn_blocking(fake(&[])), what);
     check_stopped(pollster::block_on(engine.spawn(fake(&[]))), what);
-    let warm = agentpipe::WarmPool::new(&engine, fake(&[]), agentpipe::WarmPoolSettings::new());
-    check_stopped(warm.acquire_blocking(), what);
+    let settings = agentpipe::WarmPoolSettings::new();
+    let pool = agentpipe::WarmPool::new(&engine, fake(&[]), settings).expect("a pool");
+    check_stopped(pool.acquire_blocking(), what);
     assert_eq!(engine.counters_blocking().len(), 2);
     assert_eq!(engine.shutdown_blocking(CEILING).agents, 0);
     check_stopped(engine.spawn_blocking(fake(&[])), "the engine was shut down");

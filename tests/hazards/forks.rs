@@ -101,7 +101,7 @@ fn in_a_forked_child_every_handle_fails_by_name() {
     let mut talker = spawn(&engine, fake(&[]));
     check_echo(&mut talker, "{\"n\":1}");
     let other = spawn(&engine, fake(&[]));
-    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new());
+    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new()).expect("a pool");
     wait_until("a spare stands ready", || warm.stats().ready == 1);
     let session = pollster::block_on(start_session(&engine));
     check_answer(&session);

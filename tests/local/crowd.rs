@@ -88,7 +88,9 @@ fn two_hundred_agents_in_one_local_set_leave_nothing() {
         }
         // stdin, stdout, stderr, pidfd.
         assert_eq!(open_descriptors(), descriptors + 4 * AGENTS);
-        // A pipe operation that needs a thread of the kernel would show here as iou-wrk.
+        // A burst of spawns starts more spawn threads, which end by themselves. A pipe operation that
+        // needs a thread of the kernel would show here as iou-wrk.
+        until("the spawn threads of the burst have ended", || named() == 2).await;
         assert_eq!(threads(), own_threads, "threads, the kernel's workers among them");
 
         let (enters, slept) = (engine.counters().enters, sleeps());

@@ -78,7 +78,8 @@ fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
     assert!(copied.expect("cp").success());
     let engine = Engine::builder().max_agents(1).build().expect("io_uring");
     let lease = Lease::take(&program);
-    let warm = WarmPool::new(&engine, AgentCommand::new(&program), WarmPoolSettings::new());
+    let warm = WarmPool::new(&engine, AgentCommand::new(&program), WarmPoolSettings::new())
+        .expect("a pool");
     let mut spawn = Box::pin(engine.spawn(fake(&[])));
     let mut context = Context::from_waker(Waker::noop());
     // The place is taken once the exec hangs; asked before, we would have it.

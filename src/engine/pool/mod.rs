@@ -1,58 +1,54 @@
-//! Floor 3: spare agents of one command, spawned before they are asked for.
+//! Warm pools: agents of one command that are spawned before they are wanted, because some take
+//! seconds to start.
 //!
-//! `pool.rs` holds the spares and says what becomes of each, `spare.rs` is one of them, `room.rs`
-//! lets a spawn go before them. No thread is theirs: whatever takes a while (looking at the file,
-//! spawning, what is due by age) is done by the spawning threads, and the engine tells of an exit
-//! through a waker.
+//! A pool is a policy on top of [`Engine::spawn`]: its own thread replaces what was acquired, has
+//! ended or grew too old. `state.rs` holds the idle agents and decides about each, `evict.rs` lets
+//! them give way to a spawn that would be refused.
 
-mod pool;
-mod room;
+mod evict;
 mod settings;
-mod spare;
-mod stats;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use crate::command::AgentCommand;
-use crate::error::Result;
-use crate::process::open_parcel;
+use crate::error::{Error, ErrorKind, Result};
 
 use super::agent::Agent;
 use super::handle::Engine;
 
-use pool::Pool;
-pub(super) use room::{Pools, spawn_before_spares};
-pub use settings::WarmPoolSettings;
-pub use stats::WarmPoolStats;
+pub(super) use evict::{WarmPools, spawn_evicting};
+pub use settings::{WarmPoolSettings, WarmPoolStats};
+use state::PoolShared;
 
-/// Keeps spare agents of one exact command ready, because some take seconds to begin. Cheap to
-/// clone.
+/// Keeps idle agents of one exact command ready, because some take seconds to start. Cheap to clone.
 ///
-/// A spare is handed out once and belongs to whoever took it: it never comes back and is never
-/// passed on. It is closed instead of handed out when it is too old
-/// ([`WarmPoolSettings::max_age`]), when it has ended, or when its command would run another file or
-/// with another environment by now. What the file itself loads is not looked at: the age bounds that.
+/// Each idle agent is handed out once and then belongs to its caller: it never comes back. It is
+/// closed instead if it is older than [`WarmPoolSettings::max_age`], has ended, or the executable or
+/// environment of its command has changed. What the executable itself loads (an interpreter,
+/// libraries, settings) is not compared: `max_age` bounds how old that can be.
 ///
-/// Taken or closed ones are replaced in the background, one that ended young or could not be
-/// spawned only with the next [`take`](Self::take): a program that ends at once is not started
-/// over and over.
+/// Agents that were acquired or closed are replaced in the background. One that ended within its
+/// first 10 s, or could not be spawned, is replaced only at the next [`acquire`](Self::acquire), so a
+/// program that ends at once is not started over and over.
 ///
-/// Spares are agents of the engine: they count for
-/// [`max_agents`](super::EngineBuilder::max_agents), [`Engine::agents`] and the stats. But a spawn
-/// that finds a limit reached closes spares to make room, whosever they are, and none is spawned
-/// for a place that a spawn waits for.
+/// Idle agents are agents of the engine: they count for
+/// [`max_agents`](super::EngineBuilder::max_agents), [`Engine::agents`] and the stats. A spawn that
+/// finds a limit reached evicts idle agents of any pool of the engine instead of failing, and no
+/// pool takes the place meanwhile.
 ///
-/// Dropping the last one closes all spares by the command's
-/// [`close_policy`](AgentCommand::close_policy), inside the engine and within its worst case. It
-/// keeps the engine's threads, as an [`Agent`] does.
+/// A pool has a thread, which sleeps while there is nothing to replace. Dropping the last clone ends
+/// it and closes all idle agents by the command's [`close_policy`](AgentCommand::close_policy),
+/// inside the engine and without waiting. Like an [`Agent`], a pool keeps the engine's threads alive.
 ///
 /// ```
 /// use agentpipe::{AgentCommand, Engine, WarmPool, WarmPoolSettings};
 ///
 /// let engine = Engine::new()?;
-/// let warm = WarmPool::new(&engine, AgentCommand::new("cat"), WarmPoolSettings::new().size(2));
-/// let mut agent = warm.acquire_blocking()?.agent;
+/// let pool = WarmPool::new(&engine, AgentCommand::new("cat"), WarmPoolSettings::new().size(2))?;
+/// let mut agent = pool.acquire_blocking()?.agent;
 /// agent.send_blocking(r#"{"question":1}"#)?;
 /// assert!(agent.next_record_blocking().is_some());
 /// agent.close_blocking();
@@ -60,93 +56,106 @@ pub use stats::WarmPoolStats;
 /// ```
 #[derive(Clone, Debug)]
 pub struct WarmPool {
-    owner: Arc<Owner>,
+    owner: Arc<PoolOwner>,
 }
 
-/// With the last of these no spare is wanted any more.
-struct Owner(Arc<Pool>);
+/// Ends the pool when the last handle is dropped.
+struct PoolOwner(Arc<PoolShared>);
 
-impl fmt::Debug for Owner {
+impl fmt::Debug for PoolOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Owner").field(&self.0.stats()).finish()
+        f.debug_tuple("PoolOwner").field(&self.0.stats()).finish()
     }
 }
 
-impl Drop for Owner {
+impl Drop for PoolOwner {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
-/// An agent, and whether it stood ready.
+/// An agent, and whether it was ready.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Acquired {
-    /// The agent, and nobody else's.
+    /// The agent, which belongs to the caller alone.
     pub agent: Agent,
-    /// It was a spare. False: there was none that would do, and this one was spawned now.
+    /// True for an idle agent of the pool, false for one that was spawned for this call.
     pub warm: bool,
 }
 
-/// Replaces what was taken, whatever becomes of the take.
-struct Refill<'a>(&'a Arc<Pool>);
+/// Replaces what an acquire took, also if its future is dropped.
+struct RefillOnDrop<'a>(&'a PoolShared);
 
-impl Drop for Refill<'_> {
+impl Drop for RefillOnDrop<'_> {
     fn drop(&mut self) {
         self.0.refill();
     }
 }
 
 impl WarmPool {
-    /// Begins to spawn spares of this command, in the background.
-    #[must_use]
-    pub fn new(engine: &Engine, command: AgentCommand, settings: WarmPoolSettings) -> Self {
-        let pool = Pool::new(Arc::clone(&engine.inner), command, settings);
-        engine.inner.pools.add(&pool);
-        pool.refill();
-        Self { owner: Arc::new(Owner(pool)) }
+    /// Makes a pool and begins to spawn its idle agents in the background.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`](ErrorKind::InvalidSettings) if a setting is out of its range,
+    /// [`ResourceLimit`](ErrorKind::ResourceLimit) if the pool's thread cannot be started,
+    /// [`EngineStopped`](ErrorKind::EngineStopped) in a forked child.
+    pub fn new(engine: &Engine, command: AgentCommand, settings: WarmPoolSettings) -> Result<Self> {
+        settings.check()?;
+        engine.inner.origin.check("start")?;
+        let shared = PoolShared::new(engine.clone(), command, settings);
+        let pool = Self { owner: Arc::new(PoolOwner(Arc::clone(&shared))) };
+        engine.inner.pools.add(&shared);
+        shared.refill();
+        let thread = thread::Builder::new().name("agentpipe-pool".to_owned());
+        // Not joined: it may wait for an exec that hangs.
+        let _detached = thread.spawn(move || shared.maintain()).map_err(|error| {
+            Error::new(ErrorKind::ResourceLimit, "start", "cannot start the thread of a warm pool")
+                .cause(error)
+                .remedy("raise the thread limit of this process")
+        })?;
+        Ok(pool)
     }
 
-    /// Gives the oldest spare that will do, or spawns an agent where there is none.
+    /// Takes the oldest idle agent that is fit, or spawns an agent if there is none.
     ///
-    /// A spare costs a search for the program's file, on a thread of the engine. What it wrote
-    /// before comes first (see [`WarmPoolSettings::discard_startup_output`]). It was alive at that
-    /// moment as far as the engine had seen; as any agent it may end at the next.
+    /// An idle agent costs a search for the program's file, on a spawn thread of the engine. What it
+    /// wrote before comes first, unless [`WarmPoolSettings::discard_startup_output`] is set. It was
+    /// alive as far as the engine had seen; like any agent it may end at the next moment.
     ///
-    /// Cancel-safe: a spare that was on its way to a future that is dropped is closed.
+    /// Cancel-safe: an agent that was on its way to a dropped future is closed.
     ///
     /// # Errors
     /// As [`Engine::spawn`].
     pub async fn acquire(&self) -> Result<Acquired> {
-        let pool = &self.owner.0;
-        pool.engine.check()?;
-        let _replaced = Refill(pool);
-        let picking = Arc::clone(pool);
-        let parcel = pool.engine.spawner.ask(move || Ok(picking.pick())).wait().await;
-        let picked = parcel.and_then(|parcel| open_parcel(&parcel));
-        let engine = Engine { inner: Arc::clone(&pool.engine) };
-        if let Some(spare) = picked.unwrap_or_else(|| Err(engine.gone()))? {
-            return Ok(Acquired { agent: spare.hand_out(), warm: true });
+        let shared = &self.owner.0;
+        let engine = &shared.engine;
+        engine.inner.check()?;
+        let _refill = RefillOnDrop(shared);
+        let picking = Arc::clone(shared);
+        let picked = engine.inner.spawn_pool.run(move || picking.pick()).await;
+        if let Some(checkout) = picked.ok_or_else(|| engine.gone())? {
+            return Ok(Acquired { agent: checkout.hand_out(), warm: true });
         }
-        let agent = engine.spawn(pool.command.clone()).await?;
-        pool.count(|counts| counts.misses += 1);
+        let agent = engine.spawn(shared.command.clone()).await?;
+        shared.count(|stats| stats.misses += 1);
         Ok(Acquired { agent, warm: false })
     }
 
-    /// [`take`](Self::take) for callers without a runtime. Blocks the thread.
+    /// [`acquire`](Self::acquire) for callers without a runtime. Blocks the thread.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Engine::spawn`].
     pub fn acquire_blocking(&self) -> Result<Acquired> {
         pollster::block_on(self.acquire())
     }
 
-    /// Asks for the spares that are missing, as every take does. Does not wait.
+    /// Orders the missing idle agents, as every acquire does. Does not wait for them.
     pub fn refill(&self) {
         self.owner.0.refill();
     }
 
-    /// What became of the spares so far.
+    /// Returns what the pool has done so far; all zero in a forked child.
     #[must_use]
     pub fn stats(&self) -> WarmPoolStats {
         self.owner.0.stats()

@@ -14,7 +14,7 @@ use crate::config::{Framing, Limits};
 use crate::engine::{Agent, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::foreign;
-use crate::process::Program;
+use crate::process::Executable;
 use crate::record::{Event, Preview};
 use crate::session::host::{Host, within};
 use crate::sync::SetOnce;
@@ -32,7 +32,7 @@ const STAGE: &str = "version";
 /// Which CLI: its file as it was executed, and what comes before the options.
 #[derive(Clone, Debug, PartialEq)]
 struct Key {
-    program: Program,
+    program: Executable,
     args: Vec<OsString>,
 }
 
@@ -59,7 +59,7 @@ struct Asking {
     engine: Engine,
     /// `claude -v`, in the session's environment.
     command: AgentCommand,
-    program: Program,
+    program: Executable,
     host: Arc<Host>,
 }
 
@@ -67,7 +67,7 @@ impl Probe {
     pub(super) fn new(
         engine: &Engine,
         command: AgentCommand,
-        program: &Program,
+        program: &Executable,
         host: &Arc<Host>,
     ) -> Self {
         let limits = Limits::new().record_max(LINE_MAX).inbox_high(LINE_MAX).drain_max(LINE_MAX);

@@ -54,7 +54,8 @@ fn a_spawn_goes_before_spares_that_are_on_their_way() {
     // closed, but their places are taken.
     let engine = Engine::builder().max_agents(2).build().expect("io_uring");
     for _ in 0..20 {
-        let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(2));
+        let warm =
+            WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(2)).expect("a pool");
         let mut agents = [spawn(&engine, &fake(&[])), spawn(&engine, &fake(&[]))];
         agents.iter_mut().for_each(|agent| check_echo(agent, "{}"));
         let stats = warm.stats();
@@ -67,7 +68,7 @@ fn a_spawn_goes_before_spares_that_are_on_their_way() {
 fn the_spares_of_another_command_are_given_up_too() {
     let engine = Engine::builder().max_agents(3).build().expect("io_uring");
     let others = warm(&engine, &fake(&["--records", "1"]), 3);
-    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new());
+    let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new()).expect("a pool");
     let mut taken = warm.acquire_blocking().expect("a cold one");
     assert!(!taken.warm);
     check_echo(&mut taken.agent, "{}");

@@ -16,7 +16,8 @@ use agentpipe::{
 use super::{alone, check_echo, children, engine, fake, open_descriptors, wait_until};
 
 fn warm(engine: &Engine, command: &AgentCommand, spares: usize) -> WarmPool {
-    let warm = WarmPool::new(engine, command.clone(), WarmPoolSettings::new().size(spares));
+    let warm = WarmPool::new(engine, command.clone(), WarmPoolSettings::new().size(spares))
+        .expect("a pool");
     wait_until("the spares are there", || warm.stats().ready == spares);
     warm
 }
@@ -98,8 +99,8 @@ fn what_a_spare_wrote_before_is_kept_for_who_takes_it() {
 #[test]
 fn what_a_spare_wrote_before_is_discarded_if_asked_for() {
     let engine = engine();
-    let settings = WarmPoolSettings::new().discard_startup_output();
-    let warm = WarmPool::new(&engine, fake(&["--records", "3"]), settings);
+    let settings = WarmPoolSettings::new().discard_startup_output(true);
+    let warm = WarmPool::new(&engine, fake(&["--records", "3"]), settings).expect("a pool");
     wait_until("it wrote", || engine.stats().records_in == 3);
     let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
@@ -107,7 +108,7 @@ fn what_a_spare_wrote_before_is_discarded_if_asked_for() {
     assert_eq!(warm.stats().records_discarded, 3, "{}", warm.stats());
     // A cold one is the taker's from its first byte.
     wait_until("it is replaced", || warm.stats().ready == 1);
-    let none = WarmPool::new(&engine, fake(&["--records", "3"]), settings.size(0));
+    let none = WarmPool::new(&engine, fake(&["--records", "3"]), settings.size(0)).expect("a pool");
     let mut cold = none.acquire_blocking().expect("taken");
     assert!(!cold.warm && cold.agent.next_record_blocking().is_some());
 }
@@ -154,7 +155,7 @@ fn dropping_it_closes_all_spares() {
     assert_eq!((open_descriptors(), engine.abandoned()), (before, 0));
     // One that is dropped before its spares are there.
     for _ in 0..20 {
-        drop(WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(8)));
+        drop(WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new().size(8)).expect("a pool"));
     }
     // The jobs of all of them are before this one's.
     engine.spawn_blocking(fake(&[])).expect("spawns").close_blocking();
@@ -209,7 +210,8 @@ fn a_spare_that_is_ready_answers_sooner_than_a_start_takes() {
         assert!(taken.agent.next_record_blocking().is_some());
         (begun.elapsed(), taken.warm)
     };
-    let none = WarmPool::new(&engine, slow.clone(), WarmPoolSettings::new().size(0));
+    let none =
+        WarmPool::new(&engine, slow.clone(), WarmPoolSettings::new().size(0)).expect("a pool");
     let (cold, was_warm) = to_first_record(&none);
     assert!(!was_warm && cold >= Duration::from_millis(300));
     let one = warm(&engine, &slow, 1);

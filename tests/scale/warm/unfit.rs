@@ -39,7 +39,7 @@ fn a_program_that_ends_at_once_is_not_spawned_over_and_over() {
     // thousand times a second.
     let engine = engine();
     let command = AgentCommand::new("/bin/sh").arg("-c").arg("exit 7");
-    let warm = WarmPool::new(&engine, command, WarmPoolSettings::new().size(3));
+    let warm = WarmPool::new(&engine, command, WarmPoolSettings::new().size(3)).expect("a pool");
     for round in 1..=5 {
         wait_until("all have ended", || warm.stats().died == 3 * round);
         // Were one ordered, it would be before this.
@@ -58,9 +58,8 @@ fn a_spare_that_was_not_taken_grows_stale_and_is_replaced() {
         return;
     }
     let engine = engine();
-    // Asked for less than there can be.
-    let settings = WarmPoolSettings::new().size(2).max_age(Duration::ZERO);
-    let warm = WarmPool::new(&engine, fake(&[]), settings);
+    let settings = WarmPoolSettings::new().size(2).max_age(Duration::from_secs(1));
+    let warm = WarmPool::new(&engine, fake(&[]), settings).expect("a pool");
     wait_until("the spares are there", || warm.stats().ready == 2);
     let old = child_pids();
     wait_until("both are replaced", || (warm.stats().expired, warm.stats().ready) == (2, 2));
@@ -81,7 +80,7 @@ fn a_spare_may_be_kept_for_ever() {
     // the spare would be too old did not exist: the thread that spawns panicked.
     let engine = engine();
     let settings = WarmPoolSettings::new().max_age(Duration::MAX);
-    let warm = WarmPool::new(&engine, fake(&[]), settings);
+    let warm = WarmPool::new(&engine, fake(&[]), settings).expect("a pool");
     wait_until("the spare is there", || warm.stats().ready == 1);
     let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm, "{}", warm.stats());
