@@ -3,14 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use agentpipe::{ClosePolicy, CloseStage, Engine, Event, ExitStatus, Limits};
+use agentpipe::{ClosePolicy, CloseStage, Event, ExitStatus, Limits};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::support::{HANG, assert_sound, fake, record_bytes, rest, spawn};
-
-fn engine() -> Engine {
-    Engine::new().expect("io_uring is needed for these tests; see `agentpipe doctor`")
-}
+use crate::agents::spawn;
+use crate::agents::{record_bytes, rest};
+use crate::support::{HANG, assert_sound, engine, fake};
 
 fn pid_of(agent: &agentpipe::Agent) -> Pid {
     Pid::from_raw(agent.pid().try_into().expect("a pid")).expect("a pid")

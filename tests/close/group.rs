@@ -9,11 +9,10 @@ use std::{fs, thread};
 use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReason, CloseStage, Engine, ExitStatus};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{HANG, alone, assert_gone, assert_sound, fake, rest};
-
-fn engine() -> Engine {
-    Engine::new().expect("io_uring")
-}
+use crate::agents::rest;
+use crate::support::own_process::{alone, test_name};
+use crate::support::process::assert_gone;
+use crate::support::{HANG, assert_sound, engine, fake};
 
 fn shell(engine: &Engine, script: &str) -> Agent {
     let command = AgentCommand::new("/bin/sh").args(["-c", script]);
@@ -258,7 +257,7 @@ fn outputs_held_is_unknown_after_an_abort_that_finds_a_holder() {
 /// The host ignores SIGCHLD, so the kernel reaps the agent itself. The group has to go all the same.
 #[test]
 fn host_that_ignores_sigchld_leaves_no_process_of_the_group() {
-    if !alone("group::host_that_ignores_sigchld_leaves_no_process_of_the_group") {
+    if !alone(test_name!()) {
         return;
     }
     crate::sys::ignore_sigchld();

@@ -12,7 +12,8 @@ use agentpipe::{ClosePolicy, CloseStage, Engine, ExitStatus};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::support::{AGENT, HANG, assert_sound, fake, record_bytes, rest, undisturbed};
+use crate::agents::{record_bytes, rest, undisturbed};
+use crate::support::{HANG, PROGRAM, assert_sound, fake};
 
 /// Six busy loops for each processor, ended with this value.
 struct BusyHost(Vec<Child>);
@@ -81,8 +82,8 @@ struct Run {
 impl Run {
     fn start(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut child = Command::new(AGENT)
-            .args(["run", "--report", "report", "--", AGENT, "fake", "--print-pids", "pids"])
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--report", "report", "--", PROGRAM, "fake", "--print-pids", "pids"])
             .args(flags)
             .env("RUST_LOG", "agentpipe::close=debug")
             .current_dir(dir.path())

@@ -1,9 +1,11 @@
 //! Closing real agents that misbehave: through the library, and through `agentpipe run`.
 
+mod agents;
 mod crossed;
 mod group;
 mod host;
 mod matrix;
 mod run;
+#[path = "../support/mod.rs"]
 mod support;
 mod sys;

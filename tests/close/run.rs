@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{AGENT, HANG, assert_gone, once_within};
+use crate::agents::once_within;
+use crate::support::process::assert_gone;
+use crate::support::{HANG, PROGRAM};
 use agentpipe::ClosePolicy;
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,12 +46,12 @@ impl Run {
 
     fn open(options: &[&str], flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let child = Command::new(AGENT)
+        let child = Command::new(PROGRAM)
             .arg("run")
             .args(options)
             .arg("--report")
             .arg(dir.path().join("report"))
-            .args(["--", AGENT, "fake"])
+            .args(["--", PROGRAM, "fake"])
             .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,7 +11,9 @@ use agentpipe::{
     AgentCommand, ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine,
 };
 
-use super::{HANG, RUNTIMES, assert_gone, assert_sound, check_echo, fake, in_each, spawn, until};
+use super::{RUNTIMES, check_echo, in_each, spawn, until};
+use crate::support::process::assert_gone;
+use crate::support::{HANG, assert_sound, fake};
 
 /// Stages cut short, so that the deaf are killed soon.
 fn hurried() -> ClosePolicy {

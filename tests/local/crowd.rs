@@ -1,53 +1,18 @@
 //! Two hundred agents on the caller's thread, and how many there may be.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agentpipe::{AgentCommand, ErrorKind, ExitStatus, LocalAgent, LocalEngine};
 use tokio::task::LocalSet;
 
-use super::{HANG, check_echo, fake, in_each, spawn, until};
+use super::{check_echo, in_each, spawn, until};
+use crate::support::own_process::{alone, test_name};
+use crate::support::process::{open_descriptors, sleeps_of, threads};
+use crate::support::{HANG, fake};
 
 const AGENTS: usize = 200;
-const ALONE: &str = "AGENTPIPE_TEST_ALONE";
-
-/// True in a process of its own, where descriptors, threads and children can be counted.
-fn alone(test: &str) -> bool {
-    if std::env::var_os(ALONE).is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "--nocapture", "--test-threads=1", test])
-        .env(ALONE, "1")
-        .output()
-        .expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}{errors}");
-    assert!(text.contains("1 passed"), "it did not run: {text}");
-    false
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").expect("proc").count()
-}
-
-/// The names of this process's threads, those of the kernel's workers among them.
-fn threads() -> Vec<String> {
-    let tasks = fs::read_dir("/proc/self/task").expect("proc").flatten();
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
-    let mut names: Vec<String> = tasks.filter_map(name).map(|n| n.trim().to_owned()).collect();
-    names.sort();
-    names
-}
-
-/// How often this thread gave its core up to wait for something.
-fn sleeps() -> u64 {
-    let status = fs::read_to_string("/proc/thread-self/status").expect("proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("in every status").trim().parse().expect("a number")
-}
 
 /// All of them at once, while the caller's other tasks run.
 async fn crowd(engine: &LocalEngine) -> Vec<LocalAgent> {
@@ -68,7 +33,7 @@ async fn crowd(engine: &LocalEngine) -> Vec<LocalAgent> {
 fn two_hundred_agents_in_one_local_set_leave_nothing() {
     // The story: a server with a thread for each core and agents on each. All must be heard, the
     // quiet ones must cost nothing, and when they go nothing of them may stay.
-    if !alone("crowd::two_hundred_agents_in_one_local_set_leave_nothing") {
+    if !alone(test_name!()) {
         return;
     }
     // With a clock, for the test alone.
@@ -93,10 +58,10 @@ fn two_hundred_agents_in_one_local_set_leave_nothing() {
         until("the spawn threads of the burst have ended", || named() == 2).await;
         assert_eq!(threads(), own_threads, "threads, the kernel's workers among them");
 
-        let (enters, slept) = (engine.counters().enters, sleeps());
+        let (enters, slept) = (engine.counters().enters, sleeps_of(Path::new("/proc/thread-self")));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(engine.counters().enters, enters, "calls of the kernel while all are idle");
-        let slept = sleeps() - slept;
+        let slept = sleeps_of(Path::new("/proc/thread-self")) - slept;
         // The test's own clock wakes it, and by milliseconds too early at that.
         assert!(slept <= 3, "{slept} wake-ups while all are idle");
 

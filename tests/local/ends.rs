@@ -3,6 +3,7 @@
 use agentpipe::{ErrorKind, LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine};
 
 use super::{check_echo, in_each, spawn, until};
+use crate::support::process::assert_gone;
 
 /// Ambiguous, and so no program, for a type that is `Send`.
 trait Ambiguous<A> {
@@ -81,5 +82,5 @@ fn run_gives_the_result_and_leaves_no_agent() {
     })
     .expect("io_uring");
     assert_eq!(answer, 42);
-    super::assert_gone(pid);
+    assert_gone(pid);
 }

@@ -7,27 +7,17 @@ mod close;
 mod crowd;
 mod ends;
 mod socket;
+#[path = "../support/mod.rs"]
+mod support;
 mod wakers;
 
-use std::fs;
 use std::future::Future;
 use std::pin::Pin;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use agentpipe::{AgentCommand, CloseReport, LocalAgent, LocalEngine};
+use crate::support::{HANG, fake};
+use agentpipe::{LocalAgent, LocalEngine};
 use tokio::task::LocalSet;
-
-/// The binary under test, which is also the misbehaving agent.
-pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_agentpipe");
-
-/// A machine that is merely slow never takes this long; a hang always does.
-pub(crate) const HANG: Duration = Duration::from_secs(30);
-
-/// `agentpipe fake` with these flags.
-pub(crate) fn fake(flags: &[&str]) -> AgentCommand {
-    AgentCommand::new(AGENT).arg("fake").args(flags)
-}
 
 pub(crate) async fn spawn(engine: &LocalEngine, flags: &[&str]) -> LocalAgent {
     engine.spawn(fake(flags)).await.expect("the built-in agent starts")
@@ -64,15 +54,6 @@ pub(crate) fn in_each(program: impl AsyncFn(LocalEngine) + Copy + 'static) {
     }
 }
 
-/// Waits until nobody has this number any more: dead and reaped.
-pub(crate) fn assert_gone(pid: u32) {
-    let begun = Instant::now();
-    while fs::exists(format!("/proc/{pid}")).expect("readable") {
-        assert!(begun.elapsed() < HANG, "process {pid} is still there");
-        thread::yield_now();
-    }
-}
-
 /// Lets everybody else on this thread run until it holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -80,14 +61,4 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < HANG, "{what}");
         tokio::task::yield_now().await;
     }
-}
-
-/// Every stage came in its order, and the process is gone.
-pub(crate) fn assert_sound(report: &CloseReport) {
-    let stages: Vec<_> = report.stages().iter().map(|(stage, _)| *stage).collect();
-    assert!(stages.is_sorted(), "{report:?}");
-    for stage in ["cut", "reap", "release"] {
-        assert!(stages.iter().any(|s| s.as_str() == stage), "no {stage}: {report:?}");
-    }
-    assert_gone(report.pid());
 }

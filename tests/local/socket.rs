@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Instant;
 
+use crate::support::process::assert_gone;
+use crate::support::{HANG, assert_sound, fake};
 use agentpipe::{AgentCommand, CloseReport, ExitStatus, LocalAgentWriter, LocalEngine};
 use tokio::net::UnixListener;
 use tokio_uring::net::UnixStream;
-
-use super::{HANG, assert_gone, assert_sound, fake};
 
 /// Serves so many clients, one agent each; the reports in the order they came.
 async fn listen(

@@ -15,7 +15,8 @@ use agentpipe::{
     Result, ShutdownReport,
 };
 
-use super::{check_echo, fake, in_each, spawn, until};
+use super::{check_echo, in_each, spawn, until};
+use crate::support::fake;
 
 type Work = Box<dyn FnOnce()>;
 

@@ -9,7 +9,9 @@ use agentpipe::session::claude::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{HANDSHAKE, answer_to, asks, assert_played, dialogue, engine, says, success, wait};
+use crate::support::dialogue::{HANDSHAKE, assert_played, dialogue};
+use crate::support::engine;
+use crate::{answer_to, asks, says, success, wait};
 
 fn may_it(decide: fn(PermissionRequest) -> Result<Permission, RpcError>) -> Builder {
     Session::builder().can_use_tool(move |request| std::future::ready(decide(request)))

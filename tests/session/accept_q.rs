@@ -9,10 +9,9 @@ use agentpipe::session::{RpcError, Settings};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{
-    ANSWER_ALL, Dropped, HANDSHAKE, RESULT, SOON, asks, assert_played, dialogue, engine, says,
-    start, wait,
-};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{Dropped, SOON, asks, says, start, wait};
 
 #[test]
 fn any_thread_may_close_and_wakes_whoever_reads() {

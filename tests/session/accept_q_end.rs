@@ -4,7 +4,9 @@ use agentpipe::session::claude::Session;
 use agentpipe::{CloseReason, Error, ErrorKind, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{HANDSHAKE, SOON, assert_played, dialogue, engine, says, start, wait};
+use crate::support::dialogue::{HANDSHAKE, assert_played, dialogue};
+use crate::support::engine;
+use crate::{SOON, says, start, wait};
 
 const INTERRUPT: &str = r#"{"expect":{"request":{"subtype":"interrupt"}}}"#;
 

@@ -7,7 +7,9 @@ use agentpipe::session::{AgentRequest, Settings};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{HANDSHAKE, RESULT, asks, assert_played, dialogue, engine, says, wait};
+use crate::support::dialogue::{HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{asks, says, wait};
 
 const PROMPT: &str = r#"{"expect":{"type":"user"}}"#;
 const END: &str = r#"{"expect_end":true}"#;

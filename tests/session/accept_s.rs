@@ -6,9 +6,9 @@ use agentpipe::session::claude::{Session, UserMessage};
 use agentpipe::{Engine, Error, ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{
-    ANSWER_ALL, HANDSHAKE, RESULT, SOON, assert_played, dialogue, engine, says, start, wait,
-};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{SOON, says, start, wait};
 
 fn must_be_send<T: Send>(future: T) -> T {
     future

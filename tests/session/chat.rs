@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::{CEILING, PROGRAM, engine};
 use agentpipe::session::jsonrpc::Cancellation;
 use agentpipe::session::{
     AgentRequest, RpcError, Session, SessionStats, Settings, claude, jsonrpc,
@@ -16,15 +17,11 @@ use agentpipe::{AgentCommand, Error, ErrorKind, Event, ExitStatus, Framing, Reco
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::{PROGRAM, engine};
-
 const SEED: u64 = 20_261_125;
 /// Requests in each direction.
 const REQUESTS: u64 = 10_000;
 /// Requests of ours that are open at once.
 const WORKERS: u64 = 64;
-/// Never met: the handlers and the fake wait two milliseconds at the most.
-const CEILING: Duration = Duration::from_secs(120);
 
 /// Chance that is the same in every run.
 fn chance(seed: u64) -> u64 {

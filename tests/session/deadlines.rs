@@ -9,7 +9,9 @@ use std::time::Duration;
 use agentpipe::session::{claude, jsonrpc};
 use agentpipe::{AgentCommand, ErrorKind};
 
-use crate::{HANDSHAKE, PROGRAM, SOON, assert_played, dialogue, engine, wait};
+use crate::support::dialogue::{HANDSHAKE, assert_played, dialogue};
+use crate::support::{PROGRAM, engine};
+use crate::{SOON, wait};
 
 /// Holds the engine thread up that wakes it, until it is let go.
 struct Gate {

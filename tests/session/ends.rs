@@ -8,7 +8,9 @@ use agentpipe::session::{RpcError, Settings, claude, jsonrpc};
 use agentpipe::{ClosePolicy, CloseStage, Error, ErrorKind, Event, ExitStatus, Limits};
 use serde_json::json;
 
-use crate::{ANSWER_ALL, Dropped, HANDSHAKE, SOON, assert_played, dialogue, engine, start, wait};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{Dropped, SOON, start, wait};
 
 /// How a pending request fails when the agent does this.
 fn failure_of(steps: &[&str]) -> (Error, claude::Session) {
@@ -273,8 +275,7 @@ fn a_close_in_the_middle_of_a_turn_interrupts_it_first() {
 #[test]
 fn a_close_between_turns_does_not_interrupt() {
     wait(async {
-        let session =
-            start(&engine(), &[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, crate::RESULT]).await;
+        let session = start(&engine(), &[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, RESULT]).await;
         session.send("go").await.expect("sent");
         assert!(session.read_turn(|_| ()).await.is_ok());
         let report = session.close().await;

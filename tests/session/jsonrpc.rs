@@ -8,7 +8,9 @@ use agentpipe::session::{AgentRequest, RpcError, Settings};
 use agentpipe::{ErrorKind, Framing};
 use serde_json::{Value, json};
 
-use crate::{Dropped, SOON, assert_played, dialogue, engine, wait};
+use crate::support::dialogue::{assert_played, dialogue};
+use crate::support::engine;
+use crate::{Dropped, SOON, wait};
 
 async fn start(builder: Builder, steps: &[&str]) -> Session {
     builder.start(&engine(), dialogue(steps)).await.expect("starts")

@@ -6,7 +6,9 @@ use agentpipe::session::{Settings, claude};
 use agentpipe::{Error, ErrorKind, Event, ExitStatus};
 use serde_json::json;
 
-use crate::{ANSWER_ALL, HANDSHAKE, SOON, assert_played, dialogue, engine, wait};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, assert_played, dialogue};
+use crate::support::engine;
+use crate::{SOON, wait};
 
 const BUDGET: usize = 4 << 20;
 

@@ -7,7 +7,9 @@ use agentpipe::session::jsonrpc;
 use agentpipe::{AgentCommand, CloseStage, ErrorKind, Event, Limits};
 use serde_json::json;
 
-use crate::{HANDSHAKE, RESULT, assert_played, dialogue, engine, says, wait};
+use crate::support::dialogue::{HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{says, wait};
 
 const PROMPT: &str = r#"{"expect":{"type":"user"}}"#;
 const END: &str = r#"{"expect_end":true}"#;

@@ -7,6 +7,7 @@ mod accept_q_end;
 mod accept_q_input;
 mod accept_s;
 mod chat;
+mod claude_cli;
 mod deadlines;
 mod ends;
 mod jsonrpc;
@@ -17,45 +18,23 @@ mod runtimes;
 mod runtimes_die;
 mod sentinels;
 mod state;
+mod stopped;
+#[path = "../support/mod.rs"]
+mod support;
 mod traces;
 mod weak;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::support::dialogue::{HANDSHAKE, assert_played, dialogue};
+use crate::support::{block_on_within, engine};
+use agentpipe::Engine;
 use agentpipe::session::claude;
-use agentpipe::{AgentCommand, CloseReport, Engine, ExitStatus};
 use serde_json::{Value, json};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
 /// What the reference takes 60 s for has to be over long before this.
 const SOON: Duration = Duration::from_secs(10);
-
-/// A control request of the host is answered with an empty success.
-const ANSWER_ALL: &str = concat!(
-    r#"{"on":{"type":"control_request","request_id":"${id}"},"#,
-    r#""send":{"type":"control_response","response":{"subtype":"success","#,
-    r#""request_id":"${id}","response":{}}}}"#
-);
-/// The handshake, as two steps.
-const HANDSHAKE: &str = concat!(
-    r#"{"expect":{"type":"control_request","request_id":"${handshake}","request":{"subtype":"initialize"}}}"#,
-    "\n",
-    r#"{"send":{"type":"control_response","response":{"subtype":"success","#,
-    r#""request_id":"${handshake}","response":{"commands":[]}}}}"#
-);
-const RESULT: &str =
-    r#"{"send":{"type":"result","subtype":"success","is_error":false,"session_id":"s"}}"#;
-
-fn engine() -> Engine {
-    Engine::new().expect("io_uring")
-}
-
-/// An agent that plays these steps.
-fn dialogue<T: AsRef<str>>(steps: &[T]) -> AgentCommand {
-    let steps = steps.iter().flat_map(|step| ["--step", step.as_ref()]);
-    AgentCommand::new(PROGRAM).arg("fake").args(steps)
-}
 
 /// Two steps: the agent asks, and expects this answer or one with more keys.
 fn asks(id: &str, request: Value, answer: Value) -> String {
@@ -97,19 +76,11 @@ fn success(builder: claude::Builder, request: Value) -> Value {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    // A timer of its own; the sessions do not use it, and are woken from their own thread.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let limited = async { tokio::time::timeout(SOON, future).await };
-    runtime.expect("a runtime").block_on(limited).expect("it hangs")
+    block_on_within(SOON, future)
 }
 
 async fn start<T: AsRef<str>>(engine: &Engine, steps: &[T]) -> claude::Session {
     claude::Session::builder().start(engine, dialogue(steps)).await.expect("starts")
-}
-
-/// The dialogue went as written.
-fn assert_played(report: &CloseReport) {
-    assert_eq!(report.exit(), ExitStatus::Code(0), "{report}: {}", report.stderr_tail());
 }
 
 /// Says when it is dropped.

@@ -6,7 +6,9 @@ use agentpipe::session::{AgentRequest, RpcError, Settings};
 use agentpipe::{CloseReason, ExitStatus, Limits};
 use serde_json::{Value, json};
 
-use crate::{assert_played, dialogue, engine, says, wait};
+use crate::support::dialogue::{assert_played, dialogue};
+use crate::support::engine;
+use crate::{says, wait};
 
 async fn start(builder: Builder, limits: Limits, steps: &[String]) -> Session {
     builder.start(&engine(), dialogue(steps).limits(limits)).await.expect("starts")

@@ -9,7 +9,9 @@ use agentpipe::session::{AgentRequest, RpcError, Settings, Task};
 use agentpipe::{ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{ANSWER_ALL, HANDSHAKE, RESULT, SOON, asks, assert_played, dialogue, engine, wait};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{SOON, asks, wait};
 
 fn given(threads: usize) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()

@@ -8,7 +8,9 @@ use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{Engine, Error, ErrorKind, ExitStatus};
 use serde_json::Value;
 
-use crate::{Dropped, HANDSHAKE, SOON, dialogue, engine, wait};
+use crate::support::dialogue::{HANDSHAKE, RESULT, dialogue};
+use crate::support::engine;
+use crate::{Dropped, SOON, wait};
 
 fn runtime(threads: usize) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -171,7 +173,7 @@ fn a_handler_that_finds_no_room_is_answered_for() {
         r#""error":"the handler was dropped before it answered"}}}]}"#
     );
     wait(async {
-        let steps = [HANDSHAKE, ask, crate::RESULT];
+        let steps = [HANDSHAKE, ask, RESULT];
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.close_reason());
         let stats = session.as_session().session_stats();

@@ -6,7 +6,9 @@ use agentpipe::Event;
 use agentpipe::session::claude::{self, Message};
 use serde_json::{Value, json};
 
-use crate::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue, engine, start, wait};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{start, wait};
 
 /// What an agent can say that has no place in the protocol, or looks as if it had another.
 const IMPOSTORS: &[&str] = &[

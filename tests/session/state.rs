@@ -6,7 +6,9 @@ use agentpipe::session::claude::{Permission, PermissionRequest, Session};
 use agentpipe::{CloseReport, CloseStage, ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
-use crate::{ANSWER_ALL, HANDSHAKE, RESULT, asks, assert_played, dialogue, engine, says, wait};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{asks, says, wait};
 
 const PROMPT: &str = r#"{"expect":{"type":"user"}}"#;
 const END: &str = r#"{"expect_end":true}"#;

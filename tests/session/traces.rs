@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::{PROGRAM, engine, wait};
+use crate::support::{PROGRAM, engine};
+use crate::wait;
 
 /// Files in tests/traces. One more is played by itself, and this number says that it was meant.
 const TRACES: usize = 21;

@@ -10,9 +10,9 @@ use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{ErrorKind, Event, ExitStatus, Limits};
 use serde_json::{Value, json};
 
-use crate::{
-    ANSWER_ALL, HANDSHAKE, RESULT, SOON, asks, assert_played, dialogue, engine, says, wait,
-};
+use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
+use crate::support::engine;
+use crate::{SOON, asks, says, wait};
 
 #[test]
 fn what_fails_between_the_spawn_and_the_session_leaves_no_agent() {

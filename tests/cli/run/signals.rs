@@ -1,0 +1,129 @@
+//! Signals to `agentpipe run`, and the signal state that it inherits.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use super::launcher::inheriting;
+use super::{Run, fake};
+use crate::support::{PROGRAM, wait_until};
+
+const STARTED: &[u8] = b"{\"a\":1}\n";
+
+/// An echo agent behind a launcher that leaves these signals ignored, and those blocked. It has
+/// answered once.
+fn started(
+    ignored: &'static [i32],
+    blocked: &'static [i32],
+    args: &[&str],
+) -> (Run, BufReader<std::process::ChildStdout>) {
+    let mut run = Run::start_by(&[], &fake(args), |command| {
+        inheriting(command, ignored, blocked);
+    });
+    let mut stdout = BufReader::new(run.child.stdout.take().expect("piped"));
+    echoes(&mut run, &mut stdout);
+    (run, stdout)
+}
+
+fn echoes(run: &mut Run, stdout: &mut impl BufRead) {
+    run.send(STARTED);
+    let mut line = Vec::new();
+    stdout.read_until(b'\n', &mut line).expect("readable");
+    assert_eq!(line, STARTED);
+}
+
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    // The story: `nohup agentpipe run ... &`, and the terminal is closed. The agent was to work on.
+    let (mut run, mut stdout) = started(&[libc::SIGHUP, libc::SIGINT], &[], &[]);
+    run.signal(Signal::HUP);
+    run.signal(Signal::INT);
+    for _ in 0..10 {
+        echoes(&mut run, &mut stdout);
+    }
+    drop(run.child.stdin.take());
+    let done = run.collect();
+    assert_eq!((done.code(), done.count("records_in")), (Some(0), 11), "{done:?}");
+    // Not ignored, the same signals close.
+    for signal in [Signal::HUP, Signal::INT] {
+        let (run, _stdout) = started(&[], &[], &[]);
+        run.signal(signal);
+        assert_eq!(run.collect().report["close"]["reason"], "requested");
+    }
+}
+
+#[test]
+fn a_signal_that_was_blocked_or_ignored_at_the_start_closes() {
+    // The story: a launcher blocks SIGTERM while it forks. Its children have it blocked for ever: the
+    // service manager waits, and then kills, and the agent is left behind.
+    let all = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let (run, _stdout) = started(&[], all, &[]);
+        run.signal(signal);
+        let done = run.collect();
+        assert_eq!((done.code(), &done.report["close"]["mode"]), (Some(0), &"graceful".into()));
+    }
+    // Nothing but SIGTERM ends this process in order, so that one may not be ignored.
+    let (run, _stdout) = started(&[libc::SIGTERM], &[], &[]);
+    run.signal(Signal::TERM);
+    assert_eq!(run.collect().report["close"]["reason"], "requested");
+}
+
+#[test]
+fn an_ignored_sigchld_does_not_cost_the_exit_code() {
+    let (mut run, _stdout) = started(&[libc::SIGCHLD], &[libc::SIGCHLD], &["--exit-code", "7"]);
+    drop(run.child.stdin.take());
+    let done = run.collect();
+    assert_eq!(done.code(), Some(7), "{done:?}");
+    assert_eq!(done.report["exit"], serde_json::json!({ "code": 7 }));
+}
+
+#[test]
+fn the_agent_inherits_no_signal_state() {
+    let all = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD, libc::SIGUSR1];
+    // No shell: some clear the mask themselves.
+    let agent = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
+    let run = Run::start_by(&[], &agent, |command| {
+        inheriting(command, all, all);
+    });
+    let done = run.finish(b"");
+    let noise = ["SigBlk", "SigIgn"]
+        .map(|set| format!("agentpipe: noise: 24 bytes: {set}:\\t0000000000000000"));
+    assert_eq!(done.stderr, noise);
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_and_no_death() {
+    // The story: RLIMIT_FSIZE on a log file; the signal for it killed the host, and nothing was said.
+    let out = tempfile::NamedTempFile::new().expect("a file");
+    let program = format!("ulimit -f 64; exec \"$0\" \"$@\" >{}", out.path().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &program, PROGRAM, "run", "--", PROGRAM, "fake", "--flood"]);
+    let output = shell.stdin(Stdio::piped()).output().expect("starts");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("writing to stdout failed: File too large"), "{stderr}");
+    assert!(stderr.contains("; stdout did not take "), "{stderr}");
+}
+
+#[test]
+fn no_thread_is_started_beside_those_of_the_engine() {
+    // The story: an agent that has used up the processes of its user. A signal handler that needs a
+    // new thread panics, and then nothing but SIGKILL ends the host.
+    let (mut run, _stdout) = started(&[], &[], &[]);
+    let names = || -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", run.child.id())).expect("proc").flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.map(|name| name.trim_end().to_owned()).collect()
+    };
+    // A thread without a name has that of the process, and one with a name has it for a moment.
+    let unnamed = || names().iter().filter(|name| *name == "agentpipe").count();
+    wait_until("all threads but the first have a name", || unnamed() == 1);
+    let known =
+        |name: &String| name == "agentpipe" || name == "agentpipe-0" || name == "agentpipe-spawn";
+    assert!(names().iter().all(known), "{:?}", names());
+    drop(run.child.stdin.take());
+    assert_eq!(run.collect().code(), Some(0));
+}

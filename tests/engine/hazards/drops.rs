@@ -1,0 +1,150 @@
+//! The last handle of an engine, dropped where nothing may wait; and the ends that do wait.
+
+use std::time::Duration;
+
+use agentpipe::session::jsonrpc;
+use agentpipe::{Agent, AgentCommand, ClosePolicy, Engine};
+
+use super::raw;
+use crate::support::own_process::{alone, check_passed, is_alone, test_name, this_test};
+use crate::support::process::{Held, is_gone};
+use crate::support::{engine, fake, spawn, wait_until};
+
+/// Only SIGKILL ends it, and that comes this long after an abort began.
+fn stubborn(grace: Duration) -> AgentCommand {
+    let policy = ClosePolicy::graceful().abort_grace(grace);
+    fake(&["--ignore-eof", "--ignore-sigterm"]).close_policy(policy)
+}
+
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn the_last_handle_dropped_in_async_code_waits_for_nothing() {
+    // The story: a server on a current-thread runtime dropped its last agent, and stood still until
+    // the agent was killed: up to three seconds.
+    if !alone(test_name!()) {
+        return;
+    }
+    let before = Held::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let pid = runtime.block_on(async {
+        let engine = Engine::builder().threads(2).build().expect("io_uring");
+        let agent = engine.spawn(stubborn(Duration::from_secs(2))).await.expect("spawns");
+        let pid = agent.pid();
+        drop(engine);
+        drop(agent);
+        pid
+    });
+    assert!(is_running(pid), "the drop waited for its end");
+    // The threads do it all the same.
+    wait_until("it is killed and reaped", || is_gone(pid));
+    wait_until("nothing of the engine is left", || Held::now() == before);
+}
+
+#[test]
+fn a_finished_shutdown_leaves_nothing() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let before = Held::now();
+    for blocking in [false, true] {
+        let engine = Engine::builder().threads(2).build().expect("io_uring");
+        let agents: Vec<_> =
+            (0..4).map(|_| spawn(&engine, stubborn(Duration::from_millis(1)))).collect();
+        let report = if blocking {
+            engine.shutdown_blocking(Duration::ZERO)
+        } else {
+            pollster::block_on(engine.shutdown(Duration::ZERO))
+        };
+        assert_eq!((report.agents, report.aborted), (4, 4));
+        // Without a wait, and while all handles are there: no agent, no pipe, no ring.
+        let mut now = Held::now();
+        assert_eq!(now.children, before.children);
+        // The handles keep what wakes their threads.
+        let kept = now.descriptors.remove("anon_inode");
+        assert_eq!((now.descriptors, kept), (before.descriptors.clone(), Some(2)), "{blocking}");
+        drop((agents, engine));
+        wait_until("the threads have ended", || Held::now() == before);
+    }
+}
+
+/// Runs the test again, where its last act is a drop, and asserts that its agents are gone with it.
+fn check_no_agent_outlives(test: &str) {
+    let text = check_passed(&this_test(test).output().expect("runs"));
+    let pids: Vec<u32> =
+        text.lines().filter_map(|line| line.rsplit_once("agent ")?.1.parse().ok()).collect();
+    assert_eq!(pids.len(), 4, "{text}");
+    // At once: there is nothing to wait for.
+    let left: Vec<u32> = pids.into_iter().filter(|pid| is_running(*pid)).collect();
+    assert_eq!(left, Vec::<u32>::new(), "they outlive their process");
+}
+
+/// Agents that are killed half a second after their handles are dropped.
+#[expect(clippy::print_stdout, reason = "the outer process reads it")]
+fn spawn_four(engine: &Engine) -> Vec<Agent> {
+    let agents: Vec<Agent> =
+        (0..4).map(|_| spawn(engine, stubborn(Duration::from_millis(500)))).collect();
+    for agent in &agents {
+        println!("agent {}", agent.pid());
+    }
+    agents
+}
+
+#[test]
+fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
+    // The story: `main` drops its engine and returns. The drop does not wait, the process is gone in a
+    // moment, and an agent that ignores the end of its input stays for ever.
+    if is_alone() {
+        let engine = Engine::builder().threads(2).build().expect("io_uring");
+        let agents = spawn_four(&engine);
+        drop(engine);
+        drop(agents);
+    } else {
+        check_no_agent_outlives(test_name!());
+    }
+}
+
+#[test]
+fn a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives() {
+    // The story: the engine is in a static, as engines are. Its agents are dropped in time, and that
+    // only begins their aborts.
+    if is_alone() {
+        let engine = Box::leak(Box::new(engine()));
+        drop(spawn_four(engine));
+    } else {
+        check_no_agent_outlives(test_name!());
+    }
+}
+
+#[test]
+fn a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent() {
+    // The story: the task that reads for a session has the last handle, on the thread of all sessions.
+    if is_alone() {
+        let engine = engine();
+        let start = |agent| pollster::block_on(jsonrpc::Session::builder().start(&engine, agent));
+        let grace = Duration::from_millis(500);
+        let sessions: Vec<_> = (0..4).map(|_| start(stubborn(grace)).expect("starts")).collect();
+        for session in &sessions {
+            println!("agent {}", session.as_session().pid());
+        }
+        drop((sessions, engine));
+    } else {
+        check_no_agent_outlives(test_name!());
+    }
+}
+
+#[test]
+fn an_exit_waits_for_no_engine_that_lives() {
+    // The story: an engine in a static is dropped by nothing. The process must end all the same, and
+    // what its agents see is the end of their input.
+    if is_alone() {
+        let engine = Box::leak(Box::new(engine()));
+        let agent = Box::leak(Box::new(spawn(engine, fake(&[]))));
+        raw::exit(if agent.pid() > 0 { 42 } else { 1 });
+    }
+    let output = this_test(test_name!()).output().expect("runs");
+    assert_eq!(output.status.code(), Some(42));
+}

@@ -1,0 +1,221 @@
+//! What a record costs in numbers that are the same on a busy machine: allocations, completions,
+//! calls of `io_uring_enter`. A defect too small for a stopwatch shows here.
+//!
+//! The agent is `cat` of a FIFO: it repeats what the test writes there, and nothing is sent through the
+//! engine for it. So each count is exact, and the assertions are equalities.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::process::Command;
+
+use agentpipe::{Agent, AgentCommand, Engine, IoCounters, JsonCheck, Limits, Record};
+
+use crate::allocator::calls;
+use crate::support::PROGRAM;
+use crate::support::own_process::{alone, test_name};
+
+/// Records that are counted, in rounds of so many.
+const RECORDS: u64 = 1000;
+/// Before that, so that every queue and buffer has its size.
+const WARM_UP: u64 = 200;
+
+/// An agent that says what it is told to say.
+struct Parrot {
+    agent: Agent,
+    mouth: File,
+    /// One write's worth: so many records, each with its newline.
+    lines: Vec<u8>,
+    records: u64,
+}
+
+/// How a reader looks at a record, and what the engine checks for that.
+type Look = (&'static str, JsonCheck, fn(&Record));
+
+const LOOKS: [Look; 2] = [
+    ("framed", JsonCheck::Shape, |record| assert!(!record.is_empty())),
+    ("envelope", JsonCheck::Syntax, |record| {
+        assert_eq!(record.envelope().expect("an object").kind.as_deref(), Some("flood"));
+    }),
+];
+
+impl Parrot {
+    fn new(engine: &Engine, check: JsonCheck, size: usize, records: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("mouth");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        let command = AgentCommand::new("cat").arg(&path).limits(Limits::new().json_check(check));
+        let agent = engine.spawn_blocking(command).expect("cat starts");
+        // Opens once cat has it open, too; then neither needs its name.
+        let mouth = OpenOptions::new().write(true).open(&path).expect("writable");
+        let (head, tail) = (r#"{"type":"flood","pad":""#, "\"}\n");
+        let pad = "x".repeat(size - head.len() - tail.len());
+        let lines = format!("{head}{pad}{tail}").repeat(usize::try_from(records).expect("few"));
+        Self { agent, mouth, lines: lines.into_bytes(), records }
+    }
+
+    /// One write by the agent; its records are taken before the next.
+    fn say(&mut self, look: fn(&Record)) {
+        self.mouth.write_all(&self.lines).expect("writable");
+        for _ in 0..self.records {
+            look(&self.agent.next_record_blocking().expect("a record"));
+        }
+    }
+
+    fn say_often(&mut self, records: u64, look: fn(&Record)) {
+        for _ in 0..records / self.records {
+            self.say(look);
+        }
+    }
+}
+
+/// Calls of the allocator, by all threads, for a thousand records: the least of three rounds,
+/// because the threads of the test harness call it, too, when another test begins.
+fn allocations(engine: &Engine, (_, check, look): Look, size: usize, burst: u64) -> u64 {
+    let mut parrot = Parrot::new(engine, check, size, burst);
+    parrot.say_often(WARM_UP, look);
+    let mut round = || {
+        let before = calls();
+        parrot.say_often(RECORDS, look);
+        calls() - before
+    };
+    let calls = round().min(round()).min(round());
+    parrot.agent.abort_blocking();
+    calls
+}
+
+// The least that "no per-record allocation" means. 4096 bytes are a whole read.
+#[test]
+fn a_thousand_records_that_come_one_by_one_cost_no_allocation() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    for look in LOOKS {
+        for size in [256, 1000, 1024, 4000, 4096] {
+            let calls = allocations(&engine, look, size, 1);
+            assert_eq!(calls, 0, "{} of {size} bytes", look.0);
+        }
+    }
+}
+
+// Several in one read and so in one turn: the queues that hold them for a moment are used again.
+#[test]
+fn a_thousand_records_that_come_many_at_a_time_cost_no_allocation() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    for look in LOOKS {
+        for burst in [5, 10] {
+            let calls = allocations(&engine, look, 256, burst);
+            assert_eq!(calls, 0, "{}, {burst} at a time", look.0);
+        }
+    }
+}
+
+// A record that spans reads is put together in a buffer that served before. Above 8 KiB it has
+// memory of its own, which grows (32 KiB, 64 KiB) and is cut to size at the end.
+#[test]
+fn a_record_that_spans_reads_costs_no_allocation_up_to_8_kib_and_three_at_64_kib() {
+    // The newline is one byte of the size.
+    const SMALL_MAX: usize = (8 << 10) + 1;
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    let small = [5000, 8000, SMALL_MAX].map(|size| (size, 0));
+    let large = [(SMALL_MAX + 1, 1), (12_000, 1), (16 << 10, 2), (32 << 10, 2), (64 << 10, 3)];
+    for look in LOOKS {
+        for (size, each) in [&small[..], &large].concat() {
+            let calls = allocations(&engine, look, size, 1);
+            assert_eq!(calls, each * RECORDS, "{} of {size} bytes", look.0);
+        }
+    }
+}
+
+// Reads end in the middle of records. Four at a time: more may come in several turns, and how much
+// the inbox grows then depends on when the reader looks.
+#[test]
+fn a_thousand_records_cut_by_reads_cost_no_allocation() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    for look in LOOKS {
+        for size in [1500, 3000] {
+            let calls = allocations(&engine, look, size, 4);
+            assert_eq!(calls, 0, "{} of {size} bytes", look.0);
+        }
+    }
+}
+
+// Without a pause between them records wait in chunks and queues. How many of these there must be
+// depends on how far behind the reader gets, so the machine decides when one more is made. What is
+// no matter of timing: a chunk is for 32 KiB of records and two allocations, and a queue doubles.
+#[test]
+fn a_flood_costs_chunks_and_queues_and_at_most_a_completion_and_an_enter_a_record() {
+    /// The turn's, the inbox and the reader's own grow from 4 places to what 1 MiB can hold, 4096.
+    const QUEUES: u64 = 3 * 10;
+    const WINDOWS: u64 = 9;
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    for (_, check, look) in LOOKS {
+        for size in [256, 1000, 1024, 4096] {
+            let flood = ["fake", "--flood", "--never-read-stdin", "--record-size"];
+            let command = AgentCommand::new(PROGRAM).args(flood);
+            let command = command.arg(size.to_string()).limits(Limits::new().json_check(check));
+            let mut agent = engine.spawn_blocking(command).expect("it starts");
+            let mut window = || {
+                let before = calls();
+                (0..RECORDS).for_each(|_| look(&agent.next_record_blocking().expect("a record")));
+                calls() - before
+            };
+            window();
+            let before = engine.stats();
+            let mut calls: Vec<u64> = (0..WINDOWS).map(|_| window()).collect();
+            let [completions, enters, ..] = since(&engine, before.io);
+            let records = engine.stats().records_in - before.records_in;
+            calls.sort_unstable();
+            let chunks = (RECORDS * size).div_ceil(32 << 10);
+            assert!(calls[calls.len() / 2] <= 2 * chunks + QUEUES, "{size}: {calls:?}");
+            // A turn may begin between two looks.
+            let most = records + records / 10;
+            assert!(completions <= most, "{size}: {completions} for {records}");
+            assert!(enters <= most, "{size}: {enters} for {records}");
+            agent.abort_blocking();
+        }
+    }
+}
+
+/// Completions, enters, submissions and stale completions.
+fn since(engine: &Engine, before: IoCounters) -> [u64; 4] {
+    let now = engine.stats().io;
+    [
+        now.completions - before.completions,
+        now.enters - before.enters,
+        now.submitted - before.submitted,
+        now.stale - before.stale,
+    ]
+}
+
+// Reads stay armed and the reader wakes nobody: a completion for each read's worth, an enter for
+// each wait, and no submission.
+#[test]
+fn a_read_is_one_completion_and_one_enter() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    let (_, check, look) = LOOKS[1];
+    for (size, burst) in [(256, 1), (1024, 1), (4096, 1), (256, 10), (1024, 4)] {
+        let mut parrot = Parrot::new(&engine, check, size, burst);
+        parrot.say_often(WARM_UP, look);
+        let before = engine.stats().io;
+        parrot.say_often(RECORDS, look);
+        let reads = RECORDS / burst;
+        assert_eq!(since(&engine, before), [reads, reads, 0, 0], "{burst} of {size} bytes");
+        parrot.agent.abort_blocking();
+    }
+}

@@ -1,0 +1,93 @@
+//! What one idle agent costs this process: bytes of user memory, descriptors, operations in the
+//! ring. Counted, not estimated: by an allocator that keeps the books, in a process of its own.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::allocator::held;
+use crate::support::own_process::{alone, test_name};
+use crate::support::process::open_descriptors;
+use crate::support::{CEILING, check_echo, fake};
+use agentpipe::{Agent, AgentCommand, Engine, ExitStatus};
+
+/// Enough that what is held once and grows by doubling does not decide.
+const AGENTS: usize = 200;
+/// What docs/scale.md promises, beside the handle.
+const BYTES_MAX: usize = 4096;
+
+fn echo() -> AgentCommand {
+    fake(&[])
+}
+
+/// The engine thread gives things up a moment after the reader has its events.
+fn await_at_most(limit: usize, look: impl Fn() -> usize, what: &str) -> usize {
+    let begun = Instant::now();
+    loop {
+        let now = look();
+        if now <= limit {
+            return now;
+        }
+        assert!(begun.elapsed() < CEILING, "{what}: {now}, and not {limit} at the most");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Much in both directions, and a record larger than any buffer.
+fn burst(agent: &mut Agent) {
+    let record = |number: usize| format!("{{\"n\":{number}}}");
+    for number in 0..500 {
+        agent.send_blocking(record(number)).expect("sent");
+    }
+    for number in 0..500 {
+        let echo = agent.next_record_blocking().expect("an echo");
+        assert_eq!(echo.as_bytes(), record(number).as_bytes());
+    }
+    check_echo(agent, &format!("{{\"x\":\"{}\"}}", "x".repeat(100 << 10)));
+}
+
+#[test]
+fn an_idle_agent_costs_four_descriptors_and_four_kilobytes() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("io_uring");
+    // The first pays for what there is once: the arena's chunk, the tables of the ring.
+    let mut first = engine.spawn_blocking(echo()).expect("spawns");
+    check_echo(&mut first, "{}");
+    burst(&mut first);
+
+    let mut agents = Vec::with_capacity(AGENTS);
+    let (bytes, open) = (held(), open_descriptors());
+    let in_kernel = engine.counters_blocking()[0].in_kernel;
+    for _ in 0..AGENTS {
+        agents.push(engine.spawn_blocking(echo()).expect("spawns"));
+    }
+    for agent in &mut agents {
+        check_echo(agent, "{\"first\":1}");
+    }
+    let per_agent = || held().saturating_sub(bytes) / AGENTS;
+    let quiet = await_at_most(BYTES_MAX, per_agent, "bytes of an idle agent");
+    assert_eq!(open_descriptors(), open + 4 * AGENTS);
+    // A read of each output and the watch of the pidfd.
+    assert_eq!(engine.counters_blocking()[0].in_kernel, in_kernel + 3 * AGENTS as u64);
+
+    // After a burst in both directions nothing of it is kept.
+    for agent in &mut agents {
+        burst(agent);
+    }
+    let after = await_at_most(BYTES_MAX, per_agent, "bytes of an agent after a burst");
+    println!(
+        "bytes of an idle agent: {quiet}; after a burst: {after}; of its handle: {}",
+        size_of::<Agent>()
+    );
+    let ring = engine.counters_blocking()[0];
+    assert_eq!(ring.buffers, ring.buffers_free, "idle reads hold no buffer");
+
+    for agent in agents {
+        assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
+    }
+    // The tables of the engine keep room for as many agents as there were, rounded up.
+    await_at_most(bytes + AGENTS * 2304, || held(), "bytes after all closes");
+    assert_eq!(await_at_most(open, open_descriptors, "descriptors after all closes"), open);
+    assert_eq!(first.close_blocking().exit(), ExitStatus::Code(0));
+}

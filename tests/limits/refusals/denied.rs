@@ -1,0 +1,69 @@
+//! Hosts that deny io_uring: the line names who denies it and what to do.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::{agentpipe, check_refusal, seccomp};
+use crate::support::{PROGRAM, check_line};
+
+fn deny_io_uring(command: &mut Command, errno: i32) -> &mut Command {
+    seccomp::deny(command, libc::SYS_io_uring_setup, errno)
+}
+
+#[test]
+fn a_seccomp_filter_is_named_with_the_remedy() {
+    // The story: the default profile of containers answers EPERM (some ENOSYS), and a host that
+    // says "Operation not permitted" gets an issue instead of a changed profile.
+    let says = ["seccomp", "io_uring_setup", "profile"];
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let mut command = agentpipe(&["run", "--", "cat"]);
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
+        check_refusal(&output, 125, &says);
+
+        let mut command = agentpipe(&["doctor"]);
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.contains("NOT usable"), "{text}");
+        let problems: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("problem: ")).collect();
+        assert_eq!(problems.len(), 1, "{text}");
+        check_line(problems[0], &says);
+
+        let mut command = agentpipe(&["doctor", "--json"]);
+        let output = deny_io_uring(&mut command, errno).output().expect("starts");
+        assert_eq!(output.status.code(), Some(1));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["usable"], false);
+        assert_eq!(report["backend"], serde_json::Value::Null);
+        check_line(report["problem"].as_str().expect("a problem"), &says);
+    }
+}
+
+/// `ulimit -l 0` and then the program, as a user whose memory is charged.
+fn without_locked_memory(program: &str, as_nobody: bool) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -l 0; exec \"$0\" run -- cat", program]);
+    if as_nobody {
+        command.uid(65_534).gid(65_534).current_dir("/");
+    }
+    command.stdin(std::process::Stdio::null());
+    command
+}
+
+#[test]
+fn too_little_locked_memory_is_named_with_the_remedy() {
+    // Where the whole test tree is below a folder of root's, nobody could not reach it.
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+    let program = folder.path().join("agentpipe");
+    fs::copy(PROGRAM, &program).expect("copied");
+    // Root is not charged, so root runs it as nobody.
+    let as_nobody = rustix::process::geteuid().is_root();
+    let program = program.to_str().expect("utf-8");
+    let output = without_locked_memory(program, as_nobody).output();
+    let output = output.expect("root may become nobody; run the tests as an ordinary user instead");
+    check_refusal(&output, 125, &["RLIMIT_MEMLOCK is 0 bytes", "ulimit -l"]);
+}

@@ -1,0 +1,51 @@
+//! Hosts that deny clone3, as container filters do so that the C library uses clone(2): an agent is
+//! not born in its cgroup, and joins it by itself.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use agentpipe::{AgentCommand, ErrorKind};
+
+use super::seccomp;
+use crate::support::own_process::{check_passed, is_alone, test_name, this_test};
+use crate::support::{CEILING, engine};
+
+#[test]
+fn where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself() {
+    // The story: the agent starts in the host's own cgroup, and its runaway outlives the close.
+    if is_alone() {
+        return check_joined();
+    }
+    let mut command = this_test(test_name!());
+    let output = seccomp::deny(&mut command, libc::SYS_clone3, libc::ENOSYS).output();
+    check_passed(&output.expect("runs"));
+}
+
+fn check_joined() {
+    // A grandchild in a session of its own: no signal to the group reaches it.
+    let script = "setsid sh -c 'trap \"\" TERM; \
+        echo \"{\\\"pid\\\":$$,\\\"cgroup\\\":\\\"$(sed -n s/^0:://p /proc/self/cgroup)\\\"}\"; \
+        exec sleep 1000' & cat; wait";
+    let engine = engine();
+    let spawned = engine.spawn_blocking(AgentCommand::new("/bin/sh").args(["-c", script]).cgroup());
+    let mut agent = match spawned {
+        Ok(agent) => agent,
+        // No cgroup is to be had here, with clone3 or without.
+        Err(error) => return assert_eq!(error.kind(), ErrorKind::CgroupUnavailable, "{error}"),
+    };
+    let said = agent.next_record_blocking().expect("a record");
+    let said: serde_json::Value = said.json().expect("JSON");
+    let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("a line of cgroup2");
+    let its = said["cgroup"].as_str().expect("a path");
+    assert_ne!(its, own, "it has one of its own");
+    let report = agent.abort_blocking();
+    assert!(report.killed_extra() >= 1, "{report}");
+    let runaway = PathBuf::from(format!("/proc/{}", said["pid"]));
+    let begun = Instant::now();
+    while runaway.exists() {
+        assert!(begun.elapsed() < CEILING, "the runaway lives on");
+        std::thread::yield_now();
+    }
+}

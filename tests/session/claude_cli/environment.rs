@@ -1,0 +1,171 @@
+//! What the CLI finds in its environment. T24, T17.
+
+use agentpipe::session::claude::{Options, Session};
+use agentpipe::{AgentCommand, ErrorKind};
+use serde_json::Value;
+
+use super::{folder, path_of, telling, told, wait};
+use crate::support::own_process::{alone_with, test_name};
+use crate::support::{PROGRAM, check_error, engine};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn start(options: Options) -> Value {
+    wait(async {
+        let session = Session::builder().start(&engine(), options).await.expect("starts");
+        let told = told(&session).await;
+        session.close().await;
+        told
+    })
+}
+
+type Case = (fn(Options) -> Options, &'static [(&'static str, Option<&'static str>)]);
+
+const READS_STATE: &str = "CLAUDE_CODE_SDK_READS_SESSION_STATE";
+
+const CLIENT: &str = concat!("agentpipe/", env!("CARGO_PKG_VERSION"));
+
+/// What is asked for, and what arrives; the parent has `INHERITED`.
+const CASES: &[Case] = &[
+    // Defaults: who we are, and nothing that we are not.
+    (
+        |options| options,
+        &[
+            ("CLAUDE_CODE_ENTRYPOINT", Some("sdk-cli")),
+            ("CLAUDE_AGENT_SDK_CLIENT_APP", Some(CLIENT)),
+            ("AGENTPIPE_VERSION", Some(VERSION)),
+            ("CLAUDE_AGENT_SDK_VERSION", None),
+            ("CLAUDECODE", None),
+            ("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING", None),
+            ("MAX_MCP_OUTPUT_TOKENS", None),
+            ("MCP_TOOL_TIMEOUT", Some("7")),
+            (READS_STATE, Some("1")),
+        ],
+    ),
+    // The caller may have no use for the state, or say so himself.
+    (|options| options.env(READS_STATE, "0"), &[(READS_STATE, Some("0"))]),
+    (|options| options.process(|command| command.env_remove(READS_STATE)), &[(READS_STATE, None)]),
+    // The caller wins over the parent and over the defaults.
+    (
+        |options| {
+            options
+                .env("CLAUDE_CODE_ENTRYPOINT", "mine")
+                .env("CLAUDE_AGENT_SDK_CLIENT_APP", "app/1")
+                .env("CLAUDECODE", "2")
+                .env("MCP_TOOL_TIMEOUT", "8")
+                .env("MAX_MCP_OUTPUT_TOKENS", "9")
+        },
+        &[
+            ("CLAUDE_CODE_ENTRYPOINT", Some("mine")),
+            ("CLAUDE_AGENT_SDK_CLIENT_APP", Some("app/1")),
+            ("CLAUDECODE", Some("2")),
+            ("MCP_TOOL_TIMEOUT", Some("8")),
+            ("MAX_MCP_OUTPUT_TOKENS", Some("9")),
+        ],
+    ),
+    // But for the versions.
+    (
+        |options| {
+            options.env("AGENTPIPE_VERSION", "9.9.9").env("CLAUDE_AGENT_SDK_VERSION", "9.9.9")
+        },
+        &[("AGENTPIPE_VERSION", Some(VERSION)), ("CLAUDE_AGENT_SDK_VERSION", None)],
+    ),
+    (
+        |options| options.file_checkpointing(true),
+        &[("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING", Some("true"))],
+    ),
+    // An empty environment still says who we are.
+    (
+        |options| options.process(|command| command.env_clear().env("ONLY", "this")),
+        &[
+            ("CLAUDE_CODE_ENTRYPOINT", Some("sdk-cli")),
+            ("CLAUDE_AGENT_SDK_CLIENT_APP", Some(CLIENT)),
+            ("ONLY", Some("this")),
+            ("MCP_TOOL_TIMEOUT", None),
+            (READS_STATE, Some("1")),
+            ("PATH", None),
+        ],
+    ),
+];
+
+const INHERITED: &[(&str, &str)] = &[
+    ("CLAUDECODE", "1"),
+    ("CLAUDE_CODE_ENTRYPOINT", "cli"),
+    ("CLAUDE_AGENT_SDK_VERSION", "0.1.2"),
+    ("AGENTPIPE_VERSION", "0.0.0"),
+    ("MCP_TOOL_TIMEOUT", "7"),
+];
+
+#[test]
+fn the_environment_says_who_started_the_cli_and_the_caller_has_the_last_word() {
+    // The story: a service that itself runs under Claude Code. Its agents took themselves for
+    // nested ones, because of one inherited variable.
+    if !alone_with(test_name!(), INHERITED) {
+        return;
+    }
+    for (index, (change, wanted)) in CASES.iter().enumerate() {
+        let told = start(change(telling(&["--answer-initialize"])));
+        for (key, value) in *wanted {
+            let found = told["env"].get(key).map(|found| found.as_str().expect("text"));
+            assert_eq!(found, *value, "case {index}: {key}");
+        }
+    }
+    let told = start(telling(&["--answer-initialize"]));
+    assert_eq!(told["env"]["PATH"], std::env::var("PATH").expect("a path"), "kept");
+}
+
+#[test]
+fn a_host_that_named_itself_keeps_its_name() {
+    let name = ("CLAUDE_AGENT_SDK_CLIENT_APP", "their-app/2");
+    if !alone_with(test_name!(), &[name]) {
+        return;
+    }
+    let told = start(telling(&["--answer-initialize"]));
+    assert_eq!(told["env"][name.0], name.1);
+    let cleared = telling(&["--answer-initialize"]).process(AgentCommand::env_clear);
+    assert_eq!(start(cleared)["env"][name.0], CLIENT);
+}
+
+/// What an agent of a plain command finds.
+fn reads_state(change: fn(AgentCommand) -> AgentCommand) -> Value {
+    let flags = ["fake", "--tell-command", "--answer-initialize"];
+    let command = change(AgentCommand::new(PROGRAM).args(flags));
+    wait(async {
+        let session = Session::builder().start(&engine(), command).await.expect("starts");
+        let told = told(&session).await;
+        session.close().await;
+        told["env"][READS_STATE].clone()
+    })
+}
+
+#[test]
+fn a_cli_of_any_command_is_asked_for_its_state() {
+    // The session reads it, however its agent was started.
+    assert_eq!(reads_state(|command| command), "1");
+    assert_eq!(reads_state(|command| command.env(READS_STATE, "")), "");
+}
+
+#[test]
+fn a_parent_that_wants_no_state_has_its_way() {
+    let chosen = (READS_STATE, "0");
+    if !alone_with(test_name!(), &[chosen]) {
+        return;
+    }
+    assert_eq!(reads_state(|command| command), "0");
+    assert_eq!(reads_state(AgentCommand::env_clear), "1");
+}
+
+#[test]
+fn the_working_directory_arrives_and_a_missing_one_is_named() {
+    // T17.
+    let folder = folder();
+    let dir = path_of(&folder, "work");
+    let options = telling(&["--answer-initialize"]).cwd(&dir);
+    let error = wait(Session::builder().start(&engine(), options.clone())).expect_err("not there");
+    let dir = dir.to_str().expect("text");
+    check_error(&error, ErrorKind::BadWorkingDirectory, &["working directory", dir]);
+    // The same options value, once it is there.
+    std::fs::create_dir(dir).expect("made");
+    let told = start(options);
+    assert_eq!((&told["cwd"], &told["env"]["PWD"]), (&dir.into(), &dir.into()));
+}

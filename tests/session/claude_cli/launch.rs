@@ -1,0 +1,143 @@
+//! One options value, two places: the command line and `initialize`. Q01, Q02, T04 to T07, T16.
+
+use std::time::Duration;
+
+use agentpipe::session::claude::{Permission, PermissionRequest, Session};
+use agentpipe::{ErrorKind, ExitStatus};
+use serde_json::{Value, json};
+
+use super::{after, arguments, folder, path_of, telling, told, wait};
+use crate::support::{check_error, engine};
+
+/// Takes a handshake with exactly these keys.
+fn handshake(request: &Value) -> [String; 2] {
+    let expected =
+        json!({"expect": {"type": "control_request", "request_id": "${id}", "request": request}});
+    let answer = json!({"send": {"type": "control_response",
+        "response": {"subtype": "success", "request_id": "${id}", "response": {}}}});
+    [expected.to_string(), answer.to_string()]
+}
+
+#[test]
+fn one_options_value_makes_the_arguments_and_the_handshake() {
+    // Q01, Q02. The story: skills on the command line and none in `initialize`, so that the agent
+    // was allowed what it did not have.
+    let big = "x".repeat(200 << 10);
+    let agents = json!({"reviewer": {"description": "d", "prompt": big}});
+    let steps = handshake(&json!({
+        "subtype": "initialize", "hooks": {"Stop": "${_}"}, "agents": agents, "skills": ["pdf"],
+        "excludeDynamicSections": true, "forwardSubagentText": true, "later": 1,
+    }));
+    // In a file: it is too long for an argument.
+    let folder = folder();
+    let dialogue = path_of(&folder, "dialogue");
+    std::fs::write(&dialogue, steps.join("\n")).expect("written");
+    let options = telling(&["--script", dialogue.to_str().expect("text")])
+        .append_system_prompt("And \"this\".\n\u{e9}")
+        .resume("--print")
+        .agent("reviewer", &agents["reviewer"])
+        .skills(["pdf"])
+        .exclude_dynamic_sections(false)
+        .forward_subagent_text(true);
+    let builder = Session::builder()
+        .hook("Stop", None, Some(Duration::from_secs(1)), |_| async { Ok(json!({})) })
+        // The session's own word wins, and what is to come passes.
+        .option("excludeDynamicSections", true)
+        .option("later", 1);
+    wait(async {
+        let session = builder.start(&engine(), options).await.expect("starts");
+        let told = told(&session).await;
+        let args = arguments(&told);
+        let wanted = [
+            "--output-format",
+            "stream-json",
+            "--verbose",
+            "--append-system-prompt",
+            "And \"this\".\n\u{e9}",
+            "--allowedTools",
+            "Skill(pdf)",
+            "--resume=--print",
+            "--setting-sources=user,project",
+            "--input-format",
+            "stream-json",
+        ];
+        assert_eq!(args, wanted);
+        assert_eq!(
+            session.close().await.exit(),
+            ExitStatus::Code(0),
+            "the handshake was as expected"
+        );
+    });
+}
+
+#[test]
+fn without_options_the_handshake_has_hooks_alone() {
+    // Q01: a key that is not set is not sent; an agent takes `null` for a value.
+    let absent = "${absent}";
+    let steps = handshake(&json!({
+        "subtype": "initialize", "hooks": null, "agents": absent, "skills": absent,
+        "excludeDynamicSections": absent, "forwardSubagentText": absent,
+    }));
+    for all in [false, true] {
+        let options = telling(&["--step", &steps[0], "--step", &steps[1]]);
+        let options = if all { options.all_skills() } else { options };
+        wait(async {
+            let session = Session::builder().start(&engine(), options).await.expect("starts");
+            assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
+        });
+    }
+}
+
+#[test]
+fn handlers_of_the_session_are_known_to_the_cli() {
+    // The story: a permission handler that was never asked, because nobody told the CLI of it.
+    let folder = folder();
+    let pids = path_of(&folder, "pids");
+    let pids = pids.to_str().expect("text");
+    let asking = || {
+        Session::builder()
+            .can_use_tool(|_: PermissionRequest| async { Ok(Permission::allow()) })
+            .mcp_server("tools", |_| async { Ok(json!({})) })
+            .mcp_server("more", |_| async { Ok(json!({})) })
+    };
+    wait(async {
+        let options = telling(&["--answer-initialize"]);
+        let session = asking().start(&engine(), options.clone()).await.expect("starts");
+        let told = told(&session).await;
+        let args = arguments(&told);
+        assert_eq!(after(&args, "--permission-prompt-tool"), "stdio");
+        let servers: Value = serde_json::from_str(after(&args, "--mcp-config")).expect("JSON");
+        let server = |name: &str| json!({"type": "sdk", "name": name});
+        let wanted = json!({"tools": server("tools"), "more": server("more")});
+        assert_eq!(servers, json!({"mcpServers": wanted}));
+        session.close().await;
+
+        let options = telling(&["--print-pids", pids]).permission_prompt_tool("stdio");
+        let error = asking().start(&engine(), options).await.expect_err("two who answer");
+        check_error(&error, ErrorKind::InvalidCommand, &["can_use_tool", "`stdio`"]);
+        assert!(!std::path::Path::new(pids).exists(), "found before anything was spawned");
+    });
+}
+
+#[test]
+fn the_longest_argument_that_is_let_through_is_one_that_the_kernel_takes() {
+    // The boundary is the kernel's, so the kernel says where it is.
+    let page = rustix::param::page_size();
+    let longest = "p".repeat(32 * page - 1);
+    wait(async {
+        let options = telling(&["--answer-initialize"]).system_prompt(&longest);
+        let session = Session::builder().start(&engine(), options).await.expect("it fits");
+        assert_eq!(
+            after(&arguments(&told(&session).await), "--system-prompt").len(),
+            longest.len()
+        );
+        session.close().await;
+        let options = telling(&["--answer-initialize"]).system_prompt(format!("{longest}p"));
+        let error = Session::builder().start(&engine(), options).await.expect_err("one byte more");
+        check_error(
+            &error,
+            ErrorKind::InvalidCommand,
+            &["system_prompt", "system_prompt_file", "131073"],
+        );
+    });
+}
