@@ -1,20 +1,20 @@
-//! F5. Reading a file that a user or a CI job hands over: bounded, and a failure is one line.
+//! Reads a file that a user or a CI job names. The size is bounded and every error is one line.
 
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The largest file that is read. A bench report has some 20 KiB.
+/// The largest file that is read. A bench report has about 20 KiB.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// The longest error; a parser may quote what it read.
+/// The longest error, in characters: a parser may quote its input.
 const ERROR_MAX: usize = 300;
 
-/// The file's text. A pipe or a device is refused: it may never answer, or never end.
+/// Returns the text of a regular file. A pipe or a device is refused, because it may never end.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| blame(path, &error.to_string());
-    // Opening a FIFO that nobody writes to would wait for ever.
+    // Opening a FIFO without a writer would block.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file =
         OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
@@ -31,12 +31,12 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     text(file, path)
 }
 
-/// The text on stdin, up to its end.
+/// Returns the text on stdin.
 pub(super) fn read_stdin() -> Result<String, String> {
     text(std::io::stdin().lock(), stdin())
 }
 
-/// How errors call it.
+/// Returns the name of stdin in errors.
 pub(super) fn stdin() -> &'static Path {
     Path::new("stdin")
 }
@@ -55,12 +55,12 @@ fn too_large(path: &Path) -> String {
     blame(path, &format!("larger than the {} MiB allowed", SIZE_MAX >> 20))
 }
 
-/// One line that names the file and what is wrong with it.
+/// Returns one line that names the file and the error.
 pub(super) fn blame(path: &Path, why: &str) -> String {
     one_line(&format!("{}: {why}", path.display()))
 }
 
-/// The text without line breaks and control characters, cut to a bounded length.
+/// Replaces line breaks and control characters by spaces, and cuts the text to a bounded length.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for word in text.split(|c: char| c.is_control() || c.is_whitespace()) {

@@ -1,10 +1,14 @@
 //! F5, the command line: one file or folder per subcommand, and the parser that picks one.
 
+#[cfg(feature = "bench")]
 mod bench;
 mod doctor;
 mod fake;
+#[cfg(feature = "bench")]
 mod gate;
+#[cfg(feature = "bench")]
 mod input_file;
+#[cfg(feature = "bench")]
 mod report;
 mod run;
 mod trace;
@@ -30,12 +34,14 @@ enum Command {
     // Its help stands with its flags.
     Run(Box<run::Args>),
     /// Measures agentpipe on this machine, beside the least that the kernel needs.
+    #[cfg(feature = "bench")]
     Bench(bench::Args),
     /// Tells whether agentpipe can work on this host, and what limits it.
     Doctor(doctor::Args),
     /// A misbehaving agent for tests: floods, hangs, lies and leaves as told.
     Fake(Box<fake::Args>),
     /// Judges a bench report by a file of ceilings.
+    #[cfg(feature = "bench")]
     Gate(gate::Args),
 }
 
@@ -50,9 +56,11 @@ pub(crate) fn main() -> ExitCode {
     }
     match cli.command {
         Command::Run(args) => run::main(&args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Fake(args) => fake::main(&args),
+        #[cfg(feature = "bench")]
         Command::Gate(args) => gate::main(&args),
     }
 }

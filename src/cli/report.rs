@@ -1,4 +1,4 @@
-//! F5. The bench report, schema 1: written by `bench`, judged by `gate`.
+//! The bench report, schema 1: `bench` writes it, `gate` reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::input_file;
 
-/// The version of this format. A reader refuses every other one.
+/// The version of the report. Every other one is refused.
 pub(super) const SCHEMA: u32 = 1;
 
-/// The longest text in a report; a CPU's name is shorter.
+/// The longest text in a report, in bytes. The name of a CPU is shorter.
 const TEXT_MAX: usize = 400;
 
-/// The most scenarios, counts of one, or words of a command.
+/// The most scenarios, counts of a scenario, or words of a command.
 const ENTRIES_MAX: usize = 256;
 
-/// The largest figure: in microseconds, thirty years. Products of two stay finite.
+/// The largest figure: thirty years in microseconds. The product of two such figures is finite.
 const FIGURE_MAX: f64 = 1e15;
 
 /// One run of `agentpipe bench`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     pub(super) schema: u32,
     /// The version of agentpipe that was measured.
     pub(super) version: String,
@@ -38,69 +38,69 @@ pub(super) struct Report {
     pub(super) cpu: String,
     pub(super) cores: usize,
     pub(super) backend: String,
-    /// The tier of the backend: the ring's setup flags.
+    /// The setup flags of the ring.
     pub(super) tier: String,
-    /// What the kernel offered, in one line.
+    /// The optional features of the kernel, in one line.
     #[serde(default)]
     pub(super) features: String,
     /// When it was measured, in seconds since 1970.
     #[serde(default)]
     pub(super) unix_time: u64,
-    /// The user's own agent; `None` is the built-in one.
+    /// The user's agent; `None` stands for the built-in one.
     #[serde(default)]
     pub(super) command: Option<Vec<String>>,
-    pub(super) scenarios: Vec<Scenario>,
+    pub(super) scenarios: Vec<Measurement>,
 }
 
-/// One scenario: agentpipe, and in the same run the least that the kernel needs for the same.
+/// The figures of one scenario: agentpipe, and the limit and the peer of the same run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Scenario {
+pub(super) struct Measurement {
     pub(super) name: String,
-    /// What it belongs to: `shutdown` and so on.
+    /// `shutdown` and so on.
     pub(super) group: String,
-    /// Records in each sample; 0 where records are not what is measured.
+    /// Records in each sample; 0 if the scenario does not measure records.
     #[serde(default)]
     pub(super) records: u64,
-    /// Bytes of each record on the pipe; 0 where bytes are not.
+    /// Bytes of each record on the pipe; 0 if the scenario does not measure bytes.
     #[serde(default)]
     pub(super) record_bytes: u64,
     pub(super) figures: Figures,
-    /// The in-run limit, for instance SIGKILL and waitpid.
+    /// The least work that the kernel allows, for instance SIGKILL and waitpid.
     #[serde(default)]
-    pub(super) limit: Option<Beside>,
-    /// Median over the median of the limit.
+    pub(super) limit: Option<Comparison>,
+    /// The median, divided by the median of the limit.
     #[serde(default)]
     pub(super) ratio: Option<f64>,
-    /// What others do, in the same run.
+    /// What other hosts do.
     #[serde(default)]
-    pub(super) peer: Option<Beside>,
-    /// Median over the median of the peer.
+    pub(super) peer: Option<Comparison>,
+    /// The median, divided by the median of the peer.
     #[serde(default)]
     pub(super) ratio_to_peer: Option<f64>,
-    /// Numbers that are no times, for instance `enters_per_record`.
+    /// Numbers other than times, for instance `enters_per_record`.
     #[serde(default, deserialize_with = "once_each")]
     pub(super) counts: BTreeMap<String, f64>,
-    /// What the project aims at here. The gate does not judge by it: limits are the user's.
+    /// The goals of the project. The gate ignores them: its ceilings are the user's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) targets: Vec<Aim>,
 }
 
-/// A figure of a scenario, and what it should be at the most.
+/// A goal of the project: a figure of a scenario and the highest value that meets the goal.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Aim {
-    /// As a limits file names it, or `us_per_record`.
+    /// The name in a limits file, or `us_per_record`.
     pub(super) metric: String,
     pub(super) target: f64,
     pub(super) found: f64,
     pub(super) met: bool,
 }
 
-/// What a scenario is held against.
+/// The limit or the peer of a scenario.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Beside {
+pub(super) struct Comparison {
     pub(super) what: String,
     pub(super) figures: Figures,
 }
@@ -117,7 +117,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Name and value of each, in order.
+    /// Returns name and value of each, in ascending order.
     pub(super) fn named(&self) -> [(&'static str, f64); 4] {
         [
             ("p50_us", self.p50_us),
@@ -128,21 +128,21 @@ impl Figures {
     }
 }
 
-impl Report {
-    /// Reads and checks one. The error is one line.
+impl BenchReport {
+    /// Reads and checks a report. The error is one line.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let text = input_file::read(path)?;
         Self::parse(&text).map_err(|why| input_file::blame(path, &why))
     }
 
-    /// The same from stdin.
+    /// Reads and checks a report on stdin. The error is one line.
     pub(super) fn read_stdin() -> Result<Self, String> {
         let text = input_file::read_stdin()?;
         Self::parse(&text).map_err(|why| input_file::blame(input_file::stdin(), &why))
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        /// What every version has, so that another one is called by its name.
+        /// The key that every version has, read first so that the error names the version.
         #[derive(Deserialize)]
         struct Version {
             schema: u64,
@@ -161,11 +161,11 @@ impl Report {
         Ok(report)
     }
 
-    pub(super) fn scenario(&self, name: &str) -> Option<&Scenario> {
+    pub(super) fn scenario(&self, name: &str) -> Option<&Measurement> {
         self.scenarios.iter().find(|scenario| scenario.name == name)
     }
 
-    /// What the types cannot say: a report that passes here can be judged.
+    /// Checks what the types do not, so that every figure can be compared.
     fn check(&self) -> Result<(), String> {
         let named = [
             &self.version,
@@ -202,7 +202,21 @@ impl Report {
     }
 }
 
-impl Scenario {
+impl Measurement {
+    /// Returns the median per record, in microseconds, if a sample has several records.
+    #[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
+    pub(super) fn us_per_record(&self) -> Option<f64> {
+        (self.records > 1).then(|| self.figures.p50_us / self.records as f64)
+    }
+
+    /// Returns the throughput of the median.
+    #[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
+    pub(super) fn mib_per_second(&self) -> Option<f64> {
+        let bytes = (self.records * self.record_bytes) as f64;
+        let seconds = self.figures.p50_us / 1e6;
+        (bytes > 0.0 && seconds > 0.0).then(|| bytes / seconds / f64::from(1 << 20))
+    }
+
     fn check(&self) -> Result<(), String> {
         let names = [&self.name, &self.group].into_iter().chain(self.counts.keys());
         let mut names = names.chain(self.targets.iter().map(|aim| &aim.metric));
@@ -224,11 +238,11 @@ impl Scenario {
         self.check_beside("peer", self.peer.as_ref(), self.ratio_to_peer)
     }
 
-    /// The ratio is there where it can be, and follows from the medians.
+    /// Checks that the ratio is present if it can be, and that it follows from the medians.
     fn check_beside(
         &self,
         what: &str,
-        beside: Option<&Beside>,
+        beside: Option<&Comparison>,
         said: Option<f64>,
     ) -> Result<(), String> {
         let name = &self.name;
@@ -268,23 +282,23 @@ impl Figures {
     }
 }
 
-/// Median over the median of the other; `None` where that is 0.
-pub(super) fn ratio(figures: &Figures, beside: &Beside) -> Option<f64> {
+/// Returns the median divided by the median of the other, or `None` if that is 0.
+pub(super) fn ratio(figures: &Figures, beside: &Comparison) -> Option<f64> {
     (beside.figures.p50_us > 0.0).then(|| figures.p50_us / beside.figures.p50_us)
 }
 
-/// A number that may be held against another.
+/// Whether a number can be compared with another.
 pub(super) fn is_figure(value: f64) -> bool {
     (0.0..=FIGURE_MAX).contains(&value)
 }
 
-/// A name of a scenario or a count. It is printed into tables, so it holds no sign of theirs.
+/// Whether a text can name a scenario or a count. Names are printed in Markdown tables.
 pub(super) fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
 
-/// A map whose keys are there once each: of two values one would be judged, and which?
+/// Deserializes a map and refuses duplicate keys, of which only one value would be checked.
 fn once_each<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
     struct OnceEach;
     impl<'de> Visitor<'de> for OnceEach {

@@ -1,24 +1,24 @@
-//! Traces on stderr, if `RUST_LOG` asks for them: `RUST_LOG=agentpipe::close=debug`.
+//! Traces on stderr, as `RUST_LOG` selects them: `RUST_LOG=agentpipe::close=debug`.
 
 use std::io;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::say;
 
-/// Without the variable nothing is written and nothing is paid for. `writer` is asked for by the
-/// threads of the engine, one line at a time.
+/// Installs the subscriber. Without `RUST_LOG` there is none, and a trace costs nothing. The engine's
+/// threads call `writer` once for each line.
 pub(super) fn start<W: io::Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'static) {
     let Ok(wanted) = std::env::var("RUST_LOG") else { return };
-    match EnvFilter::try_new(&wanted) {
-        Ok(filter) => {
-            // Nobody else in this program installs one.
-            let _only = tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_writer(writer)
-                .with_ansi(false)
-                .try_init();
+    match wanted.parse::<Targets>() {
+        Ok(targets) => {
+            let lines = fmt::layer().with_writer(writer).with_ansi(false);
+            // Fails only if there is a subscriber already, and nothing else installs one.
+            let _installed = tracing_subscriber::registry().with(lines).with(targets).try_init();
         }
-        Err(error) => say(format_args!("RUST_LOG is not understood, no traces: {error}")),
+        Err(error) => say(format_args!("RUST_LOG cannot be parsed, no traces: {error}")),
     }
 }

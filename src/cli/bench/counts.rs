@@ -1,16 +1,16 @@
-//! F5, bench: numbers that are the same on a busy machine.
+//! Numbers that a busy machine does not change: system calls, allocations, descriptors, kills.
 
 use std::collections::BTreeMap;
 
 use agentpipe::{AgentStats, CloseReport, Engine, IoCounters};
 
-use super::alloc::Asked;
-use super::scenario::Failed;
+use super::alloc::Allocations;
+use super::wait::BenchResult;
 
 /// Name and value, as a limits file names them.
 pub(super) type Counts = BTreeMap<String, f64>;
 
-/// A few numbers of the ring at one moment, summed over the engine's threads.
+/// The ring's counters at one moment, summed over the engine's threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RingUse {
     enters: u64,
@@ -28,7 +28,7 @@ impl RingUse {
         }
     }
 
-    /// What the ring did for each record since `before`.
+    /// Returns what the ring did for each record since `before`.
     pub(super) fn per_record(self, before: Self, records: u64) -> Counts {
         Counts::from([
             ("enters_per_record".to_owned(), each(self.enters - before.enters, records)),
@@ -38,16 +38,16 @@ impl RingUse {
     }
 }
 
-/// What the allocator did for `records`, which had `bytes` in all.
-pub(super) fn asked_per_record(asked: Asked, records: u64, bytes: u64) -> Counts {
+/// Returns what the allocator did for `records` of `bytes` in all.
+pub(super) fn allocations_per_record(made: Allocations, records: u64, bytes: u64) -> Counts {
     Counts::from([
-        ("allocations_per_1000_records".to_owned(), each(asked.calls, records) * 1000.0),
-        ("allocated_bytes_per_byte".to_owned(), each(asked.bytes, bytes)),
+        ("allocations_per_1000_records".to_owned(), each(made.calls, records) * 1000.0),
+        ("allocated_bytes_per_byte".to_owned(), each(made.bytes, bytes)),
     ])
 }
 
-/// Records and bytes that came between two looks.
-pub(super) fn came(before: AgentStats, after: AgentStats) -> (u64, u64) {
+/// Returns the records and bytes that arrived between two readings.
+pub(super) fn received(before: AgentStats, after: AgentStats) -> (u64, u64) {
     (after.records_in - before.records_in, after.bytes_in - before.bytes_in)
 }
 
@@ -56,35 +56,35 @@ pub(super) fn each(sum: u64, of: u64) -> f64 {
     sum as f64 / of.max(1) as f64
 }
 
-/// How closes ended.
+/// How the closes of a scenario ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ends {
+pub(super) struct Closes {
     closes: u64,
     kills: u64,
 }
 
-impl Ends {
+impl Closes {
     pub(super) fn add(&mut self, report: &CloseReport) {
         const SIGKILL: i32 = 9;
         self.closes += 1;
         self.kills += u64::from(report.exit().signal() == Some(SIGKILL));
     }
 
-    /// How many of them took a SIGKILL: the last resort, and slow.
+    /// Returns the share of closes that needed a SIGKILL, the last and slowest resort.
     pub(super) fn counts(self) -> Counts {
         Counts::from([("kills_per_close".to_owned(), each(self.kills, self.closes))])
     }
 }
 
-/// Descriptors and threads that this process has.
+/// Descriptors and threads of this process.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct ProcessUse {
     pub(super) descriptors: u64,
     pub(super) threads: u64,
 }
 
-impl Held {
-    pub(super) fn now() -> Failed<Self> {
+impl ProcessUse {
+    pub(super) fn now() -> BenchResult<Self> {
         let entries = |path: &str| {
             let folder = std::fs::read_dir(path).map_err(|error| format!("{path}: {error}"))?;
             Ok::<_, String>(folder.count() as u64)
@@ -93,15 +93,15 @@ impl Held {
     }
 }
 
-/// The middle one of each count: a busy machine spoils one round, a defect spoils all.
-pub(super) fn middle(rounds: Vec<Counts>) -> Counts {
+/// Returns the median of each count: a busy machine changes one round, a defect changes all.
+pub(super) fn median(rounds: Vec<Counts>) -> Counts {
     let mut series: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (name, value) in rounds.into_iter().flatten() {
         series.entry(name).or_default().push(value);
     }
-    let middle = |mut values: Vec<f64>| {
+    let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    series.into_iter().map(|(name, values)| (name, middle(values))).collect()
+    series.into_iter().map(|(name, values)| (name, median(values))).collect()
 }

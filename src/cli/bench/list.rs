@@ -1,14 +1,12 @@
-//! F5, bench: the scenarios.
+//! All scenarios by name, and the choice of those that are run.
 
 use super::scenario::{Own, Scenario};
-use super::{
-    blocked_abort, blocked_graceful, envelope, first_record, flush_1m, hundred, idle_close,
-    pipeline, roundtrip, spawn, throughput,
-};
+use super::wait::BenchResult;
+use super::{frame, roundtrip, shutdown, spawn, throughput};
 
-pub(super) static ALL: [Scenario; 19] = [
+static ALL: [Scenario; 19] = [
     envelope("envelope_256", 256, 2000),
-    // The rest of a record's way, up to here, is in benches/frame.rs: framers are not public.
+    // The framers are not public: benches/frame.rs measures the record path before this point.
     Scenario {
         targets: &[("us_per_record", 0.5), ("allocations_per_1000_records", 0.0)],
         ..envelope("envelope_1k", 1 << 10, 1000)
@@ -19,17 +17,17 @@ pub(super) static ALL: [Scenario; 19] = [
     throughput("throughput_256", 256, 8000),
     throughput("throughput_1k", 1 << 10, 4000),
     Scenario {
-        // 0.8 of the loop's pace, 1.3 of the peer's.
+        // 0.8 times the throughput of the read loop, 1.3 times that of the peer.
         targets: &[("ratio", 1.25), ("ratio_to_peer", 0.77)],
         ..throughput("throughput_4k", 4 << 10, 2000)
     },
-    // 0.9 of the loop's pace.
+    // 0.9 times the throughput of the read loop.
     Scenario { targets: &[("ratio", 1.11)], ..throughput("throughput_64k", 64 << 10, 200) },
     throughput("throughput_1m", 1 << 20, 16),
     Scenario {
         peer: Some("tokio's BufReader::lines, serde_json::Value"),
-        open: pipeline::open,
-        // 5 times the peer's pace.
+        open: throughput::open_pipeline,
+        // 5 times the throughput of the peer.
         targets: &[("ratio_to_peer", 0.2)],
         ..throughput("pipeline_1k", 1 << 10, 4000)
     },
@@ -38,8 +36,8 @@ pub(super) static ALL: [Scenario; 19] = [
         group: "shutdown",
         limit: "close stdin, read to the end, waitpid",
         own: Own::Always,
-        open: idle_close::open,
-        ..CLOSE
+        open: shutdown::open_idle,
+        ..DEFAULTS
     },
     Scenario {
         name: "flush_1m",
@@ -48,32 +46,32 @@ pub(super) static ALL: [Scenario; 19] = [
             "close stdin, read nothing, SIGTERM after 20 ms, SIGKILL after 20 ms (loses it)",
         ),
         targets: &[("ratio", 1.5)],
-        open: flush_1m::open,
-        ..CLOSE
+        open: shutdown::open_flush,
+        ..DEFAULTS
     },
     Scenario {
         name: "close_blocked_abort",
         limit: "SIGKILL, waitpid",
         peer: Some("close(2) of stdout, waitpid"),
         targets: &[("ratio", 1.1), ("p99_us", 5000.0)],
-        open: blocked_abort::open,
-        ..CLOSE
+        open: shutdown::open_abort,
+        ..DEFAULTS
     },
     Scenario {
         name: "close_blocked_graceful",
         limit: "close stdin, read for 40 ms, SIGTERM, read to the end, waitpid",
         peer: Some("close stdin, read nothing, SIGTERM after 40 ms, SIGKILL after 40 ms"),
         thin: 5,
-        open: blocked_graceful::open,
-        ..CLOSE
+        open: shutdown::open_graceful,
+        ..DEFAULTS
     },
     Scenario {
         name: "close_100",
         limit: "100 times SIGKILL, 100 times waitpid",
         peer: Some("100 times close(2) of stdout, 100 times waitpid"),
         thin: 10,
-        open: hundred::open,
-        ..CLOSE
+        open: shutdown::open_hundred,
+        ..DEFAULTS
     },
     Scenario {
         name: "spawn",
@@ -81,16 +79,16 @@ pub(super) static ALL: [Scenario; 19] = [
         limit: "std::process::Command, which is posix_spawn",
         peer: Some("std::process::Command with a uid, which forks"),
         own: Own::Always,
-        open: spawn::open,
-        ..CLOSE
+        open: spawn::open_spawn,
+        ..DEFAULTS
     },
     Scenario {
         name: "first_record",
         group: "spawn",
         limit: "std::process::Command, read(2) up to a newline",
         own: Own::IfNamed,
-        open: first_record::open,
-        ..CLOSE
+        open: spawn::open_first_record,
+        ..DEFAULTS
     },
     Scenario {
         name: "roundtrip",
@@ -100,12 +98,12 @@ pub(super) static ALL: [Scenario; 19] = [
         records: 1,
         own: Own::WithPing,
         open: roundtrip::open,
-        ..CLOSE
+        ..DEFAULTS
     },
 ];
 
-/// What most closes have in common.
-const CLOSE: Scenario = Scenario {
+/// The values that most scenarios share.
+const DEFAULTS: Scenario = Scenario {
     name: "",
     group: "shutdown",
     limit: "",
@@ -115,7 +113,7 @@ const CLOSE: Scenario = Scenario {
     thin: 1,
     own: Own::Never,
     targets: &[],
-    open: idle_close::open,
+    open: shutdown::open_idle,
 };
 
 const fn envelope(name: &'static str, record_bytes: u64, records: u64) -> Scenario {
@@ -126,8 +124,8 @@ const fn envelope(name: &'static str, record_bytes: u64, records: u64) -> Scenar
         peer: Some("serde_json::Value"),
         records,
         record_bytes,
-        open: envelope::open,
-        ..CLOSE
+        open: frame::open,
+        ..DEFAULTS
     }
 }
 
@@ -139,11 +137,56 @@ const fn throughput(name: &'static str, record_bytes: u64, records: u64) -> Scen
         peer: Some("tokio's BufReader::lines on one thread"),
         records,
         record_bytes,
-        // A sample of the largest takes as long as several of the others.
+        // One sample of the largest record takes as long as several others.
         thin: if record_bytes >= 1 << 20 { 3 } else { 1 },
-        open: throughput::open,
-        ..CLOSE
+        open: throughput::open_flood,
+        ..DEFAULTS
     }
+}
+
+/// Returns the scenarios that `names` select, in the order of the list. `own` says whether the user
+/// named an agent, `ping` whether there is a record that it answers.
+pub(super) fn choose(
+    names: &[String],
+    own: bool,
+    ping: bool,
+) -> BenchResult<Vec<&'static Scenario>> {
+    let called = |scenario: &Scenario, name: &str| scenario.name == name || scenario.group == name;
+    let can_run = |scenario: &Scenario, named: bool| match scenario.own {
+        Own::Always => true,
+        Own::Never => !own,
+        Own::WithPing => !own || ping,
+        Own::IfNamed => !own || ping || named,
+    };
+    for name in names {
+        let meant: Vec<&Scenario> = ALL.iter().filter(|it| called(it, name)).collect();
+        if meant.is_empty() {
+            return Err(format!("there is no scenario `{name}`; there are {}", known()).into());
+        }
+        if !meant.iter().any(|scenario| can_run(scenario, true)) {
+            let with_ping = meant.iter().any(|scenario| scenario.own == Own::WithPing);
+            return Err(match with_ping {
+                true => format!("{name} needs a record that your agent answers: --ping RECORD"),
+                false => format!("{name} needs the built-in agent: leave out `-- CMD`"),
+            }
+            .into());
+        }
+    }
+    let is_wanted = |scenario: &&Scenario| {
+        let by_name = names.iter().any(|name| scenario.name == name);
+        let by_group = names.is_empty() || names.iter().any(|name| scenario.group == name);
+        (by_name || by_group) && can_run(scenario, by_name)
+    };
+    Ok(ALL.iter().filter(is_wanted).collect())
+}
+
+/// Returns all names, groups first.
+fn known() -> String {
+    let mut names: Vec<&str> = ALL.iter().map(|scenario| scenario.group).collect();
+    names.dedup();
+    let scenarios = ALL.iter().map(|scenario| scenario.name);
+    names.extend(scenarios.filter(|name| ALL.iter().all(|other| other.group != *name)));
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -153,7 +196,7 @@ mod tests {
     use super::ALL;
 
     #[test]
-    fn every_scenario_has_a_name_of_its_own_and_says_what_it_is_held_against() {
+    fn scenario_names_are_unique() {
         let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
         assert!(ALL.iter().all(|it| !it.name.is_empty() && !it.limit.is_empty() && it.thin > 0));

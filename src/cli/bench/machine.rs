@@ -1,17 +1,17 @@
-//! F5, bench: where a report was measured.
+//! The machine and the build that a report describes.
 
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::cli::report::{Report, SCHEMA};
+use crate::cli::report::{BenchReport, SCHEMA};
 
-use super::target::Target;
+use super::setup::Setup;
 
-/// A report without scenarios.
-pub(super) fn describe(target: &Target) -> Report {
-    let features = target.engine.kernel_features();
+/// Returns a report without scenarios.
+pub(super) fn describe(setup: &Setup) -> BenchReport {
+    let features = setup.engine.kernel_features();
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Report {
+    BenchReport {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
@@ -20,17 +20,17 @@ pub(super) fn describe(target: &Target) -> Report {
         arch: std::env::consts::ARCH.to_owned(),
         cpu: cpu().unwrap_or_else(|| "unknown".to_owned()),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        backend: target.engine.backend().as_str().to_owned(),
+        backend: setup.engine.backend().as_str().to_owned(),
         tier: if features.setup_flags.is_empty() { "none" } else { features.setup_flags }
             .to_owned(),
         features: features.to_string(),
         unix_time: since_1970.map_or(0, |time| time.as_secs()),
-        command: target.own(),
+        command: setup.own_command(),
         scenarios: Vec::new(),
     }
 }
 
-/// The first CPU's name. Not every architecture gives one.
+/// Returns the name of the first CPU. Not every architecture has one.
 fn cpu() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -39,7 +39,7 @@ fn cpu() -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// The commit that a CI job says it is at, or that the folder is at.
+/// Returns the commit of the CI job, or else of the current folder.
 fn commit() -> Option<String> {
     let is_hash = |text: &String| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())

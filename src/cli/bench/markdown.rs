@@ -1,11 +1,11 @@
-//! F5, bench: a report as tables.
+//! A bench report as Markdown tables.
 
 use std::fmt::Write;
 
-use crate::cli::report::{Aim, Beside, Report, Scenario};
+use crate::cli::report::{Aim, BenchReport, Comparison};
 
-/// Times, what was held against what with the counts, and the targets.
-pub(super) fn tables(report: &Report) -> String {
+/// Returns three tables: times, what limit and peer are (with the counts), and targets.
+pub(super) fn tables(report: &BenchReport) -> String {
     let mut page = String::new();
     put(&mut page, format_args!("{}\n", headline(report)));
     put(
@@ -17,7 +17,7 @@ pub(super) fn tables(report: &Report) -> String {
     );
     for it in &report.scenarios {
         let figures = it.figures.named().map(|(_, value)| time(value)).join(" | ");
-        let median = |beside: &Option<Beside>| {
+        let median = |beside: &Option<Comparison>| {
             beside.as_ref().map_or_else(String::new, |beside| time(beside.figures.p50_us))
         };
         let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |it| format!("{it:.2}"));
@@ -31,8 +31,8 @@ pub(super) fn tables(report: &Report) -> String {
                 ratio(it.ratio),
                 median(&it.peer),
                 ratio(it.ratio_to_peer),
-                each_record(it).map_or_else(String::new, time),
-                mib_per_second(it).map_or_else(String::new, |rate| format!("{rate:.0}")),
+                it.us_per_record().map_or_else(String::new, time),
+                it.mib_per_second().map_or_else(String::new, |rate| format!("{rate:.0}")),
             ),
         );
     }
@@ -43,7 +43,7 @@ pub(super) fn tables(report: &Report) -> String {
          | --- | --- | --- | --- |\n",
     );
     for it in &report.scenarios {
-        let what = |beside: &Option<Beside>| {
+        let what = |beside: &Option<Comparison>| {
             beside.as_ref().map_or_else(String::new, |beside| beside.what.clone())
         };
         let counts = it.counts.iter().map(|(name, value)| format!("{name} {value:.3}"));
@@ -55,27 +55,18 @@ pub(super) fn tables(report: &Report) -> String {
         page.push_str("\n| target of | metric | at the most | found | |\n");
         page.push_str("| --- | --- | ---: | ---: | --- |\n");
     }
-    for (name, aim) in aims(&report.scenarios) {
-        let Aim { metric, target, found, .. } = aim;
-        put(
-            &mut page,
-            format_args!("| {name} | {metric} | {target} | {found:.2} | {} |", met(aim)),
-        );
+    for it in &report.scenarios {
+        for Aim { metric, target, found, met } in &it.targets {
+            let met = if *met { "met" } else { "missed" };
+            let name = &it.name;
+            put(&mut page, format_args!("| {name} | {metric} | {target} | {found:.2} | {met} |"));
+        }
     }
     page
 }
 
-/// All targets, each with the name of its scenario.
-pub(super) fn aims(scenarios: &[Scenario]) -> impl Iterator<Item = (&str, &Aim)> {
-    scenarios.iter().flat_map(|it| it.targets.iter().map(|aim| (it.name.as_str(), aim)))
-}
-
-pub(super) fn met(aim: &Aim) -> &'static str {
-    if aim.met { "met" } else { "missed" }
-}
-
-/// Where and what, in one line.
-pub(super) fn headline(report: &Report) -> String {
+/// Returns in one line what was measured, and where.
+fn headline(report: &BenchReport) -> String {
     let agent = match &report.command {
         Some(words) => format!(", agent {}", words.join(" ")),
         None => String::new(),
@@ -95,22 +86,8 @@ pub(super) fn headline(report: &Report) -> String {
     )
 }
 
-/// The median for one record, in microseconds, where a sample has several.
-#[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
-pub(super) fn each_record(it: &Scenario) -> Option<f64> {
-    (it.records > 1).then(|| it.figures.p50_us / it.records as f64)
-}
-
-/// What the median comes to.
-#[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
-pub(super) fn mib_per_second(it: &Scenario) -> Option<f64> {
-    let bytes = (it.records * it.record_bytes) as f64;
-    let seconds = it.figures.p50_us / 1e6;
-    (bytes > 0.0 && seconds > 0.0).then(|| bytes / seconds / f64::from(1 << 20))
-}
-
-/// Microseconds in a unit that fits.
-pub(super) fn time(us: f64) -> String {
+/// Formats microseconds in a fitting unit.
+fn time(us: f64) -> String {
     let (value, unit) = match us {
         us if us >= 1e6 => (us / 1e6, "s"),
         us if us >= 1e3 => (us / 1e3, "ms"),

@@ -1,36 +1,28 @@
-//! F5. `agentpipe bench`: scenarios over the real engine, each beside the least that the kernel
-//! needs for the same and beside what others do, in one run.
+//! `agentpipe bench`: measures scenarios on the real engine. In the same run each scenario is compared
+//! with a limit, the least work that the kernel allows for the same result, and with a peer, what other
+//! hosts do.
 //!
-//! `list.rs` has them; each has a file. `series.rs` runs one, `machine.rs` says where, `counts.rs`
-//! counts; `markdown.rs`, `html.rs` and `plot.rs` show.
+//! From the bottom up: `alloc`, `wait` and `counts` measure; `child` is the agent as a plain process and
+//! `setup` the engine with its agent; `scenario` says what a scenario is; `frame`, `throughput`,
+//! `shutdown`, `spawn` and `roundtrip` are the groups, `list` names them; `series` takes samples,
+//! `machine` describes the host and `markdown` prints.
 
 mod alloc;
-mod asleep;
-mod blocked_abort;
-mod blocked_graceful;
+mod child;
 mod counts;
-mod envelope;
-mod first_record;
-mod flush_1m;
-mod html;
-mod hundred;
-mod idle_close;
+mod frame;
 mod list;
 mod machine;
 mod markdown;
-mod patience;
-mod pipeline;
-mod plain;
-mod plot;
-mod progress;
 mod read_buffer;
 mod roundtrip;
 mod scenario;
 mod series;
+mod setup;
+mod shutdown;
 mod spawn;
-mod target;
 mod throughput;
-mod tokio_lines;
+mod wait;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -40,17 +32,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{say, units};
+use scenario::Scenario;
+use wait::BenchResult;
 
 const USAGE: u8 = 2;
 
-/// Measures agentpipe on this machine, and in the same run the least that the kernel needs.
+/// Measures agentpipe on this machine, and in the same run the least work that the kernel allows.
 ///
-/// Exit code: 0, or 1 where something could not be measured or written, or 2 usage.
+/// Exit code: 0 success, 1 something could not be measured or written, 2 usage.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to measure, by name or by group: frame, throughput, shutdown, spawn, roundtrip
-    /// [default: all; with an own agent spawn and close_idle, with --ping also first_record and
-    /// roundtrip]. A wrong name lists them
+    /// [default: all; with your own agent spawn and close_idle, with --ping also first_record and
+    /// roundtrip]. An unknown name lists them all
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
 
@@ -58,36 +52,32 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write the tables to FILE as Markdown; without it to stdout, if that is free
+    /// Write the tables to FILE as Markdown [default: stdout, unless the JSON goes there]
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 
-    /// Write a page with plots to FILE; it needs no network
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
-    /// How often each is measured; the slow ones 2 to 10 times less often
+    /// Samples of each scenario; slow scenarios take 3 to 10 times fewer
     #[arg(long, value_name = "N", default_value_t = 20,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
 
-    /// How long an own agent is given to start before it counts as idle
+    /// How long your own agent may take to start before it counts as idle
     #[arg(long, value_name = "TIME", default_value = "200ms",
         value_parser = units::parse_duration)]
     warm_up: Duration,
 
-    /// A record that the own agent answers with one record: for first_record and roundtrip
+    /// A record that your own agent answers with one record: for first_record and roundtrip
     #[arg(long, value_name = "RECORD", value_parser = parse_ping, requires = "command")]
     ping: Option<String>,
 
-    /// An own agent, and its arguments
+    /// Your own agent and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
     let own = !args.command.is_empty();
-    let chosen = match scenario::choose(&args.scenarios, own, args.ping.is_some()) {
+    let chosen = match list::choose(&args.scenarios, own, args.ping.is_some()) {
         Ok(chosen) => chosen,
         Err(why) => {
             say(format_args!("{why}"));
@@ -103,37 +93,29 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn run(args: &Args, chosen: &[&'static scenario::Scenario]) -> Result<(), String> {
-    // Opened first: what cannot be written is known at once, and no older report survives.
+fn run(args: &Args, chosen: &[&'static Scenario]) -> BenchResult<()> {
+    // Opened first: a file that cannot be written costs no time, and no older report survives.
     let json = args.json.as_deref().map(Out::open).transpose()?;
-    let html = args.html.as_deref().map(Out::open).transpose()?;
-    let taken = [&json, &html].iter().any(|out| matches!(out, Some(Out::Stdout)));
+    let stdout_is_taken = matches!(json, Some(Out::Stdout));
     let markdown = match args.markdown.as_deref() {
         Some(path) => Some(Out::open(path)?),
-        None => (!taken).then_some(Out::Stdout),
+        None => (!stdout_is_taken).then_some(Out::Stdout),
     };
 
-    let target = target::Target::new(&args.command, args.ping.clone(), args.warm_up)?;
-    let mut report = machine::describe(&target);
-    let rounds = chosen.iter().map(|it| u64::from(series::samples_of(it, args.samples)));
-    let progress = progress::Progress::new(rounds.sum());
+    let setup = setup::Setup::new(&args.command, args.ping.clone(), args.warm_up)?;
+    let mut report = machine::describe(&setup);
     for scenario in chosen {
-        let measured = series::run(scenario, &target, args.samples, &progress);
+        let measured = series::measure(scenario, &setup, args.samples);
         report.scenarios.push(measured.map_err(|why| format!("{}: {why}", scenario.name))?);
     }
-    drop(progress);
 
     if let Some(out) = json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        out.write(&(text + "\n"))?;
-    }
-    if let Some(out) = html {
-        out.write(&html::page(&report))?;
+        out.write(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     }
     markdown.map_or(Ok(()), |out| out.write(&markdown::tables(&report)))
 }
 
-/// Where a page goes.
+/// Where a report goes.
 #[derive(Debug)]
 enum Out {
     Stdout,
@@ -141,27 +123,27 @@ enum Out {
 }
 
 impl Out {
-    fn open(path: &Path) -> Result<Self, String> {
+    fn open(path: &Path) -> BenchResult<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self::Stdout);
         }
-        let file = File::create(path);
-        file.map(|file| Self::File(file, path.to_owned()))
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+        let file = File::create(path)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(Self::File(file, path.to_owned()))
     }
 
-    fn write(self, text: &str) -> Result<(), String> {
+    fn write(self, text: &str) -> BenchResult<()> {
         let (name, written) = match self {
             Self::Stdout => ("stdout".to_owned(), std::io::stdout().write_all(text.as_bytes())),
             Self::File(mut file, path) => {
                 (path.display().to_string(), file.write_all(text.as_bytes()))
             }
         };
-        written.map_err(|error| format!("cannot write {name}: {error}"))
+        Ok(written.map_err(|error| format!("cannot write {name}: {error}"))?)
     }
 }
 
-/// One line of JSON: the framing is added.
+/// Accepts one line of JSON. The framing is added later.
 fn parse_ping(text: &str) -> Result<String, String> {
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     match is_json && !text.contains(['\n', '\r']) {

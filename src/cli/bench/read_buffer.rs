@@ -1,20 +1,20 @@
-//! F5, bench: what the limits read into.
+//! The buffer of the plain readers, for this command and for `benches/`.
 
-/// What most readers have.
+/// The size that most readers use.
 const LEN: usize = 64 << 10;
 
 const PAGE: usize = 4096;
 
-/// A buffer that begins a page, as the kernel's does: one that begins up to 31 bytes later is
-/// filled at a third of the speed on some processors (docs/kernel.md), and that is no limit.
-pub(super) struct ReadBuffer(Vec<u8>);
+/// A buffer that starts at a page, like the kernel's. Some processors copy into a buffer that starts
+/// 1 to 31 bytes after a page at a third of the speed, which would make the limit too easy.
+pub(crate) struct ReadBuffer(Vec<u8>);
 
 impl ReadBuffer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(vec![0; LEN + PAGE])
     }
 
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let start = self.0.as_ptr().align_offset(PAGE);
         &mut self.0[start..start + LEN]
     }

@@ -1,4 +1,4 @@
-//! F5, bench: one small record to an agent, and the record that it answers with.
+//! Group `roundtrip`: one small record to an agent, and the record that it answers with.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdin;
@@ -8,44 +8,44 @@ use std::time::Duration;
 use agentpipe::{Agent, Limits};
 
 use super::alloc::counted;
-use super::counts::{Counts, asked_per_record, middle};
-use super::patience::PATIENCE;
-use super::plain::{Plain, timed};
-use super::scenario::{Failed, Rounds, Scenario};
-use super::target::{Target, next_record};
+use super::child::PlainChild;
+use super::counts::{Counts, RingUse, allocations_per_record, median};
+use super::scenario::{Run, Scenario};
+use super::setup::{Setup, next_record};
+use super::wait::{BenchResult, PATIENCE, timed};
 
 const RECORD: &str = r#"{"type":"ping","id":1}"#;
 
-/// What is counted is counted so often, over this many records each time.
+/// Rounds of counting; the median of each count is reported.
 const COUNTING_ROUNDS: usize = 5;
+/// Records in a round of counting.
 const COUNTED: u64 = 200;
 
-pub(super) fn open<'a>(target: &'a Target, _: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
-    let ping = target.ping.as_deref().unwrap_or(RECORD);
+pub(super) fn open<'a>(setup: &'a Setup, _: &'static Scenario) -> BenchResult<Box<dyn Run + 'a>> {
     Ok(Box::new(Roundtrip {
-        target,
-        ping,
-        agent: target.spawn(&[], Limits::new())?,
-        child: target.spawn_plain(&[])?,
-        threaded: Threaded::start(target)?,
+        setup,
+        ping: setup.ping.as_deref().unwrap_or(RECORD),
+        agent: setup.spawn(&[], Limits::new())?,
+        child: setup.spawn_plain(&[])?,
+        threaded: Threaded::start(setup)?,
         line: Vec::new(),
     }))
 }
 
 struct Roundtrip<'a> {
-    target: &'a Target,
+    setup: &'a Setup,
     ping: &'a str,
     agent: Agent,
-    child: Plain,
+    child: PlainChild,
     threaded: Threaded,
     line: Vec<u8>,
 }
 
 impl Roundtrip<'_> {
-    fn there_and_back(&mut self) -> Failed<Duration> {
+    fn ping_agent(&mut self) -> BenchResult<Duration> {
         let agent = &mut self.agent;
         let ask = || {
-            agent.send_blocking(self.ping).map_err(|error| error.to_string())?;
+            agent.send_blocking(self.ping)?;
             next_record(agent)
         };
         let (took, record) = timed(ask)?;
@@ -53,25 +53,25 @@ impl Roundtrip<'_> {
         Ok(took)
     }
 
-    /// What an own agent answers is its own matter.
-    fn check(&self, answer: &[u8]) -> Failed<()> {
-        match self.target.own().is_some() || answer == self.ping.as_bytes() {
+    /// Compares the echo of the built-in agent. Any answer of the user's agent will do.
+    fn check(&self, answer: &[u8]) -> BenchResult<()> {
+        match self.setup.is_own() || answer == self.ping.as_bytes() {
             true => Ok(()),
-            false => Err("the echo is not what was sent".to_owned()),
+            false => Err("the echo is not what was sent".into()),
         }
     }
 }
 
-impl Rounds for Roundtrip<'_> {
-    fn agentpipe(&mut self) -> Failed<Duration> {
-        self.there_and_back()
+impl Run for Roundtrip<'_> {
+    fn agentpipe(&mut self) -> BenchResult<Duration> {
+        self.ping_agent()
     }
 
-    fn limit(&mut self) -> Failed<Duration> {
+    fn limit(&mut self) -> BenchResult<Duration> {
         let (child, line, ping) = (&mut self.child, &mut self.line, self.ping);
         let ask = || {
             let stdin = child.0.stdin.as_mut().ok_or("the plain child has no stdin")?;
-            stdin.write_all(format!("{ping}\n").as_bytes()).map_err(|error| error.to_string())?;
+            stdin.write_all(format!("{ping}\n").as_bytes())?;
             child.read_line(line)
         };
         let (took, ()) = timed(ask)?;
@@ -79,42 +79,42 @@ impl Rounds for Roundtrip<'_> {
         Ok(took)
     }
 
-    fn peer(&mut self) -> Failed<Duration> {
+    fn peer(&mut self) -> BenchResult<Duration> {
         let (took, line) = timed(|| self.threaded.ask(self.ping))?;
         self.check(line.trim_ascii_end())?;
         Ok(took)
     }
 
-    fn counts(&mut self) -> Failed<Counts> {
+    fn counts(&mut self) -> BenchResult<Counts> {
         let mut rounds = Vec::new();
         for _ in 0..COUNTING_ROUNDS {
-            let before = self.target.ring_use();
-            let (asked, done) =
-                counted(|| (0..COUNTED).try_for_each(|_| self.there_and_back().map(drop)));
+            let before = RingUse::of(&self.setup.engine);
+            let (made, done) =
+                counted(|| (0..COUNTED).try_for_each(|_| self.ping_agent().map(drop)));
             done?;
-            let ring = self.target.ring_use().per_record(before, COUNTED);
-            let mut counts = asked_per_record(asked, COUNTED, 1);
-            // Of a record that goes both ways it says nothing.
+            let ring = RingUse::of(&self.setup.engine).per_record(before, COUNTED);
+            let mut counts = allocations_per_record(made, COUNTED, 1);
+            // Meaningless for a record that goes both ways.
             counts.remove("allocated_bytes_per_byte");
             counts.extend(ring);
             rounds.push(counts);
         }
-        Ok(middle(rounds))
+        Ok(median(rounds))
     }
 }
 
-/// The peer: a thread that reads lines, and a channel to whoever asked.
+/// The peer: a thread that reads lines, and a channel to the thread that sent the record.
 struct Threaded {
     stdin: ChildStdin,
     lines: Receiver<Vec<u8>>,
-    /// Dropped, it ends the thread: its output is at an end then.
-    _child: Plain,
+    /// Killed on drop, which ends its output and so the thread.
+    _child: PlainChild,
 }
 
 impl Threaded {
-    fn start(target: &Target) -> Failed<Self> {
-        let mut child = target.spawn_plain(&[])?;
-        let mut stdout = BufReader::new(child.stdout()?);
+    fn start(setup: &Setup) -> BenchResult<Self> {
+        let mut child = setup.spawn_plain(&[])?;
+        let mut stdout = BufReader::new(child.take_stdout()?);
         let stdin = child.0.stdin.take().ok_or("the plain child has no stdin")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -129,9 +129,10 @@ impl Threaded {
         Ok(Self { stdin, lines, _child: child })
     }
 
-    fn ask(&mut self, ping: &str) -> Failed<Vec<u8>> {
+    fn ask(&mut self, ping: &str) -> BenchResult<Vec<u8>> {
         let line = format!("{ping}\n");
-        self.stdin.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
-        self.lines.recv_timeout(PATIENCE).map_err(|error| format!("no answer came: {error}"))
+        self.stdin.write_all(line.as_bytes())?;
+        let answer = self.lines.recv_timeout(PATIENCE);
+        Ok(answer.map_err(|error| format!("no answer came: {error}"))?)
     }
 }

@@ -1,99 +1,57 @@
-//! F5, bench: what a scenario is, and which are run.
+//! What a scenario is, and what one run of it can do.
 
 use std::time::Duration;
 
 use super::counts::Counts;
-use super::list::ALL;
-use super::target::Target;
-
-/// The error is one line.
-pub(super) type Failed<T> = Result<T, String>;
+use super::setup::Setup;
+use super::wait::BenchResult;
 
 /// A scenario that can be run.
 #[derive(Debug)]
 pub(super) struct Scenario {
     /// Stable: limits files name it.
     pub(super) name: &'static str,
-    /// `frame`, `throughput`, `shutdown`, `spawn` or `roundtrip`; asks for all of it.
+    /// `frame`, `throughput`, `shutdown`, `spawn` or `roundtrip`. Selects all scenarios of the group.
     pub(super) group: &'static str,
-    /// The least that the kernel needs for the same.
+    /// The least work that the kernel allows for the same result.
     pub(super) limit: &'static str,
-    /// What others do, where that needs nothing but this program.
+    /// What other hosts do, if this program can do it too.
     pub(super) peer: Option<&'static str>,
-    /// Records in a sample; 0 where records are not what is measured.
+    /// Records in a sample; 0 if the scenario does not measure records.
     pub(super) records: u64,
-    /// Bytes of each on the pipe; 0 where bytes are not.
+    /// Bytes of each record on the pipe; 0 if the scenario does not measure bytes.
     pub(super) record_bytes: u64,
-    /// A slow one is measured once where others are measured so often.
+    /// Divides the number of samples, for a scenario that is slow.
     pub(super) thin: u32,
     pub(super) own: Own,
-    /// What the project aims at: metrics and the most that each should be.
+    /// The project's goals: each metric with the highest value that meets it.
     pub(super) targets: &'static [(&'static str, f64)],
-    pub(super) open: for<'a> fn(&'a Target, &'static Self) -> Failed<Box<dyn Rounds + 'a>>,
+    pub(super) open: for<'a> fn(&'a Setup, &'static Self) -> BenchResult<Box<dyn Run + 'a>>,
 }
 
-/// Whether it can be asked of an agent that agentpipe knows nothing about.
+/// Whether a scenario can run with the user's agent, of which agentpipe knows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Never,
     Always,
-    /// If there is a record that it answers.
+    /// Only with a record that the agent answers.
     WithPing,
-    /// With a ping by itself, and without one where it is named.
+    /// With such a record, or without one if the user names the scenario.
     IfNamed,
 }
 
-/// One scenario under way. The first three are called in turns.
-pub(super) trait Rounds {
-    /// One sample of agentpipe.
-    fn agentpipe(&mut self) -> Failed<Duration>;
-    /// One sample of the limit.
-    fn limit(&mut self) -> Failed<Duration>;
-    /// One sample of the peer; asked for only where the scenario names one.
-    fn peer(&mut self) -> Failed<Duration> {
-        Err("it has no peer".to_owned())
+/// A scenario that is being run. The three samples are taken in turn.
+pub(super) trait Run {
+    /// Takes one sample of agentpipe.
+    fn agentpipe(&mut self) -> BenchResult<Duration>;
+    /// Takes one sample of the limit.
+    fn limit(&mut self) -> BenchResult<Duration>;
+    /// Takes one sample of the peer. Called only if the scenario names one.
+    fn peer(&mut self) -> BenchResult<Duration> {
+        Err("it has no peer".into())
     }
-    /// What was counted, over the samples or in rounds of its own.
-    fn counts(&mut self) -> Failed<Counts> {
+    /// Returns what was counted during the samples, or in further rounds.
+    fn counts(&mut self) -> BenchResult<Counts> {
         Ok(Counts::new())
     }
-}
-
-/// The scenarios that were asked for, in the order of the list.
-pub(super) fn choose(names: &[String], own: bool, ping: bool) -> Failed<Vec<&'static Scenario>> {
-    let called = |scenario: &Scenario, name: &str| scenario.name == name || scenario.group == name;
-    let answers = |scenario: &Scenario, named: bool| match scenario.own {
-        Own::Always => true,
-        Own::Never => !own,
-        Own::WithPing => !own || ping,
-        Own::IfNamed => !own || ping || named,
-    };
-    for name in names {
-        let meant: Vec<&Scenario> = ALL.iter().filter(|it| called(it, name)).collect();
-        if meant.is_empty() {
-            return Err(format!("there is no scenario `{name}`; there are {}", known()));
-        }
-        if !meant.iter().any(|scenario| answers(scenario, true)) {
-            let with_ping = meant.iter().any(|scenario| scenario.own == Own::WithPing);
-            return Err(match with_ping {
-                true => format!("{name} needs a record that your agent answers: --ping RECORD"),
-                false => format!("{name} needs the built-in agent: leave out `-- CMD`"),
-            });
-        }
-    }
-    let wanted = |scenario: &&Scenario| {
-        let by_name = names.iter().any(|name| scenario.name == name);
-        let by_group = names.is_empty() || names.iter().any(|name| scenario.group == name);
-        (by_name || by_group) && answers(scenario, by_name)
-    };
-    Ok(ALL.iter().filter(wanted).collect())
-}
-
-/// All names, groups first.
-fn known() -> String {
-    let mut names: Vec<&str> = ALL.iter().map(|scenario| scenario.group).collect();
-    names.dedup();
-    let scenarios = ALL.iter().map(|scenario| scenario.name);
-    names.extend(scenarios.filter(|name| ALL.iter().all(|other| other.group != *name)));
-    names.join(", ")
 }

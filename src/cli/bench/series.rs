@@ -1,74 +1,60 @@
-//! F5, bench: runs one scenario, agentpipe and what it is held against in turns, and sums up.
+//! Measures one scenario: samples of agentpipe, limit and peer in turn, and their percentiles.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::cli::report::{self, Aim, Beside, Figures};
+use crate::cli::report::{Aim, Comparison, Figures, Measurement, ratio};
 
-use super::markdown::each_record;
-use super::progress::Progress;
-use super::scenario::{Failed, Rounds, Scenario};
-use super::target::Target;
+use super::scenario::{Run, Scenario};
+use super::setup::Setup;
+use super::wait::BenchResult;
 
-/// No sample is longer; the closes are bounded far below.
+/// Longer than any sample, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// One that takes its turn.
-struct Series {
-    sample: fn(&mut dyn Rounds) -> Failed<Duration>,
-    times: Histogram<u64>,
-}
-
-/// How often a scenario is measured where others are measured `samples` times.
-pub(super) fn samples_of(scenario: &Scenario, samples: u32) -> u32 {
-    (samples / scenario.thin).max(1)
-}
-
-pub(super) fn run(
+/// Measures a scenario `samples` times, or less often if it is slow.
+pub(super) fn measure(
     scenario: &'static Scenario,
-    target: &Target,
+    setup: &Setup,
     samples: u32,
-    progress: &Progress,
-) -> Failed<report::Scenario> {
-    progress.scenario(scenario.name);
-    let mut rounds = (scenario.open)(target, scenario)?;
+) -> BenchResult<Measurement> {
+    let mut run = (scenario.open)(setup, scenario)?;
     let mut all = vec![Series::new(|it| it.agentpipe())?, Series::new(|it| it.limit())?];
     if scenario.peer.is_some() {
         all.push(Series::new(|it| it.peer())?);
     }
-    // The first of each pays for cold caches and is not counted.
+    // The first sample of each fills caches and is not counted.
     for series in &all {
-        (series.sample)(&mut *rounds)?;
+        (series.sample)(&mut *run)?;
     }
     let turns = all.len();
-    for round in 0..samples_of(scenario, samples) as usize {
-        // Whoever goes first may find the machine busier, so they take turns at it.
+    for round in 0..(samples / scenario.thin).max(1) as usize {
+        // The first of a round may find the machine busier, so each of them is first in turn.
         for turn in 0..turns {
             let series = &mut all[(round + turn) % turns];
-            let took = (series.sample)(&mut *rounds)?;
+            let took = (series.sample)(&mut *run)?;
             series.record(took);
         }
-        progress.round();
     }
-    let counts = rounds.counts()?;
+    let counts = run.counts()?;
     let mut figures = all.iter().map(Series::figures);
     let mut next = || figures.next().ok_or("a series is missing");
     let ours = next()?;
-    let limit = Beside { what: scenario.limit.to_owned(), figures: next()? };
+    let limit = Comparison { what: scenario.limit.to_owned(), figures: next()? };
     let peer = match scenario.peer {
-        Some(what) => Some(Beside { what: what.to_owned(), figures: next()? }),
+        Some(what) => Some(Comparison { what: what.to_owned(), figures: next()? }),
         None => None,
     };
-    let mut measured = report::Scenario {
+    let mut measured = Measurement {
         name: scenario.name.to_owned(),
         group: scenario.group.to_owned(),
         records: scenario.records,
         record_bytes: scenario.record_bytes,
         figures: ours,
-        ratio: report::ratio(&ours, &limit),
+        ratio: ratio(&ours, &limit),
         limit: Some(limit),
-        ratio_to_peer: peer.as_ref().and_then(|peer| report::ratio(&ours, peer)),
+        ratio_to_peer: peer.as_ref().and_then(|peer| ratio(&ours, peer)),
         peer,
         counts,
         targets: Vec::new(),
@@ -77,12 +63,12 @@ pub(super) fn run(
     Ok(measured)
 }
 
-/// The scenario's targets, and whether they were met.
-fn aims(scenario: &Scenario, measured: &report::Scenario) -> Failed<Vec<Aim>> {
+/// Compares the scenario's targets with what was found.
+fn aims(scenario: &Scenario, measured: &Measurement) -> BenchResult<Vec<Aim>> {
     let figure = |metric: &str| match metric {
         "ratio" => measured.ratio,
         "ratio_to_peer" => measured.ratio_to_peer,
-        "us_per_record" => each_record(measured),
+        "us_per_record" => measured.us_per_record(),
         _ => {
             let times = measured.figures.named();
             let time = times.iter().find(|(name, _)| *name == metric).map(|(_, time)| *time);
@@ -96,10 +82,15 @@ fn aims(scenario: &Scenario, measured: &report::Scenario) -> Failed<Vec<Aim>> {
     scenario.targets.iter().map(aim).collect()
 }
 
+/// The samples of agentpipe, the limit or the peer.
+struct Series {
+    sample: fn(&mut dyn Run) -> BenchResult<Duration>,
+    times: Histogram<u64>,
+}
+
 impl Series {
-    fn new(sample: fn(&mut dyn Rounds) -> Failed<Duration>) -> Failed<Self> {
-        let times = Histogram::new_with_bounds(1, LONGEST, 3).map_err(|error| error.to_string())?;
-        Ok(Self { sample, times })
+    fn new(sample: fn(&mut dyn Run) -> BenchResult<Duration>) -> BenchResult<Self> {
+        Ok(Self { sample, times: Histogram::new_with_bounds(1, LONGEST, 3)? })
     }
 
     fn record(&mut self, took: Duration) {

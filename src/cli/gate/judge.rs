@@ -1,19 +1,168 @@
-//! F5, gate: the verdict. Pure: limits, a report and a baseline in; what is wrong out.
+//! The limits file and the verdict. Pure: limits, a report and a baseline go in, a verdict comes out.
 
-use crate::cli::report::{Report, Scenario};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::limits::{Baseline, Ceilings, Limits};
+use agentpipe::Backend;
+use serde::Deserialize;
 
-/// What came out.
+use crate::cli::input_file;
+use crate::cli::report::{BenchReport, Measurement, is_figure, is_name};
+
+/// The version of the limits file. Every other one is refused.
+const SCHEMA: u32 = 1;
+
+/// A limits file. Every number in it is a ceiling.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsFile {
+    schema: u32,
+    /// The backend that the limits are for. A report of another backend is not judged.
+    #[serde(default = "wanted_backend")]
+    pub(super) backend: String,
+    #[serde(default)]
+    pub(super) scenario: BTreeMap<String, Ceilings>,
+    /// How far a run may be above the baseline.
+    #[serde(default)]
+    pub(super) baseline: Tolerance,
+}
+
+/// The ceilings of one scenario. A figure without a ceiling is not judged.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ceilings {
+    pub(super) p50_us: Option<f64>,
+    pub(super) p90_us: Option<f64>,
+    pub(super) p99_us: Option<f64>,
+    pub(super) max_us: Option<f64>,
+    /// The median, divided by the median of the in-run limit.
+    pub(super) ratio: Option<f64>,
+    /// The median, divided by the median of the peer.
+    pub(super) ratio_to_peer: Option<f64>,
+    pub(super) counts: BTreeMap<String, f64>,
+}
+
+/// The factors by which a run may exceed the figures of the baseline.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tolerance {
+    pub(super) p50: Option<f64>,
+    pub(super) p90: Option<f64>,
+    pub(super) p99: Option<f64>,
+    pub(super) max: Option<f64>,
+    pub(super) counts: Option<f64>,
+    /// A smaller difference in time counts as noise.
+    pub(super) floor_us: f64,
+}
+
+/// Wide for times, because shared machines are noisy in the tail, and narrow for counts.
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self {
+            p50: Some(1.5),
+            p90: None,
+            p99: Some(3.0),
+            max: None,
+            counts: Some(1.25),
+            floor_us: 200.0,
+        }
+    }
+}
+
+fn wanted_backend() -> String {
+    Backend::IoUring.as_str().to_owned()
+}
+
+impl Ceilings {
+    /// Returns name and ceiling of each time.
+    pub(super) fn times(&self) -> [(&'static str, Option<f64>); 4] {
+        [
+            ("p50_us", self.p50_us),
+            ("p90_us", self.p90_us),
+            ("p99_us", self.p99_us),
+            ("max_us", self.max_us),
+        ]
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        let times = self.times().into_iter().filter_map(|(_, ceiling)| ceiling);
+        times.chain(self.ratio).chain(self.ratio_to_peer).chain(self.counts.values().copied())
+    }
+}
+
+impl Tolerance {
+    /// Returns the name of each figure and the factor that is allowed for it.
+    pub(super) fn times(&self) -> [(&'static str, Option<f64>); 4] {
+        [("p50_us", self.p50), ("p90_us", self.p90), ("p99_us", self.p99), ("max_us", self.max)]
+    }
+
+    fn factors(&self) -> impl Iterator<Item = f64> {
+        self.times().into_iter().filter_map(|(_, factor)| factor).chain(self.counts)
+    }
+}
+
+impl LimitsFile {
+    /// Reads and checks a limits file. The error is one line.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let text = input_file::read(path)?;
+        Self::parse(&text).map_err(|why| input_file::blame(path, &why))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let limits: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| 1 + before.matches('\n').count());
+            format!("not a limits file, line {line}: {}", error.message())
+        })?;
+        limits.check()?;
+        Ok(limits)
+    }
+
+    /// Checks what the types do not. A file without a ceiling would pass every report.
+    fn check(&self) -> Result<(), String> {
+        if self.schema != SCHEMA {
+            return Err(format!(
+                "it has schema {}; this agentpipe reads schema {SCHEMA}",
+                self.schema
+            ));
+        }
+        if self.backend != Backend::IoUring.as_str() {
+            return Err(format!("its backend is not {}", Backend::IoUring.as_str()));
+        }
+        if self.scenario.is_empty() {
+            return Err("it limits no scenario".to_owned());
+        }
+        for (name, ceilings) in &self.scenario {
+            if !is_name(name) || !ceilings.counts.keys().all(|name| is_name(name)) {
+                return Err("a name is not 1 to 64 of a-z, 0-9 and _".to_owned());
+            }
+            if ceilings.numbers().next().is_none() {
+                return Err(format!("{name} has no ceiling"));
+            }
+            if !ceilings.numbers().all(is_figure) {
+                return Err(format!("{name}: a ceiling is no number from 0 to 10^15"));
+            }
+        }
+        let fits = |factor: f64| is_figure(factor) && factor >= 1.0;
+        if !self.baseline.factors().all(fits) || !is_figure(self.baseline.floor_us) {
+            return Err(
+                "baseline: a factor is not from 1 to 10^15, or floor_us not from 0".to_owned()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Verdict {
-    /// Every figure that was held against a ceiling, in the order of the limits file.
-    pub(super) lines: Vec<Line>,
-    /// Why a part of it could not be compared; empty is what one wants.
+    /// Every figure that has a ceiling, in the order of the limits file.
+    pub(super) checks: Vec<Check>,
+    /// Why a part could not be compared. Empty if everything could be.
     pub(super) not_comparable: Vec<String>,
 }
 
-/// How a verdict ends; the exit code follows from it.
+/// The kind of verdict, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Pass,
@@ -23,35 +172,35 @@ pub(super) enum Outcome {
 
 /// One figure and its ceiling.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line {
+pub(super) struct Check {
     pub(super) scenario: String,
     /// `p99_us`, `ratio`, `enters_per_record`, ...
     pub(super) metric: String,
     pub(super) found: f64,
     pub(super) ceiling: f64,
-    pub(super) from: From,
+    pub(super) from: Source,
 }
 
-/// Where a ceiling comes from.
+/// The origin of a ceiling.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum From {
+pub(super) enum Source {
     Limits,
-    /// The baseline's figure; the ceiling is a multiple of it.
+    /// The figure of the baseline, from which the ceiling is computed.
     Baseline(f64),
 }
 
-impl Line {
+impl Check {
     pub(super) fn is_breach(&self) -> bool {
         self.found > self.ceiling
     }
 }
 
 impl Verdict {
-    pub(super) fn breaches(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().filter(|line| line.is_breach())
+    pub(super) fn breaches(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| check.is_breach())
     }
 
-    /// A breach of what could be compared counts more than what could not be.
+    /// A breach takes precedence over a part that could not be compared.
     pub(super) fn outcome(&self) -> Outcome {
         if self.breaches().next().is_some() {
             Outcome::Regression
@@ -63,24 +212,28 @@ impl Verdict {
     }
 }
 
-/// Judges. The error is for limits that the report has no figures for: a name may be misspelt,
-/// and a gate that looks at nothing must not pass.
+/// Compares a report with the limits and the baseline.
+///
+/// # Errors
+///
+/// The report has no figure for a ceiling. The name may be misspelt, and a gate that checks nothing
+/// must not pass.
 pub(super) fn judge(
-    limits: &Limits,
-    report: &Report,
-    baseline: Option<&Report>,
+    limits: &LimitsFile,
+    report: &BenchReport,
+    baseline: Option<&BenchReport>,
 ) -> Result<Verdict, String> {
     if report.backend != limits.backend {
-        // Its figures are of something else; not one of them is judged.
+        // Its figures measure something else, so none of them is judged.
         let why = format!("backend {}; the limits are for {}", report.backend, limits.backend);
-        return Ok(Verdict { lines: Vec::new(), not_comparable: vec![why] });
+        return Ok(Verdict { checks: Vec::new(), not_comparable: vec![why] });
     }
-    let mut lines = Vec::new();
+    let mut checks = Vec::new();
     for (name, ceilings) in &limits.scenario {
         let scenario = report
             .scenario(name)
             .ok_or_else(|| format!("the limits name {name}; the report has no such scenario"))?;
-        hold(ceilings, scenario, &mut lines)?;
+        check_limits(ceilings, scenario, &mut checks)?;
     }
     let mut not_comparable = Vec::new();
     if let Some(baseline) = baseline {
@@ -90,22 +243,26 @@ pub(super) fn judge(
             for (name, before) in pairs {
                 match (before, report.scenario(name)) {
                     (Some(before), Some(now)) => {
-                        compare(&limits.baseline, before, now, &mut lines);
+                        check_baseline(&limits.baseline, before, now, &mut checks);
                     }
                     _ => not_comparable.push(format!("the baseline has no {name}")),
                 }
             }
         }
     }
-    Ok(Verdict { lines, not_comparable })
+    Ok(Verdict { checks, not_comparable })
 }
 
-/// Adds a line for each ceiling of a scenario.
-fn hold(ceilings: &Ceilings, scenario: &Scenario, lines: &mut Vec<Line>) -> Result<(), String> {
+/// Adds a check for each ceiling of a scenario.
+fn check_limits(
+    ceilings: &Ceilings,
+    scenario: &Measurement,
+    checks: &mut Vec<Check>,
+) -> Result<(), String> {
     let name = &scenario.name;
     let mut add = |metric: &str, found: f64, ceiling: f64| {
         let (scenario, metric) = (name.clone(), metric.to_owned());
-        lines.push(Line { scenario, metric, found, ceiling, from: From::Limits });
+        checks.push(Check { scenario, metric, found, ceiling, from: Source::Limits });
     };
     for ((metric, ceiling), (_, found)) in
         ceilings.times().into_iter().zip(scenario.figures.named())
@@ -134,13 +291,13 @@ fn hold(ceilings: &Ceilings, scenario: &Scenario, lines: &mut Vec<Line>) -> Resu
     Ok(())
 }
 
-/// A factor on a count near 0 allows nothing; so much is noise whatever the baseline has. One
-/// allocation more for each record is 1000 in the count that has them, one more kill 1.
+/// The noise that is allowed in a count, because a factor allows none in a count near 0. One more
+/// allocation per record adds 1000 to its count, one more kill per close adds 1.
 const COUNT_NOISE: f64 = 0.25;
 
-/// Why two runs cannot be compared; empty if they can.
-fn differences(report: &Report, baseline: &Report) -> Vec<String> {
-    let command = |report: &Report| match &report.command {
+/// Returns why two runs cannot be compared. Empty if they can.
+fn differences(report: &BenchReport, baseline: &BenchReport) -> Vec<String> {
+    let command = |report: &BenchReport| match &report.command {
         Some(words) => words.join(" "),
         None => "the built-in agent".to_owned(),
     };
@@ -160,17 +317,23 @@ fn differences(report: &Report, baseline: &Report) -> Vec<String> {
     .collect()
 }
 
-/// `6.18` of `6.18.5-generic`.
+/// Returns `6.18` for `6.18.5-generic`.
 fn series(kernel: &str) -> String {
     let numbers = kernel.split(|c: char| !c.is_ascii_digit()).take(2).collect::<Vec<_>>();
     numbers.join(".")
 }
 
-fn compare(allowed: &Baseline, before: &Scenario, now: &Scenario, lines: &mut Vec<Line>) {
+/// Adds a check for each figure of the baseline that has a factor.
+fn check_baseline(
+    allowed: &Tolerance,
+    before: &Measurement,
+    now: &Measurement,
+    checks: &mut Vec<Check>,
+) {
     let mut add = |metric: &str, before: f64, found: f64, ceiling: f64| {
-        let from = From::Baseline(before);
+        let from = Source::Baseline(before);
         let (scenario, metric) = (now.name.clone(), metric.to_owned());
-        lines.push(Line { scenario, metric, found, ceiling, from });
+        checks.push(Check { scenario, metric, found, ceiling, from });
     };
     let figures = before.figures.named().into_iter().zip(now.figures.named());
     for ((metric, factor), ((_, before), (_, found))) in allowed.times().into_iter().zip(figures) {
@@ -186,6 +349,3 @@ fn compare(allowed: &Baseline, before: &Scenario, now: &Scenario, lines: &mut Ve
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

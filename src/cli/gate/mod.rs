@@ -1,19 +1,20 @@
-//! F5. `agentpipe gate`: judges a bench report. `limits.rs` and the report are read, `judge.rs`
-//! decides, `print.rs` shows.
+//! `agentpipe gate`: compares a bench report with a file of ceilings. `judge` decides; this file reads
+//! the files and prints the verdict as Markdown, or the report in the formats of two dashboards.
 
 mod judge;
-mod limits;
-mod print;
+#[cfg(test)]
+mod tests;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde_json::{Map, Value, json};
 
-use judge::Outcome;
-use limits::Limits;
+use judge::{Check, LimitsFile, Outcome, Source, Verdict};
 
-use super::report::Report;
+use super::report::BenchReport;
 use super::{say, say_out};
 
 /// A report or a limits file cannot be used.
@@ -21,7 +22,7 @@ const TOOL_ERROR: u8 = 1;
 const REGRESSION: u8 = 3;
 const NOT_COMPARABLE: u8 = 4;
 
-/// Judges a report of `agentpipe bench` by a file of ceilings.
+/// Compares a report of `agentpipe bench` with a file of ceilings.
 ///
 /// Exit code: 0 pass, 1 tool error (one line on stderr), 2 usage, 3 regression (one line for each
 /// breach on stderr), 4 not comparable.
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", required_unless_present = "print_limits")]
     limits: Option<PathBuf>,
 
-    /// A report to compare with, too, if it is of the same kernel, backend and class of machine
+    /// An earlier report to compare with; it must be of the same kernel, backend and class of machine
     #[arg(long, value_name = "REPORT")]
     baseline: Option<PathBuf>,
 
@@ -43,13 +44,12 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Print a limits file to begin with, and judge nothing
+    /// Print a limits file to start from, and compare nothing
     #[arg(long, conflicts_with_all = ["limits", "baseline", "report"])]
     print_limits: bool,
 }
 
-/// Wide enough for a busy machine, and for a debug build; docs/latency-ci.md tells how to
-/// tighten it.
+/// Wide enough for a busy machine and for a debug build.
 const STARTING_LIMITS: &str = include_str!("starting_limits.toml");
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -80,24 +80,163 @@ fn run(args: &Args) -> Result<Outcome, String> {
         say_out(format_args!("{}", STARTING_LIMITS.trim_end()));
         return Ok(Outcome::Pass);
     };
-    let limits = Limits::read(limits)?;
+    let limits = LimitsFile::read(limits)?;
     let report = match &args.report {
-        Some(path) if path.as_os_str() != "-" => Report::read(path)?,
-        _ => Report::read_stdin()?,
+        Some(path) if path.as_os_str() != "-" => BenchReport::read(path)?,
+        _ => BenchReport::read_stdin()?,
     };
-    let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
+    let baseline = args.baseline.as_deref().map(BenchReport::read).transpose()?;
     let verdict = judge::judge(&limits, &report, baseline.as_ref())?;
     let page = match args.format {
-        Format::Markdown => print::markdown(&verdict, &report),
-        Format::GithubActionBenchmark => print::github_action_benchmark(&report),
-        Format::Bencher => print::bencher(&report),
+        Format::Markdown => markdown(&verdict, &report),
+        Format::GithubActionBenchmark => github_action_benchmark(&report),
+        Format::Bencher => bencher(&report),
     };
     say_out(format_args!("{}", page.trim_end()));
-    for line in verdict.breaches() {
-        say(format_args!("regression: {}", print::breach(line)));
+    for check in verdict.breaches() {
+        say(format_args!("regression: {}", breach(check)));
     }
     for why in &verdict.not_comparable {
         say(format_args!("not comparable: {}", super::input_file::one_line(why)));
     }
     Ok(verdict.outcome())
+}
+
+/// Returns the summary that a CI job shows.
+fn markdown(verdict: &Verdict, report: &BenchReport) -> String {
+    let mut page = String::new();
+    let breaches = verdict.breaches().count();
+    let heading = match verdict.outcome() {
+        Outcome::Pass => "pass".to_owned(),
+        Outcome::Regression => format!("REGRESSION, {breaches} of {}", verdict.checks.len()),
+        Outcome::NotComparable => "not comparable".to_owned(),
+    };
+    put(&mut page, format_args!("### agentpipe gate: {heading}\n"));
+    put(
+        &mut page,
+        format_args!(
+            "agentpipe {} ({}), {}, Linux {}, {}, {} cores\n",
+            cell(&report.version),
+            cell(&report.profile),
+            cell(&report.backend),
+            cell(&report.kernel),
+            cell(&report.cpu),
+            report.cores
+        ),
+    );
+    for check in verdict.breaches() {
+        put(&mut page, format_args!("- **{}**", breach(check)));
+    }
+    for why in &verdict.not_comparable {
+        put(&mut page, format_args!("- not comparable: {}", cell(why)));
+    }
+    if breaches + verdict.not_comparable.len() > 0 {
+        page.push('\n');
+    }
+    if !verdict.checks.is_empty() {
+        page.push_str("| scenario | metric | found | ceiling | from | |\n");
+        page.push_str("| --- | --- | ---: | ---: | --- | --- |\n");
+    }
+    for check in &verdict.checks {
+        let mark = if check.is_breach() { "**breach**" } else { "ok" };
+        let from = match check.from {
+            Source::Limits => "limits".to_owned(),
+            Source::Baseline(before) => format!("baseline, {}", number(before)),
+        };
+        let (found, ceiling) = (number(check.found), number(check.ceiling));
+        put(
+            &mut page,
+            format_args!(
+                "| {} | {} | {found} | {ceiling} | {from} | {mark} |",
+                check.scenario, check.metric
+            ),
+        );
+    }
+    page
+}
+
+/// Formats one breach as one line with both figures.
+fn breach(check: &Check) -> String {
+    let (found, ceiling) = (number(check.found), number(check.ceiling));
+    let (scenario, metric) = (&check.scenario, &check.metric);
+    match check.from {
+        Source::Limits => format!("{scenario} {metric}: {found} is above the limit of {ceiling}"),
+        Source::Baseline(before) => format!(
+            "{scenario} {metric}: {found} is above {ceiling}, the most that the baseline's {} allows",
+            number(before)
+        ),
+    }
+}
+
+/// Returns the report in the `customSmallerIsBetter` format of github-action-benchmark.
+fn github_action_benchmark(report: &BenchReport) -> String {
+    let mut entries = Vec::new();
+    for scenario in &report.scenarios {
+        let name = &scenario.name;
+        let mut add = |metric: &str, unit: &str, value: f64| {
+            entries.push(json!({
+                "name": format!("{name}/{metric}"),
+                "unit": unit,
+                "value": value,
+                "extra": format!("n={} {} {}", scenario.figures.n, report.backend, report.kernel),
+            }));
+        };
+        for (metric, value) in scenario.figures.named() {
+            add(metric.trim_end_matches("_us"), "us", value);
+        }
+        let ratios = [("ratio", scenario.ratio), ("ratio_to_peer", scenario.ratio_to_peer)];
+        for (metric, ratio) in ratios {
+            if let Some(ratio) = ratio {
+                add(metric, "x", ratio);
+            }
+        }
+        for (count, value) in &scenario.counts {
+            add(count, "count", *value);
+        }
+    }
+    Value::Array(entries).to_string()
+}
+
+/// Returns the report in bencher's JSON. Its measure `latency` is in nanoseconds.
+fn bencher(report: &BenchReport) -> String {
+    let mut page = Map::new();
+    for scenario in &report.scenarios {
+        let figures = &scenario.figures;
+        let nanoseconds = |us: f64| us * 1000.0;
+        let mut measures = Map::new();
+        let latency = json!({
+            "value": nanoseconds(figures.p50_us),
+            "upper_value": nanoseconds(figures.max_us),
+        });
+        measures.insert("latency".to_owned(), latency);
+        let p99 = json!({ "value": nanoseconds(figures.p99_us) });
+        measures.insert("latency-p99".to_owned(), p99);
+        let ratios = [("ratio", scenario.ratio), ("ratio-to-peer", scenario.ratio_to_peer)];
+        for (measure, ratio) in ratios {
+            if let Some(ratio) = ratio {
+                measures.insert(measure.to_owned(), json!({ "value": ratio }));
+            }
+        }
+        for (count, value) in &scenario.counts {
+            measures.insert(count.replace('_', "-"), json!({ "value": value }));
+        }
+        page.insert(scenario.name.clone(), Value::Object(measures));
+    }
+    Value::Object(page).to_string()
+}
+
+/// Replaces the characters of a foreign text that could break a table.
+fn cell(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || " .,:;()@/_+-=".contains(c);
+    text.chars().map(|c| if plain(c) { c } else { ' ' }).collect()
+}
+
+/// Formats large numbers without a fraction.
+fn number(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _written = writeln!(page, "{line}");
 }

@@ -1,6 +1,6 @@
-//! F5, bench: the keys that say what a record is, taken from its text; no agent.
+//! Group `frame`: reads the keys that classify a record from its text, without an agent.
 //!
-//! The framers are not public: what they cost is part of `throughput`.
+//! The framers are not public; their cost is part of the group `throughput`.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -9,13 +9,16 @@ use std::time::Duration;
 use agentpipe::Record;
 
 use super::alloc::counted;
-use super::counts::{Counts, asked_per_record};
-use super::plain::timed;
-use super::scenario::{Failed, Rounds, Scenario};
-use super::target::Target;
+use super::counts::{Counts, allocations_per_record};
+use super::scenario::{Run, Scenario};
+use super::setup::Setup;
+use super::wait::{BenchResult, timed};
 
-pub(super) fn open<'a>(_: &'a Target, scenario: &'static Scenario) -> Failed<Box<dyn Rounds + 'a>> {
-    let text = message(usize::try_from(scenario.record_bytes).map_err(|e| e.to_string())?);
+pub(super) fn open<'a>(
+    _: &'a Setup,
+    scenario: &'static Scenario,
+) -> BenchResult<Box<dyn Run + 'a>> {
+    let text = message(usize::try_from(scenario.record_bytes)?);
     Ok(Box::new(Keys { record: Record::from(text.into_bytes()), times: scenario.records }))
 }
 
@@ -25,54 +28,54 @@ struct Keys {
 }
 
 impl Keys {
-    fn each(&self, act: impl Fn(&Record) -> Failed<()>) -> Failed<()> {
+    fn repeat(&self, act: impl Fn(&Record) -> BenchResult<()>) -> BenchResult<()> {
         (0..self.times).try_for_each(|_| act(black_box(&self.record)))
     }
 
-    fn envelopes(&self) -> Failed<()> {
-        self.each(|record| {
-            let envelope = record.envelope().map_err(|error| error.to_string())?;
+    fn envelopes(&self) -> BenchResult<()> {
+        self.repeat(|record| {
+            let envelope = record.envelope()?;
             match envelope.kind.as_deref() == Some("assistant") && envelope.session_id.is_some() {
                 true => Ok(()),
-                false => Err("the envelope is not that of the record".to_owned()),
+                false => Err("the envelope is not that of the record".into()),
             }
         })
     }
 }
 
-impl Rounds for Keys {
-    fn agentpipe(&mut self) -> Failed<Duration> {
+impl Run for Keys {
+    fn agentpipe(&mut self) -> BenchResult<Duration> {
         Ok(timed(|| self.envelopes())?.0)
     }
 
-    fn limit(&mut self) -> Failed<Duration> {
+    fn limit(&mut self) -> BenchResult<Duration> {
         let scan = |record: &Record| match memchr::memchr(b'\n', record.as_bytes()) {
             None => Ok(()),
-            Some(_) => Err("a record holds a newline".to_owned()),
+            Some(_) => Err("a record holds a newline".into()),
         };
-        Ok(timed(|| self.each(scan))?.0)
+        Ok(timed(|| self.repeat(scan))?.0)
     }
 
-    fn peer(&mut self) -> Failed<Duration> {
+    fn peer(&mut self) -> BenchResult<Duration> {
         let parse = |record: &Record| {
-            let value: serde_json::Value =
-                serde_json::from_slice(record.as_bytes()).map_err(|error| error.to_string())?;
+            let value: serde_json::Value = serde_json::from_slice(record.as_bytes())?;
             match value["type"] == "assistant" {
                 true => Ok(()),
-                false => Err("the value is not that of the record".to_owned()),
+                false => Err("the value is not that of the record".into()),
             }
         };
-        Ok(timed(|| self.each(parse))?.0)
+        Ok(timed(|| self.repeat(parse))?.0)
     }
 
-    fn counts(&mut self) -> Failed<Counts> {
-        let (asked, done) = counted(|| self.envelopes());
+    fn counts(&mut self) -> BenchResult<Counts> {
+        let (made, done) = counted(|| self.envelopes());
         done?;
-        Ok(asked_per_record(asked, self.times, self.times * self.record.len() as u64))
+        Ok(allocations_per_record(made, self.times, self.times * self.record.len() as u64))
     }
 }
 
-/// Such as an agent sends: an envelope around blocks of content, `bytes` long with its newline.
+/// Returns a message as an agent sends it, an envelope around blocks of content. It is `bytes` long
+/// together with its newline, which is not part of the text.
 pub(super) fn message(bytes: usize) -> String {
     const BLOCK: &str = r#"{"type":"text","text":"It was a bright cold day in April.","n":13},"#;
     let mut text = String::from(r#"{"type":"assistant","message":{"role":"assistant","content":["#);
@@ -80,7 +83,7 @@ pub(super) fn message(bytes: usize) -> String {
     while text.len() + BLOCK.len() + end.len() + 16 < bytes {
         text.push_str(BLOCK);
     }
-    // The last element takes what is left; the newline is not in the record.
+    // The last element fills the rest: 2 quotes and the newline are the 3 bytes.
     let room = bytes.saturating_sub(text.len() + end.len() + 3);
     // Writing to a String cannot fail.
     let _written = write!(text, "\"{}\"{end}", "x".repeat(room));
@@ -92,7 +95,7 @@ mod tests {
     use super::message;
 
     #[test]
-    fn a_message_has_the_length_asked_for_and_is_json() {
+    fn message_has_the_wanted_length() {
         for bytes in [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20] {
             let text = message(bytes);
             assert_eq!(text.len() + 1, bytes);

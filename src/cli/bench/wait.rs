@@ -1,5 +1,6 @@
-//! F5, bench: waiting for the engine, but not for ever.
+//! Waiting for the engine with a limit, and the time that something took.
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -7,7 +8,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// The longest that anything may take.
+/// What a step of the bench returns. The error is one line for the user.
+pub(super) type BenchResult<T> = Result<T, Box<dyn Error>>;
+
+/// The longest that one step of a scenario may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Unpark(Thread);
@@ -19,17 +23,12 @@ impl Wake for Unpark {
 }
 
 thread_local! {
-    /// Made once, so that waiting asks nothing of the allocator.
+    /// Made once, so that a wait inside a counted section allocates nothing.
     static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
 }
 
-/// The future's value, or `None` once [`PATIENCE`] is over.
-pub(super) fn within<T>(future: impl Future<Output = T>) -> Option<T> {
-    within_for(PATIENCE, future)
-}
-
-/// The same with a limit of one's own.
-pub(super) fn within_for<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+/// Polls the future until it is ready. Returns `None` once `limit` is over.
+pub(super) fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let until = Instant::now() + limit;
     let mut future = pin!(future);
     WAKER.with(|waker| {
@@ -47,7 +46,8 @@ pub(super) fn within_for<T>(limit: Duration, future: impl Future<Output = T>) ->
     })
 }
 
-/// All of them, begun in order and carried on together.
+/// Starts the futures in order, then drives them all to their end. The results come in the order of
+/// completion.
 pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut open: Vec<Pin<Box<_>>> = futures.into_iter().map(Box::pin).collect();
     let mut done = Vec::with_capacity(open.len());
@@ -62,4 +62,11 @@ pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output 
         if open.is_empty() { Poll::Ready(std::mem::take(&mut done)) } else { Poll::Pending }
     })
     .await
+}
+
+/// Runs `act` and measures how long it takes.
+pub(super) fn timed<T>(act: impl FnOnce() -> BenchResult<T>) -> BenchResult<(Duration, T)> {
+    let start = Instant::now();
+    let value = act()?;
+    Ok((start.elapsed(), value))
 }
