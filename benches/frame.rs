@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Reading the routing keys of a record, without a pipe: `frame/CONTESTANT/BYTES`.
 //!
 //! The input is a stream of records as Claude Code writes them, cut into reads of one page. All
@@ -5,8 +6,18 @@
 //! `envelope` copies each line into a `Record`, checks its JSON and reads the routing keys;
 //! `serde_envelope` parses the line into a borrowed struct of the same keys, and `serde_value` into
 //! a `Value`. For the whole path through a pipe see `throughput`.
+=======
+//! Framing: from bytes to records, without a pipe, a process or a thread. `frame/CONTESTANT/BYTES`.
+//!
+//! The input is a stream of records as Claude Code writes them, cut into reads of one page like those of
+//! the buffer pool. `memchr_scan` is the limit: one search for newlines. `framed` is the record path with
+//! a check of the shape (UTF-8, first and last bracket), `checked` the default, which checks that the
+//! record is JSON; both return owned records. `.._envelope` reads the keys that classify a record. The
+//! peers split with memchr and parse in place: `serde_envelope` into a borrowed struct of those keys,
+//! `serde_value` into a `Value`.
+>>>>>>> cc0301e (Benches: one support module; the thousand aborts stay in shutdown)
 
-mod percentiles;
+mod support;
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -16,15 +27,15 @@ use agentpipe::Record;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 
-use crate::percentiles::{Contest, Contestant, Rounds};
+use crate::support::{Contest, Contestant, Rounds};
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
-/// What one buffer of the pool holds.
+/// The size of a buffer of the pool, in bytes.
 const READ: usize = 4096;
 const SAMPLE: Duration = Duration::from_millis(5);
 const SESSION: &str = "9b6f4d5e-6a0c-4a57-9c59-0f1d2e3a4b5c";
 
-/// A record of exactly this size, newline included.
+/// Returns a record of exactly this size, with its newline.
 fn line(size: usize) -> String {
     const PROSE: &str = "The loop reads one page at a time.\\nIt returns \\\"early\\\" when done. ";
     let (head, tail) = if size < 512 {
@@ -56,7 +67,7 @@ fn line(size: usize) -> String {
     line
 }
 
-/// The records of a round, and how many.
+/// Returns the records of a round, and their number.
 fn input(size: usize) -> (Vec<u8>, u64) {
     let count = (64 << 10) / size.min(64 << 10);
     (line(size).repeat(count).into_bytes(), count as u64)
@@ -66,11 +77,31 @@ fn memchr_scan(input: &[u8]) -> u64 {
     input.chunks(READ).map(|read| memchr::memchr_iter(b'\n', read).count() as u64).sum()
 }
 
+<<<<<<< HEAD
 /// Splits the input at newlines.
 fn lines(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
+=======
+/// Does what the engine does with the bytes of its reads.
+fn agentpipe(input: &[u8], path: &mut RecordPath, each: fn(&Record)) -> u64 {
     let mut records = 0;
     for read in input.chunks(READ) {
-        // Only what is new is searched.
+        path.feed(read, |event| match event {
+            Event::Record(record) => {
+                each(black_box(&record));
+                records += 1;
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+    records
+}
+
+/// Does what a host does by hand: lines out of a buffer, then serde.
+fn by_hand(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
+>>>>>>> cc0301e (Benches: one support module; the thousand aborts stay in shutdown)
+    let mut records = 0;
+    for read in input.chunks(READ) {
+        // Searches the new bytes only.
         let mut seen = carry.len();
         carry.extend_from_slice(read);
         let mut done = 0;
@@ -85,7 +116,7 @@ fn lines(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
     records
 }
 
-/// The same keys as [`agentpipe::Envelope`], by serde's derive.
+/// The keys of [`agentpipe::Envelope`], parsed by serde.
 #[derive(serde::Deserialize)]
 struct Keys<'a> {
     #[serde(borrow, rename = "type")]
@@ -124,7 +155,7 @@ fn serde_value(line: &[u8]) {
     is_the_record(value["type"].as_str(), value["session_id"].as_str(), [false; 3]);
 }
 
-/// Rounds of one contestant over the same input; a sample is the time of a record.
+/// Returns a contestant over this input. A sample is the time of a record.
 fn contestant<'a>(
     name: &'static str,
     (input, records): (&'a [u8], u64),
@@ -136,9 +167,7 @@ fn contestant<'a>(
             assert_eq!(round(black_box(input)), records);
         }
         let total = start.elapsed();
-        // Shorter ones are of the warm-up.
-        let each = (total > SAMPLE).then(|| total.div_f64((count * records) as f64));
-        Rounds { total, samples: each.into_iter().collect() }
+        Rounds::mean(total, count * records, total <= SAMPLE)
     };
     (name, Box::new(rounds))
 }

@@ -1,26 +1,25 @@
-//! One small record to an agent that sends it back, and the answer: one at a time.
+//! Round trip: one small record to an agent that echoes it, and the answer, one at a time.
 //!
-//! On one thread: `LocalEngine` inside tokio's current-thread runtime and inside tokio-uring's,
-//! against tokio's own pipes on the same runtime. Across threads: `Engine` with its handle in a task
-//! of tokio's multi-thread runtime and with a blocking one, against tokio's pipes in a task there;
-//! and with a thread that never looks for more before it sleeps, or always does.
-//! The limit of both is blocking write(2) and read(2). Every answer is compared. What one thread can
-//! do is measured on one processor.
+//! On one thread: `LocalEngine` inside tokio's current-thread runtime and inside tokio-uring's, compared
+//! with tokio's own pipes on the same runtime. Across threads: `Engine` with its handle in a task of
+//! tokio's multi-thread runtime and with a blocking handle, compared with tokio's pipes in such a task;
+//! and with an engine thread that never busy-polls before it sleeps, or always does.
+//! The limit of both is a blocking write(2) and read(2). Every answer is compared. The contestants on one
+//! thread are bound to one CPU.
 
 mod support;
 
 use std::future::Future;
 use std::io::{Read, Write};
 use std::pin::Pin;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use agentpipe::{AgentCommand, Engine, LocalEngine};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::runtime::{Builder, Runtime};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 const RECORD: &str =
@@ -58,7 +57,7 @@ fn roundtrip(criterion: &mut Criterion) {
     });
     for (name, spin) in [("never", Duration::ZERO), ("always", Duration::from_micros(100))] {
         group.bench_function(format!("threads/engine_spin_{name}"), |bencher| {
-            bencher.iter_custom(|count| in_a_task(Box::pin(engine_that_spins(count, spin))));
+            bencher.iter_custom(|count| in_a_task(Box::pin(engine_busy_polling(count, spin))));
         });
     }
     group.bench_function("threads/engine_blocking", |bencher| {
@@ -67,12 +66,8 @@ fn roundtrip(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
-/// The agent and its host in turns: otherwise the figure is how long an idle processor takes to
-/// wake, which differs by a factor of six from one run to the next.
+/// Binds agent and host to one CPU. With two, the time in which an idle CPU wakes dominates, and it varies
+/// by a factor of six between runs.
 fn on_one_processor(program: impl FnOnce() -> Duration) -> Duration {
     let all = sched_getaffinity(None).expect("a set of processors");
     let mut one = CpuSet::new();
@@ -83,14 +78,14 @@ fn on_one_processor(program: impl FnOnce() -> Duration) -> Duration {
     took
 }
 
-/// In a task of one thread, as each of many agents has one.
+/// Runs a task on one thread, as a host with a task per agent does.
 fn local_task(program: impl Future<Output = Duration> + 'static) -> Duration {
-    LocalSet::new().block_on(&one_thread(), async {
+    LocalSet::new().block_on(&support::runtime(), async {
         tokio::task::spawn_local(program).await.expect("it ends")
     })
 }
 
-/// In a task of a multi-threaded runtime, as a server's connections are.
+/// Runs a task of a multi-thread runtime, as a server does for each connection.
 fn in_a_task(program: Pin<Box<dyn Future<Output = Duration> + Send>>) -> Duration {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -136,12 +131,7 @@ impl Pipes {
 }
 
 async fn tokio_pipes(count: u64) -> Duration {
-    let mut child = Command::new(support::AGENT)
-        .arg("fake")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the built-in agent starts");
+    let mut child = support::tokio_child(&["fake".to_owned()]);
     let mut pipes = Pipes {
         stdin: child.stdin.take().expect("piped"),
         stdout: BufReader::new(child.stdout.take().expect("piped")),
@@ -159,7 +149,7 @@ async fn tokio_pipes(count: u64) -> Duration {
     took
 }
 
-/// So many round trips, after one that is not counted; both engines' handles do it alike.
+/// Makes `count` round trips after one that is not timed. The handles of both engines differ in type only.
 macro_rules! rounds {
     ($agent:ident, $count:ident) => {{
         let mut start = Instant::now();
@@ -186,7 +176,7 @@ async fn engine(count: u64) -> Duration {
     with_engine(Engine::new().expect("io_uring"), count).await
 }
 
-async fn engine_that_spins(count: u64, spin: Duration) -> Duration {
+async fn engine_busy_polling(count: u64, spin: Duration) -> Duration {
     with_engine(Engine::builder().busy_poll(spin).build().expect("io_uring"), count).await
 }
 

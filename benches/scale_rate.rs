@@ -1,18 +1,18 @@
-//! What a record costs where a thousand agents write all the time: CPU of this process and calls
-//! of the kernel, by record. `cargo bench --bench scale_rate`, and with `-- local local_window`
-//! those rows alone, beside the peer.
+//! Cost of a record while a thousand agents write: CPU time of this process and system calls, per record.
+//! `cargo bench --bench scale_rate`; with `-- local local_window` only those rows and the peer.
 //!
-//! Each agent is a child that writes records of 200 bytes at its own pace. The peer is what one
-//! writes with tokio: a current-thread runtime with a task for each child that reads lines. Ours has
-//! a task for each agent in the same kind of runtime: with `LocalEngine` on the same thread, with
-//! `Engine` beside its thread. The peer looks at no byte but the newline, so ours are told to look
-//! at the outside only (`JsonCheck::Shape`), but for the row that says `syntax`.
+//! Each agent is a child that writes records of 200 bytes at a fixed rate. The peer is a current-thread
+//! runtime of tokio with a task for each child that reads lines. agentpipe has a task for each agent in
+//! the same kind of runtime: with `LocalEngine` on the same thread, with `Engine` beside its thread. The
+//! peer looks for newlines only, so agentpipe checks only the shape of a record (`JsonCheck::Shape`),
+//! except in the rows with `syntax`.
 //!
-//! CPU is that of the whole process, user and kernel; the agents' own is not in it.
-#![expect(clippy::print_stdout, reason = "its figures are no times, so criterion cannot show them")]
+//! The CPU time is that of the whole process, user and kernel, without that of the agents.
+#![expect(clippy::print_stdout, reason = "criterion cannot show figures that are not times")]
+
+mod support;
 
 use std::cell::Cell;
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,22 +21,19 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::{LocalSet, spawn_local};
 
-/// The binary under test, which is also the agent.
-const AGENT: &str = env!("CARGO_BIN_EXE_agentpipe");
-
 const WINDOW: Duration = Duration::from_micros(200);
 
-/// How much is measured.
+/// The agents, their rate and the times.
 #[derive(Clone, Copy)]
 struct Load {
     agents: usize,
-    /// Records a second of each.
+    /// Records per second of each agent.
     rate: u32,
     warm_up: Duration,
     measured: Duration,
 }
 
-/// Records that came.
+/// Records received.
 type Count = Rc<Cell<u64>>;
 
 #[derive(Clone, Copy, Default)]
@@ -51,7 +48,7 @@ fn cpu() -> Duration {
     Duration::try_from(time).expect("not before the start")
 }
 
-/// After the warm-up, for the time of the measurement.
+/// Reads the counters after the warm-up and at the end.
 async fn measured(load: Load, count: &Count, enters: impl Fn() -> u64) -> Reading {
     let read = || Reading { records: count.get(), cpu: cpu(), enters: enters() };
     tokio::time::sleep(load.warm_up).await;
@@ -71,12 +68,11 @@ fn arguments(load: Load) -> Vec<String> {
 }
 
 fn command(load: Load, check: JsonCheck) -> AgentCommand {
-    AgentCommand::new(AGENT).args(arguments(load)).limits(Limits::new().json_check(check))
+    AgentCommand::new(support::AGENT).args(arguments(load)).limits(Limits::new().json_check(check))
 }
 
 fn in_runtime<T>(program: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    LocalSet::new().block_on(&runtime.expect("a runtime"), program)
+    LocalSet::new().block_on(&support::runtime(), program)
 }
 
 fn tokio_lines(load: Load) -> Reading {
@@ -84,10 +80,7 @@ fn tokio_lines(load: Load) -> Reading {
         let count = Count::default();
         let mut children = Vec::new();
         for _ in 0..load.agents {
-            let mut command = tokio::process::Command::new(AGENT);
-            command.args(arguments(load)).kill_on_drop(true);
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-            let mut child = command.spawn().expect("the built-in agent starts");
+            let mut child = support::tokio_child(&arguments(load));
             let mut lines = BufReader::new(child.stdout.take().expect("piped"));
             children.push(child);
             let count = Rc::clone(&count);
@@ -107,7 +100,7 @@ fn tokio_lines(load: Load) -> Reading {
     })
 }
 
-/// A task for each agent that counts what it says; both engines' handles do it alike.
+/// Spawns a task for each agent that counts its records. The handles of both engines differ in type only.
 macro_rules! count_records {
     ($engine:ident, $load:ident, $check:ident, $count:ident) => {
         for _ in 0..$load.agents {
@@ -145,7 +138,7 @@ fn threaded(load: Load, window: Duration, check: JsonCheck) -> Reading {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn tell(name: &str, load: Load, reading: Reading, peer: Reading) {
+fn print(name: &str, load: Load, reading: Reading, peer: Reading) {
     let each = |reading: Reading| reading.cpu.as_secs_f64() * 1e6 / reading.records.max(1) as f64;
     let pace = reading.records as f64 / load.measured.as_secs_f64();
     let enters = reading.enters as f64 / reading.records.max(1) as f64;
@@ -157,14 +150,14 @@ fn tell(name: &str, load: Load, reading: Reading, peer: Reading) {
         load.rate,
         each(reading),
     );
-    assert!(reading.records > 0, "{name}: nothing came");
+    assert!(reading.records > 0, "{name}: no record arrived");
 }
 
-/// The rows of these names, all of them where none is given, beside the peer.
+/// Measures the peer and the rows of these names, or all rows if there are none.
 fn run(load: Load, wanted: &[String]) {
     let is_wanted = |name: &String| wanted.is_empty() || wanted.contains(name);
     let peer = tokio_lines(load);
-    tell("tokio_lines", load, peer, peer);
+    print("tokio_lines", load, peer, peer);
     for (name, window, check) in [
         ("", Duration::ZERO, JsonCheck::Shape),
         ("_window", WINDOW, JsonCheck::Shape),
@@ -172,14 +165,14 @@ fn run(load: Load, wanted: &[String]) {
     ] {
         let (here, beside) = (format!("local{name}"), format!("engine{name}"));
         if is_wanted(&here) {
-            tell(&here, load, local(load, window, check), peer);
+            print(&here, load, local(load, window, check), peer);
         }
         if is_wanted(&beside) {
-            tell(&beside, load, threaded(load, window, check), peer);
+            print(&beside, load, threaded(load, window, check), peer);
         }
     }
-    // Twice, because the machine may have changed meanwhile.
-    tell("tokio_lines_again", load, tokio_lines(load), peer);
+    // Once more, because the load of the machine may have changed.
+    print("tokio_lines_again", load, tokio_lines(load), peer);
 }
 
 fn main() {
@@ -193,7 +186,7 @@ fn main() {
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .partition(|arg| arg.starts_with("rate="));
-    // A hundred thousand records a second are more than two cores write: to be asked for.
+    // Not the default: 100,000 records per second are more than two cores can write.
     let rate = if paces.iter().any(|pace| pace == "rate=100") { 100 } else { 20 };
     run(load(rate), &wanted);
 }

@@ -1,17 +1,12 @@
-//! From the decision to close until the agent is reaped. `shutdown/SCENARIO/CONTESTANT/AGENTS`.
+//! Shutdown: from the decision to close until the agent is reaped. `shutdown/SCENARIO/CONTESTANT/AGENTS`.
 //!
-//! `idle`: it has said one thing and waits for input. `flush_1m`: it is in the middle of writing
-//! 1 MiB, and all of it must come. `blocked`: it sits in write(2) on a full pipe that nobody reads,
-//! and restarts that write on SIGTERM; one such, or 100 or 1000 that are closed at once. The first
-//! of each is the limit. `ladder_10ms` is the close of most SDKs (end of input, SIGTERM, SIGKILL,
-//! and nobody reads meanwhile) with rungs of 10 ms for their 2 to 10 s. Percentiles of all rounds
-//! are printed, too.
+//! `idle`: the agent has written one record and waits for input. `flush_1m`: it is in the middle of
+//! writing 1 MiB, and all of it must arrive. `blocked`: it is blocked in write(2) on a full pipe that is
+//! not read, and restarts that write on SIGTERM; one such agent, or 100 or 1000 that are closed at once.
+//! The first contestant of each is the limit. `ladder_10ms` is the close of most SDKs (end of input,
+//! SIGTERM, SIGKILL, without reading) with 10 ms per stage where they wait 2 to 10 s.
 
-mod percentiles;
-mod read_buffer;
 mod support;
-mod waits;
-mod with_tokio;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,11 +24,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
-use crate::percentiles::{Contest, Contestant, Rounds, testing};
-use crate::read_buffer::ReadBuffer;
-use crate::waits::{CEILING, await_that, is_asleep};
+use crate::support::read_buffer::ReadBuffer;
+use crate::support::{Contest, Contestant, WAIT_MAX, await_that, is_asleep, is_test, rounds};
 
 const FLUSH: u64 = 1 << 20;
+/// How long each stage of `ladder_10ms` waits.
 const RUNG: Duration = Duration::from_millis(10);
 
 fn idle_agent() -> Vec<String> {
@@ -54,16 +49,7 @@ fn timed(act: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// A contestant whose round is this.
-fn rounds<'a>(name: &'static str, mut round: impl FnMut() -> Duration + 'a) -> Contestant<'a> {
-    let rounds = move |count: u64| {
-        let samples: Vec<Duration> = (0..count).map(|_| round()).collect();
-        Rounds { total: samples.iter().sum(), samples }
-    };
-    (name, Box::new(rounds))
-}
-
-/// Rounds for so long, the time to get there included, and ten at the least.
+/// Runs a contest. Its time includes the start of the agents; there are at least ten rounds.
 fn contest(
     criterion: &mut Criterion,
     group: &'static str,
@@ -79,7 +65,7 @@ fn contest(
     contest.run(criterion, contestants);
 }
 
-/// Waits until a default pipe holds all that it can and its writer is blocked.
+/// Waits until a pipe of the default size is full and its writer is blocked.
 fn await_full(stdout: impl AsFd, pid: u32) {
     let is_full = || ioctl_fionread(&stdout).expect("a pipe") >= 60_000;
     await_that("the agent blocks", || is_full() && is_asleep(pid));
@@ -95,12 +81,12 @@ fn spoke(child: &mut Child) {
     await_asleep(child.id());
 }
 
-/// Waits until one that has said all it had to say waits for input.
+/// Waits until an agent that has written everything waits for input.
 fn await_asleep(pid: u32) {
     await_that("the agent waits for input", || is_asleep(pid));
 }
 
-/// So many plain children, each in the state that is measured.
+/// Spawns plain children and waits until each is in the state that is measured.
 fn plain(args: &[String], count: usize, ready: fn(&mut Child)) -> Vec<Child> {
     let mut children: Vec<Child> = (0..count).map(|_| support::plain(args)).collect();
     children.iter_mut().for_each(ready);
@@ -150,7 +136,7 @@ fn eof_read_waitpid(mut children: Vec<Child>) -> Duration {
     })
 }
 
-/// A rung is over when all are gone or its time is.
+/// A stage is over when all agents have exited, or its time is over.
 fn ladder(mut children: Vec<Child>) -> Duration {
     let pids: Vec<Pid> = children.iter().map(Pid::from_child).collect();
     let open = |pid: &Pid| pidfd_open(*pid, PidfdFlags::empty()).expect("unreaped");
@@ -173,7 +159,7 @@ fn ladder(mut children: Vec<Child>) -> Duration {
     })
 }
 
-/// Those that are not gone by then.
+/// Returns the agents that have not exited at `until`.
 fn stay(exits: &[OwnedFd], until: Instant) -> Vec<usize> {
     let stays = |exit: &OwnedFd| {
         let left = until.saturating_duration_since(Instant::now());
@@ -185,15 +171,15 @@ fn stay(exits: &[OwnedFd], until: Instant) -> Vec<usize> {
 
 type TokioChild = tokio::process::Child;
 
-/// So many children of tokio, all closed by `close` at once.
+/// Closes a number of children of tokio at once.
 fn tokio(
     args: &[String],
     count: usize,
     is_full: bool,
     close: impl AsyncFn(&mut TokioChild) + Copy,
 ) -> Duration {
-    with_tokio::runtime().block_on(async {
-        let child = |_| with_tokio::child(support::AGENT, args);
+    support::runtime().block_on(async {
+        let child = |_| support::tokio_child(args);
         let mut children: Vec<TokioChild> = (0..count).map(child).collect();
         for child in &mut children {
             let pid = child.id().expect("unreaped");
@@ -224,7 +210,7 @@ async fn eof_read_wait(child: &mut TokioChild) {
     assert!(child.wait().await.expect("reapable").success());
 }
 
-/// Its output is taken by nobody: reading pauses at one byte, so its pipe fills.
+/// An agent whose output is not taken: reading pauses at one byte, so its pipe fills.
 fn unread(args: &[String]) -> AgentCommand {
     AgentCommand::new(support::AGENT).args(args).limits(Limits::new().inbox_high(1))
 }
@@ -234,7 +220,7 @@ fn await_blocked(agent: &Agent) {
 }
 
 async fn await_local_blocked(agent: &LocalAgent) {
-    let deadline = Instant::now() + CEILING;
+    let deadline = Instant::now() + WAIT_MAX;
     while agent.stats().pauses == 0 || !is_asleep(agent.pid()) {
         assert!(Instant::now() < deadline, "the agent never blocked");
         tokio::task::yield_now().await;
@@ -248,9 +234,9 @@ fn blocked_agents(engine: &Engine, args: &[String], count: usize) -> Vec<Agent> 
     agents
 }
 
-/// One leaves by itself, because its pipe was closed. Of many at once some are not given a core
+/// Asserts that each agent exited because its pipe was closed. Of many agents some may not get a CPU
 /// within the grace of an abort, and are killed.
-fn assert_gone(reports: &[CloseReport]) {
+fn assert_exited(reports: &[CloseReport]) {
     const SIGKILL: i32 = 9;
     for report in reports {
         let exit = report.exit();
@@ -262,12 +248,12 @@ fn assert_gone(reports: &[CloseReport]) {
 fn agentpipe_abort(engine: &Engine, args: &[String], count: usize) -> Duration {
     let agents = blocked_agents(engine, args, count);
     timed(|| {
-        assert_gone(&pollster::block_on(join_all(agents.iter().map(Agent::abort))));
+        assert_exited(&pollster::block_on(join_all(agents.iter().map(Agent::abort))));
     })
 }
 
 fn local_abort(args: &[String], count: usize) -> Duration {
-    LocalSet::new().block_on(&with_tokio::runtime(), async {
+    LocalSet::new().block_on(&support::runtime(), async {
         let engine = LocalEngine::new().expect("io_uring");
         let mut agents = Vec::new();
         for _ in 0..count {
@@ -279,7 +265,7 @@ fn local_abort(args: &[String], count: usize) -> Duration {
         let start = Instant::now();
         let reports = join_all(agents.iter().map(LocalAgent::abort)).await;
         let took = start.elapsed();
-        assert_gone(&reports);
+        assert_exited(&reports);
         took
     })
 }
@@ -320,7 +306,7 @@ fn flush(criterion: &mut Criterion) {
         rounds("tokio_eof_read_wait", || tokio(&args, 1, true, eof_read_wait)),
         rounds("ladder_10ms_loses_it", || ladder(plain(&args, 1, full))),
         rounds("agentpipe_close", || close(ClosePolicy::graceful())),
-        // For agents that do not lose what they queued at the end of their input.
+        // For agents that do not drop their queued output when their input ends.
         rounds("agentpipe_close_unsettled", || {
             close(ClosePolicy::graceful().quiet_period(Duration::ZERO))
         }),
@@ -332,8 +318,8 @@ fn blocked(criterion: &mut Criterion) {
     let engine = Engine::new().expect("io_uring");
     let args = blocked_agent();
     for agents in [1_usize, 100, 1000] {
-        // A test looks whether it works.
-        let count = if testing() { agents.div_ceil(50) } else { agents };
+        // A test run needs few agents.
+        let count = if is_test() { agents.div_ceil(50) } else { agents };
         let contestants = vec![
             rounds("sigkill_waitpid", || sigkill_waitpid(plain(&args, count, full))),
             rounds("tokio_drop_wait", || tokio(&args, count, true, drop_wait)),

@@ -1,18 +1,17 @@
-//! What a spawn costs in a big process, with each option and with all of them, against what the
-//! standard library does. `std` is posix_spawn, `std_pre_exec` its fork.
+//! Spawn: the cost in a process with much memory, with each option and with all of them, compared with the
+//! standard library. `std` is posix_spawn, `std_pre_exec` is fork.
 //!
-//! `spawn/itself/OPTION/RSS` is the spawn alone. `spawn/engine/OPTION/RSS` is what the caller of
-//! `Engine::spawn_blocking` waits for. With `die_with_parent`, and for a caller that is `async`, the
-//! way to a spawning thread of the engine and back is in it.
+//! `spawn/itself/OPTION/RSS` is the spawn alone. `spawn/engine/OPTION/RSS` is the time for which a caller
+//! of `Engine::spawn_blocking` waits. With `die_with_parent`, and for an `async` caller, it includes the
+//! way to a spawn thread of the engine and back.
 //!
-//! The memory is touched in 4 KiB pages, as a heap of many small objects is: a fork copies the
-//! tables of all of them. Each round spawns `true`, and kills and reaps it outside of the time
-//! taken.
+//! The memory is touched in 4 KiB pages, like a heap of many small objects: a fork copies the page tables
+//! of all of them. Each round spawns `true`; killing and reaping it are not timed.
 //!
 //! `AGENTPIPE_BENCH_RSS_MIB=1024` (the default) sets the size of the big process.
 #![expect(unsafe_code, reason = "pre_exec, the peer, is unsafe; so is madvise")]
 
-mod percentiles;
+mod support;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -22,9 +21,9 @@ use agentpipe::__bench::spawn_here;
 use agentpipe::{AgentCommand, Engine, ErrorKind, ResourceLimit};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use crate::percentiles::{Contest, Contestant, Rounds};
+use crate::support::{Contest, Contestant, rounds};
 
-/// Touched memory in pages of 4 KiB.
+/// Returns touched memory in pages of 4 KiB.
 fn touched(mib: usize) -> Vec<u8> {
     let size = mib << 20;
     let mut memory = vec![0_u8; size];
@@ -63,29 +62,24 @@ fn options() -> Vec<(&'static str, AgentCommand)> {
     ]
 }
 
-/// Before each round, so that the child before it is gone from its processor: whoever spawns while
-/// that one still ends is given the processor it is on, and saves the way to another.
+/// The pause before each round, until the last child has left its CPU: a spawn during that exit gets the
+/// same CPU and saves a migration.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A contestant whose round is this: the time until the child runs, and the child.
-fn rounds<'a, T: 'a>(
+/// Returns a contestant that times `spawn`, the time until the child runs, but not `reap`.
+fn spawns_of<'a, T: 'a>(
     name: &'static str,
     spawn: impl Fn() -> T + 'a,
     reap: impl Fn(T) + 'a,
 ) -> Contestant<'a> {
-    let round = move || {
+    rounds(name, move || {
         std::thread::sleep(PAUSE);
         let begin = Instant::now();
         let child = spawn();
         let took = begin.elapsed();
         reap(child);
         took
-    };
-    let rounds = move |count: u64| {
-        let samples: Vec<Duration> = (0..count).map(|_| round()).collect();
-        Rounds { total: samples.iter().sum(), samples }
-    };
-    (name, Box::new(rounds))
+    })
 }
 
 fn std_child(prepare: impl Fn(&mut Command)) -> Child {
@@ -95,14 +89,13 @@ fn std_child(prepare: impl Fn(&mut Command)) -> Child {
     command.spawn().expect("spawns")
 }
 
-/// As an agent is that nobody took over.
 fn reap(mut child: Child) {
     child.kill().expect("unreaped");
     child.wait().expect("reaped");
 }
 
 fn posix_spawn<'a>() -> Contestant<'a> {
-    rounds("std", || std_child(|_| ()), reap)
+    spawns_of("std", || std_child(|_| ()), reap)
 }
 
 fn fork<'a>() -> Contestant<'a> {
@@ -110,12 +103,12 @@ fn fork<'a>() -> Contestant<'a> {
         // SAFETY: does nothing at all.
         unsafe { command.pre_exec(|| Ok(())) };
     };
-    rounds("std_pre_exec", move || std_child(prepare), reap)
+    spawns_of("std_pre_exec", move || std_child(prepare), reap)
 }
 
-/// Said aloud: without root there are neither users nor cgroups to be had.
-#[expect(clippy::print_stderr, reason = "an option that is not measured is said aloud")]
-fn is_to_be_had(option: &str, command: &AgentCommand) -> bool {
+/// Whether the host allows the option: without root it may allow neither users nor cgroups.
+#[expect(clippy::print_stderr, reason = "names an option that is not measured")]
+fn is_available(option: &str, command: &AgentCommand) -> bool {
     let Err(error) = spawn_here(command) else { return true };
     let kind = error.kind();
     assert!(matches!(kind, ErrorKind::NotPermitted | ErrorKind::CgroupUnavailable), "{error}");
@@ -123,13 +116,13 @@ fn is_to_be_had(option: &str, command: &AgentCommand) -> bool {
     false
 }
 
-fn spawns(criterion: &mut Criterion) {
+fn spawn(criterion: &mut Criterion) {
     let mib =
         std::env::var("AGENTPIPE_BENCH_RSS_MIB").map_or(1024, |mib| mib.parse().expect("MiB"));
     let memory = touched(mib);
     let engine = Engine::new().expect("io_uring");
     let mut options = options();
-    options.retain(|(option, command)| is_to_be_had(option, command));
+    options.retain(|(option, command)| is_available(option, command));
     let contest = |group| Contest {
         group,
         parameter: format!("{mib}MiB"),
@@ -139,24 +132,24 @@ fn spawns(criterion: &mut Criterion) {
     };
     let mut contestants = vec![posix_spawn(), fork()];
     for (option, command) in &options {
-        contestants.push(rounds(option, || spawn_here(command).expect("spawned before"), drop));
+        contestants.push(spawns_of(option, || spawn_here(command).expect("spawned before"), drop));
     }
     contest("spawn/itself").run(criterion, contestants);
     let mut contestants = vec![posix_spawn()];
     for (option, command) in &options {
         let spawn = || engine.spawn_blocking(command.clone()).expect("spawned before");
-        contestants.push(rounds(option, spawn, |agent| {
+        contestants.push(spawns_of(option, spawn, |agent| {
             agent.abort_blocking();
         }));
     }
     let spawn =
         || pollster::block_on(engine.spawn(AgentCommand::new("/bin/true"))).expect("spawns");
-    contestants.push(rounds("plain_async", spawn, |agent| {
+    contestants.push(spawns_of("plain_async", spawn, |agent| {
         agent.abort_blocking();
     }));
     contest("spawn/engine").run(criterion, contestants);
     assert_eq!(memory[0], 1);
 }
 
-criterion_group!(benches, spawns);
+criterion_group!(benches, spawn);
 criterion_main!(benches);

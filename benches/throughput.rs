@@ -1,20 +1,17 @@
-//! One agent that writes records as fast as it can, one write(2) each: how fast are they taken?
-//! `throughput/PIPE/CONTESTANT/BYTES`, for a pipe of the usual size and of the most that the kernel
-//! grants to everybody.
+//! Throughput: one agent writes records as fast as it can, one write(2) each, and a contestant takes
+//! them. `throughput/PIPE/CONTESTANT/BYTES`, for a pipe of the default size and of the largest size that
+//! an unprivileged process gets.
 //!
-//! The writer is the same child for all, and each contestant has its first record before the clock
-//! starts. The limit, `read_loop`, is blocking read(2) and a count of newlines: it keeps nothing.
-//! Nor do `tokio_uring` and `compio`, which look at each line where it lies; the other peers give
-//! owned lines. `.._framed` is agentpipe with records known by their outside, as lines are;
-//! `.._checked` is the default, where each is known to be JSON; `.._envelope` reads the keys of
-//! those; `.._value` parses the whole, and `tokio_lines_value` is what most hosts do. `engine`
-//! reads on a thread of its own and hands over, `local` on the thread that takes. The size of each
-//! record is asserted.
+//! The writer is the same child for all, and each contestant takes its first record before the clock
+//! starts. The limit, `read_loop`, is a blocking read(2) and a count of newlines; it keeps nothing.
+//! `tokio_uring` and `compio` keep nothing either, they measure each line in place; the other peers
+//! return owned lines. `.._framed` is agentpipe with a check of the record's shape only; `.._checked` is
+//! the default, which checks that each record is JSON; `.._envelope` also reads the keys that classify it;
+//! `.._value` parses the whole record, as `tokio_lines_value` does, which is what most hosts do. `engine`
+//! reads on its own thread, `local` on the thread that takes the records. The size of each record is
+//! asserted.
 
-mod percentiles;
-mod read_buffer;
 mod support;
-mod with_tokio;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,13 +27,13 @@ use tokio::io::AsyncBufReadExt;
 use tokio::task::LocalSet;
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
-use crate::percentiles::{Contest, Contestant, Rounds};
-use crate::read_buffer::ReadBuffer;
+use crate::support::read_buffer::ReadBuffer;
+use crate::support::{Contest, Contestant, Rounds};
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
-/// What all but agentpipe read into.
+/// The buffer of all contestants but agentpipe, in bytes.
 const BUFFER: usize = 64 << 10;
-/// A call that moves fewer bytes is of the warm-up: it measures the start of a child.
+/// A call that moves fewer bytes belongs to the warm-up: it measures the start of a child.
 const SAMPLE: u64 = 4 << 20;
 
 #[derive(Clone, Copy)]
@@ -45,7 +42,7 @@ struct Case {
     pipe: usize,
 }
 
-/// What takes so many records and says how long that took.
+/// Takes a number of records and returns the time.
 type Take = fn(Case, u64) -> Duration;
 
 const CONTESTANTS: [(&str, Take); 15] = [
@@ -64,7 +61,7 @@ const CONTESTANTS: [(&str, Take); 15] = [
     ("tokio_lines_value", |case, records| {
         tokio_lines(case, records, |line| value(line.as_bytes()))
     }),
-    // Who parses every record has it checked by that.
+    // A parser checks the record, so agentpipe need not.
     ("engine_value", |case, records| {
         engine(case, records, JsonCheck::Shape, |record| value(record.as_bytes()))
     }),
@@ -102,22 +99,19 @@ fn throughput(criterion: &mut Criterion) {
 
 fn contestant(case: Case, name: &'static str, take: Take) -> Contestant<'static> {
     let rounds = move |records: u64| {
-        let total = take(case, records);
-        let enough = records * case.size as u64 >= SAMPLE;
-        let each = enough.then(|| total.div_f64(records as f64));
-        Rounds { total, samples: each.into_iter().collect() }
+        Rounds::mean(take(case, records), records, records * (case.size as u64) < SAMPLE)
     };
     (name, Box::new(rounds))
 }
 
-/// What an unprivileged process may make of a pipe.
+/// Returns the largest pipe of an unprivileged process, in bytes.
 fn pipe_max() -> usize {
     let text = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("Linux has it");
     text.trim().parse().expect("bytes")
 }
 
 impl Case {
-    /// Arguments of an agent that writes such records for ever.
+    /// Returns the arguments of an agent that writes such records without end.
     fn flood(self) -> Vec<String> {
         let size = self.size.to_string();
         ["fake", "--flood", "--never-read-stdin", "--record-size", &size].map(str::to_owned).into()
@@ -128,7 +122,7 @@ impl Case {
         assert!(granted >= self.pipe, "{granted} bytes of {}", self.pipe);
     }
 
-    /// With a plain child's output, until `take` is done with it.
+    /// Runs `take` on the output of a plain child.
     fn with_plain(self, take: impl FnOnce(ChildStdout) -> Duration) -> Duration {
         let mut child = support::plain(&self.flood());
         let stdout = child.stdout.take().expect("piped");
@@ -139,13 +133,13 @@ impl Case {
         took
     }
 
-    /// The same inside a runtime of tokio's.
+    /// Runs `take` on the output of a child of tokio, inside tokio's runtime.
     fn with_tokio(
         self,
         take: impl AsyncFnOnce(tokio::process::ChildStdout) -> Duration,
     ) -> Duration {
-        with_tokio::runtime().block_on(async {
-            let mut child = with_tokio::child(support::AGENT, &self.flood());
+        support::runtime().block_on(async {
+            let mut child = support::tokio_child(&self.flood());
             let stdout = child.stdout.take().expect("piped");
             self.set_pipe_size(&stdout);
             let took = take(stdout).await;
@@ -154,7 +148,7 @@ impl Case {
         })
     }
 
-    /// Takes one more than so many, the first before the clock starts.
+    /// Takes `records` records, after a first one that is not timed.
     async fn timed(self, records: u64, mut next: impl AsyncFnMut() -> usize) -> Duration {
         let mut start = Instant::now();
         for number in 0..=records {
@@ -261,7 +255,7 @@ fn compio(case: Case, records: u64) -> Duration {
     })
 }
 
-/// Splits what a bare reader gets: each line is measured, none is kept.
+/// Splits the bytes of a bare reader. Measures each line and keeps none.
 struct Splitter {
     size: usize,
     /// Bytes of the unfinished line.
@@ -307,7 +301,7 @@ fn command(case: Case, check: JsonCheck) -> AgentCommand {
     AgentCommand::new(support::AGENT).args(case.flood()).limits(limits).pipe_size(case.pipe)
 }
 
-/// So many records of an agent of either engine; their handles do it alike.
+/// Takes records of an agent of either engine, whose handles differ in type only.
 macro_rules! timed {
     ($agent:ident, $case:ident, $records:ident, $each:ident) => {{
         let next = async || {
@@ -331,7 +325,7 @@ fn engine(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Dura
 }
 
 fn local(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Duration {
-    LocalSet::new().block_on(&with_tokio::runtime(), async {
+    LocalSet::new().block_on(&support::runtime(), async {
         let engine = LocalEngine::new().expect("io_uring");
         let mut agent = engine.spawn(command(case, check)).await.expect("it starts");
         timed!(agent, case, records, each)
