@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Reading the routing keys of a record, without a pipe: `frame/CONTESTANT/BYTES`.
 //!
 //! The input is a stream of records as Claude Code writes them, cut into reads of one page. All
@@ -6,16 +5,6 @@
 //! `envelope` copies each line into a `Record`, checks its JSON and reads the routing keys;
 //! `serde_envelope` parses the line into a borrowed struct of the same keys, and `serde_value` into
 //! a `Value`. For the whole path through a pipe see `throughput`.
-=======
-//! Framing: from bytes to records, without a pipe, a process or a thread. `frame/CONTESTANT/BYTES`.
-//!
-//! The input is a stream of records as Claude Code writes them, cut into reads of one page like those of
-//! the buffer pool. `memchr_scan` is the limit: one search for newlines. `framed` is the record path with
-//! a check of the shape (UTF-8, first and last bracket), `checked` the default, which checks that the
-//! record is JSON; both return owned records. `.._envelope` reads the keys that classify a record. The
-//! peers split with memchr and parse in place: `serde_envelope` into a borrowed struct of those keys,
-//! `serde_value` into a `Value`.
->>>>>>> cc0301e (Benches: one support module; the thousand aborts stay in shutdown)
 
 mod support;
 
@@ -77,28 +66,8 @@ fn memchr_scan(input: &[u8]) -> u64 {
     input.chunks(READ).map(|read| memchr::memchr_iter(b'\n', read).count() as u64).sum()
 }
 
-<<<<<<< HEAD
 /// Splits the input at newlines.
 fn lines(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
-=======
-/// Does what the engine does with the bytes of its reads.
-fn agentpipe(input: &[u8], path: &mut RecordPath, each: fn(&Record)) -> u64 {
-    let mut records = 0;
-    for read in input.chunks(READ) {
-        path.feed(read, |event| match event {
-            Event::Record(record) => {
-                each(black_box(&record));
-                records += 1;
-            }
-            other => panic!("{other:?}"),
-        });
-    }
-    records
-}
-
-/// Does what a host does by hand: lines out of a buffer, then serde.
-fn by_hand(input: &[u8], carry: &mut Vec<u8>, each: fn(&[u8])) -> u64 {
->>>>>>> cc0301e (Benches: one support module; the thousand aborts stay in shutdown)
     let mut records = 0;
     for read in input.chunks(READ) {
         // Searches the new bytes only.
