@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
@@ -113,6 +113,8 @@ fn clone_into(
     shared: &Shared<'_>,
     pidfd: &mut c_int,
 ) -> Result<Pid, CloneFailure> {
+    use std::os::fd::AsRawFd as _;
+
     let number = |pointer: *mut c_void| pointer.expose_provenance() as u64;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
     let mut args = [0_u64; CLONE_ARGS];
