@@ -104,6 +104,7 @@ pub(super) fn result(turn: u64) -> String {
     format!(
         concat!(
             r#"{{"type":"result","subtype":"success","is_error":false,"num_turns":{turn},"#,
+            r#""duration_ms":1,"duration_api_ms":1,"#,
             r#""result":"An answer.","session_id":"fake"}}"#,
         ),
         turn = turn
@@ -114,7 +115,8 @@ pub(super) fn interrupted_result(turn: u64) -> String {
     format!(
         concat!(
             r#"{{"type":"result","subtype":"error_during_execution","is_error":true,"#,
-            r#""num_turns":{turn},"terminal_reason":"aborted_streaming","session_id":"fake"}}"#,
+            r#""num_turns":{turn},"duration_ms":1,"duration_api_ms":1,"#,
+            r#""terminal_reason":"aborted_streaming","session_id":"fake"}}"#,
         ),
         turn = turn
     )
