@@ -89,12 +89,16 @@ mod process;
 mod ring;
 mod transport;
 
+mod agent;
 mod engine;
 #[cfg(feature = "local")]
 mod local;
 
 pub mod session;
 
+#[cfg(feature = "local")]
+pub use agent::Local;
+pub use agent::{Agent, AgentReader, AgentWriter, EngineKind, Remote};
 pub use close::{
     CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus, ShutdownReport,
 };
@@ -102,7 +106,7 @@ pub use command::{AgentCommand, ResourceLimit};
 pub use config::{Framing, JsonCheck, Limits};
 pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
 pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
-pub use engine::{Agent, AgentReader, AgentWriter, Engine, EngineBuilder};
+pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "local")]
 pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};

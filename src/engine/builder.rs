@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::ring::RingConfig;
 
-use super::handle::Engine;
-use super::spin::Spin;
+use super::Engine;
+use super::busy_poll::BusyPoll;
 
 /// Settings of an engine; [`Engine::builder`] makes one.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct EngineBuilder {
     pub(super) threads: usize,
     pub(super) ring: RingConfig,
     pub(super) max_agents: Option<usize>,
-    pub(super) spin: Spin,
+    pub(super) busy_poll: BusyPoll,
 }
 
 /// More engine threads than this are a mistake, not a setting.
@@ -25,7 +25,12 @@ const SPIN_MAX: Duration = Duration::from_millis(1);
 
 impl EngineBuilder {
     pub(super) fn new() -> Self {
-        Self { threads: 1, ring: RingConfig::default(), max_agents: None, spin: Spin::WhileBrisk }
+        Self {
+            threads: 1,
+            ring: RingConfig::default(),
+            max_agents: None,
+            busy_poll: BusyPoll::WhileBrisk,
+        }
     }
 
     /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
@@ -84,7 +89,7 @@ impl EngineBuilder {
     /// with as many threads at work as there are processors; passed over where there is but one.
     #[must_use]
     pub fn busy_poll(mut self, spin: Duration) -> Self {
-        self.spin = Spin::Always(spin.min(SPIN_MAX));
+        self.busy_poll = BusyPoll::Always(spin.min(SPIN_MAX));
         self
     }
 

@@ -1,7 +1,7 @@
-//! Floor 3. Requests from other threads to an engine thread.
+//! The mailbox of an engine thread: commands from other threads.
 //!
 //! The queue takes no lock that a sender can hold while it waits for anything. The eventfd is
-//! written only when the engine sleeps, once for however many requests.
+//! written only while the engine thread sleeps, once for any number of commands.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,22 +15,22 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::counters::IoCounters;
 use crate::exit::Departure;
 use crate::sync::SetOnce;
-use crate::transport::{Adoption, Channel, Request};
+use crate::transport::{Adoption, Channel, Request, ShutdownCounts};
 
-/// What an engine thread is asked for.
+/// A command for an engine thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A spawned child to take over.
+    /// Take over a spawned child.
     Adopt(Adoption),
-    /// Something about one agent.
+    /// Do what a handle of one agent requests.
     Agent(Arc<Channel>, Request),
-    /// Close every agent by its own policy, abort what is left after `limit`, then end.
-    Shutdown { limit: Duration, done: Reply<ThreadEnd>, departure: Option<Departure> },
-    /// Report the counters.
+    /// Close every agent by its own policy, abort those that are left after `limit`, then end.
+    Shutdown { limit: Duration, done: Reply<ShutdownCounts>, departure: Option<Departure> },
+    /// Report the counters of the ring.
     Counters(Reply<IoCounters>),
 }
 
-/// Where an answer goes. Dropped unanswered, because the thread ended, it gives the default.
+/// Where an answer goes. Dropped unanswered, because the thread ended, it answers with the default.
 #[derive(Debug)]
 pub(super) struct Reply<T: Clone + Default>(pub(super) Arc<SetOnce<T>>);
 
@@ -40,120 +40,121 @@ impl<T: Clone + Default> Drop for Reply<T> {
     }
 }
 
-/// What a shutdown did on one thread.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ThreadEnd {
-    /// Agents alive when it began.
-    pub(super) agents: usize,
-    /// Those not closed when the limit passed.
-    pub(super) aborted: usize,
-}
-
+/// What both ends of a mailbox share.
 #[derive(Debug)]
-struct Bell {
+struct MailboxState {
     eventfd: OwnedFd,
-    /// The engine is in, or about to enter, a wait.
+    /// The engine thread is in, or about to enter, a wait.
     asleep: AtomicBool,
-    /// Whether children are taken over. Held while one is sent: no child follows a shutdown into
-    /// the queue, where nothing would serve it.
-    adopts: Mutex<bool>,
+    /// Whether children are taken over. The lock is held while one is sent, so that no child follows a
+    /// shutdown into the queue, where nothing would serve it.
+    accepts_agents: Mutex<bool>,
 }
 
-impl Bell {
-    fn adopts(&self) -> MutexGuard<'_, bool> {
-        self.adopts.lock().unwrap_or_else(PoisonError::into_inner)
+impl MailboxState {
+    fn accepts_agents(&self) -> MutexGuard<'_, bool> {
+        self.accepts_agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The sending side; any thread.
+/// The sending end; for any thread.
 #[derive(Clone, Debug)]
 pub(super) struct Mailbox {
     sender: Sender<Command>,
-    bell: Arc<Bell>,
+    state: Arc<MailboxState>,
 }
 
-/// The engine's side.
+/// The receiving end, of the engine thread.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct CommandQueue {
     receiver: Receiver<Command>,
-    bell: Arc<Bell>,
+    state: Arc<MailboxState>,
 }
 
-/// Both sides.
-pub(super) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
+/// Creates a mailbox and returns both ends.
+pub(super) fn mailbox() -> io::Result<(Mailbox, CommandQueue)> {
     let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let bell = Bell { eventfd, asleep: AtomicBool::new(false), adopts: Mutex::new(true) };
-    let bell = Arc::new(bell);
+    let state = Arc::new(MailboxState {
+        eventfd,
+        asleep: AtomicBool::new(false),
+        accepts_agents: Mutex::new(true),
+    });
     let (sender, receiver) = channel();
-    Ok((Mailbox { sender, bell: Arc::clone(&bell) }, Inbox { receiver, bell }))
+    Ok((Mailbox { sender, state: Arc::clone(&state) }, CommandQueue { receiver, state }))
 }
 
 impl Mailbox {
-    /// Sends. A command for an engine thread that has ended is dropped.
+    /// Sends a command and wakes the engine thread. A command for a thread that has ended is dropped.
     pub(super) fn send(&self, command: Command) {
         if self.sender.send(command).is_ok() {
-            drop(self.ringing());
+            self.wake_guard().wake();
         }
     }
 
-    /// Hands a child over, and wakes the engine when what is returned is dropped: the caller can do
-    /// first what it has to do, before the engine takes its processor. A thread that is shut down
-    /// or has ended takes no child: it comes back.
-    pub(super) fn adopt(&self, adoption: Adoption) -> Result<Ringing, Adoption> {
-        let adopts = self.bell.adopts();
-        if !*adopts {
+    /// Sends a child but defers waking the engine thread until the returned guard is dropped: the
+    /// caller can finish its own work before the engine thread competes for the processor. A thread
+    /// that is shut down or has ended takes no child and returns it.
+    pub(super) fn adopt(&self, adoption: Adoption) -> Result<WakeGuard, Adoption> {
+        let accepts = self.state.accepts_agents();
+        if !*accepts {
             return Err(adoption);
         }
         match self.sender.send(Command::Adopt(adoption)) {
-            Ok(()) => Ok(self.ringing()),
+            Ok(()) => Ok(self.wake_guard()),
             Err(SendError(Command::Adopt(adoption))) => Err(adoption),
-            Err(_) => unreachable!("what was not sent comes back"),
+            Err(_) => unreachable!("a failed send returns what was sent"),
         }
     }
 
-    /// Whether a child would be taken now.
-    pub(super) fn adopts(&self) -> bool {
-        *self.bell.adopts()
+    /// Returns whether a child would be taken now.
+    pub(super) fn accepts_agents(&self) -> bool {
+        *self.state.accepts_agents()
     }
 
-    /// No child is taken from now on.
-    pub(super) fn refuse_children(&self) {
-        *self.bell.adopts() = false;
+    /// Takes no child from now on.
+    pub(super) fn refuse_agents(&self) {
+        *self.state.accepts_agents() = false;
     }
 
-    fn ringing(&self) -> Ringing {
-        Ringing(Arc::clone(&self.bell))
+    fn wake_guard(&self) -> WakeGuard {
+        WakeGuard(Arc::clone(&self.state))
     }
 }
 
-/// A command lies in the mailbox. Dropped, it wakes the engine if that sleeps.
+/// Wakes an engine thread that sleeps: by [`wake`](Self::wake), or when it is dropped.
 #[derive(Debug)]
-pub(super) struct Ringing(Arc<Bell>);
+pub(super) struct WakeGuard(Arc<MailboxState>);
 
-impl Drop for Ringing {
+impl WakeGuard {
+    pub(super) fn wake(self) {
+        drop(self);
+    }
+}
+
+impl Drop for WakeGuard {
     fn drop(&mut self) {
         if self.0.asleep.swap(false, Ordering::SeqCst) {
-            // Only fails when the counter is at its maximum, and then the bell has rung.
-            let _rung = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
+            // Only fails when the counter is at its maximum, and then the thread is woken already.
+            let _written = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
         }
     }
 }
 
-impl Inbox {
-    /// A second descriptor of the eventfd, for the ring to watch.
-    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
-        self.bell.eventfd.try_clone()
+impl CommandQueue {
+    /// Returns a second descriptor of the eventfd, for the ring to watch.
+    pub(super) fn eventfd(&self) -> io::Result<OwnedFd> {
+        self.state.eventfd.try_clone()
     }
 
-    /// The next command, if one is there.
+    /// Returns the next command, if there is one.
     pub(super) fn next(&self) -> Option<Command> {
         self.receiver.try_recv().ok()
     }
 
-    /// Announces a wait. A command that came before the announcement is returned instead: whoever
-    /// sent it saw the engine awake and did not ring.
+    /// Announces a wait. A command that was sent before the announcement is returned instead: its
+    /// sender saw the thread awake and did not write the eventfd.
     pub(super) fn fall_asleep(&self) -> Option<Command> {
-        self.bell.asleep.store(true, Ordering::SeqCst);
+        self.state.asleep.store(true, Ordering::SeqCst);
         let command = self.next();
         if command.is_some() {
             self.wake_up();
@@ -161,18 +162,19 @@ impl Inbox {
         command
     }
 
+    /// Announces that the wait is over.
     pub(super) fn wake_up(&self) {
-        self.bell.asleep.store(false, Ordering::SeqCst);
+        self.state.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// The thread is over. A child that comes now is refused; one in the queue goes with the queue.
-    pub(super) fn refuse_children(&self) {
-        *self.bell.adopts() = false;
+    /// Refuses children, as the thread ends. Those in the queue are dropped with it.
+    pub(super) fn refuse_agents(&self) {
+        *self.state.accepts_agents() = false;
     }
 
     /// Empties the eventfd after it fired.
-    pub(super) fn silence(&self) {
+    pub(super) fn clear_eventfd(&self) {
         let mut count = [0; 8];
-        let _empty = rustix::io::read(&self.bell.eventfd, &mut count);
+        let _empty = rustix::io::read(&self.state.eventfd, &mut count);
     }
 }

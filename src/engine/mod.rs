@@ -1,27 +1,481 @@
-//! Floor 3: agents on threads of their own, handles that are `Send` and `Sync`.
+//! Agents on engine threads, with handles that are `Send` and `Sync`.
 //!
-//! `process::SpawnPool` spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests
-//! to it; answers come back through `transport::Channel`. `control.rs` is what the handles of one
-//! agent share; `warm/` keeps spares. No type of any runtime is named here: futures are woken by
-//! plain wakers.
+//! [`SpawnPool`] spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests to it;
+//! answers come back through the agent's [`Channel`](crate::transport::Channel). `pool/` keeps idle
+//! agents. No type of any runtime is named here: futures are woken by plain wakers.
 
-mod agent;
 mod builder;
-mod close;
-mod control;
-mod handle;
+mod busy_poll;
 mod mailbox;
-mod placement;
 mod pool;
-mod reader;
-mod spin;
-mod stats;
 mod thread;
-mod writer;
 
-pub use agent::Agent;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Link};
+use crate::close::ShutdownReport;
+use crate::command::AgentCommand;
+use crate::counters::{Backend, IoCounters, KernelFeatures};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Departure;
+use crate::origin::Origin;
+use crate::process::{SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
+use crate::stats::{Capacity, EngineStats};
+use crate::sync::{Permit, Permits, SetOnce, oneshot};
+use crate::transport::{Adoption, Channel, Request};
+
+use busy_poll::BusyPoll;
+use mailbox::{Command, Mailbox, Reply, WakeGuard};
+use pool::{WarmPools, spawn_evicting};
+use thread::Thread;
+
 pub use builder::EngineBuilder;
-pub use handle::Engine;
 pub use pool::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
-pub use reader::AgentReader;
-pub use writer::AgentWriter;
+
+/// How long a blocking shutdown waits for the spawning threads, of which one may be in an exec that
+/// hangs.
+const SPAWN_POOL_MAX: Duration = Duration::from_millis(250);
+
+/// Hosts agents on threads of its own. `Send`, `Sync`, cheap to clone; usable from any runtime
+/// and from none.
+///
+/// The threads live until the last `Engine` and the last [`Agent`] are dropped. That last drop
+/// aborts the agents that are left and returns at once: the threads abort, reap and end by
+/// themselves, within the [`max_duration`](crate::ClosePolicy::max_duration) of an abort. A process
+/// that ends by `exit` or by returning from `main` waits for them, at most 5 s; one that ends
+/// otherwise (`_exit`, a signal, an exec) does not. To wait for the end, or to close the agents
+/// gracefully, use [`shutdown`](Self::shutdown) in async code and
+/// [`shutdown_blocking`](Self::shutdown_blocking) elsewhere.
+///
+/// In a forked child every call on the handles of the parent's engine fails with
+/// [`EngineStopped`](ErrorKind::EngineStopped), or does nothing if it returns no error; no agent
+/// is signalled there. An engine made in the child works (docs/operating.md, *A host that forks*).
+#[derive(Clone, Debug)]
+pub struct Engine {
+    shared: Arc<EngineShared>,
+}
+
+/// What the clones of an engine, its pools and the handles of its agents share. The threads end with
+/// the last of them.
+#[derive(Debug)]
+struct EngineShared {
+    threads: Vec<Thread>,
+    /// Its threads end after the engine threads.
+    spawn_pool: SpawnPool,
+    admission: Permits,
+    pools: WarmPools,
+    stopped: AtomicBool,
+    /// Agents whose handles were all dropped without a close.
+    abandoned: AtomicU64,
+    origin: Origin,
+}
+
+impl Engine {
+    /// Starts an engine with one thread and the default settings.
+    ///
+    /// # Errors
+    /// See [`EngineBuilder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Returns a builder with the default settings.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    fn start(settings: &EngineBuilder) -> Result<Self> {
+        let (spawn_pool, spawning) = SpawnPool::start()?;
+        let mut shared = EngineShared {
+            threads: Vec::with_capacity(settings.threads),
+            spawn_pool,
+            admission: Permits::new(settings.max_agents),
+            pools: WarmPools::default(),
+            stopped: AtomicBool::new(false),
+            abandoned: AtomicU64::new(0),
+            origin: Origin::here(),
+        };
+        if let Err(error) = shared.start_threads(settings, spawning) {
+            // The threads that did start have to be gone when the error is returned: the caller's next
+            // attempt needs their memory.
+            shared.threads.iter().for_each(|thread| drop(thread.shutdown(Duration::ZERO)));
+            shared.join();
+            return Err(error);
+        }
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns which kernel interface carries the pipes.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        Backend::IoUring
+    }
+
+    /// Returns what the kernel was found to offer when the engine started.
+    #[must_use]
+    pub fn kernel_features(&self) -> KernelFeatures {
+        self.shared.threads.first().map(|thread| thread.features).unwrap_or_default()
+    }
+
+    /// Returns how many more agents the limits of this process, its user and its host allow now, and
+    /// which of them is reached first. Reads `/proc`, which takes some milliseconds on a busy host.
+    #[must_use]
+    pub fn capacity() -> Capacity {
+        crate::process::capacity()
+    }
+
+    /// Spawns an agent.
+    ///
+    /// Cancel-safe: if the future is dropped, the agent is killed and reaped in the background.
+    ///
+    /// If a limit is reached and a [`WarmPool`] has idle agents, some of them are aborted to make room.
+    /// The spawn waits for that, at most the [`max_duration`](crate::ClosePolicy::max_duration) of an
+    /// abort for each.
+    ///
+    /// # Errors
+    /// By cause: [`InvalidCommand`](ErrorKind::InvalidCommand),
+    /// [`ProgramNotFound`](ErrorKind::ProgramNotFound),
+    /// [`ProgramNotExecutable`](ErrorKind::ProgramNotExecutable),
+    /// [`BadWorkingDirectory`](ErrorKind::BadWorkingDirectory),
+    /// [`NotPermitted`](ErrorKind::NotPermitted),
+    /// [`CgroupUnavailable`](ErrorKind::CgroupUnavailable),
+    /// [`ResourceLimit`](ErrorKind::ResourceLimit), [`EngineStopped`](ErrorKind::EngineStopped).
+    /// Nothing is left of an agent that could not be spawned.
+    pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
+        self.shared.check()?;
+        if !self.shared.pools.is_empty() {
+            return spawn_evicting(self, command).await;
+        }
+        self.spawn_with(command, self.shared.admission.acquire()?).await
+    }
+
+    /// Spawns an agent on the calling thread, without handing the job to a spawning thread.
+    ///
+    /// As with [`std::process::Command`], the agent inherits the priority and the CPU affinity of the
+    /// caller. With [`spawn`](Self::spawn) it inherits those of the thread that built the engine.
+    ///
+    /// If the engine has a [`WarmPool`], or the agent is to
+    /// [die with its parent](AgentCommand::die_with_parent), a spawning thread is used all the same:
+    /// `PR_SET_PDEATHSIG` fires when the spawning *thread* exits (prctl(2)).
+    ///
+    /// # Errors
+    /// See [`spawn`](Self::spawn).
+    pub fn spawn_blocking(&self, command: AgentCommand) -> Result<Agent> {
+        self.shared.check()?;
+        if !self.shared.pools.is_empty() || command.die_with_parent {
+            return pollster::block_on(self.spawn(command));
+        }
+        let permit = self.shared.admission.acquire()?;
+        let child = spawn_admitted(&command, permit)?;
+        let (agent, wake) = Arc::clone(&self.shared).hand_over(child, command)?;
+        wake.wake();
+        Ok(agent)
+    }
+
+    /// Spawns an agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
+    /// crate needs for a moment, and that its user did not ask for.
+    #[cfg(feature = "claude")]
+    pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
+        self.spawn_with(command, Permits::new(None).acquire()?).await
+    }
+
+    /// Spawns on the spawn pool. Evicts no idle agent if a limit is reached.
+    async fn spawn_with(&self, command: AgentCommand, permit: Permit) -> Result<Agent> {
+        self.shared.check()?;
+        let shared = Arc::clone(&self.shared);
+        let (sender, receiver) = oneshot::channel();
+        // The future may be dropped before the child is there, and the process may be about to exit.
+        let departure = Departure::begin();
+        self.shared.spawn_pool.spawn(command, permit, move |spawned| {
+            match spawned.and_then(|(child, command)| shared.hand_over(child, command)) {
+                Ok((agent, wake)) => {
+                    sender.send(Ok(agent));
+                    // The caller was woken first: the engine thread competes for the processor.
+                    wake.wake();
+                }
+                Err(error) => sender.send(Err(error)),
+            }
+            drop(departure);
+        });
+        receiver.await.unwrap_or_else(|| Err(self.gone()))
+    }
+
+    /// Returns why a spawn had no answer.
+    fn gone(&self) -> Error {
+        self.shared.check().err().unwrap_or_else(stopped)
+    }
+
+    /// Returns the number of living agents of this engine, idle agents of its pools included.
+    ///
+    /// An agent counts from the moment it is spawned, before [`spawn`](Self::spawn) returns it, until
+    /// its [`CloseReport`](crate::CloseReport) is there. Whether handles of it are left does not
+    /// matter.
+    #[must_use]
+    pub fn agents(&self) -> usize {
+        self.shared.threads.iter().map(|thread| thread.live.get()).sum()
+    }
+
+    /// Returns how many agents were aborted because all their handles were dropped without a close,
+    /// since the engine started.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        self.shared.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// What all threads together have done. Takes no lock and wakes no thread, so it may be
+    /// asked as often as one likes.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let mut threads = self.thread_stats().into_iter();
+        let mut all = threads.next().unwrap_or_default();
+        threads.for_each(|thread| all.merge(&thread));
+        all
+    }
+
+    /// The same for each thread, in the order of their names: `agentpipe-0` and so on.
+    #[must_use]
+    pub fn thread_stats(&self) -> Vec<EngineStats> {
+        self.shared.threads.iter().map(|thread| thread.board.read()).collect()
+    }
+
+    /// Sends both to `tracing`, as events of the target `agentpipe::stats`. Nobody does that
+    /// by a clock: call it from a timer of your own. A thread that ends sends its own.
+    pub fn trace_stats(&self) {
+        for (index, stats) in self.thread_stats().into_iter().enumerate() {
+            stats.trace(&format!("agentpipe-{index}"));
+        }
+        self.stats().trace("engine");
+    }
+
+    /// The counters of each ring, asked of its thread: exact, and it wakes the thread. All 0 for a
+    /// thread that has ended, and in a forked child.
+    /// [`thread_stats`](Self::thread_stats) has them without a wake-up.
+    pub async fn counters(&self) -> Vec<IoCounters> {
+        let mut all = vec![IoCounters::default(); self.shared.threads.len()];
+        for (thread, counters) in self.shared.threads.iter().zip(&mut all) {
+            if self.shared.origin.is_here() {
+                let reply = Arc::new(SetOnce::new());
+                thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply))));
+                *counters = reply.wait().await.unwrap_or_default();
+            }
+        }
+        all
+    }
+
+    /// [`counters`](Self::counters) for callers without a runtime.
+    #[must_use]
+    pub fn counters_blocking(&self) -> Vec<IoCounters> {
+        pollster::block_on(self.counters())
+    }
+
+    /// Closes every agent by its own policy, all at once, and aborts those that are left after
+    /// `limit`; zero aborts at once, `Duration::MAX` never. Spawns are refused from now on.
+    ///
+    /// Returns when no agent, no ring and no descriptor of the engine is left: at most after `limit`
+    /// and the [`max_duration`](crate::ClosePolicy::max_duration) of an abort. An agent that was
+    /// spawned while the shutdown began is either closed with the others or refused with
+    /// [`EngineStopped`](ErrorKind::EngineStopped). Does nothing in a forked child.
+    ///
+    /// Cancel-safe: the shutdown runs in the engine. A second one may only shorten the limit.
+    pub async fn shutdown(&self, limit: Duration) -> ShutdownReport {
+        let begun = Instant::now();
+        let mut report = ShutdownReport { agents: 0, aborted: 0, total: Duration::ZERO };
+        if !self.shared.origin.is_here() {
+            return report;
+        }
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        let threads = &self.shared.threads;
+        let ends: Vec<_> = threads.iter().map(|thread| thread.shutdown(limit)).collect();
+        for end in ends {
+            let end = end.wait().await.unwrap_or_default();
+            report.agents += end.agents;
+            report.aborted += end.aborted;
+        }
+        report.total = begun.elapsed();
+        report
+    }
+
+    /// Blocking form of [`shutdown`](Self::shutdown). Waits for the threads of the engine as well, but
+    /// not for a spawning thread in an `exec` that hangs.
+    pub fn shutdown_blocking(&self, limit: Duration) -> ShutdownReport {
+        let report = pollster::block_on(self.shutdown(limit));
+        if self.shared.origin.is_here() {
+            self.shared.join();
+        }
+        report
+    }
+}
+
+impl EngineShared {
+    fn start_threads(&mut self, settings: &EngineBuilder, spawning: SpawnPoolGuard) -> Result<()> {
+        let spawning = Arc::new(spawning);
+        // On the only processor a polling thread would keep the agents from running.
+        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+        let busy_poll = if alone { BusyPoll::NEVER } else { settings.busy_poll };
+        for index in 0..settings.threads {
+            let thread = Thread::start(index, settings.ring, busy_poll, Arc::clone(&spawning))?;
+            self.threads.push(thread);
+        }
+        if let Some(wanted) = settings.max_agents {
+            crate::process::capacity().must_fit(wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the threads have ended, once they were shut down.
+    fn join(&self) {
+        self.threads.iter().for_each(Thread::join);
+        self.spawn_pool.wait_for_end(SPAWN_POOL_MAX);
+    }
+
+    /// Returns why nothing can be spawned: in a forked child, after a shutdown, and if no engine
+    /// thread is left.
+    fn check(&self) -> Result<()> {
+        self.origin.check("spawn")?;
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(stopped());
+        }
+        if self.threads.iter().any(|thread| thread.mailbox.accepts_agents()) {
+            return Ok(());
+        }
+        let what = "every thread of the engine has ended";
+        Err(Error::new(ErrorKind::EngineStopped, "spawn", what)
+            .remedy("the log has the reason; make another engine"))
+    }
+
+    /// Hands a spawned child to the engine thread with the least to do. Runs on the thread that
+    /// spawned. The engine thread is woken by the guard; a child that no thread takes is killed and
+    /// reaped here.
+    fn hand_over(
+        self: Arc<Self>,
+        child: Spawned,
+        command: AgentCommand,
+    ) -> Result<(Agent, WakeGuard)> {
+        let mut adoption = Adoption::new(child, command);
+        let channel = Arc::clone(&adoption.channel);
+        loop {
+            self.check()?;
+            let now = Instant::now();
+            let loads = self.threads.iter().map(|thread| {
+                let load = || Load { agents: thread.live.get(), pace: thread.board.pace(now) };
+                thread.mailbox.accepts_agents().then(load)
+            });
+            let Some(index) = least_loaded(loads) else { continue };
+            let Thread { mailbox, live, .. } = &self.threads[index];
+            adoption.count_among(live);
+            match mailbox.adopt(adoption) {
+                Ok(wake) => {
+                    let link = MailboxLink { mailbox: mailbox.clone(), engine: self };
+                    return Ok((Agent::remote(channel, link), wake));
+                }
+                // That thread ended since it was chosen.
+                Err(back) => adoption = back,
+            }
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::EngineStopped, "spawn", "the engine was shut down")
+}
+
+/// The way from an agent's handles to its engine thread.
+#[derive(Debug)]
+struct MailboxLink {
+    mailbox: Mailbox,
+    /// Keeps the engine threads while a handle is there.
+    engine: Arc<EngineShared>,
+}
+
+impl Link for MailboxLink {
+    fn request(&self, channel: &Arc<Channel>, request: Request) {
+        if channel.ask(request.bit()) {
+            self.mailbox.send(Command::Agent(Arc::clone(channel), request));
+        }
+    }
+
+    fn note_abandoned(&self, channel: &Channel) {
+        channel.keep_process(Departure::begin());
+        self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What one engine thread has to do.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// Its living agents, those on their way included.
+    agents: usize,
+    /// Records and KiB per second, of late.
+    pace: f64,
+}
+
+/// The work that a quiet agent is expected to do, in records and KiB per second: it will not stay
+/// quiet. A thousand agents at this pace are a fifth of what a thread carries.
+const NOMINAL_PACE: f64 = 20.0;
+
+impl Load {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 agents")]
+    fn expected(&self) -> f64 {
+        self.agents as f64 * NOMINAL_PACE + self.pace
+    }
+}
+
+/// Returns the thread with the least to do among those that accept agents; the first of equals.
+///
+/// An agent stays where it was put. While its agents are quiet, their number is the best guess of
+/// what a thread will have to do; if a few of them do all the work, its recent pace is.
+fn least_loaded(loads: impl IntoIterator<Item = Option<Load>>) -> Option<usize> {
+    let loads = loads.into_iter().enumerate().filter_map(|(index, load)| Some((index, load?)));
+    let least = loads.min_by(|(_, a), (_, b)| a.expected().total_cmp(&b.expected()));
+    least.map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Places `count` agents one after the other; returns how many went to each thread.
+    fn place(paces: &[f64], agents: &mut [usize], count: usize) -> Vec<usize> {
+        let mut placed = vec![0; agents.len()];
+        for _ in 0..count {
+            let loads =
+                paces.iter().zip(&*agents).map(|(&pace, &agents)| Some(Load { agents, pace }));
+            let thread = least_loaded(loads).expect("there are threads");
+            agents[thread] += 1;
+            placed[thread] += 1;
+        }
+        placed
+    }
+
+    #[test]
+    fn quiet_threads_get_equally_many_agents() {
+        assert_eq!(place(&[0.0; 4], &mut [0; 4], 100), [25; 4]);
+        assert_eq!(place(&[0.0; 3], &mut [10, 0, 4], 13), [0, 9, 4]);
+        assert_eq!(least_loaded([]), None);
+    }
+
+    #[test]
+    fn thread_with_busy_agents_gets_fewer() {
+        // Ten agents that stream keep a thread busy. By their number alone it would get the next
+        // forty agents, while its neighbour sleeps.
+        assert_eq!(place(&[20_000.0, 0.0], &mut [10, 50], 900), [0, 900]);
+        // With a thousand nominal agents the neighbour has as much to do, and both get the same.
+        assert_eq!(place(&[20_000.0, 0.0], &mut [10, 1010], 100), [50, 50]);
+    }
+
+    #[test]
+    fn ended_thread_gets_no_agent() {
+        // A thread that has ended has the fewest agents: every new agent would go to it and die.
+        let busy = Load { agents: 1000, pace: 1e6 };
+        assert_eq!(least_loaded([None, Some(busy), None]), Some(1));
+        assert_eq!(least_loaded([None, None]), None);
+    }
+
+    #[test]
+    fn little_work_does_not_crowd_the_other_threads() {
+        assert_eq!(place(&[60.0, 0.0], &mut [0, 0], 101), [49, 52]);
+    }
+}

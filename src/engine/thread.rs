@@ -1,4 +1,4 @@
-//! Floor 3. One engine thread: one ring, parked in `io_uring_enter` while nothing happens.
+//! An engine thread: one ring and its agents, parked in `io_uring_enter` while nothing happens.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::set_current_timer_slack;
 
-use crate::close::CloseMode;
-use crate::close::CloseReason;
 use crate::contain::contain;
 use crate::counters::KernelFeatures;
-use crate::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
@@ -20,43 +17,42 @@ use crate::stats::Board;
 use crate::sync::SetOnce;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
-use crate::transport::Driver;
+use crate::transport::{Driver, LiveAgents, ShutdownCounts};
 
-use super::mailbox::{Command, Inbox, Mailbox, Reply, ThreadEnd, mailbox};
-use super::spin::{Lookout, Spin};
+use super::busy_poll::{BusyPoll, BusyPoller};
+use super::mailbox::{Command, CommandQueue, Mailbox, Reply, mailbox};
 
-/// Cancelled pipe operations end within microseconds; a second says that something is broken.
-const DRAIN_MAX: Duration = Duration::from_secs(1);
-
-/// So many are taken before the pipes have their turn: handles that ask without a pause must not
-/// keep everybody else's agents and deadlines waiting.
+/// How many commands are taken before the pipes have their turn: handles that send without a pause
+/// must not delay the agents and deadlines of others.
 const COMMANDS_PER_TURN: usize = 256;
 
-/// A running engine thread.
+/// A running engine thread, as its engine holds it.
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
     pub(super) features: KernelFeatures,
-    /// Its counts, once a turn.
+    /// Its counters, published once a turn.
     pub(super) board: Arc<Board>,
+    /// Its agents, those on their way included.
+    pub(super) live: LiveAgents,
     handle: Mutex<Option<JoinHandle<()>>>,
     origin: Origin,
 }
 
-/// What a new thread says of itself: what its ring can do and where its counts are.
+/// What a new thread reports: what its ring can do, and where its counters are.
 type Start = Result<(KernelFeatures, Arc<Board>)>;
 
-/// A thread that has not answered yet. Dropped without an answer, as by a panic, it says so: the
-/// caller of `build` waits for it.
-struct Started(Arc<SetOnce<Start>>);
+/// The report of a thread that starts. Dropped without one, as by a panic, it reports an error:
+/// `build` waits for it.
+struct StartReport(Arc<SetOnce<Start>>);
 
-impl Started {
-    fn answer(self, start: Start) {
+impl StartReport {
+    fn send(self, start: Start) {
         self.0.set(start);
     }
 }
 
-impl Drop for Started {
+impl Drop for StartReport {
     fn drop(&mut self) {
         self.0.set(Err(never_started()));
     }
@@ -68,54 +64,55 @@ fn never_started() -> Error {
 }
 
 impl Thread {
-    /// Starts one and waits until its ring stands, so a refusal is the caller's error. The spawning
-    /// threads go after the last engine thread.
+    /// Starts a thread and waits until its ring is set up, so that a refusal is an error of `build`.
+    /// The spawning threads end after the last engine thread.
     pub(super) fn start(
         index: usize,
         config: RingConfig,
-        spin: Spin,
+        busy_poll: BusyPoll,
         spawning: Arc<SpawnPoolGuard>,
     ) -> Result<Self> {
-        let (mailbox, inbox) =
+        let (mailbox, queue) =
             mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
-        let run = move |started| run(inbox, &config, spin, started, spawning);
+        let run = move |started| run(queue, &config, busy_poll, started, spawning);
         let (handle, start) = launch(format!("agentpipe-{index}"), run)?;
         let handle = Mutex::new(Some(handle));
         let origin = Origin::here();
         let (features, board) = start.clone().unwrap_or_default();
-        let thread = Self { mailbox, features, board, handle, origin };
-        // Dropped with an error, it would be joined by nothing, and its ring still be there.
+        let live = LiveAgents::default();
+        let thread = Self { mailbox, features, board, live, handle, origin };
+        // Without the join its ring could still be there when the error is returned.
         start.inspect_err(|_| thread.join())?;
         Ok(thread)
     }
 
-    /// Closes its agents within `limit`, aborts the rest, and ends it. The latch is set when its
-    /// ring is closed.
-    pub(super) fn shutdown(&self, limit: Duration) -> Arc<SetOnce<ThreadEnd>> {
+    /// Closes its agents within `limit`, aborts those that are left, and ends it. The value is set
+    /// once its ring is closed.
+    pub(super) fn shutdown(&self, limit: Duration) -> Arc<SetOnce<ShutdownCounts>> {
         self.end(limit, None)
     }
 
-    fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<SetOnce<ThreadEnd>> {
+    fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<SetOnce<ShutdownCounts>> {
         let done = Arc::new(SetOnce::new());
-        self.mailbox.refuse_children();
+        self.mailbox.refuse_agents();
         let reply = Reply(Arc::clone(&done));
         self.mailbox.send(Command::Shutdown { limit, done: reply, departure });
         done
     }
 
-    /// Waits for the thread to end, unless it is the one that asks: a waker that the engine calls
-    /// may shut it down. To be called after [`shutdown`](Self::shutdown).
+    /// Waits for the thread to end, after a [`shutdown`](Self::shutdown). Returns at once on the
+    /// thread itself: a waker that it calls may shut the engine down.
     pub(super) fn join(&self) {
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(handle) = handle else { return };
         if handle.thread().id() != std::thread::current().id() {
-            // Its panic was logged by itself.
+            // A panic of the thread was logged where it happened.
             let _ended = handle.join();
         }
     }
 }
 
-/// Aborts what is left, without waiting for it: the drop may be that of an agent in an async task.
+/// Aborts what is left, without waiting: the last handle may be dropped in an async task.
 impl Drop for Thread {
     fn drop(&mut self) {
         let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -134,195 +131,155 @@ fn failed(what: &str, error: std::io::Error) -> Error {
         .remedy("raise RLIMIT_NOFILE or the thread limit of this process")
 }
 
-/// Starts a thread and waits for its answer, or its end.
+/// Starts a thread and waits for its report, or its end.
 fn launch(
     name: String,
-    run: impl FnOnce(Started) + Send + 'static,
+    run: impl FnOnce(StartReport) + Send + 'static,
 ) -> Result<(JoinHandle<()>, Start)> {
     let answer = Arc::new(SetOnce::new());
-    let started = Started(Arc::clone(&answer));
+    let report = StartReport(Arc::clone(&answer));
     let handle = std::thread::Builder::new()
         .name(name)
-        .spawn(move || run(started))
+        .spawn(move || run(report))
         .map_err(|error| failed("cannot start an engine thread", error))?;
     let start = pollster::block_on(answer.wait()).unwrap_or_else(|| Err(never_started()));
     Ok((handle, start))
 }
 
-/// The kernel lets the end of every wait be 50 us late otherwise, and a close waits for 100 us.
-/// What this thread starts would inherit it, so it starts nothing: agents have threads for that.
-fn wake_on_time() {
+/// Lets the waits of this thread end on time: by default the kernel may end each of them 50 us late,
+/// and a close waits for 100 us.
+///
+/// A child process would inherit the setting, so this thread spawns none: agents are spawned by the
+/// spawning threads.
+fn reduce_timer_slack() {
     if let Err(error) = set_current_timer_slack(NonZeroU64::new(1)) {
         crate::trace::debug!(%error, "the timer slack of an engine thread could not be set");
     }
 }
 
 fn run(
-    inbox: Inbox,
+    queue: CommandQueue,
     config: &RingConfig,
-    spin: Spin,
-    started: Started,
+    busy_poll: BusyPoll,
+    report: StartReport,
     spawning: Arc<SpawnPoolGuard>,
 ) {
     if let Err(error) = block_sigpipe() {
         crate::trace::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
-    wake_on_time();
+    reduce_timer_slack();
     let opened = Ring::new(config).and_then(|ring| {
-        let bell = inbox.bell().map_err(|error| {
+        let eventfd = queue.eventfd().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
         let features = ring.kernel_features();
-        let mut core = Driver::new(Box::new(ring));
-        core.listen(bell);
-        Ok((core, features))
+        let mut driver = Driver::new(Box::new(ring));
+        driver.listen(eventfd);
+        Ok((driver, features))
     });
-    let (core, features) = match opened {
+    let (driver, features) = match opened {
         Ok(opened) => opened,
-        Err(error) => return started.answer(Err(error)),
+        Err(error) => return report.send(Err(error)),
     };
-    started.answer(Ok((features, core.board())));
-    let mut ending = None;
-    let mut turns = Loop { core, inbox, spin, ending: &mut ending };
+    report.send(Ok((features, driver.board())));
+    let mut replies = ShutdownReplies::default();
+    let mut turns = EngineLoop { driver, queue, busy_poll, replies: &mut replies };
     contain("an engine thread", || turns.run());
-    turns.inbox.refuse_children();
-    // However it ended, in this order: the agents that are left are killed and reported, the ring is
-    // closed, the spawning threads may end, and the calls that wait for a shutdown are answered.
+    turns.replies.counts = turns.driver.shutdown_counts();
+    turns.queue.refuse_agents();
+    // However the loop ended, in this order: the agents that are left are killed and reported, the
+    // ring is closed, the spawning threads may end, and the calls that wait for a shutdown are
+    // answered.
     contain("the end of an engine thread", || drop(turns));
     drop(spawning);
-    drop(ending);
+    drop(replies);
 }
 
-struct Loop<'a> {
-    core: Driver,
-    inbox: Inbox,
-    spin: Spin,
-    ending: &'a mut Option<Ending>,
+/// The calls that wait for a shutdown. Dropped, it answers them.
+#[derive(Default)]
+struct ShutdownReplies {
+    counts: ShutdownCounts,
+    waiting: Vec<(Reply<ShutdownCounts>, Option<Departure>)>,
 }
 
-/// A shutdown under way. Dropped, it answers the calls that wait for it.
-struct Ending {
-    /// When what is left is aborted, had this thread run all the time; `None` once it was.
-    abort_at: Option<Instant>,
-    end: ThreadEnd,
-    done: Vec<(Reply<ThreadEnd>, Option<Departure>)>,
-}
-
-impl Drop for Ending {
+impl Drop for ShutdownReplies {
     fn drop(&mut self) {
-        for (done, _) in &self.done {
-            done.0.set(self.end);
+        for (reply, _) in &self.waiting {
+            reply.0.set(self.counts);
         }
     }
 }
 
-impl Loop<'_> {
+struct EngineLoop<'a> {
+    driver: Driver,
+    queue: CommandQueue,
+    busy_poll: BusyPoll,
+    replies: &'a mut ShutdownReplies,
+}
+
+impl EngineLoop<'_> {
+    /// Takes turns until the engine is shut down.
     fn run(&mut self) {
         let mut now = Instant::now();
-        let mut lookout = Lookout::new(self.spin, now);
+        let mut poller = BusyPoller::new(self.busy_poll, now);
         let mut happened = 0;
         loop {
             for _ in 0..COMMANDS_PER_TURN {
-                let Some(command) = self.inbox.next() else { break };
-                self.command(command, now);
+                let Some(command) = self.queue.next() else { break };
+                self.execute(command, now);
                 happened += 1;
             }
-            self.abort_if_due(now);
-            self.core.settle(now);
-            if self.ending.is_some() && self.core.open() == 0 {
+            self.driver.settle(now);
+            if self.driver.is_shut_down() {
                 break;
             }
             if std::mem::take(&mut happened) > 0 {
-                lookout.note(now);
+                poller.note(now);
             }
-            let timeout = if lookout.looks(now) {
-                // Who asks for something does not ring, and a look costs no call.
+            let timeout = if poller.polls(now) {
+                // A sender that finds the thread awake writes no eventfd, and this turn costs no call.
                 std::hint::spin_loop();
                 Some(Duration::ZERO)
             } else {
-                match self.inbox.fall_asleep() {
-                    // There may be more of them: this turn only looks, and does not sleep.
+                match self.queue.fall_asleep() {
+                    // There may be more commands: this turn only collects, and does not sleep.
                     Some(command) => {
-                        self.command(command, now);
+                        self.execute(command, now);
                         happened += 1;
                         Some(Duration::ZERO)
                     }
-                    None => self.timeout(now),
+                    None => self.driver.until_deadline(now),
                 }
             };
-            if let Err(error) = self.core.wait(timeout) {
-                // Nothing can be carried any more. Dropping the core kills and reports.
+            if let Err(error) = self.driver.wait(timeout) {
+                // The ring is of no use any more. Dropping the driver kills and reports.
                 crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;
             }
-            self.inbox.wake_up();
+            self.queue.wake_up();
             now = Instant::now();
-            happened += self.core.dispatch(now);
-            if self.core.take_woken() {
-                self.inbox.silence();
-                self.core.rewatch();
+            happened += self.driver.dispatch(now);
+            if self.driver.take_woken() {
+                self.queue.clear_eventfd();
+                self.driver.rewatch();
             }
         }
         let name = std::thread::current().name().unwrap_or_default().to_owned();
-        self.core.board().read().trace(&name);
-        if !self.core.drain(DRAIN_MAX) {
-            crate::trace::error!("the kernel still holds operations of a finished engine");
-        }
+        self.driver.board().read().trace(&name);
+        self.driver.drain();
     }
 
-    fn timeout(&mut self, now: Instant) -> Option<Duration> {
-        let abort = self.ending.as_ref().and_then(|ending| ending.abort_at);
-        let abort = abort.map(|at| (at + self.core.stalled()).saturating_duration_since(now));
-        match (self.core.until_deadline(now), abort) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    fn abort_if_due(&mut self, now: Instant) {
-        let stalled = self.core.stalled();
-        if let Some(ending) = &mut self.ending
-            && ending.abort_at.is_some_and(|at| now >= at + stalled)
-        {
-            ending.abort_at = None;
-            ending.end.aborted = self.core.open();
-            self.core.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
-        }
-    }
-
-    fn command(&mut self, command: Command, now: Instant) {
+    fn execute(&mut self, command: Command, now: Instant) {
         match command {
             // None follows a shutdown: see `Mailbox::adopt`.
-            Command::Adopt(adoption) => self.core.adopt(adoption, now),
-            Command::Agent(channel, request) => self.core.request(&channel, request, now),
+            Command::Adopt(adoption) => self.driver.adopt(adoption, now),
+            Command::Agent(channel, request) => self.driver.request(&channel, request, now),
             Command::Shutdown { limit, done, departure } => {
-                self.shutdown(limit, (done, departure), now);
+                self.driver.shutdown(limit, now);
+                self.replies.waiting.push((done, departure));
             }
             Command::Counters(reply) => {
-                reply.0.set(self.core.counters());
-            }
-        }
-    }
-
-    /// The first shutdown closes; a later one may only hurry it.
-    fn shutdown(
-        &mut self,
-        limit: Duration,
-        done: (Reply<ThreadEnd>, Option<Departure>),
-        now: Instant,
-    ) {
-        let at = deadline::after(now, limit) - self.core.stalled();
-        match &mut self.ending {
-            Some(ending) => {
-                ending.abort_at = ending.abort_at.map(|before| before.min(at));
-                ending.done.push(done);
-            }
-            None => {
-                let end = ThreadEnd { agents: self.core.open(), aborted: 0 };
-                *self.ending = Some(Ending { abort_at: Some(at), end, done: vec![done] });
-                if !limit.is_zero() {
-                    self.core.close_all(None, CloseReason::Shutdown, now);
-                }
+                reply.0.set(self.driver.counters());
             }
         }
     }
@@ -335,25 +292,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_when_it_is_over() {
+    fn timer_slack_is_reduced_on_the_engine_thread_only() {
         let slack = std::thread::spawn(|| {
-            wake_on_time();
+            reduce_timer_slack();
             current_timer_slack()
         });
         assert_eq!(slack.join().expect("no panic"), Ok(1));
-        assert_ne!(current_timer_slack(), Ok(1), "of that thread alone");
+        assert_ne!(current_timer_slack(), Ok(1), "the caller keeps its own");
     }
 
     #[test]
-    fn a_thread_that_panics_before_its_answer_is_an_error_of_build() {
-        // The story: `Engine::new` waited for ever for a thread that was gone.
+    fn panic_before_the_start_report_is_an_error_of_build() {
+        // `Engine::new` would wait forever for a thread that is gone.
         let (answer, answered) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let launched = launch("agentpipe-x".into(), |_started| panic!("on purpose"));
+            let launched = launch("agentpipe-x".into(), |_report| panic!("on purpose"));
             answer.send(launched.expect("a thread").1)
         });
         let start = answered.recv_timeout(Duration::from_secs(60)).expect("it returns");
-        let error = start.expect_err("it never answered");
+        let error = start.expect_err("the thread never started");
         assert_eq!((error.kind(), error.operation()), (ErrorKind::EngineStopped, "start"));
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 3. How a local engine is set up.
+//! The settings of a local engine.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,10 +9,9 @@ use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::sync::Permits;
 use crate::transport::Driver;
 
-use super::driver::DriverTask;
-use super::engine::LocalEngine;
-use super::hub::Hub;
-use super::ready::{Alarm, Bell};
+use super::LocalEngine;
+use super::driver::{DriverTask, LocalDriver};
+use super::readiness::{RingEventFd, TimerFd};
 
 /// Settings of a local engine; [`LocalEngine::builder`] makes one.
 #[derive(Clone, Debug)]
@@ -99,21 +98,23 @@ impl LocalEngineBuilder {
                 .cause(error)
                 .remedy("raise RLIMIT_NOFILE of this process")
         };
-        let bell = Bell::new().map_err(|error| failed("cannot watch an eventfd", error))?;
-        let alarm = Alarm::new().map_err(|error| failed("cannot watch a timer", error))?;
+        let eventfd =
+            RingEventFd::new().map_err(|error| failed("cannot watch an eventfd", error))?;
+        let timer = TimerFd::new().map_err(|error| failed("cannot watch a timer", error))?;
         let features = ring.kernel_features();
-        let mut core = Driver::new(Box::new(ring));
-        core.io()
-            .signal_by(bell.descriptor())
+        let mut transport = Driver::new(Box::new(ring));
+        transport
+            .io()
+            .signal_by(eventfd.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
         let spawn_pool = SpawnPool::start()?;
         if let Some(wanted) = self.max_agents {
             capacity().must_fit(wanted)?;
         }
         let admission = Permits::new(self.max_agents);
-        let hub = Hub::new(core, features, self.window, spawn_pool, admission);
-        let engine = LocalEngine::over(Rc::clone(&hub));
-        tokio::task::spawn_local(DriverTask::new(hub, bell, alarm));
+        let driver = LocalDriver::new(transport, features, self.window, spawn_pool, admission);
+        let engine = LocalEngine::with_driver(Rc::clone(&driver));
+        tokio::task::spawn_local(DriverTask::new(driver, eventfd, timer));
         Ok(engine)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::engine::{AgentReader, AgentWriter};
+use crate::agent::{AgentReader, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::foreign;
 use crate::record::Event;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::agent::{Agent, AgentWriter};
 use crate::counters::AgentStats;
-use crate::engine::{Agent, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::foreign;
 use crate::record::Event;

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use crate::agent::AgentReader;
 use crate::close::ExitStatus;
 use crate::close::{CloseReason, CloseReport};
-use crate::engine::AgentReader;
 use crate::error::{Error, ErrorKind};
 use crate::record::Event;
 use crate::sync::WaitKey;

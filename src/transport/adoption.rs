@@ -1,6 +1,7 @@
 //! A spawned child on its way to the thread that will serve it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::command::AgentCommand;
 use crate::origin::Origin;
@@ -9,25 +10,65 @@ use crate::process::Spawned;
 use super::channel::Channel;
 use super::connect::label;
 
-/// A child that no core has taken over yet. Dropped, it is killed and reaped, its place is free
-/// again, and its handles are told how it ended.
+/// The number of living agents of an engine, or of one of its threads. Clones share it.
+///
+/// An agent counts from the moment a driver is chosen for it until its close report is there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LiveAgents(Arc<AtomicUsize>);
+
+impl LiveAgents {
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) -> LiveAgent {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        LiveAgent(self.clone())
+    }
+}
+
+/// One agent that is counted. Dropped once it is not living any more.
+#[derive(Debug)]
+pub(crate) struct LiveAgent(LiveAgents);
+
+impl Drop for LiveAgent {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A child that no driver has taken over yet. Dropped, it is killed and reaped, its place is free
+/// again, and its handles get a report of how it ended.
 #[derive(Debug)]
 pub(crate) struct Adoption {
     child: Option<Box<(Spawned, AgentCommand)>>,
     pub(crate) channel: Arc<Channel>,
+    live: Option<LiveAgent>,
     origin: Origin,
 }
 
 impl Adoption {
     pub(crate) fn new(child: Spawned, command: AgentCommand) -> Self {
         let (framing, limits) = (command.framing, command.limits);
-        let channel = Arc::new(Channel::new(child.pid(), label(&child), framing, limits));
-        Self { child: Some(Box::new((child, command))), channel, origin: Origin::here() }
+        let program = child.executable().clone();
+        let channel = Channel::new(child.pid(), label(&child), program, framing, limits);
+        let channel = Arc::new(channel);
+        Self {
+            child: Some(Box::new((child, command))),
+            channel,
+            live: None,
+            origin: Origin::here(),
+        }
+    }
+
+    /// Counts the agent among those of the driver that it goes to, and no longer among others.
+    pub(crate) fn count_among(&mut self, live: &LiveAgents) {
+        self.live = Some(live.add());
     }
 
     /// Hands the child on, once.
-    pub(super) fn take(&mut self) -> Option<Box<(Spawned, AgentCommand)>> {
-        self.child.take()
+    pub(super) fn take(&mut self) -> Option<(Box<(Spawned, AgentCommand)>, Option<LiveAgent>)> {
+        Some((self.child.take()?, self.live.take()))
     }
 }
 
@@ -40,6 +81,8 @@ impl Drop for Adoption {
             return;
         }
         let (exit, alive) = child.0.destroy();
+        // Before its closers have the report: they find it not counted any more.
+        self.live = None;
         self.channel.never_adopted(exit, alive);
     }
 }
@@ -77,7 +120,7 @@ mod tests {
         }
         let channel = Arc::clone(&adoption.channel);
         let offered = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
-        assert!(matches!(offered, Offer::Acquired { .. }));
+        assert!(matches!(offered, Offer::Accepted { .. }));
         assert!(places.acquire().is_err());
         drop(adoption);
 

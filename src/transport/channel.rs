@@ -14,6 +14,7 @@ use crate::counters::AgentStats;
 use crate::error::Error;
 use crate::exit::Departure;
 use crate::origin::Origin;
+use crate::process::Executable;
 use crate::record::Event;
 use crate::sync::SetOnce;
 use crate::sync::{Sole, WaitKey, WaitList, wake};
@@ -26,10 +27,16 @@ pub(crate) struct Channel {
     pub(crate) pid: u32,
     /// `pid 123 (claude)`, for errors and traces.
     pub(crate) label: String,
+    /// The file that was executed.
+    #[cfg_attr(
+        not(feature = "claude"),
+        expect(dead_code, reason = "only Claude sessions ask for the version of their program")
+    )]
+    pub(crate) program: Executable,
     pub(crate) framing: Framing,
     pub(crate) limits: Limits,
     /// Elsewhere the engine's side does not run, and no lock here is ever free for sure.
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
     /// Where its engine keeps it; set when the engine takes it over.
     slot: AtomicUsize,
     /// Where its queues of events come from and go to; set with the slot.
@@ -79,7 +86,7 @@ const FRAME_WEIGHT: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Offer {
     /// Queued. The engine has to be told if it was empty.
-    Acquired { tell_engine: bool },
+    Accepted { tell_engine: bool },
     /// No room: the waker is registered, the frame comes back.
     Full(Vec<u8>),
     /// Never again.
@@ -92,10 +99,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Channel {
-    pub(crate) fn new(pid: u32, label: String, framing: Framing, limits: Limits) -> Self {
+    pub(crate) fn new(
+        pid: u32,
+        label: String,
+        program: Executable,
+        framing: Framing,
+        limits: Limits,
+    ) -> Self {
         Self {
             pid,
             label,
+            program,
             framing,
             limits,
             origin: Origin::here(),
@@ -333,7 +347,7 @@ impl Channel {
                     outbox.weight += weight;
                     let tell_engine = outbox.frames.is_empty();
                     outbox.frames.push(frame);
-                    return Offer::Acquired { tell_engine };
+                    return Offer::Accepted { tell_engine };
                 }
                 if outbox.wakers.register(place, waker, &mut own) {
                     return Offer::Full(frame);

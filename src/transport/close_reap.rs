@@ -184,6 +184,7 @@ impl Transport {
         self.intake.push(Event::Exit(status.unwrap_or(ExitStatus::StillRunning)));
         self.intake.flush();
         self.channel.end_inbox();
+        self.live = None;
         self.channel.outcome.set(write_report(self));
     }
 }

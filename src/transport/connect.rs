@@ -78,6 +78,7 @@ impl Transport {
             exited: false,
             close: None,
             exit_at_destroy: None,
+            live: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::close::CloseMode;
 use crate::close::CloseReason;
 use crate::contain::contain;
 use crate::counters::IoCounters;
+use crate::deadline;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::REAP_MAX;
 use crate::stats::Board;
@@ -34,6 +35,25 @@ const WAIT_MIN: Duration = Duration::from_millis(20);
 /// A wait ends up to this much late without being taken for a stop.
 const LATE: Duration = Duration::from_millis(5);
 
+/// Cancelled pipe operations end within microseconds; a second says that something is broken.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// What a shutdown found and did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ShutdownCounts {
+    /// Agents that were open when it began.
+    pub(crate) agents: usize,
+    /// Those of them that were not closed when the limit passed.
+    pub(crate) aborted: usize,
+}
+
+/// A shutdown under way.
+struct Shutdown {
+    counts: ShutdownCounts,
+    /// When the agents that are left are aborted; `None` once they were.
+    abort_at: Option<Instant>,
+}
+
 /// All agents of one thread.
 pub(crate) struct Driver {
     pub(super) io: Box<dyn PipeIo>,
@@ -49,8 +69,7 @@ pub(crate) struct Driver {
     woken: bool,
     /// When the last wait was to end at the latest.
     wait_until: Option<Instant>,
-    /// How long the thread did not run when it should have.
-    stalled: Duration,
+    shutdown: Option<Shutdown>,
     pub(super) catching_up: Vec<Waiting>,
 }
 
@@ -67,7 +86,7 @@ impl Driver {
             wake: None,
             woken: false,
             wait_until: None,
-            stalled: Duration::ZERO,
+            shutdown: None,
             catching_up: Vec::new(),
         }
     }
@@ -107,7 +126,7 @@ impl Driver {
 
     /// Takes a spawned child over.
     pub(crate) fn adopt(&mut self, mut adoption: Adoption, now: Instant) {
-        let Some(child) = adoption.take() else { return };
+        let Some((child, live)) = adoption.take() else { return };
         let (spawned, command) = *child;
         let channel = &adoption.channel;
         let entry = self.agents.vacant_entry();
@@ -116,15 +135,54 @@ impl Driver {
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let channel = Arc::clone(channel);
-        entry.insert(Transport::connect(&mut *self.io, tag, spawned, &command, channel, now));
+        let mut agent = Transport::connect(&mut *self.io, tag, spawned, &command, channel, now);
+        agent.live = live;
+        entry.insert(agent);
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
         self.tally.adopted();
         self.touched.push(slot);
     }
 
+    /// Closes every agent by its own policy and aborts those that are left after `limit`; zero aborts
+    /// at once. Only the first call closes; a later one may shorten the limit.
+    pub(crate) fn shutdown(&mut self, limit: Duration, now: Instant) {
+        let abort_at = deadline::after(now, limit);
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.abort_at = shutdown.abort_at.map(|before| before.min(abort_at));
+            return;
+        }
+        let counts = ShutdownCounts { agents: self.open(), aborted: 0 };
+        self.shutdown = Some(Shutdown { counts, abort_at: Some(abort_at) });
+        if !limit.is_zero() {
+            self.close_all(None, CloseReason::Shutdown, now);
+        }
+    }
+
+    /// Returns whether a shutdown has begun and no agent is left.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shutdown.is_some() && self.open() == 0
+    }
+
+    /// Returns what the shutdown found and did so far; zeroes if there is none.
+    pub(crate) fn shutdown_counts(&self) -> ShutdownCounts {
+        self.shutdown.as_ref().map(|shutdown| shutdown.counts).unwrap_or_default()
+    }
+
+    /// Aborts what a shutdown has left when its limit is over.
+    fn end_shutdown(&mut self, now: Instant) {
+        let left = self.open();
+        if let Some(Shutdown { counts, abort_at }) = &mut self.shutdown
+            && abort_at.is_some_and(|at| now >= at)
+        {
+            *abort_at = None;
+            counts.aborted = left;
+            self.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
+        }
+    }
+
     /// Closes every agent: with its own policy, or in the mode given.
-    pub(crate) fn close_all(&mut self, mode: Option<CloseMode>, reason: CloseReason, now: Instant) {
+    pub(super) fn close_all(&mut self, mode: Option<CloseMode>, reason: CloseReason, now: Instant) {
         for (slot, agent) in &mut self.agents {
             let mut policy = agent.policy;
             policy.mode = mode.unwrap_or(policy.mode);
@@ -200,6 +258,7 @@ impl Driver {
 
     /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
     pub(crate) fn settle(&mut self, now: Instant) {
+        self.end_shutdown(now);
         self.tick(now);
         self.prepare(now);
         if self.touched.is_empty() {
@@ -219,6 +278,7 @@ impl Driver {
             self.tally.advance(&mut agent.tallied, &agent.intake.stats);
             if let Some(report) = agent.report() {
                 self.tally.closed(report);
+                agent.live = None;
             }
         }
         // Who sees a record or a report finds it counted.
@@ -312,10 +372,13 @@ impl Driver {
         if !self.catching_up.is_empty() {
             return Some(Duration::ZERO);
         }
-        let wait = self.timers.first().map(|(deadline, _)| {
+        let timer = self.timers.first().map(|(deadline, _)| {
             let left = deadline.saturating_duration_since(now);
             left.min(WAIT_MIN.max(left / 4))
         });
+        let abort_at = self.shutdown.as_ref().and_then(|shutdown| shutdown.abort_at);
+        let abort = abort_at.map(|at| at.saturating_duration_since(now));
+        let wait = [timer, abort].into_iter().flatten().min();
         self.wait_until = wait.map(|wait| now + wait);
         wait
     }
@@ -328,7 +391,9 @@ impl Driver {
         if gap < LATE {
             return;
         }
-        self.stalled += gap;
+        if let Some(Shutdown { abort_at: Some(abort_at), .. }) = &mut self.shutdown {
+            *abort_at += gap;
+        }
         let moved = std::mem::take(&mut self.timers);
         self.timers = moved.into_iter().map(|(deadline, slot)| (deadline + gap, slot)).collect();
         for (_, deadline) in &mut self.armed {
@@ -337,11 +402,6 @@ impl Driver {
         for (_, agent) in &mut self.agents {
             agent.postpone(gap);
         }
-    }
-
-    /// How long this thread did not run when it should have, since it began.
-    pub(crate) fn stalled(&self) -> Duration {
-        self.stalled
     }
 
     /// Submits, waits and collects. See [`PipeIo::wait`].
@@ -355,10 +415,34 @@ impl Driver {
         &mut *self.io
     }
 
-    /// After the last agent: nothing may stay in the kernel.
-    pub(crate) fn drain(&mut self, limit: Duration) -> bool {
+    /// Aborts every agent and waits until they are closed, for a driver whose thread ends without a
+    /// shutdown.
+    #[cfg(feature = "local")]
+    pub(crate) fn abort_all(&mut self) {
+        let mut now = Instant::now();
+        self.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
+        loop {
+            self.settle(now);
+            if self.open() == 0 {
+                return;
+            }
+            let timeout = self.until_deadline(now);
+            if let Err(error) = self.wait(timeout) {
+                // Dropping the driver kills and reports.
+                crate::trace::error!(%error, "io_uring_enter failed; the local engine ends");
+                return;
+            }
+            now = Instant::now();
+            self.dispatch(now);
+        }
+    }
+
+    /// Waits, after the last agent, until nothing is left in the kernel.
+    pub(crate) fn drain(&mut self) {
         self.wake = None;
-        self.io.drain(limit)
+        if !self.io.drain(DRAIN_MAX) {
+            crate::trace::error!("the kernel still holds operations of a finished engine");
+        }
     }
 }
 

@@ -20,7 +20,6 @@ mod close_reap;
 mod close_report;
 mod connect;
 mod driver;
-mod handle;
 mod read;
 mod request;
 mod state;
@@ -29,11 +28,8 @@ mod unserved;
 mod write;
 mod write_queue;
 
-pub(crate) use adoption::Adoption;
+pub(crate) use adoption::{Adoption, LiveAgents};
 pub(crate) use catch_up::CatchUp;
-pub(crate) use channel::Channel;
-pub(crate) use driver::Driver;
-pub(crate) use handle::{
-    Line, abandon, close, drop_reader, end_input, flush, poll_next, send, set_interrupt,
-};
+pub(crate) use channel::{Channel, Offer};
+pub(crate) use driver::{Driver, ShutdownCounts};
 pub(crate) use request::{CloseLimits, Request};

@@ -11,6 +11,7 @@ use crate::frame::{Framer, StderrLines};
 use crate::io::{EndId, PipeIo, Role};
 use crate::process::Child;
 
+use super::adoption::LiveAgent;
 use super::channel::Channel;
 use super::close::Closing;
 use super::read::Intake;
@@ -124,6 +125,8 @@ pub(crate) struct Transport {
     pub(super) close: Option<Box<Closing>>,
     /// How it ended, and why that is unknown, where its engine went without closing it.
     pub(super) exit_at_destroy: Option<(ExitStatus, Option<String>)>,
+    /// Counts it among the living agents until its report is there.
+    pub(super) live: Option<LiveAgent>,
 }
 
 impl Transport {

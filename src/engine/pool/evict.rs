@@ -5,12 +5,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::agent::Agent;
 use crate::command::AgentCommand;
 use crate::error::{ErrorKind, Result};
 use crate::sync::Permit;
 
-use super::super::agent::Agent;
-use super::super::handle::Engine;
+use super::super::Engine;
 use super::state::{PoolShared, Room};
 
 /// How often a spawn that the host refuses evicts an idle agent. A spawn needs seven descriptors for
@@ -56,7 +56,7 @@ impl WarmPools {
         // A pool counts its agent as pending before it looks here, and a spawn counts itself before it
         // looks for pending agents: one of them sees the other.
         let spawn_waits = self.waiting.load(Ordering::SeqCst) > 0;
-        if spawn_waits { None } else { engine.inner.admission.try_acquire() }
+        if spawn_waits { None } else { engine.shared.admission.try_acquire() }
     }
 
     fn wait(&self) -> WaitingSpawn<'_> {
@@ -79,11 +79,11 @@ pub(in super::super) async fn spawn_evicting(
     engine: &Engine,
     command: AgentCommand,
 ) -> Result<Agent> {
-    let pools = &engine.inner.pools;
+    let pools = &engine.shared.pools;
     let mut waits = None;
     let mut refused_by_host = 0;
     loop {
-        let refused = match engine.inner.admission.acquire() {
+        let refused = match engine.shared.admission.acquire() {
             Err(error) => error,
             Ok(permit) => match engine.spawn_with(command.clone(), permit).await {
                 Ok(agent) => return Ok(agent),

@@ -13,11 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
+use crate::agent::Agent;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 
-use super::agent::Agent;
-use super::handle::Engine;
+use super::Engine;
 
 pub(super) use evict::{WarmPools, spawn_evicting};
 pub use settings::{WarmPoolSettings, WarmPoolStats};
@@ -102,10 +102,10 @@ impl WarmPool {
     /// [`EngineStopped`](ErrorKind::EngineStopped) in a forked child.
     pub fn new(engine: &Engine, command: AgentCommand, settings: WarmPoolSettings) -> Result<Self> {
         settings.check()?;
-        engine.inner.origin.check("start")?;
+        engine.shared.origin.check("start")?;
         let shared = PoolShared::new(engine.clone(), command, settings);
         let pool = Self { owner: Arc::new(PoolOwner(Arc::clone(&shared))) };
-        engine.inner.pools.add(&shared);
+        engine.shared.pools.add(&shared);
         shared.refill();
         let thread = thread::Builder::new().name("agentpipe-pool".to_owned());
         // Not joined: it may wait for an exec that hangs.
@@ -130,10 +130,10 @@ impl WarmPool {
     pub async fn acquire(&self) -> Result<Acquired> {
         let shared = &self.owner.0;
         let engine = &shared.engine;
-        engine.inner.check()?;
+        engine.shared.check()?;
         let _refill = RefillOnDrop(shared);
         let picking = Arc::clone(shared);
-        let picked = engine.inner.spawn_pool.run(move || picking.pick()).await;
+        let picked = engine.shared.spawn_pool.run(move || picking.pick()).await;
         if let Some(checkout) = picked.ok_or_else(|| engine.gone())? {
             return Ok(Acquired { agent: checkout.hand_out(), warm: true });
         }

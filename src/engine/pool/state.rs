@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use crate::agent::{Agent, AgentWriter};
 use crate::close::{ClosePolicy, CloseReason};
 use crate::command::AgentCommand;
 use crate::deadline;
@@ -17,11 +18,8 @@ use crate::exit::Departure;
 use crate::process::CommandFingerprint;
 use crate::record::Event;
 use crate::sync::SetOnce;
-use crate::transport::Line;
 
-use super::super::agent::Agent;
-use super::super::handle::Engine;
-use super::super::writer::AgentWriter;
+use super::super::Engine;
 use super::settings::{WarmPoolSettings, WarmPoolStats};
 
 /// An idle agent that ends by itself is replaced at once only if it lived this long: at most one start
@@ -85,7 +83,7 @@ impl PoolShared {
 
     /// False in a forked child, where the lock may be taken for good and the agents are the parent's.
     fn is_here(&self) -> bool {
-        self.engine.inner.origin.is_here()
+        self.engine.shared.origin.is_here()
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut WarmPoolStats)) {
@@ -102,7 +100,7 @@ impl PoolShared {
 
     /// Orders the missing agents from the thread of the pool.
     pub(super) fn refill(&self) {
-        if self.engine.inner.check().is_err() {
+        if self.engine.shared.check().is_err() {
             return;
         }
         let mut state = self.lock();
@@ -180,11 +178,11 @@ impl PoolShared {
 
     /// `None` if there is no place for an idle agent.
     fn try_spawn(self: &Arc<Self>) -> Result<Option<IdleAgent>> {
-        let inner = &self.engine.inner;
-        if inner.check().is_err() || self.lock().ended {
+        let shared = &self.engine.shared;
+        if shared.check().is_err() || self.lock().ended {
             return Ok(None);
         }
-        let Some(permit) = inner.pools.permit(&self.engine) else { return Ok(None) };
+        let Some(permit) = shared.pools.permit(&self.engine) else { return Ok(None) };
         // Taken before the exec: a file that is replaced in between makes the agent differ from it.
         let fingerprint = CommandFingerprint::of(&self.command)?;
         let spawn = self.engine.spawn_with(self.command.clone(), permit);
@@ -302,7 +300,7 @@ impl IdleAgent {
     fn new(agent: Agent, fingerprint: CommandFingerprint, watch: Arc<EndWatch>) -> Self {
         let writer = agent.writer().clone();
         let mut closing: Pin<Box<dyn Future<Output = CloseReason> + Send>> =
-            Box::pin(async move { writer.closing().await });
+            Box::pin(async move { writer.close_begun().await });
         // If it has ended already, the thread of the pool sees that when it looks next.
         let waker = Waker::from(watch);
         if closing.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
@@ -321,7 +319,7 @@ impl IdleAgent {
 
     /// Why its close began, if it did.
     fn close_reason(&self) -> Option<CloseReason> {
-        self.agent.writer().control.channel().close_reason()
+        self.agent.writer().close_reason()
     }
 
     fn unfit(&self, max_age: Duration, now: Instant) -> Option<Unfit> {
@@ -335,7 +333,7 @@ impl IdleAgent {
     fn discard_output(&mut self) -> u64 {
         let mut records = 0;
         let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(event)) = self.agent.poll_next(&mut context) {
+        while let Poll::Ready(Some(event)) = self.agent.reader_mut().poll_next(&mut context) {
             records += u64::from(matches!(event, Event::Record(_)));
         }
         records
@@ -345,8 +343,8 @@ impl IdleAgent {
     fn close(self, policy: ClosePolicy) -> AgentWriter {
         let writer = self.agent.writer().clone();
         match self.close_reason() {
-            Some(_) => writer.control.let_go(),
-            None => writer.control.close_unattended(policy),
+            Some(_) => writer.release(),
+            None => writer.close_unattended(policy),
         }
         writer
     }

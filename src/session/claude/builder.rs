@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::agent::Agent;
 use crate::command::AgentCommand;
-use crate::engine::{Agent, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::dialect::Observer;

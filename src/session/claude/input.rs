@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::engine::AgentWriter;
+use crate::agent::AgentWriter;
 use crate::error::Result;
 use crate::record::Record;
 use crate::session::dialect::{Observer, Seen};

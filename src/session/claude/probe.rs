@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::agent::Agent;
 use crate::command::AgentCommand;
 use crate::config::{Framing, Limits};
-use crate::engine::{Agent, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::foreign;
 use crate::process::Executable;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::agent::Agent;
 use crate::command::AgentCommand;
-use crate::engine::{Agent, Engine};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::record::Record;
 use crate::session::failure::RpcError;

@@ -76,7 +76,7 @@ fn check_new_engine() {
     assert_eq!(pollster::block_on(session.close()).exit(), ExitStatus::Code(0));
     // Dropped with an agent: an exit waits for it.
     let left = spawn(&engine, fake(&["--ignore-eof", "--ignore-sigterm"]));
-    assert_eq!(engine.agents(), 3);
+    assert_eq!(engine.agents(), 1, "closed agents do not count, although their handles are held");
     drop((agent, session, left, engine));
 }
 

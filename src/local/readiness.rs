@@ -1,5 +1,8 @@
-//! Floor 3. The two descriptors that the caller's runtime watches for the driver.
-#![expect(unsafe_code, reason = "a runtime is told of a descriptor by its number")]
+//! The two descriptors that the caller's runtime watches for the driver: an eventfd that the ring
+//! writes to, and a timer.
+//!
+//! Invariant of the `unsafe`: an [`AsyncFd`] owns its descriptor until it has deregistered it.
+#![expect(unsafe_code, reason = "a runtime registers a descriptor by its number")]
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,12 +17,12 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A descriptor that becomes readable again with each event, and is never read: the runtime
-/// watches for edges.
+/// A descriptor that is never read: it becomes readable anew with each event, and the runtime watches
+/// for edges.
 #[derive(Debug)]
-struct Edge(AsyncFd<OwnedFd>);
+struct EdgeFd(AsyncFd<OwnedFd>);
 
-impl Edge {
+impl EdgeFd {
     /// # Panics
     /// Outside a tokio runtime that was built with `enable_io`.
     fn new(fd: OwnedFd) -> io::Result<Self> {
@@ -29,7 +32,7 @@ impl Edge {
         Ok(Self(fd))
     }
 
-    /// Whether it fired since the last call. The task is woken when it fires next.
+    /// Returns whether it fired since the last call. The task is woken when it fires next.
     fn fired(&self, context: &mut Context<'_>) -> io::Result<bool> {
         let mut fired = false;
         loop {
@@ -43,41 +46,42 @@ impl Edge {
     }
 }
 
-/// What the ring writes to.
+/// The eventfd that the ring writes when there is something to collect.
 #[derive(Debug)]
-pub(super) struct Bell(Edge);
+pub(super) struct RingEventFd(EdgeFd);
 
-impl Bell {
+impl RingEventFd {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(Edge::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?))
+        Ok(Self(EdgeFd::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?))
     }
 
     pub(super) fn descriptor(&self) -> &OwnedFd {
         self.0.0.get_ref()
     }
 
-    /// Wakes the task when it rings next.
+    /// Wakes the task when the ring writes next.
     pub(super) fn listen(&self, context: &mut Context<'_>) -> io::Result<()> {
         self.0.fired(context).map(drop)
     }
 }
 
-/// A timer that needs none of the runtime, and is finer than its own.
+/// A timer that does not need the runtime's time driver, and is finer than it.
 #[derive(Debug)]
-pub(super) struct Alarm {
-    timer: Edge,
+pub(super) struct TimerFd {
+    timer: EdgeFd,
     /// When it will fire.
     set: Option<Instant>,
 }
 
-impl Alarm {
+impl TimerFd {
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = Edge::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
+        let timer = EdgeFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
         Ok(Self { timer, set: None })
     }
 
-    /// Wakes the task at `at`, or earlier: one that moved back costs a wake-up, not a call now.
+    /// Wakes the task at `at` or earlier: moving a deadline back costs a wake-up later, not a system
+    /// call now.
     pub(super) fn wake_at(
         &mut self,
         at: Option<Instant>,
@@ -95,7 +99,7 @@ impl Alarm {
         let once = Itimerspec { it_interval: none, it_value: left };
         timerfd_settime(self.timer.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
         self.set = Some(at);
-        // Registers the task where it is not yet.
+        // Registers the task, if it is not yet.
         self.timer.fired(context).map(drop)
     }
 }

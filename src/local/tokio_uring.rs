@@ -1,26 +1,26 @@
-//! Floor 3. A local engine with a tokio-uring runtime around it.
+//! A local engine with a tokio-uring runtime around it.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::builder::LocalEngineBuilder;
-use super::engine::LocalEngine;
+use super::{LocalEngine, LocalEngineBuilder};
 
 impl LocalEngineBuilder {
     /// Starts a tokio-uring runtime with an engine on this thread, runs `program` in it, aborts
-    /// the agents it left open, and ends both. Inside, tokio-uring's files and sockets work
+    /// the agents that it left open, and ends both. Inside, tokio-uring's files and sockets work
     /// as in `tokio_uring::start`.
     ///
     /// # Errors
-    /// As [`build`](Self::build), and where tokio-uring gets no ring of its own.
+    /// See [`build`](Self::build); and [`ResourceLimit`](ErrorKind::ResourceLimit) if tokio-uring gets
+    /// no ring.
     ///
     /// # Panics
     /// Inside a runtime.
     pub fn run<T>(self, program: impl AsyncFnOnce(LocalEngine) -> T) -> Result<T> {
-        // First, because its refusals say what to do.
+        // First, because its errors say what to do.
         let ring = self.open()?;
-        let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
+        let runtime = ::tokio_uring::Runtime::new(&::tokio_uring::builder()).map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "tokio-uring did not start")
                 .cause(error)
                 .remedy("raise RLIMIT_MEMLOCK and RLIMIT_NOFILE: it has a ring of its own")
@@ -35,13 +35,13 @@ impl LocalEngineBuilder {
 }
 
 impl LocalEngine {
-    /// [`LocalEngineBuilder::run`] with the default settings.
+    /// Runs `program` with the default settings. See [`LocalEngineBuilder::run`].
     ///
     /// # Errors
-    /// As there.
+    /// See [`LocalEngineBuilder::run`].
     ///
     /// # Panics
-    /// As there.
+    /// Inside a runtime.
     pub fn run<T>(program: impl AsyncFnOnce(Self) -> T) -> Result<T> {
         Self::builder().run(program)
     }

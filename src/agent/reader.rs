@@ -1,0 +1,105 @@
+//! The reading half of an agent.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use crate::counters::AgentStats;
+use crate::record::{Event, Record};
+use crate::transport::Request;
+
+use super::{EngineKind, Remote};
+
+/// Reads what an agent sends. Made by [`Agent::split`](super::Agent::split).
+///
+/// Dropping it does not block the agent: its output is still read, counted as discarded and dropped.
+#[derive(Debug)]
+pub struct AgentReader<E: EngineKind = Remote> {
+    pub(super) connection: E::Pointer,
+    /// Events taken from the inbox at once and not returned yet.
+    events: VecDeque<Event>,
+}
+
+impl<E: EngineKind> AgentReader<E> {
+    pub(super) fn new(connection: E::Pointer) -> Self {
+        Self { connection, events: VecDeque::new() }
+    }
+
+    /// Returns the next event, in the order of arrival; `None` after [`Event::Exit`].
+    ///
+    /// Cancel-safe: no event is lost.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Returns the next record and skips all other events; `None` at the end.
+    ///
+    /// Cancel-safe: no record is lost.
+    pub async fn next_record(&mut self) -> Option<Record> {
+        std::future::poll_fn(|context| {
+            loop {
+                match ready!(self.poll_next(context)) {
+                    Some(Event::Record(record)) => return Poll::Ready(Some(record)),
+                    Some(_) => {}
+                    None => return Poll::Ready(None),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Polls for the next event, for hand-written futures and streams.
+    ///
+    /// The waker is called on the thread that drives the agent, which serves other agents too: it
+    /// must not block (docs/operating.md, *Wakers, handlers and subscribers*).
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if !self.connection.is_here() {
+            return Poll::Ready(None);
+        }
+        let channel = &self.connection.channel;
+        if self.events.is_empty() && !channel.take_events(&mut self.events, context.waker()) {
+            return Poll::Ready(None);
+        }
+        let Some(event) = self.events.pop_front() else { return Poll::Pending };
+        if self.events.is_empty() {
+            channel.read_out(&mut self.events);
+        }
+        if channel.consumed(event.weight()) {
+            self.connection.request(Request::Resume);
+        }
+        Poll::Ready(Some(event))
+    }
+
+    /// Returns the agent's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.connection.channel.pid
+    }
+
+    /// Returns the agent's counters, at most one engine turn old.
+    #[must_use]
+    pub fn stats(&self) -> AgentStats {
+        self.connection.channel.stats()
+    }
+}
+
+impl AgentReader {
+    /// Blocking form of [`next`](Self::next), for callers without a runtime.
+    pub fn next_blocking(&mut self) -> Option<Event> {
+        pollster::block_on(self.next())
+    }
+
+    /// Blocking form of [`next_record`](Self::next_record), for callers without a runtime.
+    pub fn next_record_blocking(&mut self) -> Option<Record> {
+        pollster::block_on(self.next_record())
+    }
+}
+
+impl<E: EngineKind> Drop for AgentReader<E> {
+    fn drop(&mut self) {
+        if self.connection.is_here() {
+            self.connection.channel.drop_reader();
+            // Reading may be paused, and without a reader it would stay so: the agent would block.
+            self.connection.request(Request::Resume);
+        }
+    }
+}
