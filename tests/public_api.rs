@@ -9,8 +9,8 @@ use agentpipe::{
     Acquired, Agent, AgentCommand, AgentReader, AgentStats, AgentWriter, Backend, Capacity,
     CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Engine,
     EngineBuilder, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus, Framing, Histogram,
-    IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview, Record, ResourceLimit,
-    ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats, session,
+    IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview, Record, Remote,
+    ResourceLimit, ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats, session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -80,13 +80,15 @@ fn every_public_type_crosses_threads() {
         shared_and_cloned::<ShutdownReport>(),
         shared_and_cloned::<AgentStats>(),
         shared::<Acquired>(),
+        shared::<Remote>(),
         shared_and_cloned::<WarmPool>(),
         shared_and_cloned::<WarmPoolSettings>(),
         shared_and_cloned::<WarmPoolStats>(),
     ]);
     let checked: BTreeSet<String> = checked.into_iter().map(str::to_owned).collect();
     // Those of the local engine stay on their thread; tests/local asserts it.
-    let checked = |name: &String| checked.contains(name) || name.starts_with("Local");
+    let checked =
+        |name: &String| checked.contains(name) || name.starts_with("Local") || name == "EngineKind";
     let missing: Vec<String> = exported().into_iter().filter(|name| !checked(name)).collect();
     assert_eq!(missing, Vec::<String>::new(), "exported and not checked here");
 }
@@ -131,6 +133,12 @@ fn every_future_can_be_spawned_on_a_multi_threaded_runtime() {
     assert!(must_be_send(agent.abort()));
     assert!(must_be_send(agent.close_with(ClosePolicy::abort())));
     assert!(must_be_send(agent.closed()));
+    let (mut reader, writer) =
+        engine.spawn_blocking(AgentCommand::new("cat")).expect("spawns").split();
+    assert!(must_be_send(reader.next()));
+    assert!(must_be_send(reader.close()));
+    assert!(must_be_send(writer.send("{}")));
+    assert!(must_be_send(writer.abort()));
     // None of them was polled, so nothing has happened.
     assert_eq!(agent.close_report(), None);
     agent.abort_blocking();
@@ -156,7 +164,7 @@ fn the_options_of_a_cli_cross_threads_and_so_does_a_start() {
 /// The files whose items users see: floor 0, the engine, and what is above it in the library.
 fn public_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for folder in ["src", "src/engine", "src/local", "src/session"] {
+    for folder in ["src", "src/agent", "src/engine", "src/local", "src/session"] {
         collect(&root().join(folder), &mut files);
     }
     files

@@ -29,7 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/cli/run/signals.rs",
     "src/exit.rs",
     "src/json/avx2.rs",
-    "src/local/ready.rs",
+    "src/local/readiness.rs",
     "src/origin.rs",
     "src/process/child_setup.rs",
     "src/process/clone.rs",
