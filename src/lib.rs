@@ -65,7 +65,8 @@
 //! | `tokio-uring` | `LocalEngine::run`, inside a tokio-uring runtime |
 //! | `stream` | `Stream` for readers and sessions, `Sink` for writers |
 //! | `serde` | `Serialize` and `Deserialize` for settings, `Serialize` for statistics and reports |
-//! | `cli` | the command `agentpipe` |
+//! | `cli` | the command `agentpipe`: `run`, `doctor`, `fake` |
+//! | `bench` | `agentpipe bench` and `agentpipe gate` |
 //! | `full` | all of these |
 
 mod close;
