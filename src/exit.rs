@@ -3,6 +3,9 @@
 //! A drop does not wait. Where it is the last thing that `main` does, the process would end before the
 //! agents are killed: so `exit` waits for them, for the threads of a dropped engine, and for spawns
 //! under way. A process that ends in another way (`_exit`, a signal, an exec) does not.
+//!
+//! Invariant: the registered function takes no argument, does not unwind, and lives as long as the
+//! program.
 #![expect(unsafe_code, reason = "a function is registered with atexit")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -3,6 +3,9 @@
 //! A forked child has the handles of its parent's engines and none of the threads that serve them.
 //! It may find any lock taken for good, it shares every descriptor, and the memory of the rings is
 //! not mapped in it. So what belongs to an engine remembers its process, and does nothing elsewhere.
+//!
+//! Invariant: one page of zeroes that is never unmapped; only its first number is accessed, atomically.
+//! The kernel wipes it in a forked child before the child runs.
 #![expect(unsafe_code, reason = "one page that the kernel wipes in a forked child")]
 
 use std::ptr;

@@ -1,4 +1,7 @@
 //! Floor 0. Blocks in two vectors of 32 bytes, where the processor has them.
+//!
+//! Invariant: the vector instructions are reached only after the processor was asked for each feature,
+//! and they read no memory but a borrowed block of 64 bytes.
 #![expect(unsafe_code, reason = "vector instructions")]
 
 use std::arch::x86_64::{

@@ -1,6 +1,9 @@
 //! SIGTERM, SIGINT and SIGHUP as bytes on a descriptor, and a clean start whatever the parent left set.
 //!
 //! Signal state is inherited: a launcher may have blocked SIGTERM, ignored SIGCHLD, or be `nohup`.
+//!
+//! Invariant: signal sets are initialised before they are read, no handler is installed (only SIG_DFL
+//! and SIG_IGN), and the signalfd is new and has one owner.
 #![expect(unsafe_code, reason = "signalfd(2), the mask and the dispositions have no safe form")]
 
 use std::ffi::c_int;
