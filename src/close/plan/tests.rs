@@ -1,9 +1,9 @@
-//! Every order of events of a close, to a stated depth: the plan always ends, never passes over
-//! Release, never goes back, and asks for each thing at most once.
+//! Enumerates every order of events of a close, to a stated depth. The plan always ends, never skips
+//! Release, never goes back, and requests each action at most once.
 
 use super::*;
 
-/// Shorter than any policy of these tests, so that it hurries every stage.
+/// An abort with limits shorter than those of any policy here, so that it shortens every stage.
 const HURRIED: CloseEvent =
     CloseEvent::Abort { grace: Duration::from_millis(1), kill: Duration::from_millis(2) };
 
@@ -33,14 +33,14 @@ const EVENTS: [CloseEvent; 23] = [
     CloseEvent::Tick,
 ];
 
-/// 23 events, 5 deep, from 128 starting points; equal states are walked once.
+/// 23 events, 5 deep, from 128 starting points. Equal states are walked once.
 const DEPTH: usize = 5;
 const STARTS: u32 = 128;
 
 fn start(bits: u32, now: Instant) -> (ClosePolicy, CloseStart) {
     let mut policy = if bits & 1 == 0 { ClosePolicy::graceful() } else { ClosePolicy::abort() };
     if bits & 64 != 0 {
-        // Where the wait for silence may take all of the drain, the least drain comes on top.
+        // Where the wait for silence may take all of the drain, `min_drain` comes on top.
         policy = policy.drain(Duration::from_millis(20)).terminate(Duration::ZERO);
     }
     let known = CloseStart {
@@ -54,24 +54,24 @@ fn start(bits: u32, now: Instant) -> (ClosePolicy, CloseStart) {
     (policy, known)
 }
 
-/// A close under test, with everything it ever asked for.
+/// A close under test, with every action it has requested.
 #[derive(Clone)]
 struct Walk {
     plan: ClosePlan,
-    /// The worst case of the policy it began with: an abort that comes later takes no longer.
+    /// The longest close of the policy that it began with. A later abort must not exceed it.
     bound: Duration,
     begun: Instant,
-    /// Where it was aborted: when it must be over.
+    /// When the close must have ended, if it was aborted.
     over_by: Option<Instant>,
     now: Instant,
-    asked: Vec<CloseAction>,
+    requested: Vec<CloseAction>,
 }
 
 impl Walk {
     fn begin(policy: ClosePolicy, known: CloseStart, now: Instant) -> Self {
         let bound = policy.max_duration();
         let plan = ClosePlan::begin(policy, known, now);
-        let mut walk = Self { plan, bound, begun: now, over_by: None, now, asked: Vec::new() };
+        let mut walk = Self { plan, bound, begun: now, over_by: None, now, requested: Vec::new() };
         walk.collect();
         walk
     }
@@ -79,7 +79,7 @@ impl Walk {
     fn collect(&mut self) {
         for action in self.plan.take_actions() {
             match action {
-                // Again after each output.
+                // Requested again after each output.
                 CloseAction::CheckActivity => {
                     assert_eq!(self.plan.stage(), CloseStage::EndInput);
                     continue;
@@ -88,17 +88,17 @@ impl Walk {
                     assert!(self.plan.known.exited && self.plan.stage() < CloseStage::Cut);
                     continue;
                 }
-                // Until it is answered.
+                // Requested again until it is answered.
                 CloseAction::Reap | CloseAction::GiveUpReap => {
                     assert_eq!(self.plan.stage(), CloseStage::Reap);
-                    if self.asked.contains(&CloseAction::Reap) {
+                    if self.requested.contains(&CloseAction::Reap) {
                         continue;
                     }
                 }
                 _ => {}
             }
-            assert!(!self.asked.contains(&action), "{action:?} twice: {:?}", self.asked);
-            self.asked.push(action);
+            assert!(!self.requested.contains(&action), "{action:?} twice: {:?}", self.requested);
+            self.requested.push(action);
         }
     }
 
@@ -110,7 +110,7 @@ impl Walk {
         if let CloseEvent::Abort { grace, kill } = event
             && before < CloseStage::Reap
         {
-            // Its worst case, without the window for outputs that an abort does not open.
+            // The longest abort. It does not wait for other holders of the outputs.
             let limit = self.now + grace + kill + ClosePolicy::RELEASE_MAX;
             self.over_by = Some(self.over_by.map_or(limit, |known| known.min(limit)));
         }
@@ -119,7 +119,7 @@ impl Walk {
         self.collect();
     }
 
-    /// Reap is answered when its time is over, and Release by time alone: the slowest they can be.
+    /// Answers Reap when its time is over, and lets Release run into its limit: the slowest answers.
     fn answer(&mut self) {
         if self.plan.stage() == CloseStage::Reap {
             match self.plan.deadline() {
@@ -134,12 +134,12 @@ impl Walk {
     }
 
     fn position(&self, action: CloseAction) -> usize {
-        self.asked.iter().position(|asked| *asked == action).unwrap_or_else(|| {
-            panic!("{action:?} was never asked for: {:?}", self.asked);
+        self.requested.iter().position(|requested| *requested == action).unwrap_or_else(|| {
+            panic!("{action:?} was never requested: {:?}", self.requested);
         })
     }
 
-    /// Lets only time pass until the end, then checks the whole of it.
+    /// Lets time pass until the close ends, then checks all of it.
     fn check_to_the_end(mut self) {
         let policy = self.plan.policy;
         for _ in 0..10_000 {
@@ -150,7 +150,7 @@ impl Walk {
             if self.plan.deadline().is_some() {
                 self.step(CloseEvent::Tick);
             } else {
-                // Only the last attempt to reap, which is answered at once.
+                // Only the last attempt to reap has no deadline; it is answered at once.
                 assert_eq!(self.plan.stage(), CloseStage::Reap, "it never ends");
             }
         }
@@ -161,20 +161,20 @@ impl Walk {
         if let Some(limit) = self.over_by {
             assert!(self.now <= limit, "{:?} later than its abort allows", self.now - limit);
         }
-        // The order that nothing may change.
+        // This order holds in every close.
         let cut = self.position(CloseAction::Cut);
         let reap = self.position(CloseAction::Reap);
         let release = self.position(CloseAction::Release);
         let finish = self.position(CloseAction::Finish);
-        assert!(cut < reap && reap < release && release < finish, "{:?}", self.asked);
-        assert_eq!(finish, self.asked.len() - 1);
+        assert!(cut < reap && reap < release && release < finish, "{:?}", self.requested);
+        assert_eq!(finish, self.requested.len() - 1);
         let stages: Vec<_> = self.plan.spent().iter().map(|(stage, _)| *stage).collect();
         assert!(stages.is_sorted(), "{stages:?}");
         assert!(stages.contains(&CloseStage::Release), "{stages:?}");
     }
 }
 
-/// What makes two walks the same from here on, times relative to now.
+/// Returns a key that is equal for two walks with the same future. Times are relative to now.
 fn key(walk: &Walk) -> String {
     let plan = &walk.plan;
     let ago = |at: Instant| walk.now.saturating_duration_since(at);
@@ -190,13 +190,12 @@ fn key(walk: &Walk) -> String {
         plan.reap_retry,
         (plan.policy.abort_grace, plan.policy.kill),
         walk.over_by.map(left),
-        walk.asked,
+        walk.requested,
         walk.bound,
         plan.stopped,
     )
 }
 
-/// A close always ends, never passes over Release, and never goes back a stage.
 #[test]
 fn every_order_of_events_ends_and_releases() {
     let origin = Instant::now();
@@ -248,8 +247,8 @@ const ALL_ACTIVITIES: [Activity; 6] = [
     Activity::Gone,
 ];
 
-/// What became of a close whose agent looks like this at each look and writes nothing: when its
-/// input was ended, and what was said of it.
+/// Runs a close of an agent that writes nothing and shows `activity` at each check. Returns when its
+/// input ended, and whether it is reported as busy.
 fn end_of_input(policy: ClosePolicy, activity: Activity) -> (Duration, Option<bool>) {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(policy, known(now), now);
@@ -271,14 +270,14 @@ fn input_ends_once_the_agent_is_seen_asleep() {
     let us = Duration::from_micros;
     assert_eq!(end_of_input(graceful, Activity::Asleep), (us(100), Some(false)));
     assert_eq!(end_of_input(graceful, Activity::AllAsleep), (us(5000), Some(false)));
-    // It cannot be seen: long silence, and no claim.
+    // The agent cannot be observed: a long silence is required, and the report says "unknown".
     assert_eq!(end_of_input(graceful, Activity::Unknown), (us(100_000), None));
 }
 
-/// Silence is never enough for an agent that is running, waits for a processor or is stopped: its
-/// input ends with the limit of the drain, and the report says so.
+/// An agent that is running, waits for a processor or is stopped is not idle, however long it is
+/// silent. Its input ends with the limit of the drain, and the report says so.
 #[test]
-fn busy_agent_is_never_taken_for_done() {
+fn busy_agent_is_not_taken_for_idle() {
     for activity in [Activity::Busy, Activity::Stopped] {
         let graceful = ClosePolicy::graceful();
         assert_eq!(end_of_input(graceful, activity), (Duration::from_secs(2), Some(true)));
@@ -288,14 +287,14 @@ fn busy_agent_is_never_taken_for_done() {
 }
 
 #[test]
-fn quiet_period_of_zero_ends_the_input_at_once_and_claims_nothing() {
+fn zero_quiet_period_ends_input_unchecked() {
     let policy = ClosePolicy::graceful().quiet_period(Duration::ZERO);
     for activity in ALL_ACTIVITIES {
         assert_eq!(end_of_input(policy, activity), (Duration::ZERO, None));
     }
 }
 
-/// An idle agent has been silent for long: its input ends with the first look.
+/// An idle agent has been silent for a long time, so its input ends with the first check.
 #[test]
 fn idle_agent_is_not_kept_waiting() {
     let now = Instant::now();
@@ -307,10 +306,10 @@ fn idle_agent_is_not_kept_waiting() {
     assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, Some(false)));
 }
 
-/// An agent that is busy is looked at soon at first and then less often, and one that falls asleep
-/// is found within as much time as it took.
+/// A busy agent is checked soon at first and then less often, so that an agent that falls asleep is
+/// found within as much time again as it took.
 #[test]
-fn busy_agent_is_looked_at_in_growing_steps() {
+fn checks_of_a_busy_agent_grow_apart() {
     let now = Instant::now();
     let us = |count| now + Duration::from_micros(count);
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), us(0));
@@ -324,9 +323,10 @@ fn busy_agent_is_looked_at_in_growing_steps() {
     assert_eq!(plan.stage(), CloseStage::Drain);
 }
 
-/// Bytes in the pipe are no silence, however the agent looks: the engine may not have read for long.
+/// The engine may not have read for a while: an agent that sleeps with unread bytes in its pipe may
+/// have more to write.
 #[test]
-fn agent_that_sleeps_on_a_full_pipe_is_not_done() {
+fn unread_bytes_are_not_silence() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 100));
     plan.handle(CloseEvent::Unread, at(now, 100));
@@ -335,9 +335,9 @@ fn agent_that_sleeps_on_a_full_pipe_is_not_done() {
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::EndInput, Some(at(now, 106))));
 }
 
-/// An answer of 83 MB takes 3 s: each byte renews the wait, before the end of the input and after it.
+/// An answer of 83 MB takes 3 s. Each byte renews the wait, before and after the end of the input.
 #[test]
-fn agent_that_writes_is_read_up_to_the_total() {
+fn writing_agent_is_read_up_to_drain_total() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     for ms in (0..3000).step_by(100) {
@@ -357,9 +357,10 @@ fn agent_that_writes_is_read_up_to_the_total() {
     assert!(plan.was_cut_short());
 }
 
-/// A flood never falls silent. Its input ends while half of the drain is left to act on that.
+/// An agent that writes without end never falls silent. Its input ends while half of `drain` is left
+/// for it to react.
 #[test]
-fn agent_that_never_falls_silent_has_time_to_see_the_end_of_its_input() {
+fn endless_writer_has_time_to_see_end_of_input() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     for ms in (0..4000).step_by(100) {
@@ -379,9 +380,9 @@ fn agent_that_never_falls_silent_has_time_to_see_the_end_of_its_input() {
     assert_eq!(plan.stage(), CloseStage::Terminate);
 }
 
-/// No turn had time for a look before the wait was over: the report claims nothing.
+/// If no turn had budget for a check before the wait ended, the report says "unknown".
 #[test]
-fn agent_that_was_never_looked_at_is_not_said_to_be_done() {
+fn unchecked_agent_is_reported_as_unknown() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     for ms in 1..=2000 {
@@ -393,9 +394,9 @@ fn agent_that_was_never_looked_at_is_not_said_to_be_done() {
     assert!(plan.was_cut_short());
 }
 
-/// Without a byte the drain is over after 2 s, and those count from the end of the input.
+/// Without a byte of output, Drain ends 2 s after the end of the input.
 #[test]
-fn silent_agent_has_the_drain_after_the_end_of_its_input() {
+fn drain_counts_from_the_end_of_input() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     plan.handle(CloseEvent::Activity(Activity::Busy), at(now, 1));
@@ -407,10 +408,10 @@ fn silent_agent_has_the_drain_after_the_end_of_its_input() {
     assert_eq!(plan.stage(), CloseStage::Terminate);
 }
 
-/// Cut before the agent saw the end of input costs a real CLI 2 s: even with a drain of zero the
-/// outputs are read for a moment.
+/// A real CLI whose pipe breaks before it has seen the end of its input takes 2 s longer. So the
+/// outputs are read for a moment even with a drain of zero.
 #[test]
-fn outputs_are_never_cut_within_the_least_drain() {
+fn outputs_are_not_cut_before_min_drain() {
     let now = Instant::now();
     let policy = ClosePolicy::graceful().drain(Duration::ZERO).terminate(Duration::ZERO);
     let mut plan = ClosePlan::begin(policy, known(now), at(now, 100));
@@ -425,14 +426,13 @@ fn outputs_are_never_cut_within_the_least_drain() {
     assert_eq!(plan.stage(), CloseStage::Cut);
 }
 
-/// Time in which the engine thread did not run moves every limit: what an agent had left before a
-/// stop of the host it has after it, in each stage.
+/// Time in which the engine thread did not run moves every limit: in each stage, an agent has as
+/// much time left after a stop of the host as before it.
 #[test]
-fn stop_of_the_host_is_not_charged_to_the_agent() {
+fn host_stop_is_not_charged_to_the_agent() {
     let now = Instant::now();
     let gap = Duration::from_secs(5);
     let asleep = CloseEvent::Activity(Activity::Asleep);
-    // In EndInput, in Drain, in Terminate.
     for stage in [CloseStage::EndInput, CloseStage::Drain, CloseStage::Terminate] {
         let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
         let mut begun = now;
@@ -459,16 +459,16 @@ fn stop_of_the_host_is_not_charged_to_the_agent() {
     }
 }
 
-/// The input is closed already, by the agent or its user: there is nothing to wait for.
+/// If the input is closed already, by the agent or its user, there is nothing to wait for.
 #[test]
-fn input_that_is_closed_is_not_waited_for() {
+fn closed_input_is_not_waited_for() {
     let now = Instant::now();
     let start = CloseStart { input_open: false, ..known(now) };
     let plan = ClosePlan::begin(ClosePolicy::graceful(), start, now);
     assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, Some(false)));
 }
 
-/// A close in Drain whose leader exits at 10 ms, while a process still holds an output.
+/// Returns a close in Drain whose leader exits at 10 ms while another process holds an output.
 fn launcher_left(policy: ClosePolicy, now: Instant) -> ClosePlan {
     let mut plan = ClosePlan::begin(policy, known(now), now);
     plan.handle(CloseEvent::Activity(Activity::Asleep), now);
@@ -478,9 +478,9 @@ fn launcher_left(policy: ClosePolicy, now: Instant) -> ClosePlan {
     plan
 }
 
-/// A process outside the group holds an output: it has `exit_drain`, once, whatever it writes.
+/// A process outside the group that holds an output gets `exit_drain`, once, whatever it writes.
 #[test]
-fn stray_that_holds_an_output_is_waited_for_once() {
+fn stray_holder_delays_the_close_once() {
     let now = Instant::now();
     let mut plan = launcher_left(ClosePolicy::graceful(), now);
     plan.handle(CloseEvent::Holders(Holders::Strays), at(now, 10));
@@ -494,10 +494,9 @@ fn stray_that_holds_an_output_is_waited_for_once() {
     assert!(!plan.is_alive() && !plan.was_cut_short());
 }
 
-/// A member of the group that is at work has the limit of the stage: the launcher before it shortens
-/// nothing.
+/// A busy member of the group has the whole limit of the stage, although its launcher has exited.
 #[test]
-fn busy_agent_behind_a_launcher_has_the_whole_drain() {
+fn busy_agent_behind_launcher_has_the_full_drain() {
     let now = Instant::now();
     let mut plan = launcher_left(ClosePolicy::graceful(), now);
     let mut moment = at(now, 10);
@@ -508,7 +507,7 @@ fn busy_agent_behind_a_launcher_has_the_whole_drain() {
         assert!(plan.take_actions().len() == 1);
     }
     assert_eq!((plan.stage(), moment), (CloseStage::Terminate, at(now, 2000)));
-    // And the time of Terminate, asleep or not: it may be saving its state.
+    // It also has the time of Terminate, even if it sleeps: it may be saving its state.
     while plan.stage() == CloseStage::Terminate {
         plan.handle(CloseEvent::Holders(Holders::Members), moment);
         moment = plan.deadline().expect("it ends");
@@ -518,9 +517,9 @@ fn busy_agent_behind_a_launcher_has_the_whole_drain() {
     assert!(plan.was_cut_short());
 }
 
-/// One that sleeps and says nothing is asked to leave after `exit_drain`, by SIGTERM before SIGKILL.
+/// A silent, sleeping member gets SIGTERM after `exit_drain`, and SIGKILL only later.
 #[test]
-fn silent_agent_behind_a_launcher_gets_sigterm_first() {
+fn silent_agent_behind_launcher_gets_sigterm_first() {
     let now = Instant::now();
     let mut plan = launcher_left(ClosePolicy::graceful(), now);
     let mut moment = at(now, 10);
@@ -533,14 +532,15 @@ fn silent_agent_behind_a_launcher_gets_sigterm_first() {
     }
     assert_eq!((plan.stage(), moment), (CloseStage::Terminate, at(now, 1500)));
     assert_eq!(actions, [CloseAction::Terminate]);
-    // It leaves: nothing is left to wait for.
+    // The agent exits, and the close goes on at once.
     plan.handle(CloseEvent::OutputsEnded, at(now, 1900));
     assert_eq!(plan.stage(), CloseStage::Reap);
 }
 
-/// Where the policy spares the group, what outlives the leader is read to the same limit and left alone.
+/// Where the policy spares the group, processes that outlive the leader are read to the same limit and
+/// left running.
 #[test]
-fn agent_behind_a_launcher_gets_no_signal_where_the_group_is_spared() {
+fn spared_group_gets_no_signal() {
     let now = Instant::now();
     let mut plan = launcher_left(ClosePolicy::graceful().kill_group(false), now);
     plan.take_actions();
@@ -554,19 +554,22 @@ fn agent_behind_a_launcher_gets_no_signal_where_the_group_is_spared() {
     assert!(!plan.take_actions().contains(&CloseAction::Terminate));
 }
 
-/// A dead process is no silent one: its exit is on the way, and tells more.
+/// A process that has vanished is not idle. The event of its exit follows and says more.
 #[test]
-fn agent_that_is_gone_before_its_exit_is_seen_is_not_said_to_be_done() {
+fn vanished_process_is_not_taken_for_idle() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     plan.handle(CloseEvent::Activity(Activity::Gone), at(now, 1));
     assert_eq!(plan.stage(), CloseStage::EndInput);
-    assert!(plan.deadline().is_some_and(|deadline| deadline <= at(now, 6)), "it looks again soon");
+    assert!(
+        plan.deadline().is_some_and(|deadline| deadline <= at(now, 6)),
+        "the next check is soon"
+    );
 }
 
-/// The flush may take longer than EndInput and Drain together: the agent has its drain all the same.
+/// The flush may take longer than EndInput and Drain together. The agent still has its drain.
 #[test]
-fn long_flush_takes_nothing_from_the_drain() {
+fn long_flush_does_not_shorten_the_drain() {
     let now = Instant::now();
     let start = CloseStart { writes_pending: true, ..known(now) };
     let policy = ClosePolicy::graceful().flush(Duration::from_secs(60));
@@ -576,9 +579,9 @@ fn long_flush_takes_nothing_from_the_drain() {
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Drain, Some(at(now, 12_000))));
 }
 
-/// A launcher that leaves before the input has ended leaves the wait for silence as it was.
+/// A launcher that exits before the input has ended does not end the wait for silence.
 #[test]
-fn launcher_that_leaves_early_does_not_end_the_wait_for_silence() {
+fn early_launcher_exit_keeps_the_wait_for_silence() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     plan.handle(CloseEvent::Exited, now);
@@ -586,7 +589,7 @@ fn launcher_that_leaves_early_does_not_end_the_wait_for_silence() {
     assert_eq!(plan.stage(), CloseStage::EndInput);
     plan.handle(CloseEvent::Activity(Activity::AllAsleep), at(now, 5));
     assert_eq!(plan.stage(), CloseStage::Drain);
-    // The same where it had left before the close.
+    // Nor does one that had exited before the close.
     let start = CloseStart { exited: true, writes_pending: true, ..known(now) };
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), start, now);
     assert!(plan.take_actions().contains(&CloseAction::FindHolders));
@@ -596,10 +599,10 @@ fn launcher_that_leaves_early_does_not_end_the_wait_for_silence() {
     assert_eq!(plan.stage(), CloseStage::EndInput);
 }
 
-/// A debugger holds the exited process: it is tried again within the limit of Kill, and then left
-/// to later.
+/// A debugger may hold the exited process. The plan tries again within the limit of Kill, then gives
+/// up.
 #[test]
-fn leader_that_cannot_be_reaped_is_tried_within_the_limit_of_kill() {
+fn unreapable_leader_is_retried_within_kill() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
     plan.handle(CloseEvent::OutputsEnded, now);
@@ -619,14 +622,14 @@ fn leader_that_cannot_be_reaped_is_tried_within_the_limit_of_kill() {
         assert_eq!(plan.stage(), CloseStage::Reap);
     }
     assert_eq!(moment, at(now, 2000));
-    assert!((20..100).contains(&tries), "in growing steps: {tries}");
+    assert!((20..100).contains(&tries), "the pauses grow: {tries}");
     plan.handle(CloseEvent::Reaped, moment);
     assert_eq!(plan.stage(), CloseStage::Release);
 }
 
-/// A turn in flight is interrupted before the input ends, and the answer is waited for.
+/// A turn in flight is interrupted before the input ends, and the close waits for the answer.
 #[test]
-fn an_open_turn_is_interrupted_first() {
+fn open_turn_is_interrupted_first() {
     let now = Instant::now();
     let start = CloseStart { turn_open: true, writes_pending: true, ..known(now) };
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), start, at(now, 50));
@@ -643,18 +646,18 @@ fn an_open_turn_is_interrupted_first() {
     assert_eq!(plan.stage(), CloseStage::Drain);
 }
 
-/// An abort after a graceful close began goes straight to the cut, in whatever stage it was.
+/// An abort during a graceful close goes straight to the cut, from any stage.
 #[test]
-fn an_abort_overtakes_a_graceful_close() {
+fn abort_overtakes_graceful_close() {
     let now = Instant::now();
     let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), at(now, 50));
     let (grace, kill) = (Duration::from_secs(1), Duration::from_secs(3));
     plan.handle(CloseEvent::Abort { grace, kill }, at(now, 51));
     assert_eq!(plan.stage(), CloseStage::Cut);
     assert_eq!(plan.mode(), CloseMode::Abort);
-    assert_eq!(plan.deadline(), Some(at(now, 101)), "its own limit is the shorter one");
+    assert_eq!(plan.deadline(), Some(at(now, 101)), "the limit of the plan is shorter");
     plan.handle(HURRIED, at(now, 60));
-    assert_eq!(plan.deadline(), Some(at(now, 61)), "that of the abort is");
+    assert_eq!(plan.deadline(), Some(at(now, 61)), "the limit of the abort is shorter");
     plan.handle(CloseEvent::Tick, at(now, 61));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Kill, Some(at(now, 63))));
 }
