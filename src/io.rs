@@ -1,10 +1,10 @@
-//! Floor 0. The seam between a transport and the kernel interface that carries its pipes.
+//! The interface between a transport and the kernel backend that carries its pipes.
 //!
-//! The transport speaks only to [`PipeIo`]. `ring::Ring` is the io_uring tier; a second tier
-//! (epoll) is a second implementation of this trait, chosen once at start, not a `cfg`.
+//! The transport uses only [`PipeIo`]. `ring::Ring` implements it with io_uring; a second backend
+//! (epoll) would be a second implementation, chosen once at start.
 //!
-//! The descriptors belong to the implementation from [`adopt`](PipeIo::adopt) until
-//! [`Completion::Closed`]: nobody else can close one, read one or reuse its number.
+//! The implementation owns a descriptor from [`adopt`](PipeIo::adopt) until [`Completion::Closed`]:
+//! no other code can close it, read it or reuse its number in between.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use crate::counters::{Backend, IoCounters};
 
-/// A descriptor that a [`PipeIo`] owns. Carries a generation: a stale one is refused.
+/// A descriptor that a [`PipeIo`] owns. The generation makes a stale one detectable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EndId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
 
-/// What a descriptor is to its agent.
+/// The purpose of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Role {
     Stdin,
@@ -27,13 +27,13 @@ pub(crate) enum Role {
     Stderr,
     /// The pidfd.
     Exit,
-    /// `cgroup.events` of its cgroup, while that is being emptied.
+    /// `cgroup.events` of the agent's cgroup, while that is being emptied.
     Cgroup,
-    /// The eventfd by which other threads wake the engine. Belongs to no agent.
+    /// The eventfd by which other threads wake the driver. Belongs to no agent.
     Wake,
 }
 
-/// Whose descriptor it is; given back with every completion.
+/// The agent and purpose of a descriptor, returned with every completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     pub(crate) agent: u32,
@@ -49,7 +49,7 @@ pub(crate) struct Lease {
     pub(crate) len: u32,
 }
 
-/// Why a read will bring no more.
+/// Why a read is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadEnd {
     /// Every writer closed its end.
@@ -58,64 +58,47 @@ pub(crate) enum ReadEnd {
     Failed(i32),
 }
 
-/// Something that happened to a descriptor.
+/// An event of a descriptor.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// Bytes arrived. The read stays wanted until it is paused.
+    /// Bytes arrived. The read continues until it is paused.
     Data { tag: Tag, lease: Lease },
     /// The read is over for good.
     ReadEnd { tag: Tag, why: ReadEnd },
-    /// A write ended. `result` may be short; -ECANCELED means that no byte moved.
+    /// A write ended. `result` may be short; -ECANCELED means that no byte was written.
     Wrote { tag: Tag, buf: Vec<u8>, result: io::Result<usize> },
-    /// A watched descriptor became readable (a pidfd: the process exited). One shot.
+    /// A watched descriptor became readable (a pidfd: the process exited). Reported once.
     Ready { tag: Tag, result: io::Result<()> },
-    /// The descriptor is closed and its last operation is final: nothing of it is in the kernel.
+    /// The descriptor is closed and the kernel holds no operation of it. Always its last event.
     Closed { tag: Tag, result: io::Result<()> },
 }
 
-/// A write that was not accepted: the payload comes back.
+/// A write that was not accepted, with its payload.
 #[derive(Debug)]
 pub(crate) struct WriteRefused {
     pub(crate) error: io::Error,
     pub(crate) buf: Vec<u8>,
 }
 
-/// Reads, writes, watches and closes descriptors it owns, and tells what became of them.
+/// Reads, writes, watches and closes the descriptors that it owns, and returns their completions.
 ///
-/// All calls are made on one thread. Nothing here blocks but [`wait`](Self::wait) and
-/// [`drain`](Self::drain).
+/// All calls come from one thread. Only [`wait`](Self::wait) and [`drain`](Self::drain) block.
 pub(crate) trait PipeIo {
-    /// Which tier this is.
     fn backend(&self) -> Backend;
 
-    /// Takes a descriptor over. It is closed by [`close`](Self::close) or with `self`.
+    /// Takes ownership of a descriptor. [`close`](Self::close) or the drop of `self` closes it.
     fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId;
 
-    /// Wants bytes from this end from now on; nothing to do if it already does. The
-    /// implementation re-arms after a burst, after an empty pool and after a pause by itself.
+    /// Starts reading. Does nothing if the read has started. The implementation re-arms the read by
+    /// itself after a burst, an empty pool or a pause.
     fn read(&mut self, end: EndId);
 
-    /// Wants no bytes for now. Data already on its way may still complete.
+    /// Stops reading. Data on its way may still arrive.
     fn pause(&mut self, end: EndId);
 
-    /// Writes `buf[from..]`. At most one write per end may be pending.
-    fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused>;
-
-    /// Bytes of this end are on their way here: in its pipe, or collected and not shown yet. May say
-    /// so of an end without any where other completions are on their way.
+    /// Whether bytes of this descriptor are in its pipe or collected and not returned yet. May
+    /// return true for a descriptor without any while other completions are on their way.
     fn has_unread(&mut self, end: EndId) -> bool;
-
-    /// Lends the descriptor, for questions and signals. `None` once its close was asked for.
-    fn descriptor(&self, end: EndId) -> Option<BorrowedFd<'_>>;
-
-    /// Reports once, as [`Completion::Ready`], when the descriptor is readable; for one of
-    /// [`Role::Cgroup`], when it has POLLPRI.
-    fn watch(&mut self, end: EndId);
-
-    /// Cancels what is pending on each end and closes it, all in one submission, in the order
-    /// given. Each ends in one [`Completion::Closed`], after that of its pending operation. An
-    /// end already closing or closed is passed over.
-    fn close(&mut self, ends: &[EndId]);
 
     /// Returns the leased bytes.
     fn bytes(&self, lease: &Lease) -> &[u8];
@@ -123,40 +106,54 @@ pub(crate) trait PipeIo {
     /// Returns the buffer to the pool.
     fn give_back(&mut self, lease: Lease);
 
+    /// Writes `buf[from..]`. At most one write per descriptor may be pending.
+    fn write(&mut self, end: EndId, buf: Vec<u8>, from: usize) -> Result<(), WriteRefused>;
+
+    /// Reports once, as [`Completion::Ready`], when the descriptor is readable, or has POLLPRI for
+    /// [`Role::Cgroup`].
+    fn watch(&mut self, end: EndId);
+
+    /// Lends the descriptor for signals and queries. Returns `None` once its close was requested.
+    fn descriptor(&self, end: EndId) -> Option<BorrowedFd<'_>>;
+
+    /// Cancels what is pending on each descriptor and closes it, all in one submission, in the given
+    /// order. Each ends with one [`Completion::Closed`], after the completion of its pending
+    /// operation. Ignores descriptors that are closing or closed.
+    fn close(&mut self, ends: &[EndId]);
+
     /// Submits what is queued, waits for at least one completion or for `timeout` (`None`: no
-    /// limit), and collects completions for [`next`](Self::next). Returns at once where some
-    /// are collected already. An interrupted wait is `Ok`.
+    /// limit), and collects completions for [`next`](Self::next). Returns at once if some are
+    /// collected already. An interrupted wait is `Ok`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// For a driver that waits elsewhere: registers an eventfd. It is silent until
-    /// [`arm`](Self::arm), and again from the next [`turn`](Self::turn) on.
+    /// Registers an eventfd for a driver that waits elsewhere. It is not written before
+    /// [`enable_eventfd`](Self::enable_eventfd), nor after the next [`turn`](Self::turn).
     #[cfg(feature = "local")]
-    fn signal_by(&mut self, eventfd: &OwnedFd) -> io::Result<()>;
+    fn register_eventfd(&mut self, eventfd: &OwnedFd) -> io::Result<()>;
 
-    /// Submits what is queued and collects what is there, without waiting.
+    /// Submits what is queued and collects completions without waiting.
     #[cfg(feature = "local")]
     fn turn(&mut self) -> io::Result<()>;
 
-    /// Something waits for the next turn: queued submissions, or ones put off.
+    /// Whether submissions are queued or deferred, so that another turn is due.
     #[cfg(feature = "local")]
     fn wants_turn(&self) -> bool;
 
-    /// Asks for the eventfd to be written as soon as there is something to collect. False if there
-    /// is already: then another turn is due, and the eventfd may stay silent.
+    /// Lets the kernel write the eventfd at the next completion. Returns false if a completion is
+    /// there already: then the eventfd may not be written, and another turn is due.
     #[cfg(feature = "local")]
-    fn arm(&mut self) -> bool;
+    fn enable_eventfd(&mut self) -> bool;
 
-    /// The next completion collected, oldest first. They are acted on only after all were
-    /// collected: no recursion, no surprise in the order.
+    /// Returns the oldest collected completion.
     fn next(&mut self) -> Option<Completion>;
 
-    /// Operations whose final completion has not been collected.
+    /// The number of operations whose final completion was not collected.
     fn in_kernel(&self) -> usize;
 
     /// Counters since the start.
     fn counters(&self) -> IoCounters;
 
-    /// Closes every end and waits until nothing is in the kernel. False if `limit` passed
-    /// first: memory the kernel may still write to is then leaked on purpose, and said so.
+    /// Closes every descriptor and waits until the kernel holds no operation. Returns false if
+    /// `limit` passed first.
     fn drain(&mut self, limit: Duration) -> bool;
 }

@@ -37,11 +37,10 @@ const UNSAFE_FILES: &[&str] = &[
     "src/process/tests/inherit.rs",
     "src/ring/buffer.rs",
     "src/ring/close.rs",
+    "src/ring/poll.rs",
     "src/ring/queue.rs",
     "src/ring/read.rs",
-    "src/ring/sigpipe.rs",
     "src/ring/tests/busy.rs",
-    "src/ring/watch.rs",
     "src/ring/write.rs",
 ];
 

@@ -105,7 +105,7 @@ impl LocalEngineBuilder {
         let mut transport = Driver::new(Box::new(ring));
         transport
             .io()
-            .signal_by(eventfd.descriptor())
+            .register_eventfd(eventfd.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
         let spawn_pool = SpawnPool::start()?;
         if let Some(wanted) = self.max_agents {

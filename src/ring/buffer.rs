@@ -1,7 +1,10 @@
-//! Floor 1. The pool: one ring of provided buffers, shared by all reads.
+//! The buffer pool: one ring of provided buffers, shared by all reads.
 //!
-//! The kernel takes a buffer per chunk of data, we give it back in the same turn. What was given
-//! back is published with one tail store before the next enter.
+//! The kernel takes a buffer per chunk of data, and the driver returns it in the same turn. The
+//! returned buffers are published with one tail store before the next enter.
+//!
+//! Invariant for the unsafe code: a buffer is in the ring or lent, never both (`lent`). The kernel
+//! writes only to buffers in the ring, and this process reads only lent ones.
 #![expect(unsafe_code, reason = "memory shared with the kernel")]
 
 use std::ffi::c_void;
@@ -17,7 +20,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// The only buffer group.
 pub(super) const GROUP: u16 = 0;
 
-// Where the fields of an entry lie: `struct io_uring_buf` of the kernel's interface.
+// Offsets of the fields of `struct io_uring_buf`.
 const ADDR: usize = 0;
 const LEN: usize = 8;
 const BID: usize = 12;
@@ -36,11 +39,11 @@ impl Mapping {
         let page = rustix::param::page_size();
         let len = len.next_multiple_of(page);
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours.
+        // SAFETY: a new mapping at an address that the kernel chooses overlaps no other.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), len, prot, flags) }?;
         let base = NonNull::new(base).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mapping = Self { base, len, leak: false };
-        // A forked child must not turn the pages the kernel has pinned into copies.
+        // After a fork, copy-on-write must not replace the pages that the kernel has pinned.
         // SAFETY: the range is the mapping made above.
         unsafe { madvise(base.as_ptr(), len, Advice::LinuxDontFork) }?;
         Ok(mapping)
@@ -52,7 +55,7 @@ impl Drop for Mapping {
         if self.leak {
             return;
         }
-        // SAFETY: `base` and `len` are those of `new`, and no reference into it outlives `Pool`.
+        // SAFETY: `base` and `len` are those of `new`, and no reference into it outlives `BufferPool`.
         let unmapped = unsafe { munmap(self.base.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping");
     }
@@ -60,8 +63,8 @@ impl Drop for Mapping {
 
 /// The buffers and the ring that offers them to the kernel.
 #[derive(Debug)]
-pub(super) struct Pool {
-    /// `buffers` entries; the tail lies in the reserved field of the first.
+pub(super) struct BufferPool {
+    /// `buffers` entries. The tail is the reserved field of the first.
     ring: Mapping,
     memory: Mapping,
     buffers: u16,
@@ -70,12 +73,12 @@ pub(super) struct Pool {
     published: u16,
     free: u16,
     free_min: u16,
-    /// Which buffers are out: a lease shown twice must not put a buffer in the ring twice.
+    /// The lent buffers. A lease returned twice must not put its buffer in the ring twice.
     lent: Vec<bool>,
 }
 
-impl Pool {
-    /// `buffers` is a power of two. All of them are offered at once.
+impl BufferPool {
+    /// Offers all buffers to the kernel. `buffers` is a power of two.
     pub(super) fn new(submitter: &Submitter<'_>, buffers: u16, size: u32) -> io::Result<Self> {
         let count = usize::from(buffers);
         let ring = Mapping::new(count * size_of::<BufRingEntry>())?;
@@ -101,12 +104,12 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Buffers the kernel may still take.
+    /// The number of buffers that the kernel may still take.
     pub(super) fn free(&self) -> u16 {
         self.free
     }
 
-    /// The fewest there were.
+    /// The smallest number of free buffers so far.
     pub(super) fn free_min(&self) -> u16 {
         self.free_min
     }
@@ -115,12 +118,12 @@ impl Pool {
         self.buffers
     }
 
-    /// Forgets how few there were.
+    /// Resets [`free_min`](Self::free_min).
     pub(super) fn restart_minimum(&mut self) {
         self.free_min = self.free;
     }
 
-    /// A completion named this buffer: it is ours until [`give_back`](Self::give_back).
+    /// Notes that a completion named this buffer: it is lent until [`give_back`](Self::give_back).
     pub(super) fn note_lent(&mut self, buffer: u16) {
         match self.lent.get_mut(usize::from(buffer)) {
             Some(lent) if !*lent => *lent = true,
@@ -130,7 +133,7 @@ impl Pool {
         self.free_min = self.free_min.min(self.free);
     }
 
-    /// What the kernel wrote. Empty for a buffer that is not lent.
+    /// Returns what the kernel wrote; nothing for a buffer that is not lent.
     pub(super) fn bytes(&self, buffer: u16, len: u32) -> &[u8] {
         let index = usize::from(buffer);
         if self.lent.get(index) != Some(&true) || len > self.size {
@@ -155,20 +158,20 @@ impl Pool {
         let slot = usize::from(self.tail & (self.buffers - 1));
         let entry = self.ring.base.as_ptr().wrapping_byte_add(slot * size_of::<BufRingEntry>());
         let address = base + (index * self.size as usize) as u64;
-        // By field, and not as a whole: in the first entry the field behind these is the tail of the
+        // Written by field and not as a whole: in the first entry the next field is the tail of the
         // ring, which the kernel reads at any time.
         // SAFETY: `slot < buffers`, and `ring` holds that many entries. No more than `buffers` are
         // ever out of the kernel's hands (`lent`), so these fields are behind its tail.
         unsafe { entry.wrapping_byte_add(ADDR).cast::<u64>().write(address) };
-        // SAFETY: as above.
+        // SAFETY: the same.
         unsafe { entry.wrapping_byte_add(LEN).cast::<u32>().write(self.size) };
-        // SAFETY: as above.
+        // SAFETY: the same.
         unsafe { entry.wrapping_byte_add(BID).cast::<u16>().write(buffer) };
         self.tail = self.tail.wrapping_add(1);
         self.free += 1;
     }
 
-    /// Shows the kernel what was given back.
+    /// Makes the returned buffers visible to the kernel.
     pub(super) fn publish(&mut self) {
         if self.published == self.tail {
             return;
@@ -180,11 +183,11 @@ impl Pool {
         // SAFETY: the field is aligned, lives as long as `ring`, and after registration is only
         // accessed atomically, here and by the kernel.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        // The entries must be visible before the tail that covers them.
+        // Release: the entries must be visible before the tail that covers them.
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Keeps the memory mapped for ever: the kernel may still write to it.
+    /// Never unmaps the memory: the kernel may still write to it.
     pub(super) fn leak(&mut self) {
         self.ring.leak = true;
         self.memory.leak = true;

@@ -1,98 +1,140 @@
-//! Close, floor 1: ASYNC_CANCEL hard-linked to CLOSE: the only way a descriptor leaves the ring.
+//! Cancel and close: ASYNC_CANCEL hard-linked to CLOSE is the only way a descriptor leaves the ring.
 //!
-//! A pending read holds the pipe open after close(2), and the writer never sees EPIPE: so the
-//! cancel goes first, always, in the same submission.
-#![expect(unsafe_code, reason = "takes a descriptor back that the kernel did not close")]
+//! A pending read holds the pipe open after close(2), and the writer never gets EPIPE. So the
+//! cancel always goes first, in the same submission.
+//!
+//! Invariant for the unsafe code: a descriptor number released for a CLOSE has no other owner.
+#![expect(unsafe_code, reason = "takes back a descriptor that the kernel did not close")]
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::Ring;
-use super::drive::Deferred;
-use super::end::Hold;
-use super::op::{OpKind, Token};
+use super::fd_table::FdState;
+use super::inflight::{Deferred, InFlight};
+use super::op::{OpKind, OpToken};
 use super::queue::Cqe;
 use crate::io::{Completion, EndId};
 
-impl Ring {
-    /// Queues a pair per end, all in one submission if the queue holds them, else in as few as
-    /// possible. No pair is split.
-    pub(super) fn close_all(&mut self, ids: &[EndId]) {
-        let open = |id: &EndId| self.ends.get(*id).is_some_and(|end| end.fd().is_some());
-        let ids: Vec<EndId> = ids.iter().copied().filter(open).collect();
-        let pairs = (self.queue.capacity() / 2).max(1);
-        for chunk in ids.chunks(pairs) {
-            let roomy = self.make_room(2 * chunk.len());
-            for &id in chunk {
-                // Without room for all of them, each pair still goes as one.
-                if roomy || self.make_room(2) {
-                    self.submit_close(id);
-                } else if let Some(end) = self.ends.get_mut(id) {
-                    end.doomed = true;
-                    self.deferred.push(Deferred::Close(id));
-                }
+/// Queues a pair of cancel and close per descriptor: all pairs in one submission if the queue holds
+/// them, else in as few as possible. A pair is never split.
+pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
+    let open = |id: &EndId| inflight.fds.get(*id).is_some_and(|entry| entry.fd().is_some());
+    let ids: Vec<EndId> = ids.iter().copied().filter(open).collect();
+    let pairs = (inflight.queue.capacity() / 2).max(1);
+    for chunk in ids.chunks(pairs) {
+        let fits = inflight.make_room(2 * chunk.len());
+        for &id in chunk {
+            // Without room for all pairs, each pair still goes as one.
+            if fits || inflight.make_room(2) {
+                push_pair(inflight, id);
+            } else if let Some(entry) = inflight.fds.get_mut(id) {
+                entry.doomed = true;
+                inflight.deferred.push(Deferred::Close(id));
             }
         }
     }
+}
 
-    /// Queues the pair. The caller has made room for two.
-    fn submit_close(&mut self, id: EndId) {
-        let Some(end) = self.ends.get_mut(id) else { return };
-        let fd = match mem::replace(&mut end.hold, Hold::Closing(None)) {
-            Hold::Open(fd) => fd,
-            // Named twice in one call.
-            closing @ Hold::Closing(_) => return end.hold = closing,
-        };
-        end.want_read = false;
-        end.pending += 2;
-        let of = end.op.unwrap_or(Token::NOTHING);
-        let cancel = self.ops.insert(id, OpKind::Cancel);
-        let close = self.ops.insert(id, OpKind::Close { fd: fd.as_raw_fd() });
-        self.queue.push_cancel_close(fd, of, cancel, close);
-    }
-
-    /// Queues the closes that found no room when they were asked for.
-    pub(super) fn close_doomed(&mut self, ids: &[EndId]) {
-        for &id in ids {
-            if let Some(end) = self.ends.get_mut(id) {
-                end.doomed = false;
-            }
-        }
-        self.close_all(ids);
-    }
-
-    /// Keeps the result until the other operations of the end are final.
-    pub(super) fn on_close(&mut self, token: Token, id: EndId, cqe: Cqe) {
-        let Some(OpKind::Close { fd }) = self.ops.remove(token).map(|op| op.kind) else { return };
-        let mut result = cqe.result;
-        if -result == libc::ECANCELED {
-            // A hard link does not break, so this cannot be; if it were, the writer would hang.
-            self.closed_by_hand += 1;
-            crate::trace::error!(fd, "the kernel cancelled a close");
-            // SAFETY: the number was released for this CLOSE, which did not run: still ours.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            result = 0;
-        }
-        if let Some(end) = self.ends.get_mut(id) {
-            end.pending -= 1;
-            end.hold = Hold::Closing(Some(result));
+/// Queues the closes that were deferred.
+pub(super) fn submit_doomed(inflight: &mut InFlight, ids: &[EndId]) {
+    for &id in ids {
+        if let Some(entry) = inflight.fds.get_mut(id) {
+            entry.doomed = false;
         }
     }
+    submit(inflight, ids);
+}
 
-    /// Reports the end closed once nothing of it is in the kernel.
-    pub(super) fn settle(&mut self, id: EndId) {
-        let Some(end) = self.ends.get(id) else { return };
-        let Hold::Closing(Some(result)) = end.hold else { return };
-        if end.pending > 0 {
-            return;
-        }
-        let tag = end.tag;
-        self.ends.remove(id);
-        let result = match result {
-            0.. => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(-errno)),
-        };
-        self.ready.push_back(Completion::Closed { tag, result });
+/// Queues one pair. The caller has made room for two entries.
+fn push_pair(inflight: &mut InFlight, id: EndId) {
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    let fd = match mem::replace(&mut entry.state, FdState::Closing(None)) {
+        FdState::Open(fd) => fd,
+        // Named twice in one call.
+        closing @ FdState::Closing(_) => return entry.state = closing,
+    };
+    entry.want_read = false;
+    entry.pending += 2;
+    let of = entry.op.unwrap_or(OpToken::NONE);
+    let cancel = inflight.ops.insert(id, OpKind::Cancel);
+    let close = inflight.ops.insert(id, OpKind::Close { fd: fd.as_raw_fd() });
+    inflight.queue.push_cancel_close(fd, of, cancel, close);
+}
+
+/// Keeps the result until the other operations of the descriptor are final.
+pub(super) fn on_close(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
+    let Some(OpKind::Close { fd }) = inflight.ops.remove(cqe.token).map(|op| op.kind) else {
+        return;
+    };
+    let mut result = cqe.result;
+    if -result == libc::ECANCELED {
+        // Cannot happen, because a hard link does not break. If it did, the writer would hang.
+        inflight.closed_by_hand += 1;
+        crate::trace::error!(fd, "the kernel cancelled a close");
+        // SAFETY: the number was released for this CLOSE, which did not run, so it is still ours.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        result = 0;
+    }
+    if let Some(entry) = inflight.fds.get_mut(id) {
+        entry.pending -= 1;
+        entry.state = FdState::Closing(Some(result));
+    }
+}
+
+/// Reports the descriptor closed once the kernel holds no operation of it. Called after every
+/// completion, because the CLOSE may complete before the operation that was cancelled for it.
+pub(super) fn report_if_final(inflight: &mut InFlight, id: EndId) {
+    let Some(entry) = inflight.fds.get(id) else { return };
+    let FdState::Closing(Some(result)) = entry.state else { return };
+    if entry.pending > 0 {
+        return;
+    }
+    let tag = entry.tag;
+    inflight.fds.remove(id);
+    let result = match result {
+        0.. => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(-errno)),
+    };
+    inflight.completions.push_back(Completion::Closed { tag, result });
+}
+
+/// Cancels the operation `of` and leaves the descriptor open.
+pub(super) fn cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
+    // The descriptor is for the trace only: a cancel goes by token.
+    let fd = inflight.fds.get(id).and_then(|entry| entry.fd()).map_or(-1, |fd| fd.as_raw_fd());
+    if !inflight.make_room(1) {
+        inflight.deferred.push(Deferred::Cancel(id, of));
+        return;
+    }
+    let token = inflight.ops.insert(id, OpKind::Cancel);
+    if let Some(entry) = inflight.fds.get_mut(id) {
+        entry.pending += 1;
+        entry.cancelling = true;
+    }
+    inflight.queue.push_cancel(fd, of, token);
+}
+
+/// Queues a deferred cancel, unless the read is wanted again or has ended meanwhile.
+pub(super) fn retry_cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
+    if inflight.fds.get(id).is_some_and(|entry| entry.op == Some(of) && !entry.want_read) {
+        cancel(inflight, id, of);
+    }
+}
+
+/// Acts on the completion of a cancel. Whether it found the operation (0) or not (-ENOENT) does not
+/// matter: the operation completes by itself. If the operation was running (-EALREADY) and stays
+/// armed, it is cancelled again.
+pub(super) fn on_cancel(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
+    inflight.ops.remove(cqe.token);
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    entry.pending -= 1;
+    if -cqe.result != libc::EALREADY {
+        return;
+    }
+    entry.cancelling = false;
+    let unwanted = entry.fd().is_none() || !entry.want_read;
+    if let Some(of) = entry.op.filter(|_| unwanted) {
+        cancel(inflight, id, of);
     }
 }

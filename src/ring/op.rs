@@ -1,4 +1,4 @@
-//! Floor 1. Operations in the kernel: each owns its buffer until its final completion.
+//! Operations in the kernel: each owns its buffer until its final completion.
 
 use std::os::fd::RawFd;
 
@@ -11,11 +11,11 @@ use crate::io::EndId;
 /// The generation never repeats within 2^32 operations, so the completion of a dead operation
 /// cannot be taken for that of a live one in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token(u64);
+pub(super) struct OpToken(u64);
 
-impl Token {
-    /// Matches no operation: the target of a cancel where nothing is pending.
-    pub(super) const NOTHING: Self = Self(u64::MAX);
+impl OpToken {
+    /// Matches no operation: the target of a cancel if nothing is pending.
+    pub(super) const NONE: Self = Self(u64::MAX);
 
     fn new(slot: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(slot))
@@ -47,38 +47,38 @@ pub(super) struct Op {
     pub(super) kind: OpKind,
 }
 
-/// What it does, and the memory it does it with.
+/// What the operation does, with the memory that it names.
 #[derive(Debug)]
 pub(super) enum OpKind {
-    /// READ_MULTISHOT. Its memory is the pool's.
+    /// READ_MULTISHOT. Its memory belongs to the pool.
     Read,
     /// WRITE of `buf[from..]`.
     Write { buf: Vec<u8>, from: usize },
     /// POLL_ADD.
-    Watch,
-    /// TIMEOUT of no length, linked behind a watch: ends a wait for many completions.
-    Nudge,
+    Poll,
+    /// TIMEOUT of zero length, linked behind a poll: ends a wait for many completions.
+    WaitEnd,
     /// ASYNC_CANCEL, alone or before a close.
     Cancel,
-    /// CLOSE. The number left Rust's hands when this was pushed.
+    /// CLOSE. The number has no owner in this process.
     Close { fd: RawFd },
 }
 
 impl OpKind {
-    /// The kernel's name for it.
+    /// The kernel's name of the operation.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Read => "READ_MULTISHOT",
             Self::Write { .. } => "WRITE",
-            Self::Watch => "POLL_ADD",
-            Self::Nudge => "TIMEOUT",
+            Self::Poll => "POLL_ADD",
+            Self::WaitEnd => "TIMEOUT",
             Self::Cancel => "ASYNC_CANCEL",
             Self::Close { .. } => "CLOSE",
         }
     }
 }
 
-/// All operations whose final completion has not come.
+/// All operations without their final completion.
 #[derive(Debug, Default)]
 pub(super) struct Ops {
     slab: Slab<Op>,
@@ -86,18 +86,18 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    pub(super) fn insert(&mut self, end: EndId, kind: OpKind) -> Token {
+    pub(super) fn insert(&mut self, end: EndId, kind: OpKind) -> OpToken {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let slot = self.slab.insert(Op { generation, end, kind });
-        Token::new(u32::try_from(slot).expect("fewer than 2^32 operations"), generation)
+        OpToken::new(u32::try_from(slot).expect("fewer than 2^32 operations"), generation)
     }
 
-    pub(super) fn get(&self, token: Token) -> Option<&Op> {
+    pub(super) fn get(&self, token: OpToken) -> Option<&Op> {
         self.slab.get(token.slot()).filter(|op| op.generation == token.generation())
     }
 
-    pub(super) fn remove(&mut self, token: Token) -> Option<Op> {
+    pub(super) fn remove(&mut self, token: OpToken) -> Option<Op> {
         self.get(token)?;
         self.slab.try_remove(token.slot())
     }

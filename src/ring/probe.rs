@@ -1,4 +1,4 @@
-//! Floor 1. What the kernel can do: asked (opcodes, features), then tried (the self-test).
+//! What the kernel can do: its opcodes and features, and a self-test that uses them.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, Parameters, Probe, opcode};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Ring;
-use super::refusal::{refused, unsupported};
+use super::error::{setup_error, unsupported};
+use super::turn::Ring;
 use crate::counters::KernelFeatures;
 use crate::error::Result;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 
-/// What the parameters say; the self-test adds the rest.
+/// Returns the features that the setup parameters tell. The self-test adds the rest.
 pub(super) fn features(
     params: &Parameters,
     setup_flags: &'static str,
@@ -31,7 +31,7 @@ pub(super) fn features(
     }
 }
 
-/// The opcodes the ring cannot do without.
+/// The opcodes that the ring needs.
 const OPCODES: [(&str, u8); 5] = [
     ("READ_MULTISHOT", opcode::ReadMulti::CODE),
     ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
@@ -40,13 +40,13 @@ const OPCODES: [(&str, u8); 5] = [
     ("POLL_ADD", opcode::PollAdd::CODE),
 ];
 
-/// Asks for every opcode and feature the ring rests on.
+/// Checks every opcode and feature that the ring needs.
 pub(super) fn require(uring: &IoUring) -> Result<()> {
     let mut probe = Probe::new();
     uring
         .submitter()
         .register_probe(&mut probe)
-        .map_err(|error| refused("asking for the opcodes of io_uring", error))?;
+        .map_err(|error| setup_error("probing the opcodes of io_uring", error))?;
     for (name, code) in OPCODES {
         if !probe.is_supported(code) {
             return Err(unsupported(format!("this kernel has no io_uring {name}")));
@@ -58,57 +58,57 @@ pub(super) fn require(uring: &IoUring) -> Result<()> {
     Ok(())
 }
 
-/// How long the self-test may take. It takes about 0.1 ms.
+/// The time limit of the self-test, which takes about 0.1 ms.
 const TEST_LIMIT: Duration = Duration::from_secs(2);
 const TEST_BYTES: &[u8] = b"agentpipe self-test";
 const TEST_READ: Tag = Tag { agent: u32::MAX, role: Role::Stdout };
 const TEST_WRITE: Tag = Tag { agent: u32::MAX, role: Role::Stdin };
 
-/// Sends bytes through a pipe and closes it with a read pending: some kernels offer the opcodes
-/// and get this wrong, and some filters let a ring be made and not be entered.
+/// Sends bytes through a pipe and closes it with a read pending. Some kernels offer the opcodes and
+/// fail this, and some seccomp filters allow a ring to be made but not to be entered.
 pub(super) fn self_test(ring: &mut Ring) -> Result<()> {
     let workers = workers();
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|error| refused("opening a pipe for the self-test", error.into()))?;
+        .map_err(|error| setup_error("opening a pipe for the self-test", error.into()))?;
     let read = ring.adopt(read, TEST_READ);
     let write = ring.adopt(write, TEST_WRITE);
-    ring.features.nosignal = true;
-    let mut test = SelfTest { start: Instant::now(), came: Vec::new(), wrote: None, closed: 0 };
+    ring.inflight.nosignal = true;
+    let mut test = SelfTest { start: Instant::now(), received: Vec::new(), wrote: None, closed: 0 };
 
     ring.read(read);
     test.send(ring, write)?;
     if matches!(test.wrote, Some(Err(libc::EOPNOTSUPP | libc::EINVAL))) {
-        ring.features.nosignal = false;
+        ring.inflight.nosignal = false;
         test.send(ring, write)?;
     }
     if test.wrote != Some(Ok(TEST_BYTES.len())) {
         return Err(unsupported(format!("self-test: the write ended as {:?}", test.wrote)));
     }
-    while test.came.len() < TEST_BYTES.len() {
-        test.turn(ring, "no bytes came through a pipe")?;
+    while test.received.len() < TEST_BYTES.len() {
+        test.turn(ring, "no bytes arrived through a pipe")?;
     }
-    if test.came != TEST_BYTES {
-        return Err(unsupported("self-test: other bytes came than were sent"));
+    if test.received != TEST_BYTES {
+        return Err(unsupported("self-test: the bytes received differ from those sent"));
     }
     ring.close(&[read, write]);
     while test.closed < 2 {
         test.turn(ring, "a pending read was not cancelled")?;
     }
-    if ring.in_kernel() > 0 || ring.closed_by_hand > 0 {
+    if ring.in_kernel() > 0 || ring.inflight.closed_by_hand > 0 {
         return Err(unsupported("self-test: closing left something behind"));
     }
     if self::workers() > workers {
         return Err(unsupported("self-test: a read of a pipe takes a kernel thread"));
     }
-    ring.queue.restart_counters();
-    ring.pool.restart_minimum();
+    ring.inflight.queue.restart_counters();
+    ring.inflight.pool.restart_minimum();
     Ok(())
 }
 
 struct SelfTest {
     start: Instant,
-    came: Vec<u8>,
-    /// What became of the last write: a length or an errno.
+    received: Vec<u8>,
+    /// The result of the last write: a length or an errno.
     wrote: Option<std::result::Result<usize, i32>>,
     closed: u32,
 }
@@ -117,7 +117,7 @@ impl SelfTest {
     fn send(&mut self, ring: &mut Ring, write: EndId) -> Result<()> {
         self.wrote = None;
         ring.write(write, TEST_BYTES.to_vec(), 0)
-            .map_err(|refusal| refused("self-test: a write", refusal.error))?;
+            .map_err(|refusal| setup_error("self-test: a write", refusal.error))?;
         while self.wrote.is_none() {
             self.turn(ring, "a write did not end")?;
         }
@@ -129,11 +129,11 @@ impl SelfTest {
         if left.is_zero() {
             return Err(unsupported(format!("self-test: {otherwise}")));
         }
-        ring.wait(Some(left)).map_err(|error| refused("io_uring_enter", error))?;
+        ring.wait(Some(left)).map_err(|error| setup_error("io_uring_enter", error))?;
         while let Some(completion) = ring.next() {
             match completion {
                 Completion::Data { lease, .. } => {
-                    self.came.extend_from_slice(ring.bytes(&lease));
+                    self.received.extend_from_slice(ring.bytes(&lease));
                     ring.give_back(lease);
                 }
                 Completion::Wrote { result, .. } => {
@@ -148,7 +148,7 @@ impl SelfTest {
     }
 }
 
-/// Kernel worker threads of this thread's rings: they carry its id in their name.
+/// Counts the kernel worker threads of this thread's rings, which have its id in their name.
 fn workers() -> usize {
     let name = format!("iou-wrk-{}", rustix::thread::gettid().as_raw_nonzero());
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };

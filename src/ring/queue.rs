@@ -1,8 +1,14 @@
-//! Floor 1. The two queues shared with the kernel: push submissions, enter, reap completions.
+//! The two queues shared with the kernel: push submissions, enter, collect completions.
+//!
+//! Invariant for the unsafe code: whatever an entry names stays valid, memory until the final
+//! completion and descriptors until the entry is submitted. Each `push_` method states its part.
 #![expect(unsafe_code, reason = "submission entries name memory and descriptors")]
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+#[cfg(feature = "local")]
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -10,50 +16,70 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Submitter, cqueue, opcode};
 
 use super::buffer::GROUP;
-use super::op::Token;
-use super::window::Window;
+use super::op::OpToken;
 
 // Bits of io_uring_enter(2); the crate keeps its own private.
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_NO_IOWAIT: u32 = 1 << 7;
 
+/// The zero timeout that ends a wait.
 static AT_ONCE: Timespec = Timespec::new();
 
-/// At most this many bytes move in one read or write: the kernel's MAX_RW_COUNT.
+/// The most bytes that one write moves: the kernel's MAX_RW_COUNT.
 const MAX_RW_COUNT: usize = 0x7fff_f000;
 
 /// One completion, copied out of the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cqe {
-    pub(super) token: Token,
+    pub(super) token: OpToken,
     pub(super) result: i32,
     pub(super) more: bool,
     pub(super) buffer: Option<u16>,
 }
 
-/// The ring and what it has done.
+/// A wait that has collected this many completions ends before its window does.
+const ENOUGH: u16 = 64;
+
+/// The limit of a wait without one: with a minimum wait, the kernel needs a timeout.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The batching window: how long a wait continues after the first completion.
+///
+/// One wake-up then serves all completions of the window. Two things must not wait for it: entries
+/// that complete as soon as they are submitted (writes, cancels, closes), so a turn that submits
+/// some waits for one completion only; and the eventfd that wakes the driver (see `poll.rs`).
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    /// Zero: no window.
+    length: Duration,
+    /// The kernel supports a minimum wait in one call (Linux 6.12).
+    min_wait: bool,
+    want: u32,
+}
+
+/// The ring, with its counters.
 pub(super) struct Queue {
-    pub(super) uring: IoUring,
+    uring: IoUring,
     enter_flags: u32,
     capacity: usize,
-    /// Pushed and not yet given to the kernel.
+    /// Entries pushed and not yet submitted.
     queued: usize,
     pub(super) enters: u64,
     pub(super) submitted: u64,
     pub(super) completions: u64,
-    /// Reaps that found the queue full, with more kept in the kernel.
+    /// How often the completion queue was full and the kernel kept more.
     pub(super) overflows: u64,
-    /// Enters that carried submissions: the ordinal in the trace.
+    /// Enters that submitted something: the ordinal in the trace.
     submissions: u64,
-    pub(super) window: Window,
-    /// Something queued ends, or may end, as soon as it is submitted.
-    pub(super) urgent: bool,
+    window: Window,
+    /// A queued entry completes, or may complete, as soon as it is submitted.
+    urgent: bool,
 }
 
 impl Queue {
     pub(super) fn new(uring: IoUring) -> Self {
-        // Without NO_IOWAIT a parked engine looks like a core waiting for a disk.
+        // Without NO_IOWAIT a waiting engine is counted as a core waiting for a disk.
         let no_iowait = uring.params().is_feature_no_iowait();
         let enter_flags =
             ENTER_GETEVENTS | ENTER_EXT_ARG | if no_iowait { ENTER_NO_IOWAIT } else { 0 };
@@ -73,36 +99,38 @@ impl Queue {
         }
     }
 
-    /// Waits are to collect what comes within `window`.
-    pub(super) fn coalesce(&mut self, window: Duration, min_wait: bool, buffers: u16) {
-        self.window = Window::new(window, min_wait, buffers);
+    /// Sets the batching window.
+    pub(super) fn set_window(&mut self, window: Duration, min_wait: bool, buffers: u16) {
+        // Half of the pool is enough: a longer wait could only starve reads.
+        let want = u32::from((buffers / 2).clamp(1, ENOUGH));
+        self.window = Window { length: window, min_wait, want };
     }
 
-    /// Whether waits collect more than the first completion.
-    pub(super) fn coalesces(&self) -> bool {
-        self.window.is_open()
+    /// Whether waits continue after the first completion.
+    pub(super) fn has_window(&self) -> bool {
+        !self.window.length.is_zero()
     }
 
     pub(super) fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
     }
 
-    /// Entries the submission queue holds.
+    /// The size of the submission queue.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Entries that may be pushed before the next enter.
+    /// The number of entries that may be pushed before the next enter.
     pub(super) fn room(&self) -> usize {
         self.capacity - self.queued
     }
 
-    /// Entries pushed and not yet given to the kernel.
+    /// The number of entries pushed and not yet submitted.
     pub(super) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Starts the counters over.
+    /// Resets the counters.
     pub(super) fn restart_counters(&mut self) {
         self.enters = 0;
         self.submitted = 0;
@@ -113,7 +141,7 @@ impl Queue {
     /// # Safety
     ///
     /// `fd` must stay open until the entry has been submitted: the number is looked up then.
-    pub(super) unsafe fn push_read(&mut self, fd: BorrowedFd<'_>, token: Token) {
+    pub(super) unsafe fn push_read(&mut self, fd: BorrowedFd<'_>, token: OpToken) {
         let fd = fd.as_raw_fd();
         // A plain descriptor: with a fixed one this builder reads the wrong file. The length
         // comes from the buffer group; any other than 0 is refused.
@@ -130,13 +158,13 @@ impl Queue {
     pub(super) unsafe fn push_write(
         &mut self,
         fd: BorrowedFd<'_>,
-        token: Token,
+        token: OpToken,
         bytes: &[u8],
         rw_flags: i32,
     ) {
         let fd = fd.as_raw_fd();
         let len = u32::try_from(bytes.len().min(MAX_RW_COUNT)).unwrap_or(u32::MAX);
-        // The offset -1 means the file's own position, which a pipe has not.
+        // The offset -1 means the file position, which a pipe does not have.
         let entry = opcode::Write::new(Fd(fd), bytes.as_ptr(), len)
             .offset(u64::MAX)
             .rw_flags(rw_flags)
@@ -148,28 +176,29 @@ impl Queue {
 
     /// # Safety
     ///
-    /// As [`push_read`](Self::push_read).
-    pub(super) unsafe fn push_watch(&mut self, fd: BorrowedFd<'_>, events: i16, token: Token) {
+    /// The same as for [`push_read`](Self::push_read).
+    pub(super) unsafe fn push_poll(&mut self, fd: BorrowedFd<'_>, events: i16, token: OpToken) {
         let fd = fd.as_raw_fd();
         let entry = opcode::PollAdd::new(Fd(fd), u32::from(events.cast_unsigned())).build();
         // SAFETY: names no memory; the caller keeps the descriptor.
         unsafe { self.push("POLL_ADD", entry, Flags::empty(), fd, token, None) };
     }
 
-    /// Polls as `push_watch` does, and when that fires, ends the wait under way at once, even one
-    /// that waits for many completions. There must be room for two.
+    /// Queues a poll whose event also ends a wait for many completions at once. There must be room
+    /// for two entries.
     ///
-    /// A plain poll is not run before as many others are due; one that is EXCLUSIVE is. A wait
-    /// counts completions and stops for one thing: an expired TIMEOUT.
+    /// A wait counts completions and ends early only for an expired TIMEOUT, so one is linked behind
+    /// the poll. The poll is EXCLUSIVE, because the kernel runs the event of a plain poll only
+    /// together with as many others as the wait is for.
     ///
     /// # Safety
     ///
-    /// As [`push_read`](Self::push_read).
-    pub(super) unsafe fn push_watch_and_nudge(
+    /// The same as for [`push_read`](Self::push_read).
+    pub(super) unsafe fn push_poll_and_wait_end(
         &mut self,
         fd: BorrowedFd<'_>,
-        token: Token,
-        nudge: Token,
+        token: OpToken,
+        wait_end: OpToken,
     ) {
         assert!(self.room() >= 2, "a pair is never split");
         let fd = fd.as_raw_fd();
@@ -179,31 +208,32 @@ impl Queue {
         unsafe { self.push("POLL_ADD", entry, Flags::IO_LINK, fd, token, None) };
         let entry = opcode::Timeout::new(&raw const AT_ONCE).build();
         // SAFETY: names a static.
-        unsafe { self.push("TIMEOUT", entry, Flags::empty(), fd, nudge, None) };
+        unsafe { self.push("TIMEOUT", entry, Flags::empty(), fd, wait_end, None) };
     }
 
-    /// `fd` is for the trace alone: a cancel goes by token.
-    pub(super) fn push_cancel(&mut self, fd: RawFd, of: Token, token: Token) {
+    /// Queues a cancel of `of`. `fd` is for the trace only: a cancel goes by token.
+    pub(super) fn push_cancel(&mut self, fd: RawFd, of: OpToken, token: OpToken) {
         self.urgent = true;
         let entry = opcode::AsyncCancel::new(of.raw()).build();
         // SAFETY: names no memory.
         unsafe { self.push("ASYNC_CANCEL", entry, Flags::empty(), fd, token, Some(of)) };
     }
 
-    /// Cancels `of`, then closes `fd`. There must be room for two: a link ends with the submission.
+    /// Queues a cancel of `of` and a close of `fd`. There must be room for both, because a link ends
+    /// with its submission.
     pub(super) fn push_cancel_close(
         &mut self,
         fd: OwnedFd,
-        of: Token,
-        cancel: Token,
-        close: Token,
+        of: OpToken,
+        cancel: OpToken,
+        close: OpToken,
     ) {
         assert!(self.room() >= 2, "a pair is never split");
         self.urgent = true;
-        // The kernel closes it.
+        // From here the kernel closes it.
         let fd = fd.into_raw_fd();
-        // Cancel by token, because by descriptor scans every pending request. A hard link, because
-        // a soft one breaks where the cancel finds nothing and then the descriptor leaks.
+        // Cancel by token, because a cancel by descriptor scans every pending request. A hard link,
+        // because a soft link breaks if the cancel finds nothing, and the descriptor would leak.
         let entry = opcode::AsyncCancel::new(of.raw()).build();
         // SAFETY: names no memory.
         unsafe { self.push("ASYNC_CANCEL", entry, Flags::IO_HARDLINK, fd, cancel, Some(of)) };
@@ -214,16 +244,16 @@ impl Queue {
 
     /// # Safety
     ///
-    /// All memory the entry names must stay until the operation's final completion, and a
-    /// descriptor it closes must have no other owner.
+    /// All memory that the entry names must stay valid until the final completion, and a descriptor
+    /// that it closes must have no other owner.
     unsafe fn push(
         &mut self,
         op: &'static str,
         entry: Entry,
         flags: Flags,
         fd: RawFd,
-        token: Token,
-        of: Option<Token>,
+        token: OpToken,
+        of: Option<OpToken>,
     ) {
         let link = match flags {
             _ if flags.contains(Flags::IO_HARDLINK) => "hard",
@@ -232,27 +262,49 @@ impl Queue {
         };
         let submission = self.submissions + 1;
         let token = token.raw();
-        // What a cancel cancels. The trace is the evidence for it.
-        let of = of.map(Token::raw);
+        // The target of a cancel. Tests of the close path check it in the trace.
+        let of = of.map(OpToken::raw);
         crate::trace::trace!(target: "agentpipe::ring", op, fd, token, of, link, submission, "submit");
         let entry = entry.flags(flags).user_data(token);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let pushed = unsafe { self.uring.submission().push(&entry) };
-        // An entry that is lost is a write that never ends, or a descriptor that stays open. The
-        // thread ends instead, and its agents are killed and reported.
+        // A lost entry would be a write that never ends or a descriptor that stays open. A panic
+        // ends the thread instead, and its agents are killed and reported.
         assert!(pushed.is_ok(), "callers make room first");
         self.queued += 1;
     }
 
+    /// Submits what is queued and waits for one completion, or for those of a window.
+    pub(super) fn enter_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let Window { length, min_wait, want } = self.window;
+        if mem::take(&mut self.urgent) || length.is_zero() {
+            return self.enter(1, timeout);
+        }
+        match timeout {
+            Some(limit) if limit <= length => self.enter(want, timeout),
+            _ if min_wait => self.enter_window(want, length, timeout.unwrap_or(NO_LIMIT)),
+            // Older kernels: one wait for the window, and if nothing came within it, another that
+            // the first completion ends.
+            _ => match self.enter(want, Some(length)) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ETIME) && !self.has_completions() =>
+                {
+                    self.enter(1, timeout.map(|limit| limit - length))
+                }
+                other => other,
+            },
+        }
+    }
+
     /// Submits what is queued and waits for `want` completions or `timeout`.
     ///
-    /// Always asks for events, because only then the kernel runs the deferred work that finishes
-    /// a cancel and its linked close.
+    /// Always passes GETEVENTS, because only then the kernel runs the deferred work that finishes a
+    /// cancel and its linked close.
     pub(super) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.enter_with(self.queued, want, timeout, Duration::ZERO)
     }
 
-    /// As `enter`, but waits for `want` only until `window` has passed, and then for one.
+    /// Like `enter`, but waits for `want` completions only until `window` has passed, and then for one.
     pub(super) fn enter_window(
         &mut self,
         want: u32,
@@ -262,7 +314,7 @@ impl Queue {
         self.enter_with(self.queued, want, Some(timeout), window)
     }
 
-    /// Waits without submitting: for when the kernel is too busy to take more.
+    /// Waits without submitting. For a kernel that is too busy to take more.
     pub(super) fn enter_idle(&mut self, timeout: Duration) -> io::Result<()> {
         self.enter_with(0, 1, Some(timeout), Duration::ZERO)
     }
@@ -277,7 +329,7 @@ impl Queue {
         let submit = u32::try_from(submit).unwrap_or(u32::MAX);
         self.enters += 1;
         let entered = if want == 0 {
-            // Nothing for the kernel to look up: so are the calls of a local engine.
+            // Without arguments for the kernel to copy, which makes the calls of a local engine cheaper.
             let flags = self.enter_flags & !ENTER_EXT_ARG;
             // SAFETY: without EXT_ARG the last argument is a signal mask, and there is none.
             unsafe { self.uring.submitter().enter::<libc::sigset_t>(submit, want, flags, None) }
@@ -294,7 +346,7 @@ impl Queue {
             // timespec it points to lives until the call returns.
             unsafe { self.uring.submitter().enter(submit, want, flags, Some(&args)) }
         };
-        // Counted from the queue itself: an enter that submits and then times out says so too.
+        // Counted from the queue itself: an enter that submits and then times out is an error, too.
         let left = self.uring.submission().len();
         let taken = self.queued - left;
         self.urgent &= left > 0;
@@ -306,8 +358,7 @@ impl Queue {
         entered.map(drop)
     }
 
-    /// The kernel holds work that an enter would run, or completions that found no room. A ring
-    /// without the flag that says so has its completions here.
+    /// Whether the kernel holds work that an enter would run, or completions that found no room.
     pub(super) fn has_work(&mut self) -> bool {
         let submission = self.uring.submission();
         submission.taskrun() || submission.cq_overflow()
@@ -317,18 +368,35 @@ impl Queue {
         !self.uring.completion().is_empty()
     }
 
-    /// Hands over every completion there is.
-    pub(super) fn reap(&mut self, mut each: impl FnMut(Cqe)) {
-        // What is kept comes with the next enter that asks for events: all of ours do.
+    /// Passes on every completion in the queue.
+    pub(super) fn collect(&mut self, mut each: impl FnMut(Cqe)) {
+        // The kernel moves the rest into the queue at the next enter with GETEVENTS, which is every one.
         self.overflows += u64::from(self.uring.submission().cq_overflow());
         for entry in self.uring.completion() {
             self.completions += 1;
             each(Cqe {
-                token: Token::from_raw(entry.user_data()),
+                token: OpToken::from_raw(entry.user_data()),
                 result: entry.result(),
                 more: cqueue::more(entry.flags()),
                 buffer: cqueue::buffer_select(entry.flags()),
             });
         }
+    }
+
+    /// Stops the kernel from writing to the registered eventfd.
+    #[cfg(feature = "local")]
+    pub(super) fn disable_eventfd(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+
+    /// Lets the kernel write to the registered eventfd. Returns false if a completion arrived while
+    /// it was disabled.
+    #[cfg(feature = "local")]
+    pub(super) fn enable_eventfd(&mut self) -> bool {
+        self.uring.completion().enable_eventfd();
+        // The kernel posts the work and then checks the flag. This side sets the flag and then
+        // checks for work, so at least one of both sees the other.
+        fence(Ordering::SeqCst);
+        !self.has_work() && !self.has_completions()
     }
 }

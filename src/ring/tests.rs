@@ -1,22 +1,22 @@
-//! Real pipes through a real ring; no mocks. A host that denies io_uring fails these tests.
+//! Tests with real pipes and a real ring. They fail on a host that denies io_uring.
 
 mod busy;
-mod cancelling;
-mod closing;
-mod deferring;
-mod ending;
-mod overflow;
-mod pool;
-mod reading;
-mod refusing;
-mod script;
+mod cancel;
+mod close;
+mod deferred;
+mod drain;
+mod error;
 #[cfg(feature = "local")]
-mod signal;
-mod steps;
+mod eventfd;
+mod flag_sets;
+mod overflow;
+mod poll;
+mod pool;
+mod random_script;
+mod read;
 mod trace;
-mod watching;
 mod window;
-mod writing;
+mod write;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,25 +24,25 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::setup::LADDER;
+use super::setup::FLAG_SETS;
 use super::{Ring, RingConfig};
 use crate::io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
 
-/// No test waits longer for anything: a generous ceiling, never an expectation.
+/// The longest that a test waits for anything: a ceiling, not an expectation.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Long enough for what is wrongly in flight to show itself.
+/// Long enough for an operation that is wrongly in flight to complete.
 const QUIET: Duration = Duration::from_millis(30);
 
-/// The reader is gone: the writer gets EPIPE. True if it did at once. A child that another test is
-/// just spawning holds copies of all our pipes until its exec; that is waited for.
+/// Checks that the writer gets EPIPE. Returns whether it did at once: a child that another test is
+/// spawning holds copies of all pipes until its exec.
 fn must_break(write: &OwnedFd) -> bool {
     let epipe = || rustix::io::write(write, b"x") == Err(rustix::io::Errno::PIPE);
     if epipe() {
         return true;
     }
     let limit = Timespec::try_from(LIMIT).expect("a time");
-    // Errors need not be asked for.
+    // POLLERR is always reported.
     let polled = poll(&mut [PollFd::new(write, PollFlags::empty())], Some(&limit));
     assert_eq!(polled, Ok(1), "the pipe still has a reader");
     assert!(epipe());
@@ -54,13 +54,13 @@ fn must_break(write: &OwnedFd) -> bool {
 enum Seen {
     Data(u32, Vec<u8>),
     ReadEnd(u32, ReadEnd),
-    /// The payload's length, and what became of it.
+    /// The length of the payload, and the result.
     Wrote(u32, usize, Result<usize, i32>),
     Ready(u32, Result<(), i32>),
     Closed(u32, Result<(), i32>),
 }
 
-/// A ring and all that came out of it.
+/// A ring and all its completions.
 struct Rig {
     ring: Ring,
     seen: Vec<Seen>,
@@ -75,17 +75,17 @@ impl Rig {
         Self { ring: Ring::new(&config).unwrap(), seen: Vec::new() }
     }
 
-    /// As on an older kernel: only this step of the ladder.
-    fn on_step(config: RingConfig, step: usize) -> Self {
-        let ladder = &LADDER[step..=step];
-        Self { ring: Ring::with_ladder(&config, ladder).unwrap(), seen: Vec::new() }
+    /// A ring as on an older kernel, with one set of setup flags.
+    fn with_flags(config: RingConfig, set: usize) -> Self {
+        let flag_sets = &FLAG_SETS[set..=set];
+        Self { ring: Ring::with_flag_sets(&config, flag_sets).unwrap(), seen: Vec::new() }
     }
 
     fn adopt(&mut self, fd: OwnedFd, agent: u32, role: Role) -> EndId {
         self.ring.adopt(fd, Tag { agent, role })
     }
 
-    /// Adopts the read end of a new pipe and wants bytes from it. The write end is ours.
+    /// Adopts the read end of a new pipe and starts reading. Returns the write end.
     fn reading(&mut self, agent: u32) -> (EndId, OwnedFd) {
         let (read, write) = pipe();
         let end = self.adopt(read, agent, Role::Stdout);
@@ -93,13 +93,13 @@ impl Rig {
         (end, write)
     }
 
-    /// Adopts the write end of a new pipe. The read end is ours.
+    /// Adopts the write end of a new pipe. Returns the read end.
     fn writing(&mut self, agent: u32) -> (EndId, OwnedFd) {
         let (read, write) = pipe();
         (self.adopt(write, agent, Role::Stdin), read)
     }
 
-    /// One wait, and everything it brought.
+    /// Waits once and records all completions.
     fn turn(&mut self, timeout: Duration) {
         self.ring.wait(Some(timeout)).unwrap();
         while let Some(completion) = self.ring.next() {
@@ -130,8 +130,8 @@ impl Rig {
         }
     }
 
-    /// Turns until nothing comes for [`QUIET`].
-    fn settle(&mut self) {
+    /// Runs turns until no completion arrives for [`QUIET`].
+    fn run_until_quiet(&mut self) {
         let start = Instant::now();
         let mut quiet = Instant::now();
         while quiet.elapsed() < QUIET {
@@ -144,12 +144,12 @@ impl Rig {
         }
     }
 
-    /// All bytes of one agent, joined.
+    /// All bytes of one agent.
     fn bytes(&self, agent: u32) -> Vec<u8> {
         bytes(&self.seen, agent)
     }
 
-    /// Everything but data, in order.
+    /// All completions but data, in order.
     fn others(&self) -> Vec<Seen> {
         self.seen.iter().filter(|seen| !matches!(seen, Seen::Data(..))).cloned().collect()
     }
@@ -179,17 +179,17 @@ fn errno(error: std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(-1)
 }
 
-/// Read end, write end. Ours never block; the ring does not care.
+/// A pipe: read end, write end. Both do not block, which makes no difference to the ring.
 fn pipe() -> (OwnedFd, OwnedFd) {
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
 }
 
-/// Writes all of it, or says what the kernel said.
+/// Writes all bytes.
 fn put(fd: &OwnedFd, bytes: &[u8]) {
     assert_eq!(rustix::io::write(fd, bytes), Ok(bytes.len()));
 }
 
-/// What is in the pipe now, and whether its end was reached.
+/// Returns the bytes in the pipe, and whether its end was reached.
 fn get(fd: &OwnedFd) -> (Vec<u8>, bool) {
     let (mut all, mut chunk) = (Vec::new(), vec![0; 65_536]);
     loop {
@@ -202,7 +202,7 @@ fn get(fd: &OwnedFd) -> (Vec<u8>, bool) {
     }
 }
 
-/// Bytes that tell their position.
+/// Bytes that show their position.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from((at * 7 + at / 251) % 256).unwrap()).collect()
 }

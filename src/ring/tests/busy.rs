@@ -1,10 +1,10 @@
-//! A kernel that refuses an enter for now: too many completions unreaped, or no memory for requests.
-//! The refusals are a seccomp filter's, because no test can have the kernel run out of memory.
+//! A kernel that refuses an enter for a while: too many uncollected completions, or no memory for
+//! requests. A seccomp filter makes the refusals, because no test can exhaust the kernel's memory.
 #![expect(unsafe_code, reason = "a seccomp filter is installed by raw prctl")]
 
 use super::*;
 
-/// From now on an enter of this thread that submits exactly one entry is refused.
+/// Makes every enter of this thread that submits exactly one entry fail.
 fn refuse_lone_submissions(errno: u16) {
     const TO_SUBMIT: u32 = 24; // The second argument, in `struct seccomp_data`.
     let statement = |code: u32, k: u32, no: u8| libc::sock_filter {
@@ -33,36 +33,36 @@ fn refuse_lone_submissions(errno: u16) {
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Runs it for each refusal and each step of the ladder, on a thread of its own: a filter stays.
-fn on_each_step(check: fn(Rig, u16)) {
+/// Runs the check for each error and each set of setup flags, on a new thread because a filter stays.
+fn for_each_flag_set(check: fn(Rig, u16)) {
     for errno in [libc::EBUSY, libc::EAGAIN] {
-        for step in 0..LADDER.len() {
+        for set in 0..FLAG_SETS.len() {
             let errno = u16::try_from(errno).unwrap();
             let thread = std::thread::spawn(move || {
-                check(Rig::on_step(RingConfig::default(), step), errno);
+                check(Rig::with_flags(RingConfig::default(), set), errno);
             });
-            assert!(thread.join().is_ok(), "errno {errno}, step {step}");
+            assert!(thread.join().is_ok(), "errno {errno}, flag set {set}");
         }
     }
 }
 
-/// The story: the host is short of memory for a moment while an agent talks. What it said is there,
-/// what is to be written to it waits, and neither the engine nor the other agents end over it.
+/// The host is short of memory for a moment. Bytes of the agent that have arrived must be delivered,
+/// and its queued write must wait, without an error for the engine or for other agents.
 #[test]
-fn a_busy_kernel_costs_neither_what_is_in_hand_nor_what_is_queued() {
-    on_each_step(|mut rig, errno| {
+fn busy_kernel_loses_no_bytes() {
+    for_each_flag_set(|mut rig, errno| {
         let (_, write) = rig.reading(1);
         let (first, first_read) = rig.writing(2);
         let (second, second_read) = rig.writing(3);
         rig.turn(Duration::ZERO);
         refuse_lone_submissions(errno);
-        // On the later steps its completion is there before the next enter.
+        // With the later flag sets its completion is there before the next enter.
         put(&write, b"in hand");
         rig.ring.write(first, b"queued".to_vec(), 0).unwrap();
         rig.turn(LIMIT);
         rig.until("what is in hand", |seen| bytes(seen, 1) == b"in hand");
         assert_eq!((rig.others(), get(&first_read).0), (vec![], vec![]), "refused");
-        // Two at once the kernel takes.
+        // The filter lets two entries pass.
         rig.ring.write(second, b"the other".to_vec(), 0).unwrap();
         rig.until("written", |seen| count(seen, |seen| matches!(seen, Seen::Wrote(..))) == 2);
         assert_eq!(get(&first_read).0, b"queued");
@@ -70,11 +70,11 @@ fn a_busy_kernel_costs_neither_what_is_in_hand_nor_what_is_queued() {
     });
 }
 
-/// The story: the same with nothing in hand. The engine waits a moment for the kernel, and does not
-/// ask it again and again.
+/// Without completions in hand, the engine waits a moment before it enters again, instead of
+/// spinning on the error.
 #[test]
-fn a_busy_kernel_is_asked_again_after_a_moment() {
-    on_each_step(|mut rig, errno| {
+fn busy_kernel_is_retried_without_spinning() {
+    for_each_flag_set(|mut rig, errno| {
         let (first, first_read) = rig.writing(1);
         let (second, second_read) = rig.writing(2);
         refuse_lone_submissions(errno);

@@ -2,19 +2,19 @@
 
 use super::*;
 
-/// What the kernel makes of the eight that are asked for may differ; so many never fit.
+/// The kernel may round the size of the queue (8) up, but never to this many.
 const MANY: u32 = 200;
 
-fn small(step: usize) -> Rig {
-    Rig::on_step(RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() }, step)
+fn small(set: usize) -> Rig {
+    Rig::with_flags(RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() }, set)
 }
 
 #[test]
-fn completions_that_found_no_room_come_each_once() {
-    // The story: two hundred agents exit in the same moment. An exit that is lost is an agent that
-    // is waited for until its deadlines kill nobody; one told twice ends a stranger.
-    for step in 0..LADDER.len() {
-        let mut rig = small(step);
+fn overflowed_completions_are_delivered_once() {
+    // Two hundred agents exit at the same moment. A lost exit would delay a close until its
+    // deadlines; an exit reported twice would end another agent.
+    for set in 0..FLAG_SETS.len() {
+        let mut rig = small(set);
         let watched: Vec<_> = (0..MANY)
             .map(|agent| {
                 let (read, write) = pipe();
@@ -23,21 +23,18 @@ fn completions_that_found_no_room_come_each_once() {
                 (end, write)
             })
             .collect();
-        rig.settle();
+        rig.run_until_quiet();
         assert_eq!(rig.seen, []);
         watched.iter().for_each(|(_, write)| put(write, b"x"));
         rig.until("all", |seen| seen.len() >= MANY as usize);
-        rig.settle();
+        rig.run_until_quiet();
         let mut seen = rig.others();
         seen.sort_by_key(|seen| if let Seen::Ready(agent, _) = seen { *agent } else { u32::MAX });
         let wanted: Vec<Seen> = (0..MANY).map(|agent| Seen::Ready(agent, Ok(()))).collect();
-        assert_eq!(seen, wanted, "step {step}");
+        assert_eq!(seen, wanted, "set {set}");
         let counters = rig.ring.counters();
-        assert!(
-            counters.overflows > 0,
-            "step {step}: it fitted, so nothing is shown: {counters:?}"
-        );
-        assert_eq!((counters.in_kernel, counters.stale), (0, 0), "step {step}");
+        assert!(counters.overflows > 0, "set {set}: the queue did not overflow: {counters:?}");
+        assert_eq!((counters.in_kernel, counters.stale), (0, 0), "set {set}");
 
         rig.seen.clear();
         rig.ring.close(&watched.iter().map(|(end, _)| *end).collect::<Vec<_>>());
@@ -49,11 +46,10 @@ fn completions_that_found_no_room_come_each_once() {
 }
 
 #[test]
-fn writes_that_complete_all_at_once_are_each_told() {
-    // The story: two hundred agents begin to read in the same moment, and each write that waited
-    // for room completes.
-    for step in 0..LADDER.len() {
-        let mut rig = small(step);
+fn writes_that_complete_at_once_are_all_reported() {
+    // Two hundred agents begin to read at the same moment, so all blocked writes complete.
+    for set in 0..FLAG_SETS.len() {
+        let mut rig = small(set);
         let pipes: Vec<_> = (0..MANY).map(|agent| rig.writing(agent)).collect();
         for (end, _) in &pipes {
             rig.ring.write(*end, pattern(65_536), 0).unwrap();
@@ -63,24 +59,21 @@ fn writes_that_complete_all_at_once_are_each_told() {
         for (end, _) in &pipes {
             rig.ring.write(*end, pattern(100), 0).unwrap();
         }
-        rig.settle();
+        rig.run_until_quiet();
         assert_eq!(rig.seen, []);
-        // On some steps the second write goes out while the first is still being taken.
+        // With some flag sets the second write goes out while the first is still being read.
         let mut taken: Vec<_> = pipes.iter().map(|(_, read)| get(read).0).collect();
         rig.until("all", |seen| seen.len() >= MANY as usize);
-        rig.settle();
+        rig.run_until_quiet();
         assert_eq!(count(&rig.seen, |seen| matches!(seen, Seen::Wrote(_, 100, Ok(100)))), 200);
-        assert_eq!(rig.seen.len(), 200, "step {step}");
+        assert_eq!(rig.seen.len(), 200, "set {set}");
         for ((_, read), taken) in pipes.iter().zip(&mut taken) {
             taken.extend_from_slice(&get(read).0);
-            assert_eq!(taken.split_off(65_536), pattern(100), "step {step}");
-            assert!(*taken == pattern(65_536), "step {step}");
+            assert_eq!(taken.split_off(65_536), pattern(100), "set {set}");
+            assert!(*taken == pattern(65_536), "set {set}");
         }
         let counters = rig.ring.counters();
-        assert!(
-            counters.overflows > 0,
-            "step {step}: it fitted, so nothing is shown: {counters:?}"
-        );
-        assert_eq!((counters.in_kernel, counters.stale), (0, 0), "step {step}");
+        assert!(counters.overflows > 0, "set {set}: the queue did not overflow: {counters:?}");
+        assert_eq!((counters.in_kernel, counters.stale), (0, 0), "set {set}");
     }
 }

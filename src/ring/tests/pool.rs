@@ -1,4 +1,4 @@
-//! The pool: shared by all, empty at times, never leaking.
+//! The buffer pool: shared by all reads, empty at times, without leaks.
 
 use super::*;
 use crate::io::Lease;
@@ -7,10 +7,10 @@ fn small(buffers: u16) -> RingConfig {
     RingConfig { buffers, ..RingConfig::default() }
 }
 
-/// More writers than buffers: reads end with ENOBUFS. Armed again before buffers are back, they
-/// would spin; not armed again, bytes would stay in the pipe for ever.
+/// With more writers than buffers, reads end with ENOBUFS. Armed again too early they would spin; not
+/// armed again, bytes would stay in the pipe.
 #[test]
-fn an_empty_pool_loses_nothing_and_does_not_spin() {
+fn empty_pool_loses_no_bytes_and_does_not_spin() {
     let mut rig = Rig::with(small(4));
     let pipes: Vec<_> = (0..64).map(|agent| rig.reading(agent)).collect();
     rig.turn(Duration::ZERO);
@@ -27,14 +27,14 @@ fn an_empty_pool_loses_nothing_and_does_not_spin() {
     assert!(counters.starved > 0, "the test must empty the pool");
     assert_eq!(counters.buffers_free_min, 0);
     assert_eq!(counters.buffers_free, 4);
-    // 192 buffers full and 64 ends. One buffer a turn would be 256 turns and a start.
+    // 192 full buffers and 64 ends of output: with one buffer per turn that is 256 turns and a start.
     assert!(counters.enters <= 300, "{counters:?}");
     assert!(counters.submitted <= 64 + 300, "{counters:?}");
 }
 
-/// Buffers held by the caller: a wait must sleep, not arm and fail and arm again.
+/// While the caller holds all buffers, a wait must sleep and arm no read that would fail.
 #[test]
-fn while_the_pool_is_empty_nothing_is_armed() {
+fn no_read_is_armed_on_an_empty_pool() {
     let mut rig = Rig::with(small(2));
     let pipes: Vec<_> = (0..6).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
@@ -49,7 +49,7 @@ fn while_the_pool_is_empty_nothing_is_armed() {
             leases.push(lease);
         }
     }
-    // What had been armed before may still report that it found nothing.
+    // Reads that were armed before may still complete with ENOBUFS.
     rig.ring.wait(Some(QUIET)).unwrap();
     let before = rig.ring.counters();
     rig.ring.wait(Some(QUIET)).unwrap();
@@ -70,9 +70,9 @@ fn while_the_pool_is_empty_nothing_is_armed() {
     assert_eq!(rig.ring.counters().buffers_free, 2);
 }
 
-/// A starved read that is paused or closed while it waits must not be armed when buffers return.
+/// A starved read that is paused or closed must not be armed when buffers return.
 #[test]
-fn a_starved_read_can_be_paused_and_closed() {
+fn starved_read_can_be_paused_and_closed() {
     let mut rig = Rig::with(small(1));
     let pipes: Vec<_> = (0..3).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
@@ -85,16 +85,16 @@ fn a_starved_read_can_be_paused_and_closed() {
     rig.ring.pause(pipes[1].0);
     rig.ring.close(&[pipes[2].0]);
     rig.ring.give_back(lease);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Closed(2, Ok(()))]);
     rig.ring.read(pipes[1].0);
     rig.until("its byte", |seen| bytes(seen, 1) == b"x");
     assert_eq!(rig.ring.counters().buffers_free, 1);
 }
 
-/// A buffer put into the ring twice would be written by the kernel while someone reads it.
+/// The kernel would write to a buffer that is in the ring twice while it is being read.
 #[test]
-fn a_buffer_is_given_back_once() {
+fn buffer_cannot_be_returned_twice() {
     let mut rig = Rig::with(small(4));
     for buffer in [0, 3, 4, u16::MAX] {
         let forged = Lease { buffer, len: 4096 };
@@ -104,9 +104,9 @@ fn a_buffer_is_given_back_once() {
     assert_eq!(rig.ring.counters().buffers_free, 4);
 }
 
-/// Buffers go round many times: the 16-bit tail wraps, and every byte stays right.
+/// The 16-bit tail wraps after many buffers, and every byte stays right.
 #[test]
-fn the_tail_wraps() {
+fn tail_wraps() {
     let config = RingConfig { buffers: 8, buffer_size: 512, ..RingConfig::default() };
     let mut rig = Rig::with(config);
     let (_, write) = rig.reading(1);
@@ -125,10 +125,10 @@ fn the_tail_wraps() {
     assert_eq!(rig.ring.counters().buffers_free, 8);
 }
 
-/// Two starved reads, one buffer: the first, fed, finds its pipe empty. The wait must go on to the
-/// second and not sleep on a pipe with bytes in it.
+/// Two starved reads and one buffer: the first read finds its pipe empty. The wait must arm the
+/// second and not sleep while its pipe has bytes.
 #[test]
-fn an_idle_reader_does_not_starve_the_next() {
+fn idle_reader_does_not_starve_the_next() {
     let mut rig = Rig::with(small(1));
     let (_, first) = rig.reading(0);
     put(&first, b"x");
@@ -141,10 +141,10 @@ fn an_idle_reader_does_not_starve_the_next() {
     rig.until("the second", |seen| bytes(seen, 2) == b"waiting");
 }
 
-/// A small submission queue: feeding starved reads fills it, and what it is emptied for completes
-/// at once. With that in hand a wait must not sleep for the read that was armed last.
+/// With a small submission queue, arming starved reads enters the kernel and collects completions.
+/// The wait must return them and not sleep.
 #[test]
-fn bytes_that_come_while_reads_are_armed_end_the_wait() {
+fn wait_returns_bytes_collected_while_arming() {
     let config = RingConfig { entries: 2, buffers: 8, ..RingConfig::default() };
     let mut rig = Rig::with(config);
     let (_, hog) = rig.reading(0);
@@ -167,10 +167,10 @@ fn bytes_that_come_while_reads_are_armed_end_the_wait() {
     assert!(start.elapsed() < LIMIT, "it slept with bytes in hand");
 }
 
-/// One that always has more must not have every buffer that comes back: those that starve longest
-/// come first.
+/// An agent with endless output must not get every returned buffer: the longest starved read is armed
+/// first.
 #[test]
-fn who_starves_longest_is_fed_first() {
+fn longest_starved_read_is_armed_first() {
     let mut rig = Rig::with(small(1));
     let pipes: Vec<_> = (0..6).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
@@ -182,7 +182,7 @@ fn who_starves_longest_is_fed_first() {
     while others(&rig.seen) < 5 {
         assert!(start.elapsed() < LIMIT, "{:?}", rig.others());
         rig.turn(LIMIT);
-        // Whenever it was read, it has more.
+        // The pipe of agent 0 is always full.
         while bytes(&rig.seen, 0).len() == given * 4096 {
             put(&pipes[0].1, &[b'x'; 4096]);
             given += 1;

@@ -1,4 +1,4 @@
-//! The trace is evidence: it must say what was submitted, linked how, in which submission.
+//! The trace says what was submitted, how it was linked, and in which submission.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::*;
 
-/// One SQE as traced.
+/// One traced SQE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sqe {
     op: String,
@@ -57,18 +57,17 @@ impl<S: tracing::Subscriber> Layer<S> for Record {
     }
 }
 
-/// What `run` submits, after `set_up`, which gives the rig that both work on.
+/// Returns what `run` submits. `set_up` makes the rig before the trace begins.
 ///
-/// A callsite that another thread meets for the first time is switched off by that thread, for all,
-/// at some moment until it is done with it; and no test is alone here. Where the callsite is off
-/// afterwards, something may be missing, and all is done again.
+/// Another test's thread that reaches a callsite for the first time disables it for all threads for a
+/// moment. If the callsite is disabled afterwards, entries may be missing, and the run is repeated.
 fn traced<T>(set_up: impl Fn() -> T, run: impl Fn(&mut T)) -> (T, Vec<Sqe>) {
     let record = Arc::new(Mutex::new(Vec::new()));
     let deadline = Instant::now() + LIMIT;
     with_default(Registry::default().with(Record(Arc::clone(&record))), || {
         loop {
             assert!(Instant::now() < deadline, "no submission was traced");
-            if !hears(&record) {
+            if !is_traced(&record) {
                 tracing::callsite::rebuild_interest_cache();
                 std::thread::yield_now();
                 continue;
@@ -77,7 +76,7 @@ fn traced<T>(set_up: impl Fn() -> T, run: impl Fn(&mut T)) -> (T, Vec<Sqe>) {
             take(&record);
             run(&mut rig);
             let sqes = take(&record);
-            if hears(&record) {
+            if is_traced(&record) {
                 return (rig, sqes);
             }
         }
@@ -89,16 +88,16 @@ fn take(record: &Mutex<Vec<Sqe>>) -> Vec<Sqe> {
 }
 
 /// Whether the submissions of another ring are traced.
-fn hears(record: &Mutex<Vec<Sqe>>) -> bool {
+fn is_traced(record: &Mutex<Vec<Sqe>>) -> bool {
     let mut other = Rig::new();
     let pipe = other.reading(1);
-    other.settle();
-    // Its end is traced, too.
+    other.run_until_quiet();
+    // The drop of the other ring is traced, too.
     drop((other, pipe));
     !take(record).is_empty()
 }
 
-/// Every CLOSE follows its own ASYNC_CANCEL, hard-linked, in the same submission.
+/// Checks that every CLOSE follows its own ASYNC_CANCEL, hard-linked, in the same submission.
 fn assert_pairs(sqes: &[Sqe], pairs: usize) {
     let mut found = 0;
     for (at, sqe) in sqes.iter().enumerate() {
@@ -114,15 +113,15 @@ fn assert_pairs(sqes: &[Sqe], pairs: usize) {
     assert_eq!(found, pairs, "{sqes:?}");
 }
 
-/// Cut: three ends, three pairs, one submission, in the order given.
+/// Three descriptors are closed by three pairs in one submission, in the given order.
 #[test]
-fn a_close_is_one_submission_of_hard_linked_pairs() {
+fn close_is_one_submission_of_hard_linked_pairs() {
     let set_up = || {
         let mut rig = Rig::new();
         let (out, out_write) = rig.reading(1);
         let (err, err_write) = rig.reading(2);
         let (input, input_read) = rig.writing(3);
-        rig.settle();
+        rig.run_until_quiet();
         (rig, [out, err, input], [out_write, err_write, input_read])
     };
     let (_, sqes) = traced(set_up, |(rig, ends, _)| {
@@ -135,7 +134,7 @@ fn a_close_is_one_submission_of_hard_linked_pairs() {
     assert!(sqes.iter().all(|sqe| sqe.submission == sqes[0].submission), "{sqes:?}");
 }
 
-/// Ends that are read, on a ring with a short queue.
+/// Pipes being read, on a ring with a short queue.
 struct Batch {
     rig: Rig,
     ends: Vec<EndId>,
@@ -145,12 +144,12 @@ struct Batch {
 fn many_reading(entries: u32, count: u32) -> Batch {
     let mut rig = Rig::with(RingConfig { entries, ..RingConfig::default() });
     let (ends, writes) = (0..count).map(|agent| rig.reading(agent)).unzip();
-    rig.settle();
+    rig.run_until_quiet();
     Batch { rig, ends, writes }
 }
 
 impl Batch {
-    /// Closes all of them, with some writes queued before.
+    /// Closes all pipes behind some queued writes.
     fn close_behind(&mut self, queued: u32) {
         let Self { rig, ends, .. } = self;
         let mut reads = Vec::new();
@@ -164,10 +163,10 @@ impl Batch {
     }
 }
 
-/// Links end with a submission: a queue with room for one more entry, or for fewer pairs than
-/// asked for, must be emptied first and never between the two of a pair.
+/// A link ends with its submission, so a queue with too little room must be emptied before a pair and
+/// never inside one.
 #[test]
-fn a_full_queue_never_splits_a_pair() {
+fn full_queue_never_splits_a_pair() {
     for entries in [2, 4, 8] {
         for queued in 0..=entries {
             let set_up = || many_reading(entries, 13);
@@ -176,7 +175,7 @@ fn a_full_queue_never_splits_a_pair() {
             for write in &batch.writes {
                 must_break(write);
             }
-            // Full submissions: no more of them than the batch needs, and one for what was queued.
+            // No more submissions than the batch needs, and one for the queued writes.
             let first = sqes.iter().find(|sqe| sqe.op == "CLOSE").unwrap().submission;
             let last = sqes.iter().rfind(|sqe| sqe.op == "CLOSE").unwrap().submission;
             let need = 26_u64.div_ceil(u64::from(entries)) + 1;
@@ -185,19 +184,18 @@ fn a_full_queue_never_splits_a_pair() {
     }
 }
 
-/// All pipes of a child are cut together: with too little room left, the queue is emptied first,
-/// not filled up with half of the pairs.
+/// If the pairs fit an empty queue, a queue with too little room is emptied first and not filled with
+/// half of the pairs.
 #[test]
-fn a_close_that_fits_the_queue_is_not_spread_over_two_submissions() {
+fn close_that_fits_the_queue_is_one_submission() {
     let (_, sqes) = traced(|| many_reading(8, 3), |batch| batch.close_behind(5));
     assert_pairs(&sqes, 3);
     let pairs: Vec<_> = sqes.iter().filter(|sqe| sqe.op != "WRITE").collect();
     assert!(pairs.iter().all(|sqe| sqe.submission == sqes[0].submission + 1), "{sqes:?}");
 }
 
-/// The other operations, with their own names.
 #[test]
-fn reads_writes_watches_and_pauses_are_named() {
+fn operations_are_traced_by_name() {
     let (_, sqes) = traced(Rig::new, |rig| {
         let (out, _write) = rig.reading(1);
         let (input, _read) = rig.writing(2);

@@ -1,45 +1,45 @@
-//! The coalescing window: a wait that goes on after the first completion, and what may not wait
-//! for it. Each with min_wait and without, as on kernels before 6.12.
+//! The batching window: a wait that continues after the first completion, and the events that end it.
+//! Each test runs with the kernel's minimum wait and without, as on kernels before 6.12.
 
 use std::thread;
 
 use super::*;
 
-/// Whoever waits this out has failed.
+/// A test that waits this long has failed.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Far less than the window, and far more than anything takes.
+/// Far less than the window, and far more than any operation takes.
 const SOON: Duration = Duration::from_secs(4);
 
 fn rigs(window: Duration, buffers: u16) -> impl Iterator<Item = Rig> {
     [true, false].into_iter().map(move |min_wait| {
         let config = RingConfig { window, min_wait, buffers, ..RingConfig::default() };
         let mut rig = Rig::with(config);
-        // What the setup left is no part of the test.
+        // Discards what the setup left.
         rig.turn(Duration::ZERO);
         rig
     })
 }
 
-/// The driver's eventfd, watched as an engine does.
-fn bell(rig: &mut Rig) -> OwnedFd {
-    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
-    let end = rig.adopt(bell.try_clone().unwrap(), 99, Role::Wake);
+/// The driver's eventfd, polled as by an engine.
+fn wake_fd(rig: &mut Rig) -> OwnedFd {
+    let wake_fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+    let end = rig.adopt(wake_fd.try_clone().unwrap(), 99, Role::Wake);
     rig.ring.watch(end);
     rig.turn(Duration::ZERO);
-    bell
+    wake_fd
 }
 
-fn ring_it(bell: &OwnedFd) {
-    assert_eq!(rustix::io::write(bell, &1_u64.to_ne_bytes()), Ok(8));
+fn wake(wake_fd: &OwnedFd) {
+    assert_eq!(rustix::io::write(wake_fd, &1_u64.to_ne_bytes()), Ok(8));
 }
 
-/// The agent's own pace: nothing to wait for.
+/// Sleeps, as an agent would between two outputs.
 fn pass(time: Duration) {
     let time = Timespec::try_from(time).unwrap();
     assert_eq!(poll(&mut [], Some(&time)), Ok(0));
 }
 
-/// One wait, and how long it took.
+/// Waits once and returns how long it took.
 fn timed_turn(rig: &mut Rig, timeout: Duration) -> Duration {
     let begun = Instant::now();
     rig.turn(timeout);
@@ -47,11 +47,11 @@ fn timed_turn(rig: &mut Rig, timeout: Duration) -> Duration {
 }
 
 #[test]
-fn one_wait_serves_all_that_comes_within_the_window() {
-    // And another thread's wish ends it at once: two agents write, the second a while after the
-    // first, and then somebody asks for something.
+fn one_wait_collects_all_events_of_a_window() {
+    // Two agents write, the second a while after the first. Then another thread wakes the driver,
+    // which must end the wait at once.
     for mut rig in rigs(WINDOW, 128) {
-        let bell = bell(&mut rig);
+        let wake_fd = wake_fd(&mut rig);
         let (_, one) = rig.reading(1);
         let (_, two) = rig.reading(2);
         rig.turn(Duration::ZERO);
@@ -61,19 +61,19 @@ fn one_wait_serves_all_that_comes_within_the_window() {
                 put(&one, b"first");
                 pass(QUIET);
                 put(&two, b"second");
-                ring_it(&bell);
+                wake(&wake_fd);
             });
             timed_turn(&mut rig, LIMIT)
         });
-        assert!(took < SOON, "{took:?}: the bell did not end the wait");
+        assert!(took < SOON, "{took:?}: the wake-up did not end the wait");
         assert_eq!((rig.bytes(1), rig.bytes(2)), (b"first".to_vec(), b"second".to_vec()));
         assert!(rig.seen.contains(&Seen::Ready(99, Ok(()))), "{:?}", rig.seen);
-        assert_eq!(rig.ring.counters().enters, enters + 1, "one call for all of it");
+        assert_eq!(rig.ring.counters().enters, enters + 1, "one system call for all events");
     }
 }
 
 #[test]
-fn what_is_written_and_closed_does_not_wait_for_the_window() {
+fn writes_and_closes_do_not_wait_for_the_window() {
     for mut rig in rigs(WINDOW, 128) {
         let (input, input_read) = rig.writing(1);
         let (output, output_write) = rig.reading(2);
@@ -92,9 +92,8 @@ fn what_is_written_and_closed_does_not_wait_for_the_window() {
 }
 
 #[test]
-fn a_wait_that_has_enough_ends_before_its_window() {
-    // The story: a window as long as the pool lasts, and then every read starves until it is over.
-    // Half of the eight buffers is enough.
+fn half_a_pool_of_data_ends_the_wait() {
+    // A wait that lasted until the pool is empty would starve every read until its window ends.
     for mut rig in rigs(WINDOW, 8) {
         let pipes: Vec<_> = (0..4).map(|agent| rig.reading(agent)).collect();
         rig.turn(Duration::ZERO);
@@ -102,14 +101,14 @@ fn a_wait_that_has_enough_ends_before_its_window() {
             scope.spawn(|| pipes.iter().for_each(|(_, write)| put(write, b"x")));
             timed_turn(&mut rig, LIMIT)
         });
-        assert!(took < SOON, "{took:?}: it waited for more");
+        assert!(took < SOON, "{took:?}: the wait continued");
         assert_eq!(rig.seen.len(), 4, "{:?}", rig.seen);
     }
 }
 
 #[test]
-fn a_lone_event_after_a_quiet_window_ends_the_wait() {
-    // The story: a chat at night. Nothing comes for an hour; what comes then must not wait.
+fn first_event_after_a_quiet_window_ends_the_wait() {
+    // After an hour without events, the next one must not wait for another window.
     let window = Duration::from_secs(1);
     for mut rig in rigs(window, 128) {
         let (_, write) = rig.reading(1);
@@ -124,13 +123,17 @@ fn a_lone_event_after_a_quiet_window_ends_the_wait() {
             writer.join().unwrap()
         });
         assert_eq!(rig.bytes(1), b"late");
-        assert!(written.elapsed() < window * 4 / 5, "{:?}: another window", written.elapsed());
+        assert!(
+            written.elapsed() < window * 4 / 5,
+            "{:?}: it waited for another window",
+            written.elapsed()
+        );
     }
 }
 
 #[test]
-fn a_deadline_within_the_window_is_kept() {
-    // The story: a close's deadline is 20 ms away, and the window 10 s.
+fn timeout_shorter_than_the_window_is_kept() {
+    // A deadline of a close is 20 ms away, the end of the window 10 s.
     for mut rig in rigs(WINDOW, 128) {
         let (_, write) = rig.reading(1);
         rig.turn(Duration::ZERO);

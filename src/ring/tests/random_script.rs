@@ -1,8 +1,8 @@
-//! A random script through the ring and through plain syscalls must agree byte for byte.
+//! A random script through the ring and through plain system calls must agree byte for byte.
 
 use super::*;
 
-/// SplitMix64: a seed is all it takes to see a failure again.
+/// SplitMix64: a failure can be repeated with its seed.
 struct Random(u64);
 
 impl Random {
@@ -23,29 +23,29 @@ impl Random {
     }
 }
 
-/// A pipe from us into the ring.
+/// A pipe that the ring reads.
 struct Inbound {
     end: EndId,
     write: Option<OwnedFd>,
     sent: Vec<u8>,
 }
 
-/// A pipe from the ring to us.
+/// A pipe that the ring writes.
 struct Outbound {
     end: EndId,
     read: OwnedFd,
     came: Vec<u8>,
-    /// What the ring said it wrote.
+    /// The bytes that the ring reported as written.
     wrote: Vec<u8>,
     pending: Option<Vec<u8>>,
 }
 
 const PIPES: usize = 5;
 
-pub(super) fn check(seed: u64, step: usize) {
-    println!("seed {seed}, step {step}");
+pub(super) fn check(seed: u64, set: usize) {
+    println!("seed {seed}, set {set}");
     let mut random = Random(seed);
-    // Everything too small, so that every list in the ring is used.
+    // All sizes are too small, so that every list in the ring is used.
     let config = RingConfig {
         entries: 2 << random.below(3),
         cq_entries: 8 << random.below(4),
@@ -53,7 +53,7 @@ pub(super) fn check(seed: u64, step: usize) {
         buffer_size: 512,
         ..RingConfig::default()
     };
-    let mut rig = Rig::on_step(config, step);
+    let mut rig = Rig::with_flags(config, set);
     let inbound = |agent: usize, rig: &mut Rig| {
         let (read, write) = pipe();
         let end = rig.adopt(read, u32::try_from(agent).unwrap(), Role::Stdout);
@@ -98,7 +98,7 @@ pub(super) fn check(seed: u64, step: usize) {
         note_writes(&rig.seen, &mut acted, &mut outs);
     }
 
-    // The end: every reader reads on, every writer is done, then all is closed.
+    // At the end all reads continue, all writes finish, and everything is closed.
     for inbound in &mut ins {
         rig.ring.read(inbound.end);
         inbound.write = None;
@@ -124,7 +124,7 @@ pub(super) fn check(seed: u64, step: usize) {
         );
     }
     for (at, out) in outs.iter_mut().enumerate() {
-        // A child that another test is just spawning holds a copy until its exec.
+        // A child that another test is spawning holds a copy of the pipe until its exec.
         let start = Instant::now();
         let mut ended = false;
         while !ended {
@@ -140,7 +140,7 @@ pub(super) fn check(seed: u64, step: usize) {
     assert_eq!(counters.buffers_free, counters.buffers, "seed {seed}");
 }
 
-/// Takes over what the ring says of its writes.
+/// Applies the results of writes.
 fn note_writes(seen: &[Seen], acted: &mut usize, outs: &mut [Outbound]) {
     for seen in &seen[*acted..] {
         if let Seen::Wrote(agent, _, result) = seen {
@@ -152,9 +152,9 @@ fn note_writes(seen: &[Seen], acted: &mut usize, outs: &mut [Outbound]) {
     *acted = seen.len();
 }
 
-/// Fixed seeds, so that a build is judged by the code, and one that is new each time.
+/// Fixed seeds make failures depend on the code alone. One seed is new each time.
 #[test]
-fn a_random_script_agrees_with_plain_syscalls() {
+fn random_script_agrees_with_plain_syscalls() {
     for seed in 0..40 {
         check(seed, 0);
     }

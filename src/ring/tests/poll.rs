@@ -1,4 +1,4 @@
-//! Watches: once, and never after a close.
+//! Polls: reported once, and never after a close.
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -10,28 +10,27 @@ fn event() -> (OwnedFd, OwnedFd) {
     (ours, theirs)
 }
 
-/// A pidfd stays readable for ever: a watch that repeats would spin.
+/// A pidfd stays readable, so a poll that repeats would spin.
 #[test]
-fn a_watch_reports_once() {
+fn poll_reports_once() {
     let mut rig = Rig::new();
     let (ours, theirs) = event();
     let end = rig.adopt(theirs, 1, Role::Exit);
     rig.ring.watch(end);
     rig.ring.watch(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, []);
     put(&ours, &1_u64.to_ne_bytes());
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Ready(1, Ok(()))]);
-    // Still readable: watched again, it reports again.
+    // The eventfd is still readable, so the next poll reports again.
     rig.ring.watch(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen.len(), 2);
 }
 
-/// A real pidfd, the way the engine sees a child leave.
 #[test]
-fn an_exit_is_seen_through_its_pidfd() {
+fn exit_is_reported_through_a_pidfd() {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let mut child = std::process::Command::new("cat")
         .stdin(std::process::Stdio::piped())
@@ -43,7 +42,7 @@ fn an_exit_is_seen_through_its_pidfd() {
     let mut rig = Rig::new();
     let end = rig.adopt(pidfd, 1, Role::Exit);
     rig.ring.watch(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, []);
     drop(child.stdin.take());
     rig.until("its exit", |seen| !seen.is_empty());
@@ -51,9 +50,9 @@ fn an_exit_is_seen_through_its_pidfd() {
     assert!(child.wait().unwrap().success());
 }
 
-/// A watch that its own close cancelled says nothing: `Closed` says it all.
+/// A poll cancelled by its own close must not look like an event.
 #[test]
-fn a_closed_watch_ends_in_closed_alone() {
+fn closed_poll_reports_only_closed() {
     let mut rig = Rig::new();
     let (_ours, theirs) = event();
     let end = rig.adopt(theirs, 1, Role::Exit);
@@ -61,7 +60,7 @@ fn a_closed_watch_ends_in_closed_alone() {
     rig.turn(Duration::ZERO);
     rig.ring.close(&[end]);
     rig.until("closed", |seen| count(seen, closed) == 1);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
     assert_eq!(rig.ring.in_kernel(), 0);
 }

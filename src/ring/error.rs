@@ -1,4 +1,4 @@
-//! Floor 1. Why this host refuses a ring, and what its operator can do about it.
+//! Errors of the setup: why the host refuses a ring, and what its operator can do.
 
 use std::fs;
 use std::io;
@@ -7,13 +7,13 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, ErrorKind};
 
-/// The oldest kernel with everything the ring needs.
+/// The requirement, for error texts.
 pub(super) const NEEDS: &str = "the ring needs Linux 6.7 or later";
 
-const STAGE: &str = "start";
+const OPERATION: &str = "start";
 
-/// An error of the kernel while the ring was set up. `what` failed.
-pub(super) fn refused(what: &str, error: io::Error) -> Error {
+/// Converts an error of the kernel during setup. `what` names the call that failed.
+pub(super) fn setup_error(what: &str, error: io::Error) -> Error {
     let (kind, remedy) = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => (ErrorKind::BackendDenied, denied_by()),
         Some(libc::ENOSYS) => (ErrorKind::BackendUnsupported, missing()),
@@ -26,18 +26,18 @@ pub(super) fn refused(what: &str, error: io::Error) -> Error {
             ErrorKind::ResourceLimit,
             String::from("the host's table of open files is full: raise fs.file-max"),
         ),
-        _ => return Error::new(ErrorKind::Io, STAGE, what).cause(error),
+        _ => return Error::new(ErrorKind::Io, OPERATION, what).cause(error),
     };
-    Error::new(kind, STAGE, what).cause(error).remedy(remedy)
+    Error::new(kind, OPERATION, what).cause(error).remedy(remedy)
 }
 
-/// The kernel lets us have a ring, but not one that can do what we need.
+/// Reports a ring that lacks a feature.
 pub(super) fn unsupported(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::BackendUnsupported, STAGE, what)
+    Error::new(ErrorKind::BackendUnsupported, OPERATION, what)
         .remedy(format!("{NEEDS}, this is {}", kernel()))
 }
 
-/// Which of the two doors is shut: the sysctl or a filter.
+/// Says whether the sysctl, a seccomp filter or a security module denies io_uring.
 fn denied_by() -> String {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match sysctl.trim() {
@@ -50,7 +50,7 @@ fn denied_by() -> String {
              join the group of kernel.io_uring_group, or set the sysctl to 0",
         ),
         _ if filtered() => String::from(
-            "a seccomp filter denies it, as the default one of containers does: allow \
+            "a seccomp filter denies it (containers have one by default): allow \
              io_uring_setup, io_uring_enter and io_uring_register in the container's profile",
         ),
         _ => {
@@ -62,8 +62,8 @@ fn denied_by() -> String {
 fn missing() -> String {
     if filtered() {
         format!(
-            "a seccomp filter may answer so for io_uring_setup: allow it in the container's \
-             profile; else {NEEDS}, this is {}",
+            "a seccomp filter may deny io_uring_setup: allow it in the container's \
+             profile; otherwise {NEEDS}, this is {}",
             kernel()
         )
     } else {
@@ -71,7 +71,7 @@ fn missing() -> String {
     }
 }
 
-/// This process runs under a seccomp filter.
+/// Whether this process runs under a seccomp filter.
 fn filtered() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
@@ -80,7 +80,7 @@ fn filtered() -> bool {
 
 fn memlock() -> String {
     format!(
-        "RLIMIT_MEMLOCK is {}, and rings of all processes of this user count: raise it \
+        "RLIMIT_MEMLOCK is {}, and the rings of all processes of this user count: raise it \
          (`ulimit -l`, LimitMEMLOCK=) or run fewer engines",
         limit(Resource::Memlock, " bytes")
     )

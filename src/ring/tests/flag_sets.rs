@@ -1,22 +1,22 @@
-//! Every step of the ladder must behave the same: older kernels stop further down.
+//! Every set of setup flags must behave the same. Older kernels accept only the later sets.
 
 use super::*;
 
-/// Without DEFER_TASKRUN the kernel completes at other moments: in the middle of any syscall.
+/// Without DEFER_TASKRUN the kernel completes operations during any system call.
 #[test]
-fn a_random_script_agrees_on_every_step() {
-    for step in 1..LADDER.len() {
+fn random_script_agrees_with_every_flag_set() {
+    for set in 1..FLAG_SETS.len() {
         for seed in 0..10 {
-            script::check(seed, step);
+            random_script::check(seed, set);
         }
     }
 }
 
-/// The close path on every step: pending read, blocked write, watch and nothing at all.
+/// Closes a descriptor with a pending read, a blocked write, a poll and no operation.
 #[test]
-fn every_step_cuts_whatever_is_pending() {
-    for (step, (name, _)) in LADDER.iter().enumerate() {
-        let mut rig = Rig::on_step(RingConfig::default(), step);
+fn close_works_with_every_flag_set() {
+    for (set, (name, _)) in FLAG_SETS.iter().enumerate() {
+        let mut rig = Rig::with_flags(RingConfig::default(), set);
         assert_eq!(rig.ring.kernel_features().setup_flags, *name);
         let (out, out_write) = rig.reading(1);
         let (input, input_read) = rig.writing(2);
@@ -26,7 +26,7 @@ fn every_step_cuts_whatever_is_pending() {
         rig.until("a full pipe", |seen| !seen.is_empty());
         rig.ring.write(input, pattern(50), 0).unwrap();
         rig.ring.watch(exit);
-        rig.settle();
+        rig.run_until_quiet();
         assert_eq!(rig.seen.len(), 1, "{name}: {:?}", rig.seen);
         rig.seen.clear();
         rig.ring.close(&[out, input, exit, idle]);
@@ -42,19 +42,19 @@ fn every_step_cuts_whatever_is_pending() {
     }
 }
 
-/// A dropped ring is a barrier on every step.
+/// A ring is drained when it is dropped, with every set of flags.
 #[test]
-fn every_step_lets_go_of_its_pipes_when_dropped() {
-    for step in 0..LADDER.len() {
+fn dropped_ring_releases_its_pipes_with_every_flag_set() {
+    for set in 0..FLAG_SETS.len() {
         let at_once = |_: &usize| {
-            let mut rig = Rig::on_step(RingConfig::default(), step);
+            let mut rig = Rig::with_flags(RingConfig::default(), set);
             let (_, write) = rig.reading(1);
             rig.turn(Duration::ZERO);
             drop(rig);
             must_break(&write)
         };
-        // Undrained, nearly all are late.
+        // Without a drain, nearly all writers get EPIPE late.
         let count = (0..10).filter(at_once).count();
-        assert!(count >= 5, "step {step}: {count} of 10");
+        assert!(count >= 5, "set {set}: {count} of 10");
     }
 }

@@ -1,9 +1,9 @@
-//! Close: the writer must see EPIPE at once, whatever was pending; nothing may leak.
+//! Close: the writer gets EPIPE at once, whatever was pending, and nothing leaks.
 
 use super::*;
 
-/// A pending read holds the pipe: closed without a cancel, the child would write into it for
-/// ever. The moment we are told it is closed, its writer gets EPIPE.
+/// A pending read holds the pipe open. Without a cancel the child could go on writing after the close.
+/// Once `Closed` is reported, the writer gets EPIPE.
 #[test]
 fn close_with_a_pending_read_gives_the_writer_epipe() {
     let mut rig = Rig::new();
@@ -21,8 +21,8 @@ fn close_with_a_pending_read_gives_the_writer_epipe() {
     }
 }
 
-/// With nothing pending the cancel finds nothing. Soft-linked, the close would then be cancelled
-/// and the descriptor leak: the writer would fill the pipe and hang.
+/// With nothing pending the cancel finds nothing. A soft-linked close would then be cancelled, the
+/// descriptor would leak, and the writer would fill the pipe and hang.
 #[test]
 fn close_with_nothing_pending_closes() {
     let mut rig = Rig::new();
@@ -33,11 +33,11 @@ fn close_with_nothing_pending_closes() {
     rig.until("closed", |seen| count(seen, closed) == 1);
     must_break(&write);
     assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
-    assert_eq!(rig.ring.closed_by_hand, 0);
+    assert_eq!(rig.ring.inflight.closed_by_hand, 0);
 }
 
-/// The child does not read its input: the write hangs in the kernel with our memory. Its payload
-/// comes back untouched, then the end is closed, and the child reads what was written and EOF.
+/// The child does not read its input, so a write is blocked in the kernel. Its payload is returned, the
+/// descriptor is closed, and the child reads what was written and EOF.
 #[test]
 fn close_with_a_blocked_write_returns_the_payload() {
     let mut rig = Rig::new();
@@ -45,7 +45,7 @@ fn close_with_a_blocked_write_returns_the_payload() {
     rig.ring.write(end, pattern(100_000), 0).unwrap();
     rig.until("the first write", |seen| seen == [Seen::Wrote(1, 100_000, Ok(65_536))]);
     rig.ring.write(end, pattern(50), 0).unwrap();
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen.len(), 1, "the second must be blocked");
     rig.ring.close(&[end]);
     rig.until("closed", |seen| count(seen, closed) == 1);
@@ -56,9 +56,9 @@ fn close_with_a_blocked_write_returns_the_payload() {
     assert!(eof);
 }
 
-/// A write queued in the same turn as its close: it runs first, for the order is that of the queue.
+/// A write queued in the same turn as the close runs first, because the queue keeps the order.
 #[test]
-fn a_write_queued_before_a_close_is_written() {
+fn write_queued_before_a_close_is_written() {
     let mut rig = Rig::new();
     let (end, read) = rig.writing(1);
     rig.ring.write(end, b"goodbye".to_vec(), 0).unwrap();
@@ -68,14 +68,14 @@ fn a_write_queued_before_a_close_is_written() {
     assert_eq!(get(&read), (b"goodbye".to_vec(), true));
 }
 
-/// A child is cut at once, not pipe by pipe: all its ends go in one enter.
+/// All pipes of a child are closed in one enter.
 #[test]
-fn all_ends_of_a_close_go_in_one_submission() {
+fn close_of_several_pipes_is_one_submission() {
     let mut rig = Rig::new();
     let (out, out_write) = rig.reading(1);
     let (err, err_write) = rig.reading(2);
     let (input, input_read) = rig.writing(3);
-    rig.settle();
+    rig.run_until_quiet();
     let before = rig.ring.counters();
     rig.ring.close(&[out, err, input]);
     assert_eq!(rig.ring.counters().queued, 6);
@@ -89,9 +89,9 @@ fn all_ends_of_a_close_go_in_one_submission() {
     assert_eq!(get(&input_read), (Vec::new(), true));
 }
 
-/// Closed twice, or named twice: the second time there may be someone else behind the number.
+/// A second close of the same number could close a descriptor of other code.
 #[test]
-fn an_end_is_closed_once() {
+fn descriptor_is_closed_once() {
     let mut rig = Rig::new();
     let (end, _write) = rig.reading(1);
     rig.ring.close(&[end, end]);
@@ -99,13 +99,13 @@ fn an_end_is_closed_once() {
     assert_eq!(rig.ring.counters().queued, 3, "the read, one cancel, one close");
     rig.until("closed", |seen| count(seen, closed) == 1);
     rig.ring.close(&[end]);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Closed(1, Ok(()))]);
 }
 
-/// The slot of a closed end is used again: an old handle must reach nobody.
+/// The slot of a closed descriptor is reused: an old id must have no effect on the new one.
 #[test]
-fn a_stale_end_reaches_nobody() {
+fn stale_id_has_no_effect() {
     let mut rig = Rig::new();
     let (old, _write) = rig.reading(1);
     rig.ring.close(&[old]);
@@ -121,14 +121,14 @@ fn a_stale_end_reaches_nobody() {
     rig.ring.watch(old);
     rig.ring.close(&[old]);
     rig.ring.pause(old);
-    rig.settle();
+    rig.run_until_quiet();
     put(&write, b"to the new one");
     rig.until("bytes", |seen| bytes(seen, 2) == b"to the new one");
     assert_eq!(count(&rig.seen, closed), 1);
     assert_eq!(rig.ring.counters().stale, 0);
 }
 
-/// Data on its way when the end is closed comes or does not; its buffer comes back either way.
+/// Data on its way during a close may arrive or not; its buffer returns either way.
 #[test]
 fn data_racing_a_close_leaks_no_buffer() {
     let mut rig = Rig::with(RingConfig { buffers: 2, ..RingConfig::default() });
@@ -145,25 +145,25 @@ fn data_racing_a_close_leaks_no_buffer() {
     assert_eq!(rig.ring.in_kernel(), 0);
 }
 
-/// Closed means that nothing of the end is in the kernel. Should a kernel report the close before
-/// the operation it cancelled, the payload must still come first, and `Closed` last.
+/// If a kernel reports the close before the operation that was cancelled for it, the payload must still
+/// come first and `Closed` last.
 #[test]
-fn closed_comes_last_in_whatever_order_the_kernel_reports() {
+fn closed_is_last_in_any_order_of_completions() {
     let mut rig = Rig::new();
     let (end, _read) = rig.writing(1);
     rig.ring.write(end, pattern(100_000), 0).unwrap();
     rig.until("a full pipe", |seen| !seen.is_empty());
     rig.ring.write(end, pattern(50), 0).unwrap();
-    rig.settle();
+    rig.run_until_quiet();
     rig.seen.clear();
     rig.ring.close(&[end]);
     let start = Instant::now();
-    while rig.ring.reaped.len() < 3 {
+    while rig.ring.inflight.cqes.len() < 3 {
         assert!(start.elapsed() < LIMIT);
-        rig.ring.reap_now();
+        rig.ring.inflight.submit_and_collect();
     }
-    rig.ring.reaped.make_contiguous().reverse();
-    rig.settle();
+    rig.ring.inflight.cqes.make_contiguous().reverse();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Wrote(1, 50, Err(libc::ECANCELED)), Seen::Closed(1, Ok(()))]);
     assert_eq!(rig.ring.counters().stale, 0);
 }

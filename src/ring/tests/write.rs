@@ -1,10 +1,10 @@
-//! Writes: one at a time, short ones told, payloads always back.
+//! Writes: one at a time, short writes reported, payloads always returned.
 
 use super::*;
 
-/// A pipe takes what fits and the write completes short: taking that for all tears the record.
+/// A short write taken for a complete one would tear the record.
 #[test]
-fn a_short_write_is_told() {
+fn short_write_is_reported() {
     let mut rig = Rig::new();
     let (end, read) = rig.writing(1);
     let payload = pattern(200_000);
@@ -24,10 +24,9 @@ fn a_short_write_is_told() {
     assert!(came == payload);
 }
 
-/// Two writes in flight on one pipe complete in reverse order: the second is refused, and comes
-/// back whole.
+/// Two writes in flight on one pipe would complete in reverse order, so the second is refused.
 #[test]
-fn a_second_write_is_refused_with_its_payload() {
+fn second_write_is_refused_with_its_payload() {
     let mut rig = Rig::new();
     let (end, read) = rig.writing(1);
     rig.ring.write(end, b"first".to_vec(), 0).unwrap();
@@ -38,9 +37,8 @@ fn a_second_write_is_refused_with_its_payload() {
     assert_eq!(get(&read).0, b"first");
 }
 
-/// Nothing to write is a mistake of the caller, not a write of 0 bytes that never seems to end.
 #[test]
-fn an_empty_write_is_refused() {
+fn empty_write_is_refused() {
     let mut rig = Rig::new();
     let (end, _read) = rig.writing(1);
     for (buf, from) in [(Vec::new(), 0), (b"abc".to_vec(), 3), (b"abc".to_vec(), 9)] {
@@ -51,9 +49,9 @@ fn an_empty_write_is_refused() {
     assert_eq!(rig.ring.in_kernel(), 0);
 }
 
-/// The child died: EPIPE in the completion, the payload back, and no signal for the process.
+/// A write to a dead child returns EPIPE and the payload, and raises no signal.
 #[test]
-fn a_dead_reader_is_an_error_of_the_write() {
+fn write_to_a_closed_pipe_is_an_error() {
     let mut rig = Rig::new();
     let (end, read) = rig.writing(1);
     drop(read);
@@ -62,10 +60,9 @@ fn a_dead_reader_is_an_error_of_the_write() {
     assert_eq!(rig.seen, [Seen::Wrote(1, 7, Err(libc::EPIPE))]);
 }
 
-/// A program in C may host the engine with SIGPIPE at its default: blocked on this thread, it
-/// cannot end the process.
+/// A host program in C has SIGPIPE at its default, which would end the process.
 #[test]
-fn sigpipe_is_blocked_on_the_thread_that_asks() {
+fn sigpipe_is_blocked_on_the_calling_thread() {
     let blocked = || {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
@@ -78,5 +75,5 @@ fn sigpipe_is_blocked_on_the_thread_that_asks() {
     })
     .join()
     .unwrap();
-    assert!(!blocked(), "another thread's mask is its own");
+    assert!(!blocked(), "other threads are not affected");
 }

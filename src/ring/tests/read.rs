@@ -1,10 +1,9 @@
-//! Reads: no byte lost, no read left behind.
+//! Reads: no byte is lost, and no read stops by itself.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// The first thing anyone asks of a ring.
 #[test]
 fn bytes_written_are_the_bytes_read() {
     let mut rig = Rig::new();
@@ -19,7 +18,7 @@ fn bytes_written_are_the_bytes_read() {
     assert_eq!(rig.others(), [Seen::Wrote(2, 7, Ok(5))]);
 }
 
-/// Completions of many reads in one turn: each must find its own pipe.
+/// Completions of many reads arrive in one turn and must not be mixed up.
 #[test]
 fn many_pipes_keep_their_bytes_apart() {
     let mut rig = Rig::new();
@@ -39,10 +38,10 @@ fn many_pipes_keep_their_bytes_apart() {
     }
 }
 
-/// The last bytes and the end may come in one turn; the end must come last, and once, even if the
-/// read is asked for again.
+/// The last bytes and the end may arrive in one turn. The end must be reported last and once, even if
+/// the read is started again.
 #[test]
-fn eof_comes_once_and_after_the_last_byte() {
+fn eof_is_reported_once_after_the_last_byte() {
     let mut rig = Rig::new();
     let (end, write) = rig.reading(1);
     put(&write, b"last words");
@@ -51,23 +50,23 @@ fn eof_comes_once_and_after_the_last_byte() {
     rig.ring.read(end);
     rig.ring.pause(end);
     rig.ring.read(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::Data(1, b"last words".to_vec()), Seen::ReadEnd(1, ReadEnd::Eof)]);
     assert_eq!(rig.ring.in_kernel(), 0);
 }
 
-/// A paused read that stays armed takes bytes out of the pipe: no back-pressure on the child.
+/// A paused read that stays armed would take bytes out of the pipe: no back-pressure on the child.
 #[test]
-fn a_paused_read_takes_nothing_and_loses_nothing() {
+fn paused_read_takes_no_bytes() {
     let mut rig = Rig::new();
     let (end, write) = rig.reading(1);
     put(&write, b"before ");
     rig.until("the first bytes", |seen| bytes(seen, 1).len() == 7);
     rig.ring.pause(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.ring.in_kernel(), 0, "the read was cancelled");
     put(&write, b"meanwhile ");
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.bytes(1), b"before ");
     rig.ring.read(end);
     put(&write, b"after");
@@ -76,28 +75,28 @@ fn a_paused_read_takes_nothing_and_loses_nothing() {
     assert_eq!(rig.others(), []);
 }
 
-/// The reader caught up while the cancel was on its way: the read must come back by itself.
+/// The reader catches up while the cancel is on its way: the read must be armed again.
 #[test]
-fn a_read_wanted_again_before_its_cancel_is_done_is_armed_again() {
+fn read_resumed_during_its_cancel_is_armed_again() {
     let mut rig = Rig::new();
     let (end, write) = rig.reading(1);
-    rig.settle();
+    rig.run_until_quiet();
     rig.ring.pause(end);
     rig.ring.read(end);
-    rig.settle();
+    rig.run_until_quiet();
     put(&write, b"still here");
     rig.until("bytes", |seen| bytes(seen, 1).len() == 10);
     rig.ring.pause(end);
     rig.ring.read(end);
     rig.ring.pause(end);
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.ring.in_kernel(), 0);
     put(&write, b"!");
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.bytes(1), b"still here");
 }
 
-/// Bytes that arrive in the same turn as the pause: they are delivered now or after it, not never.
+/// Bytes arrive in the same turn as the pause: they are delivered before or after it.
 #[test]
 fn bytes_racing_a_pause_are_not_lost() {
     let mut rig = Rig::new();
@@ -115,22 +114,22 @@ fn bytes_racing_a_pause_are_not_lost() {
     assert_eq!(rig.bytes(1), sent);
 }
 
-/// READ_MULTISHOT refuses a regular file: the answer must be an error and no silence.
+/// READ_MULTISHOT refuses a regular file: that must be reported as an error.
 #[test]
-fn a_descriptor_that_cannot_be_polled_is_an_error() {
+fn unpollable_descriptor_is_an_error() {
     let mut rig = Rig::new();
     let file = tempfile::tempfile().unwrap();
     let end = rig.adopt(file.into(), 1, Role::Stdout);
     rig.ring.read(end);
     rig.until("the end", |seen| !seen.is_empty());
-    rig.settle();
+    rig.run_until_quiet();
     assert_eq!(rig.seen, [Seen::ReadEnd(1, ReadEnd::Failed(libc::EBADFD))]);
 }
 
-/// A completion queue far too small ends reads with good data and without MORE, and parks the
-/// rest in the kernel: a ring that takes the flag for the end, or does not come back, loses bytes.
+/// A completion queue that is too small ends reads with good data and without MORE, and keeps the
+/// rest in the kernel. A ring that takes this for the end of the output loses bytes.
 #[test]
-fn an_overflowing_completion_queue_loses_nothing() {
+fn overflowing_completion_queue_loses_no_bytes() {
     let config = RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() };
     let mut rig = Rig::with(config);
     let pipes: Vec<_> = (0..60).map(|agent| rig.reading(agent)).collect();

@@ -1,16 +1,16 @@
-//! A host that says no must say why, and what to do.
+//! Setup errors name the cause and a remedy.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::ring::op::Token;
-use crate::ring::refusal::{refused, unsupported};
+use crate::ring::error::{setup_error, unsupported};
+use crate::ring::op::OpToken;
 
-/// One errno, one kind; each with a remedy a person can follow.
+/// An operator must learn from the error what to change.
 #[test]
-fn every_refusal_has_its_kind_and_a_remedy() {
+fn every_setup_error_has_a_kind_and_a_remedy() {
     let cases = [
         (libc::EPERM, ErrorKind::BackendDenied, ""),
         (libc::EACCES, ErrorKind::BackendDenied, ""),
@@ -21,7 +21,7 @@ fn every_refusal_has_its_kind_and_a_remedy() {
         (libc::ENFILE, ErrorKind::ResourceLimit, "fs.file-max"),
     ];
     for (errno, kind, remedy) in cases {
-        let error = refused("io_uring_setup", io::Error::from_raw_os_error(errno));
+        let error = setup_error("io_uring_setup", io::Error::from_raw_os_error(errno));
         let text = error.to_string();
         assert_eq!(error.kind(), kind, "{text}");
         assert_eq!(error.operation(), "start");
@@ -36,28 +36,27 @@ fn every_refusal_has_its_kind_and_a_remedy() {
     assert!(error.to_string().contains("Linux 6.7"));
 }
 
-/// The story: an entry that found no room was counted as queued and forgotten. A lost CLOSE is a
-/// descriptor that stays open, a lost WRITE one that never ends.
+/// An entry pushed into a full queue was counted as queued and lost. A lost CLOSE leaves a descriptor
+/// open, a lost WRITE never ends.
 #[test]
-fn a_push_into_a_full_queue_is_not_ignored() {
+fn push_into_a_full_queue_panics() {
     let mut rig = Rig::new();
-    let queue = &mut rig.ring.queue;
-    let mut push = || queue.push_cancel(-1, Token::NOTHING, Token::NOTHING);
+    let queue = &mut rig.ring.inflight.queue;
+    let mut push = || queue.push_cancel(-1, OpToken::NONE, OpToken::NONE);
     for _ in 0..256 {
         push();
     }
     assert!(catch_unwind(AssertUnwindSafe(push)).is_err());
     assert_eq!((queue.capacity(), queue.queued()), (256, 256));
-    // Nor is half of a pair pushed, and the descriptor is closed all the same.
+    // A pair is not pushed by half either, and its descriptor is closed.
     let (read, write) = pipe();
-    let pair = || queue.push_cancel_close(read, Token::NOTHING, Token::NOTHING, Token::NOTHING);
+    let pair = || queue.push_cancel_close(read, OpToken::NONE, OpToken::NONE, OpToken::NONE);
     assert!(catch_unwind(AssertUnwindSafe(pair)).is_err());
     must_break(&write);
 }
 
-/// Sizes nobody can have are brought into range, not into a panic.
 #[test]
-fn odd_sizes_are_brought_into_range() {
+fn impossible_sizes_are_brought_into_range() {
     for (entries, cq_entries, buffers, buffer_size) in
         [(0, 0, 0, 0), (1, 1, 1, 1), (3, 5, 3, 1000), (1 << 20, 1 << 20, 5, 4096)]
     {
@@ -73,9 +72,9 @@ fn odd_sizes_are_brought_into_range() {
     }
 }
 
-/// `doctor` prints this line; the self-test leaves no trace in the counters.
+/// `doctor` prints this line. The self-test must not show in the counters.
 #[test]
-fn a_new_ring_tells_its_tier_and_counts_from_zero() {
+fn new_ring_counts_from_zero() {
     let rig = Rig::new();
     let line = rig.ring.kernel_features().to_string();
     assert!(line.starts_with("io_uring with multishot reads, flags "), "{line}");

@@ -1,10 +1,10 @@
-//! The end of a ring: nothing of ours is left in the kernel.
+//! Drains, waits and stale completions: no operation is left in the kernel.
 
 use super::*;
-use crate::ring::op::Token;
+use crate::ring::op::OpToken;
 use crate::ring::queue::Cqe;
 
-/// Everything that can be pending is; all of it must be final before memory is freed.
+/// Every kind of operation is pending, and all must be final before memory is freed.
 #[test]
 fn drain_leaves_nothing_in_the_kernel() {
     let mut rig = Rig::new();
@@ -31,10 +31,10 @@ fn drain_leaves_nothing_in_the_kernel() {
     assert!(rig.ring.drain(Duration::ZERO), "an empty ring is drained at once");
 }
 
-/// Closing a ring's descriptor is no barrier: a pending read would outlive it by milliseconds. A
-/// dropped ring has drained first, so its writer gets EPIPE at once.
+/// A pending read outlives the close of the ring's descriptor by milliseconds. A ring is drained when
+/// it is dropped, so the writer gets EPIPE at once.
 #[test]
-fn a_dropped_ring_has_let_go_of_its_pipes() {
+fn dropped_ring_releases_its_pipes() {
     for _ in 0..50 {
         let mut rig = Rig::new();
         let (_, write) = rig.reading(1);
@@ -44,9 +44,10 @@ fn a_dropped_ring_has_let_go_of_its_pipes() {
     }
 }
 
-/// A drain out of time must say so: the caller frees memory on its word. A later one finishes.
+/// The caller frees memory after a drain, so a drain that ran out of time must return false. A later
+/// drain finishes.
 #[test]
-fn a_drain_out_of_time_is_no_drain() {
+fn drain_out_of_time_returns_false() {
     let mut rig = Rig::new();
     let (_, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
@@ -56,9 +57,9 @@ fn a_drain_out_of_time_is_no_drain() {
     must_break(&write);
 }
 
-/// Completions nobody asked for must not keep a drain from its end, nor the drain throw them away.
+/// Collected completions must neither delay a drain nor be lost by it.
 #[test]
-fn drain_keeps_what_was_collected() {
+fn drain_keeps_collected_completions() {
     let mut rig = Rig::new();
     let (_, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
@@ -69,12 +70,11 @@ fn drain_keeps_what_was_collected() {
     assert_eq!(rig.seen, [Seen::Data(1, b"unread".to_vec()), Seen::Closed(1, Ok(()))]);
 }
 
-/// The engine's clock: a wait ends when it is told to, with nothing to do and nothing wrong.
 #[test]
-fn a_wait_times_out() {
+fn wait_times_out() {
     let mut rig = Rig::new();
     let (_end, _write) = rig.reading(1);
-    rig.settle();
+    rig.run_until_quiet();
     let start = Instant::now();
     rig.ring.wait(Some(Duration::from_millis(20))).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(20), "{:?}", start.elapsed());
@@ -83,9 +83,9 @@ fn a_wait_times_out() {
     assert!(start.elapsed() < LIMIT);
 }
 
-/// Collected completions make a wait return at once, and it must still submit what was queued.
+/// A wait with collected completions returns at once, but must submit what is queued.
 #[test]
-fn a_wait_with_completions_collected_submits_and_returns() {
+fn wait_with_collected_completions_submits() {
     let mut rig = Rig::new();
     let (_, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
@@ -93,7 +93,7 @@ fn a_wait_with_completions_collected_submits_and_returns() {
     rig.ring.wait(Some(LIMIT)).unwrap();
     let before = rig.ring.counters();
     rig.ring.wait(None).unwrap();
-    assert_eq!(rig.ring.counters().enters, before.enters, "nothing to submit, nothing to do");
+    assert_eq!(rig.ring.counters().enters, before.enters, "there is nothing to submit");
     let (input, read) = rig.writing(2);
     rig.ring.write(input, b"y".to_vec(), 0).unwrap();
     rig.ring.wait(None).unwrap();
@@ -101,17 +101,17 @@ fn a_wait_with_completions_collected_submits_and_returns() {
     assert_eq!(get(&read).0, b"y");
 }
 
-/// A completion of an operation that is gone must not be taken for one of the operation that has
-/// its slot now: counted, its buffer given back, and nobody disturbed.
+/// The completion of a finished operation must not be taken for one of the operation that has its slot
+/// now. It is counted, and its buffer is returned.
 #[test]
-fn a_stale_completion_is_counted_and_dropped() {
+fn stale_completion_is_counted_and_dropped() {
     let mut rig = Rig::new();
     let (end, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
-    let live = rig.ring.ends.get(end).unwrap().op.unwrap();
-    let token = Token::from_raw(live.raw() ^ 1 << 40);
-    rig.ring.pool.note_lent(0);
-    rig.ring.reaped.push_back(Cqe { token, result: 5, more: false, buffer: Some(0) });
+    let live = rig.ring.inflight.fds.get(end).unwrap().op.unwrap();
+    let token = OpToken::from_raw(live.raw() ^ 1 << 40);
+    rig.ring.inflight.pool.note_lent(0);
+    rig.ring.inflight.cqes.push_back(Cqe { token, result: 5, more: false, buffer: Some(0) });
     rig.turn(Duration::ZERO);
     let counters = rig.ring.counters();
     assert_eq!((counters.stale, counters.buffers_free, counters.in_kernel), (1, 128, 1));

@@ -1,0 +1,113 @@
+//! The descriptors that the ring owns, and what is pending on each.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use slab::Slab;
+
+use super::op::OpToken;
+use crate::io::{EndId, Tag};
+
+/// The owner of a descriptor.
+#[derive(Debug)]
+pub(super) enum FdState {
+    /// This process.
+    Open(OwnedFd),
+    /// A CLOSE in the kernel. Holds its result once it has completed.
+    Closing(Option<i32>),
+}
+
+/// One descriptor.
+#[derive(Debug)]
+pub(super) struct FdEntry {
+    generation: u32,
+    pub(super) tag: Tag,
+    pub(super) state: FdState,
+    /// The one read, write or poll in flight. With two, one cancel would not be enough.
+    pub(super) op: Option<OpToken>,
+    /// Operations without their final completion: `op`, cancels, the CLOSE.
+    pub(super) pending: u32,
+    pub(super) want_read: bool,
+    /// `op` is a read that is being cancelled to pause it.
+    pub(super) cancelling: bool,
+    /// In the list of reads that wait for pool buffers.
+    pub(super) starved: bool,
+    /// EOF or an error was reported: never read again.
+    pub(super) read_over: bool,
+    /// Its CLOSE is deferred until the submission queue has room.
+    pub(super) doomed: bool,
+}
+
+impl FdEntry {
+    /// The descriptor, unless its CLOSE was submitted.
+    pub(super) fn pipe(&self) -> Option<&OwnedFd> {
+        match &self.state {
+            FdState::Open(fd) => Some(fd),
+            FdState::Closing(_) => None,
+        }
+    }
+
+    /// The descriptor, unless it is closing or about to be closed.
+    ///
+    /// Once a queue entry names it, it stays open until that entry is submitted: only a CLOSE takes
+    /// it from the table, which goes into the same queue behind the entry, or the drop of the ring,
+    /// which submits first.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            FdState::Open(fd) if !self.doomed => Some(fd.as_fd()),
+            FdState::Open(_) | FdState::Closing(_) => None,
+        }
+    }
+}
+
+/// All descriptors until they are closed and the kernel holds no operation of them.
+#[derive(Debug, Default)]
+pub(super) struct FdTable {
+    slab: Slab<FdEntry>,
+    generation: u32,
+}
+
+impl FdTable {
+    pub(super) fn insert(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let slot = self.slab.insert(FdEntry {
+            generation,
+            tag,
+            state: FdState::Open(fd),
+            op: None,
+            pending: 0,
+            want_read: false,
+            cancelling: false,
+            starved: false,
+            read_over: false,
+            doomed: false,
+        });
+        let slot = u32::try_from(slot).expect("fewer than 2^32 descriptors");
+        EndId { slot, generation }
+    }
+
+    pub(super) fn get(&self, id: EndId) -> Option<&FdEntry> {
+        self.slab.get(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: EndId) -> Option<&mut FdEntry> {
+        self.slab.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: EndId) -> Option<FdEntry> {
+        self.get(id)?;
+        self.slab.try_remove(id.slot as usize)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    pub(super) fn ids(&self) -> Vec<EndId> {
+        let id = |(slot, entry): (usize, &FdEntry)| {
+            let slot = u32::try_from(slot).expect("fewer than 2^32 descriptors");
+            EndId { slot, generation: entry.generation }
+        };
+        self.slab.iter().map(id).collect()
+    }
+}
