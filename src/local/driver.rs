@@ -326,7 +326,11 @@ impl LocalDriver {
                 return Ok(AfterTurn::Wait { until: Some(until) });
             }
         }
-        Ok(if driver.io().enable_eventfd() { AfterTurn::Wait { until } } else { AfterTurn::RunAgain })
+        Ok(if driver.io().enable_eventfd() {
+            AfterTurn::Wait { until }
+        } else {
+            AfterTurn::RunAgain
+        })
     }
 
     /// Does what was requested while the transport driver was borrowed.
