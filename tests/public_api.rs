@@ -43,9 +43,9 @@ fn exported() -> BTreeSet<String> {
         .collect()
 }
 
+// An `Rc` in a handle would shut out every user on a multi-threaded runtime.
 #[test]
-fn every_public_type_crosses_threads() {
-    // The story: one Rc in a handle, and no user on a multi-threaded runtime can hold it.
+fn public_types_are_send_and_sync() {
     let checked = BTreeSet::from([
         shared::<Agent>(),
         shared::<AgentReader>(),
@@ -93,9 +93,9 @@ fn every_public_type_crosses_threads() {
     assert_eq!(missing, Vec::<String>::new(), "exported and not checked here");
 }
 
+// A view may be used by another task than the one that read it.
 #[test]
-fn the_types_of_sessions_cross_threads() {
-    // The story: a view that is looked at by another task than the one that read it.
+fn session_types_are_send_and_sync() {
     let checked = BTreeSet::from([
         shared_and_cloned::<session::AgentRequest>(),
         shared_and_cloned::<session::RpcError>(),
@@ -119,7 +119,7 @@ fn must_be_send<T: Send>(_: T) -> bool {
 }
 
 #[test]
-fn every_future_can_be_spawned_on_a_multi_threaded_runtime() {
+fn futures_are_send() {
     let engine = Engine::new().expect("io_uring");
     let mut agent = engine.spawn_blocking(AgentCommand::new("cat")).expect("spawns");
     assert!(must_be_send(engine.spawn(AgentCommand::new("cat"))));
@@ -145,7 +145,7 @@ fn every_future_can_be_spawned_on_a_multi_threaded_runtime() {
 }
 
 #[test]
-fn the_options_of_a_cli_cross_threads_and_so_does_a_start() {
+fn cli_options_and_starts_are_send() {
     use agentpipe::session::claude::{Cli, CliVersion, Options, Session, Thinking};
     let checked = [
         shared_and_cloned::<Cli>(),
@@ -223,10 +223,9 @@ fn shown<'a>(item: &'a str, hidden: &BTreeSet<&str>) -> Vec<&'a str> {
     words(item).filter(|word| hidden.contains(word) || in_path(word)).collect()
 }
 
+// If a type of the ring crate were public, its next major version would be a breaking change here.
 #[test]
-fn no_type_of_the_crates_underneath_shows() {
-    // The story: the ring crate's next version would be a breaking change of ours, and two
-    // runtimes bound to two versions of it could not both be used.
+fn dependencies_do_not_leak_into_the_api() {
     let mut found = Vec::new();
     let mut seen = 0;
     for path in public_files() {
@@ -244,7 +243,7 @@ fn no_type_of_the_crates_underneath_shows() {
 }
 
 #[test]
-fn the_scan_sees_what_it_looks_for() {
+fn api_scan_finds_a_leak() {
     let text = "use rustix::process::{Pid, Signal};\npub fn a(b: Pid) {}\n// pub fn c(d: Pid)\n\
         pub(crate) fn e(f: Pid) {}\npub struct G(pub tokio::H);\npub fn i(\n  j: K,\n) -> Signal {";
     let text = format!("\n{text}");

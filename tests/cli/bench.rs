@@ -58,7 +58,7 @@ fn names(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_quick_run_of_all_scenarios_makes_a_report_that_the_gate_accepts() {
+fn report_of_all_scenarios_passes_the_gate() {
     let dir = tempfile::tempdir().expect("a folder");
     let bench = ["bench", "--samples", "2", "--json", "report.json"];
     let output = run(dir.path(), &[&bench[..], &["--markdown", "report.md"]].concat());
@@ -114,10 +114,10 @@ fn a_quick_run_of_all_scenarios_makes_a_report_that_the_gate_accepts() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
-// The numbers that a gate can trust on a busy machine: what an agent holds, what is left of it,
-// whether it had to be killed, what a record costs the allocator.
+// A gate can trust these numbers on a busy machine: descriptors per agent, what is left, kills, and
+// allocations per record.
 #[test]
-fn counts_are_the_same_on_a_busy_machine() {
+fn counts_do_not_depend_on_load() {
     let dir = tempfile::tempdir().expect("a folder");
     let wanted = ["bench", "close_100", "close_blocked_abort", "throughput_1m", "throughput_4k"];
     let output = run(dir.path(), &[&wanted[..], &["--samples", "2", "--json", "a.json"]].concat());
@@ -138,9 +138,9 @@ fn counts_are_the_same_on_a_busy_machine() {
     assert!(count("throughput_1m", "allocations_per_1000_records") >= 1000.0);
 }
 
-// An agent that takes 300 ms to leave: what the gate is for.
+// The gate exists for an agent that takes 300 ms to leave.
 #[test]
-fn an_own_agent_that_leaves_300_ms_late_breaches_its_ceiling() {
+fn late_exit_breaches_its_ceiling() {
     let dir = tempfile::tempdir().expect("a folder");
     let bench = ["bench", "close_idle", "--samples", "2", "--json", "report.json", "--"];
     let own = [PROGRAM, "fake", "--flush-delay", "300ms"];
@@ -158,7 +158,7 @@ fn an_own_agent_that_leaves_300_ms_late_breaches_its_ceiling() {
 }
 
 #[test]
-fn an_own_agent_is_asked_what_it_can_answer() {
+fn own_agent_runs_the_scenarios_it_can() {
     let dir = tempfile::tempdir().expect("a folder");
     let ran = |args: &[&str], own: &[&str]| {
         let bench = ["bench", "--samples", "1", "--json", "own.json"];
@@ -177,7 +177,7 @@ fn an_own_agent_is_asked_what_it_can_answer() {
 }
 
 #[test]
-fn an_agent_that_fails_is_said_in_one_line() {
+fn failing_agent_is_reported_in_one_line() {
     let dir = tempfile::tempdir().expect("a folder");
     let cases: [(&[&str], &[&str], &str); 3] = [
         (&["first_record"], &["true"], "give it a --ping RECORD"),
@@ -194,9 +194,9 @@ fn an_agent_that_fails_is_said_in_one_line() {
     }
 }
 
-// An old report under the name of a run that failed would be judged as new.
+// An old report under the name of a failed run would be judged as new.
 #[test]
-fn a_failed_run_leaves_no_older_report() {
+fn failed_run_leaves_no_older_report() {
     let dir = tempfile::tempdir().expect("a folder");
     let bench = ["bench", "spawn", "--samples", "1", "--json", "report.json"];
     assert!(run(dir.path(), &bench).status.success());
@@ -209,7 +209,7 @@ fn a_failed_run_leaves_no_older_report() {
 }
 
 #[test]
-fn an_unknown_scenario_or_one_that_needs_the_built_in_agent_is_a_usage_error() {
+fn impossible_scenarios_are_usage_errors() {
     let dir = tempfile::tempdir().expect("a folder");
     let cases: [(&[&str], &str); 6] = [
         (&["bench", "close_idel"], "there are frame, throughput, shutdown, spawn, roundtrip,"),
@@ -247,11 +247,11 @@ fn commands(page: &str) -> Vec<String> {
     found
 }
 
-// What people copy has to work. Three things are put in place of the real ones: `cargo install`,
-// which only has to be asked for the right thing; fewer samples and runs; and starting limits without
-// their times and ratios, because one sample on a busy machine says nothing of those.
+// Users copy these commands. The test replaces `cargo install`, reduces samples and runs, and takes
+// the times and ratios out of the starting limits: one sample on a busy machine says nothing about
+// those.
 #[test]
-fn the_commands_of_the_documentation_work() {
+fn documented_commands_work() {
     let page = include_str!("../../docs/guide/latency-gate.md");
     let dir = tempfile::tempdir().expect("a folder");
     let bin = dir.path().join("bin");

@@ -77,7 +77,7 @@ fn assert_one_line(output: &Output, says: &str) {
 }
 
 #[test]
-fn a_report_below_its_ceilings_passes_with_0() {
+fn report_below_its_ceilings_passes() {
     let output = Case::new(LIMITS, &report(500.0).to_string()).gate(&[]);
     assert_eq!(code(&output), Some(0));
     assert!(stdout(&output).starts_with("### agentpipe gate: pass\n"), "{}", stdout(&output));
@@ -86,7 +86,7 @@ fn a_report_below_its_ceilings_passes_with_0() {
 }
 
 #[test]
-fn a_regression_exits_3_and_names_the_breach_with_both_figures() {
+fn regression_exits_3_and_names_both_figures() {
     let output = Case::new(LIMITS, &report(312_000.0).to_string()).gate(&[]);
     assert_eq!(code(&output), Some(3));
     let breach = "close_idle p99_us: 312000 is above the limit of 500";
@@ -98,7 +98,7 @@ fn a_regression_exits_3_and_names_the_breach_with_both_figures() {
 }
 
 #[test]
-fn another_backend_or_machine_exits_4_and_says_which() {
+fn another_machine_exits_4_and_is_named() {
     let mut fallback = report(1.0);
     fallback["backend"] = json!("epoll");
     fallback["scenarios"][0]["figures"]["p50_us"] = json!(0.5);
@@ -119,9 +119,9 @@ fn another_backend_or_machine_exits_4_and_says_which() {
     assert_eq!(code(&case.gate(&["--baseline", "baseline.json"])), Some(0));
 }
 
-// A job must not pass, hang or dump a page because a file was cut off or replaced.
+// A job must not pass, hang or print a page because a file was truncated or replaced.
 #[test]
-fn a_hostile_report_exits_1_with_one_line() {
+fn hostile_report_exits_1_with_one_line() {
     let whole = report(1.0).to_string();
     let with = |key: &str, value: Value| {
         let mut report = report(600.0);
@@ -174,7 +174,7 @@ fn a_hostile_report_exits_1_with_one_line() {
 }
 
 #[test]
-fn a_hostile_limits_file_exits_1_with_one_line() {
+fn hostile_limits_exit_1_with_one_line() {
     let cases = [
         ("schema = 1\n[scenario.close_idle", "line 2"),
         ("", "missing field `schema`"),
@@ -214,9 +214,9 @@ fn a_hostile_limits_file_exits_1_with_one_line() {
     }
 }
 
-// Memory is bounded, too: it is judged in a process that may not have more.
+// The gate runs in a process that cannot have more memory.
 #[test]
-fn a_hostile_report_is_refused_in_64_mib() {
+fn hostile_report_is_refused_in_64_mib() {
     let whole = report(500.0).to_string();
     let large = [
         "[".repeat(4 << 20),
@@ -241,7 +241,7 @@ fn a_hostile_report_is_refused_in_64_mib() {
 }
 
 #[test]
-fn a_file_of_100_mb_a_missing_one_and_one_without_end_exit_1_with_one_line() {
+fn huge_missing_and_endless_files_exit_1() {
     let case = Case::new(LIMITS, "");
     let file = fs::File::create(case.path("report.json")).expect("created");
     file.set_len(100_000_000).expect("a sparse file");
@@ -265,7 +265,7 @@ fn a_file_of_100_mb_a_missing_one_and_one_without_end_exit_1_with_one_line() {
 }
 
 #[test]
-fn dashboards_get_their_formats_and_the_exit_code_stays() {
+fn dashboard_formats_keep_the_exit_code() {
     let case = Case::new(LIMITS, &report(600.0).to_string());
     let output = case.gate(&["--format", "github-action-benchmark"]);
     assert_eq!(code(&output), Some(3));
@@ -280,7 +280,7 @@ fn dashboards_get_their_formats_and_the_exit_code_stays() {
 }
 
 #[test]
-fn a_report_comes_from_stdin_where_no_file_is_named() {
+fn report_comes_from_stdin_by_default() {
     let case = Case::new(LIMITS, "");
     for (p99, status) in [(500.0, 0), (501.0, 3)] {
         let mut gate = Command::new(env!("CARGO_BIN_EXE_agentpipe"))
@@ -298,9 +298,9 @@ fn a_report_comes_from_stdin_where_no_file_is_named() {
     }
 }
 
-// A peer that is not what it was is a regression like any other.
+// A ratio to the peer above its ceiling is a regression like any other.
 #[test]
-fn a_ratio_to_the_peer_above_its_ceiling_is_a_breach() {
+fn ratio_to_the_peer_can_breach() {
     let mut slow = report(500.0);
     let figures = slow["scenarios"][0]["figures"].clone();
     slow["scenarios"][0]["peer"] = json!({"what": "others", "figures": figures});
@@ -317,7 +317,7 @@ fn a_ratio_to_the_peer_above_its_ceiling_is_a_breach() {
 }
 
 #[test]
-fn the_starting_limits_and_those_in_the_documentation_are_limits_files() {
+fn printed_and_documented_limits_are_valid() {
     let page = include_str!("../../docs/guide/latency-gate.md");
     let (_, rest) = page.split_once("```toml\n").expect("a sample");
     let (sample, _) = rest.split_once("```").expect("it ends");
@@ -384,9 +384,9 @@ fn delay(report: &mut Value, name: &str, us: f64) {
     }
 }
 
-// What the starting limits are for: the report of a healthy run, altered as each defect alters it.
+// The report of a healthy run is altered in the way each defect alters it.
 #[test]
-fn the_starting_limits_catch_the_defects_they_are_for() {
+fn starting_limits_catch_their_defects() {
     let (limits, report) = healthy_but(|_| ());
     let output = Case::new(&limits, &report).gate(&[]);
     assert_eq!(code(&output), Some(0), "{output:?}");

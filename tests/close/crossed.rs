@@ -14,10 +14,10 @@ fn pid_of(agent: &agentpipe::Agent) -> Pid {
     Pid::from_raw(agent.pid().try_into().expect("a pid")).expect("a pid")
 }
 
-/// Writer and agent each wait for the other: the agent blocks on its stdout and does not read,
-/// the writer blocks on its stdin and does not drain. Reading breaks the knot.
+// The agent blocks on its stdout and does not read; the writer blocks on the agent's stdin and does
+// not drain. Reading resolves it.
 #[test]
-fn both_pipes_full_is_no_deadlock() {
+fn full_pipes_do_not_deadlock() {
     let engine = engine();
     let limits = Limits::new().inbox_high(1);
     let mut agent =
@@ -38,7 +38,7 @@ fn both_pipes_full_is_no_deadlock() {
 }
 
 #[test]
-fn an_agent_that_is_killed_during_its_close_is_reported_so() {
+fn kill_during_a_close_is_reported() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let pid = pid_of(&agent);
@@ -59,9 +59,9 @@ fn an_agent_that_is_killed_during_its_close_is_reported_so() {
     assert_sound(&report);
 }
 
-/// A `waitpid(-1)` elsewhere in the host takes the status. The close says so and does not hang.
+// A `waitpid(-1)` elsewhere in the host takes the status. The close reports that and does not hang.
 #[test]
-fn an_exit_status_taken_by_somebody_else_is_reported_as_unknown() {
+fn stolen_exit_status_is_unknown() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let pid = pid_of(&agent);
@@ -75,9 +75,9 @@ fn an_exit_status_taken_by_somebody_else_is_reported_as_unknown() {
     assert_sound(&report);
 }
 
-/// More output than may be kept while closing: what is over is counted, not kept, not blocking.
+// Output beyond what may be kept while closing is counted and dropped, and does not block.
 #[test]
-fn output_beyond_the_drain_budget_is_counted_and_dropped() {
+fn output_beyond_the_budget_is_counted() {
     let engine = engine();
     let limits = Limits::new().inbox_high(64 << 10).drain_max(1 << 20);
     let mut agent =
@@ -96,9 +96,9 @@ fn output_beyond_the_drain_budget_is_counted_and_dropped() {
     assert_sound(&report);
 }
 
-/// Killing it is somebody else's right, too: nothing waits for an agent that is gone.
+// Another process may kill the agent: nothing waits for an agent that is gone.
 #[test]
-fn an_agent_killed_from_outside_ends_its_reader() {
+fn external_kill_ends_the_reader() {
     let engine = engine();
     let mut agent = spawn(&engine, &[]);
     kill_process(pid_of(&agent), Signal::KILL).expect("it lives");
@@ -106,10 +106,10 @@ fn an_agent_killed_from_outside_ends_its_reader() {
     assert_sound(&agent.close_blocking());
 }
 
-/// A turn is open and its input was ended: there is no interrupting it, and no waiting for what
-/// cannot be sent.
+// A turn is open and its input has ended: the interrupt cannot be sent, so the close does not wait
+// for it.
 #[test]
-fn a_turn_that_cannot_be_interrupted_is_not_waited_for() {
+fn turn_without_input_is_not_awaited() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof"]);
     let (mut reader, writer) = agent.split();
@@ -124,9 +124,9 @@ fn a_turn_that_cannot_be_interrupted_is_not_waited_for() {
     assert_sound(&report);
 }
 
-/// A writer that waits for its bytes to reach the pipe is told that they never will.
+// A writer that waits for its bytes to reach the pipe gets an error.
 #[test]
-fn flush_of_an_aborted_agent_ends_with_an_error() {
+fn flush_of_an_aborted_agent_fails() {
     let engine = engine();
     let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);
     let (reader, writer) = agent.split();
@@ -140,10 +140,10 @@ fn flush_of_an_aborted_agent_ends_with_an_error() {
     assert_sound(&report);
 }
 
-/// Writers that send while the agent is being closed: each record that was accepted is on the pipe or
-/// counted as unsent, down to the last one.
+// Writers send while the agent is being closed: each accepted record is on the pipe or counted as
+// unsent.
 #[test]
-fn records_accepted_while_a_close_begins_are_all_counted() {
+fn records_accepted_during_a_close_are_counted() {
     let engine = engine();
     for round in 0..100 {
         let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);

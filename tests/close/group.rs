@@ -32,10 +32,10 @@ fn records(agent: &mut Agent) -> Vec<String> {
 const SAVES_ON_SIGTERM: &str = r#"trap 'sleep 0.4; echo "{\"saved\":true}"; exit 0' TERM
     echo '{}'; while :; do sleep 0.05; done"#;
 
-/// The story: behind `sh -c` the launcher dies of SIGTERM at once. The real agent got SIGKILL 100 ms
-/// later, in the middle of saving.
+// Behind `sh -c` the launcher dies of SIGTERM at once. The real agent got SIGKILL 100 ms later,
+// while it was saving.
 #[test]
-fn agent_behind_a_launcher_has_all_of_terminate() {
+fn launcher_does_not_shorten_terminate() {
     let engine = engine();
     let mut agent =
         shell(&engine, &format!("sh -c '{}'; true", SAVES_ON_SIGTERM.replace('\'', "'\\''")));
@@ -48,10 +48,10 @@ fn agent_behind_a_launcher_has_all_of_terminate() {
     assert_sound(&report);
 }
 
-/// A launcher that leaves at the end of its input, or by itself, while the real agent still has
-/// something to do: asleep, as one that waits for the network.
+// A launcher leaves at the end of its input, or by itself, while the real agent still waits for the
+// network.
 #[test]
-fn agent_whose_launcher_has_left_is_read_to_its_end() {
+fn agent_is_read_after_its_launcher_left() {
     let engine = engine();
     let worker = r#"(sleep 0.4; echo "{\"late\":1}"; sleep 0.4; echo "{\"late\":2}") &"#;
     for (script, reason) in [
@@ -72,10 +72,10 @@ fn agent_whose_launcher_has_left_is_read_to_its_end() {
     }
 }
 
-/// What the launcher leaves behind may be at work for long without a byte, also when it begins only
-/// with the end of its input.
+// The process that a launcher leaves behind may work for long without writing, also if it starts
+// only with the end of its input.
 #[test]
-fn agent_that_works_after_its_launcher_has_left_has_all_of_the_drain() {
+fn orphaned_agent_has_all_of_the_drain() {
     let engine = engine();
     let work = "(i=0; while [ $i -lt 600000 ]; do i=$((i+1)); done; echo '{}') & exit 0";
     for script in [work.to_owned(), format!("read line; {work}")] {
@@ -90,10 +90,10 @@ fn agent_that_works_after_its_launcher_has_left_has_all_of_the_drain() {
     }
 }
 
-/// A job of the group at work that writes elsewhere keeps no output. Only the stray beside it does,
-/// and that costs no more than `exit_drain`.
+// A job of the group that writes elsewhere holds no output. Only the stray beside it does, and that
+// costs no more than `exit_drain`.
 #[test]
-fn job_that_writes_elsewhere_is_not_waited_for() {
+fn job_with_other_output_is_not_awaited() {
     let engine = engine();
     let job = "sh -c 'while :; do :; done' >/dev/null 2>&1 &";
     let stray = r#"setsid sh -c 'echo "{\"pid\":$$}"; exec sleep 1000' &"#;
@@ -111,9 +111,9 @@ fn job_that_writes_elsewhere_is_not_waited_for() {
     assert_sound(&report);
 }
 
-/// A helper keeps the output and says nothing: it costs `exit_drain`, then SIGTERM is enough.
+// A helper holds the output and is silent: it costs `exit_drain`, and then SIGTERM is enough.
 #[test]
-fn silent_helper_that_keeps_the_output_gets_sigterm() {
+fn silent_output_holder_gets_sigterm() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     let marker = dir.path().join("marker");
@@ -132,9 +132,9 @@ fn silent_helper_that_keeps_the_output_gets_sigterm() {
     assert_sound(&report);
 }
 
-/// A daemon in a session of its own keeps the output and writes to it for ever.
+// A daemon in another session holds the output and writes to it without end.
 #[test]
-fn daemon_that_writes_to_the_output_for_ever_costs_the_exit_drain_once() {
+fn endless_daemon_costs_exit_drain_once() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("pid");
@@ -153,9 +153,9 @@ fn daemon_that_writes_to_the_output_for_ever_costs_the_exit_drain_once() {
     assert_sound(&report);
 }
 
-/// A child that is killed with its leader is counted, however fast it is gone.
+// A child that is killed with its leader is counted, however fast it is gone.
 #[test]
-fn child_that_dies_with_its_leader_is_counted() {
+fn child_killed_with_its_leader_is_counted() {
     let engine = engine();
     for _ in 0..20 {
         let mut agent =
@@ -171,9 +171,9 @@ fn child_that_dies_with_its_leader_is_counted() {
     }
 }
 
-/// It leaves by itself when its pipes are cut: what it had still to say is unknown.
+// The agent leaves by itself when its pipes are cut: the output it still had is unknown.
 #[test]
-fn agent_that_is_aborted_may_have_lost_output() {
+fn aborted_agent_may_have_lost_output() {
     let engine = engine();
     let mut agent = engine.spawn_blocking(fake(&[])).expect("it starts");
     agent.send_blocking("{}").expect("accepted");
@@ -184,9 +184,9 @@ fn agent_that_is_aborted_may_have_lost_output() {
     assert!(report.output_may_be_lost(), "{report}");
 }
 
-/// Dead long ago and not waited for by its parent: it counts for nothing.
+// A process that is dead and not reaped by its parent does not count.
 #[test]
-fn zombie_in_the_group_is_not_counted_as_killed() {
+fn zombie_is_not_counted_as_killed() {
     let engine = engine();
     for way in ["close", "abort"] {
         // The shell becomes the agent, which knows nothing of the child that it inherits.
@@ -211,9 +211,9 @@ fn zombie_in_the_group_is_not_counted_as_killed() {
     }
 }
 
-/// An agent without children holds its outputs itself: no report says that another process did.
+// An agent without children holds its outputs itself: no report claims another holder.
 #[test]
-fn outputs_of_a_childless_agent_are_never_said_to_be_held() {
+fn childless_agent_never_shares_its_outputs() {
     let engine = engine();
     for round in 0..200 {
         let agent = engine.spawn_blocking(fake(&["--exit-after", "3", "--flood"])).expect("starts");
@@ -226,9 +226,9 @@ fn outputs_of_a_childless_agent_are_never_said_to_be_held() {
     }
 }
 
-/// A leader that is killed while another process holds its outputs: whether one does cannot be known.
+// A leader is killed while another process holds its outputs: whether one does cannot be known.
 #[test]
-fn outputs_held_is_unknown_where_the_agent_was_alive_at_the_cut() {
+fn outputs_held_is_unknown_after_a_cut() {
     let engine = engine();
     let agent = engine.spawn_blocking(fake(&["--ignore-eof", "--ignore-sigterm"])).expect("starts");
     let report = agent.abort_blocking();
@@ -238,10 +238,10 @@ fn outputs_held_is_unknown_where_the_agent_was_alive_at_the_cut() {
     assert!(report.to_json().contains(r#""outputs_held":null"#), "{}", report.to_json());
 }
 
-/// An abort does not wait to see whether the holder lets go. In a storm of spawns each child has the
-/// descriptors of the others for a moment, and an agent without children was said to be held.
+// An abort does not wait until the holder lets go. During many spawns each child has the
+// descriptors of the others for a moment, and the report of a childless agent named a holder.
 #[test]
-fn outputs_held_is_unknown_after_an_abort_that_finds_a_holder() {
+fn outputs_held_is_unknown_after_an_abort() {
     let engine = engine();
     let mut agent = shell(&engine, "sleep 1000 & echo '{}'; exit 0");
     agent.next_record_blocking().expect("it is up");
@@ -254,9 +254,10 @@ fn outputs_held_is_unknown_after_an_abort_that_finds_a_holder() {
     assert_eq!(report.killed_extra(), 1, "{report}");
 }
 
-/// The host ignores SIGCHLD, so the kernel reaps the agent itself. The group has to go all the same.
+// The host ignores SIGCHLD, so the kernel reaps the agent. The rest of the group must go all the
+// same.
 #[test]
-fn host_that_ignores_sigchld_leaves_no_process_of_the_group() {
+fn ignored_sigchld_leaves_no_group() {
     if !alone(test_name!()) {
         return;
     }
@@ -281,10 +282,10 @@ fn host_that_ignores_sigchld_leaves_no_process_of_the_group() {
     }
 }
 
-/// An operator traces a stuck agent, and it exits while the tracer has it. The exit is seen, and the
-/// process cannot be reaped before the tracer lets go.
+// An operator traces a stuck agent, and the agent exits meanwhile. The exit is seen, but the
+// process cannot be reaped before the tracer lets go.
 #[test]
-fn agent_that_exits_under_a_tracer_is_reaped_later() {
+fn traced_agent_is_reaped_later() {
     let engine = Engine::builder().max_agents(1).build().expect("io_uring");
     let agent = engine.spawn_blocking(fake(&[])).expect("it starts");
     let pid = agent.pid();
@@ -301,9 +302,9 @@ fn agent_that_exits_under_a_tracer_is_reaped_later() {
     assert_eq!(next.close_blocking().exit(), ExitStatus::Code(0));
 }
 
-/// The same within the limit of the close: it waits, and has the status.
+// The tracer lets go within the limit of the close, which waits and has the status.
 #[test]
-fn agent_whose_tracer_lets_go_in_time_is_reported_with_its_status() {
+fn tracer_that_lets_go_keeps_the_status() {
     let engine = engine();
     let agent = engine.spawn_blocking(fake(&["--exit-code", "7"])).expect("it starts");
     let mut tracer = Tracer::attach(agent.pid());
@@ -318,9 +319,10 @@ fn agent_whose_tracer_lets_go_in_time_is_reported_with_its_status() {
     assert_sound(&report);
 }
 
-/// The engine goes while the tracer still holds the agent: it is reaped when the tracer lets go.
+// The engine ends while the tracer still holds the agent: the agent is reaped when the tracer lets
+// go.
 #[test]
-fn agent_that_outlives_its_engine_is_reaped_in_the_background() {
+fn traced_agent_is_reaped_after_its_engine() {
     let engine = engine();
     let agent = engine.spawn_blocking(fake(&[])).expect("it starts");
     let pid = agent.pid();

@@ -43,7 +43,7 @@ impl Drop for BusyHost {
 /// processor for a tenth of a second. It was taken for silent, its input was ended, and a Node program
 /// dropped up to 99 % of its queue; the report said that nothing was lost.
 #[test]
-fn queue_of_an_agent_on_a_busy_host_is_delivered_or_its_loss_is_said() {
+fn busy_host_does_not_look_like_silence() {
     let _alone = undisturbed();
     let busy = BusyHost::start();
     let engine = Engine::new().expect("io_uring");
@@ -145,11 +145,10 @@ fn read_json(path: &Path) -> Value {
 /// Longer than `drain`, which is all that an agent has where a stop is charged to it.
 const STOPPED: Duration = Duration::from_millis(2500);
 
-/// The story: a laptop is closed, a virtual machine is paused, or a user presses Ctrl-Z while an
-/// agent is being closed. When the host went on every limit was over at once: the agent got SIGTERM,
-/// and what it had queued was lost.
+// A laptop is closed, a virtual machine is paused, or a user presses Ctrl-Z during a close. When
+// the host went on, every limit had passed: the agent got SIGTERM and lost its queue.
 #[test]
-fn host_that_is_stopped_in_the_middle_of_a_close_loses_nothing() {
+fn host_stopped_during_a_close_loses_nothing() {
     let _alone = undisturbed();
     for (flags, stop_at) in [
         // While the queue is read out.
@@ -176,10 +175,10 @@ fn host_that_is_stopped_in_the_middle_of_a_close_loses_nothing() {
     }
 }
 
-/// The same where the agent is stopped with its host and goes on after it, as a container that was
-/// paused. A stopped agent is not silent.
+// A paused container stops the agent with its host and continues it after the host. A stopped agent
+// is not silent.
 #[test]
-fn host_and_agent_that_are_stopped_together_lose_nothing() {
+fn host_and_agent_stopped_lose_nothing() {
     let _alone = undisturbed();
     let flags = ["--like", "claude-node", "--backlog", "13m", "--backlog-at-start"];
     let mut run = Run::start(&flags);
@@ -201,9 +200,9 @@ fn host_and_agent_that_are_stopped_together_lose_nothing() {
     assert_eq!(report["output_may_be_lost"], false, "{report}");
 }
 
-/// An agent that was stopped and stays so: SIGTERM alone does not reach it, SIGCONT does.
+// SIGTERM alone does not reach an agent that is stopped; SIGCONT does.
 #[test]
-fn stopped_agent_is_continued_and_can_save() {
+fn stopped_agent_is_continued_to_save() {
     let engine = Engine::new().expect("io_uring");
     let script = "trap 'echo \"{\\\"saved\\\":true}\"; exit 0' TERM; echo '{}'; kill -STOP $$; \
                   while :; do read line || sleep 0.05; done";
@@ -220,9 +219,9 @@ fn stopped_agent_is_continued_and_can_save() {
     assert_sound(&report);
 }
 
-/// An answer that takes longer than any one limit arrives whole as long as bytes flow.
+// An answer that takes longer than any one limit arrives whole while bytes flow.
 #[test]
-fn answer_that_takes_longer_than_the_drain_arrives_whole() {
+fn answer_longer_than_the_drain_arrives() {
     let engine = Engine::new().expect("io_uring");
     // 100 records, one each 20 ms: 2 s, and 400 ms without a byte would be the end.
     let flags = ["--records", "100", "--rate", "50"];
@@ -237,9 +236,10 @@ fn answer_that_takes_longer_than_the_drain_arrives_whole() {
     assert_sound(&report);
 }
 
-/// An agent that works without writing is not done, and one that works for ever ends with the limits.
+// An agent that works without writing is not idle; one that works without end is closed by the
+// limits.
 #[test]
-fn agent_that_works_for_ever_has_its_input_ended_and_said_so() {
+fn endless_work_ends_with_the_limits() {
     let engine = Engine::new().expect("io_uring");
     let command = agentpipe::AgentCommand::new("/bin/sh").args(["-c", "while :; do :; done"]);
     let agent = engine.spawn_blocking(command).expect("it starts");

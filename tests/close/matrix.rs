@@ -20,7 +20,7 @@ fn quick() -> ClosePolicy {
 }
 
 #[test]
-fn an_idle_agent_leaves_at_the_end_of_its_input() {
+fn idle_agent_leaves_at_end_of_input() {
     let engine = engine();
     once_within(Duration::from_millis(100), || {
         let mut agent = spawn(&engine, &[]);
@@ -36,10 +36,10 @@ fn an_idle_agent_leaves_at_the_end_of_its_input() {
     });
 }
 
-/// The stall this crate exists for: the parent stops reading, the child sits in write(2) with a
-/// SIGTERM handler that restarts it, and every rung of the ladder is waited out.
+// The stall this crate exists for: the parent stops reading, the child blocks in write(2) with a
+// SIGTERM handler that restarts the call, and every step of a close takes its full limit.
 #[test]
-fn an_unread_full_stdout_is_drained_and_delivered_in_full() {
+fn unread_full_stdout_is_delivered() {
     let engine = engine();
     // Records of 1 KiB and one single write of 3 MiB: SIGTERM does not do the same to both.
     for flags in [
@@ -63,10 +63,10 @@ fn an_unread_full_stdout_is_drained_and_delivered_in_full() {
     }
 }
 
-/// Real CLIs do not block in write(2): they queue in memory, and do not act on the end of their
-/// input while the queue is unread. One build drops its queue then.
+// Real CLIs do not block in write(2): they queue in memory, and do not act on the end of their
+// input while the queue is unread. One build drops its queue then.
 #[test]
-fn a_queue_of_13_mb_inside_the_agent_is_delivered_in_full() {
+fn queue_of_13_mb_is_delivered() {
     let engine = engine();
     for like in ["claude-native", "claude-node"] {
         once_within(Duration::from_millis(150), || {
@@ -87,7 +87,7 @@ fn a_queue_of_13_mb_inside_the_agent_is_delivered_in_full() {
 }
 
 #[test]
-fn an_idle_cli_of_either_kind_leaves_by_itself() {
+fn idle_cli_of_either_kind_leaves() {
     let engine = engine();
     for like in ["claude-native", "claude-node"] {
         once_within(Duration::from_millis(150), || {
@@ -100,7 +100,7 @@ fn an_idle_cli_of_either_kind_leaves_by_itself() {
 }
 
 #[test]
-fn a_close_right_after_the_last_record_loses_nothing() {
+fn close_after_the_last_record_loses_nothing() {
     let engine = engine();
     for like in ["claude-native", "claude-node"] {
         once_within(Duration::from_millis(150), || {
@@ -124,7 +124,7 @@ fn a_close_right_after_the_last_record_loses_nothing() {
 }
 
 #[test]
-fn a_flood_that_never_ends_is_cut_within_the_sum_of_the_settings() {
+fn endless_flood_is_cut_within_the_limits() {
     let engine = engine();
     let flags = ["--flood", "--never-read-stdin", "--ignore-sigterm"];
     let agent = spawn(&engine, &flags);
@@ -136,9 +136,9 @@ fn a_flood_that_never_ends_is_cut_within_the_sum_of_the_settings() {
     assert_sound(&report);
 }
 
-/// Writer and child each wait for the other: 900 KB are accepted, the pipe takes 64 KiB.
+// Writer and child each wait for the other: 900 KB are accepted, the pipe takes 64 KiB.
 #[test]
-fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
+fn blocked_writer_does_not_delay_the_close() {
     let engine = engine();
     let agent = spawn(&engine, &["--never-read-stdin", "--ignore-eof"]);
     let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(90_000));
@@ -156,7 +156,7 @@ fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
 }
 
 #[test]
-fn an_agent_that_ignores_the_end_of_input_is_terminated() {
+fn agent_that_ignores_eof_is_terminated() {
     let engine = engine();
     let report = spawn(&engine, &["--ignore-eof"]).close_with_blocking(quick());
     assert_eq!((report.stage(), report.exit()), (CloseStage::Terminate, ExitStatus::Signal(15)));
@@ -164,16 +164,16 @@ fn an_agent_that_ignores_the_end_of_input_is_terminated() {
 }
 
 #[test]
-fn an_agent_that_ignores_sigterm_too_is_killed() {
+fn agent_that_ignores_sigterm_is_killed() {
     let engine = engine();
     let report = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).close_with_blocking(quick());
     assert_eq!((report.stage(), report.exit()), (CloseStage::Kill, ExitStatus::Signal(9)));
     assert_sound(&report);
 }
 
-/// A grandchild holds the pipe: exit and end of output are two events.
+// A grandchild holds the pipe: exit and end of output are two events.
 #[test]
-fn a_grandchild_holding_stdout_is_waited_for_shortly_and_swept() {
+fn grandchild_holding_stdout_is_swept() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     for setsid in [false, true] {
@@ -204,10 +204,10 @@ fn a_grandchild_holding_stdout_is_waited_for_shortly_and_swept() {
     }
 }
 
-/// The story: an operator tells the engine in the command to leave what an agent started alone, and
-/// to be quick. `close()`, `abort()` and a dropped handle all had limits of their own.
+// An operator configures on the command that stray processes are left alone and that closes are
+// quick. `close()`, `abort()` and a dropped handle must all follow that.
 #[test]
-fn closes_have_the_limits_of_the_command_unless_they_name_some() {
+fn closes_use_the_limits_of_the_command() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     for way in ["close", "abort", "drop"] {
@@ -242,7 +242,7 @@ fn closes_have_the_limits_of_the_command_unless_they_name_some() {
 }
 
 #[test]
-fn an_agent_that_closes_stdout_and_lives_on_is_closed() {
+fn agent_that_closes_stdout_is_closed() {
     let engine = engine();
     let command = fake(&["--close-stdout", "--ignore-eof"]).close_policy(quick());
     let mut agent = engine.spawn_blocking(command).expect("it starts");
@@ -254,7 +254,7 @@ fn an_agent_that_closes_stdout_and_lives_on_is_closed() {
 }
 
 #[test]
-fn a_dead_agent_is_reported_with_its_exit_and_refuses_writes_with_the_cause() {
+fn dead_agent_refuses_writes_with_the_cause() {
     let engine = engine();
     let mut agent = spawn(&engine, &["--exit-now", "--exit-code", "3", "--stderr", "no licence"]);
     assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Code(3))]);
@@ -268,9 +268,9 @@ fn a_dead_agent_is_reported_with_its_exit_and_refuses_writes_with_the_cause() {
     assert_sound(&report);
 }
 
-/// It never looked at what it was sent, and its status says that all went well.
+// The agent never read its input, and its status reports success.
 #[test]
-fn an_agent_that_exits_0_before_it_reads_does_not_hide_what_it_left_unread() {
+fn exit_0_does_not_hide_unread_input() {
     let engine = engine();
     let agent = spawn(&engine, &["--exit-now"]);
     let record = format!("{{\"pad\":\"{}\"}}", "x".repeat(90_000));
@@ -286,7 +286,7 @@ fn an_agent_that_exits_0_before_it_reads_does_not_hide_what_it_left_unread() {
 }
 
 #[test]
-fn an_agent_killed_by_a_signal_of_its_own_is_reported_so() {
+fn death_by_signal_is_reported() {
     let engine = engine();
     let mut agent = spawn(&engine, &["--exit-now", "--die-by-signal", "SEGV"]);
     assert_eq!(rest(&mut agent), [Event::Exit(ExitStatus::Signal(11))]);
@@ -304,7 +304,7 @@ fn closing_twice_gives_the_same_report() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_tasks_closing_at_once_get_the_same_report() {
+async fn concurrent_closes_get_the_same_report() {
     let engine = engine();
     let agent = engine.spawn(fake(&["--flood", "200k"])).await.expect("it starts");
     let (reader, writer) = agent.split();
@@ -315,9 +315,9 @@ async fn two_tasks_closing_at_once_get_the_same_report() {
     assert_sound(&one);
 }
 
-/// A cancelled disconnect left the child alive for good in the reference SDK.
+// A cancelled disconnect must not leave the child alive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_whose_future_is_dropped_goes_on() {
+async fn dropped_close_goes_on() {
     let engine = engine();
     let agent = engine.spawn(fake(&["--ignore-eof"])).await.expect("it starts");
     let close = agent.close_with(quick());
@@ -328,7 +328,7 @@ async fn a_close_whose_future_is_dropped_goes_on() {
 }
 
 #[test]
-fn an_abort_hurries_a_graceful_close() {
+fn abort_hurries_a_graceful_close() {
     let engine = engine();
     let (reader, writer) = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).split();
     let begun = Instant::now();
@@ -340,10 +340,9 @@ fn an_abort_hurries_a_graceful_close() {
     assert_sound(&report);
 }
 
+// The first close allows a minute for each stage; a later caller names limits of a moment.
 #[test]
-fn an_impatient_abort_hurries_a_patient_one() {
-    // The story: the first close allows a minute each, and whoever has waited for it long enough names
-    // limits of a moment.
+fn second_abort_can_be_shorter() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let minute = Duration::from_secs(60);
@@ -358,7 +357,7 @@ fn an_impatient_abort_hurries_a_patient_one() {
 }
 
 #[test]
-fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
+fn dropped_agent_is_aborted_and_counted() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let pid = agent.pid();
@@ -368,7 +367,7 @@ fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
 }
 
 #[test]
-fn an_engine_shut_down_with_a_hundred_agents_leaves_none() {
+fn shutdown_of_a_hundred_agents_leaves_none() {
     let engine = engine();
     let kinds: [&[&str]; 5] = [
         &[],
@@ -391,7 +390,7 @@ fn an_engine_shut_down_with_a_hundred_agents_leaves_none() {
 }
 
 #[test]
-fn a_runtime_that_is_gone_does_not_keep_an_agent_alive() {
+fn dead_runtime_keeps_no_agent_alive() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let agent = runtime.block_on(async {
         let engine = engine();
@@ -405,7 +404,7 @@ fn a_runtime_that_is_gone_does_not_keep_an_agent_alive() {
 }
 
 #[test]
-fn an_abort_gives_the_writing_agent_epipe() {
+fn abort_gives_a_writing_agent_epipe() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     let marker = dir.path().join("epipe");
@@ -419,9 +418,9 @@ fn an_abort_gives_the_writing_agent_epipe() {
     assert_sound(&report);
 }
 
-/// A SIGTERM too early lost the last assistant message of real sessions.
+// An early SIGTERM lost the last assistant message of real sessions.
 #[test]
-fn a_graceful_close_leaves_time_for_the_transcript() {
+fn graceful_close_leaves_time_to_save() {
     let engine = engine();
     let dir = tempfile::tempdir().expect("a folder");
     let marker = dir.path().join("transcript");
@@ -431,9 +430,9 @@ fn a_graceful_close_leaves_time_for_the_transcript() {
     assert!(marker.exists(), "{report}");
 }
 
-/// Nobody listens: the output is read on, counted and dropped; the agent is never blocked.
+// Without a reader the output is read, counted and dropped; the agent is never blocked.
 #[test]
-fn a_dropped_reader_neither_blocks_the_agent_nor_the_close() {
+fn dropped_reader_blocks_nothing() {
     let engine = engine();
     let (reader, writer) = spawn(&engine, &["--flood", "4m"]).split();
     drop(reader);

@@ -145,7 +145,7 @@ fn total(report: &Value) -> Duration {
 }
 
 #[test]
-fn every_row_of_the_matrix_ends_as_it_should() {
+fn every_row_of_the_matrix_ends_as_stated() {
     for row in ROWS {
         let run = Run::start(row.options, row.flags);
         let report = run.report();
@@ -168,9 +168,10 @@ fn every_row_of_the_matrix_ends_as_it_should() {
     }
 }
 
-/// The seed's case and the real CLIs' case, timed: seconds in the field, milliseconds here.
+// The case of the blocked child and that of the real CLIs, timed: without this crate they take
+// seconds.
 #[test]
-fn an_unread_agent_is_closed_in_milliseconds() {
+fn unread_agent_is_closed_in_milliseconds() {
     let cases: [(&[&str], usize, u64); 5] = [
         (&["--flood", "1m", "--sigterm-restart"], 1 << 20, 100),
         (&["--flood", "1m", "--ignore-sigterm"], 1 << 20, 100),
@@ -192,9 +193,9 @@ fn an_unread_agent_is_closed_in_milliseconds() {
     }
 }
 
-/// The close is done while own stdout is blocked: the agent does not wait for our consumer.
+// The close ends while the command's stdout is blocked: the agent does not wait for the consumer.
 #[test]
-fn a_consumer_that_never_reads_does_not_keep_the_agent_alive() {
+fn stuck_consumer_keeps_no_agent_alive() {
     let run = Run::start_unread(&["--flood", "3m"]);
     let report = run.report();
     assert_gone(u32::try_from(report["pid"].as_u64().expect("a pid")).expect("a pid"));
@@ -204,7 +205,7 @@ fn a_consumer_that_never_reads_does_not_keep_the_agent_alive() {
 }
 
 #[test]
-fn a_grandchild_is_cut_off_and_swept_where_it_can_be() {
+fn grandchild_is_cut_off_and_swept() {
     for (setsid, killed) in [(None, 1), (Some("--setsid"), 0)] {
         let begun = Instant::now();
         let pids = tempfile::NamedTempFile::new().expect("a file");
@@ -228,9 +229,9 @@ fn a_grandchild_is_cut_off_and_swept_where_it_can_be() {
     }
 }
 
-/// The result is read and stdin ends in the same instant; one more record is still to come.
+// The result is read and stdin ends in the same instant; one more record is still to come.
 #[test]
-fn a_cli_closed_right_after_its_last_record_loses_nothing() {
+fn cli_closed_after_its_result_loses_nothing() {
     for like in ["claude-native", "claude-node"] {
         once_within(Duration::from_millis(150), || {
             let mut run = Run::open(&[], &["--like", like, "--session-state"]);
@@ -254,9 +255,9 @@ fn a_cli_closed_right_after_its_last_record_loses_nothing() {
     }
 }
 
-/// 900 KB are accepted, the pipe takes 64 KiB, and the agent reads nothing.
+// 900 KB are accepted, the pipe takes 64 KiB, and the agent reads nothing.
 #[test]
-fn input_that_the_agent_never_reads_is_counted_as_unsent() {
+fn unread_input_is_counted_as_unsent() {
     let mut run = Run::open(QUICK, &["--never-read-stdin", "--ignore-eof"]);
     let mut stdin = run.child.stdin.take().expect("piped");
     let record = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(90_000));
@@ -273,9 +274,9 @@ fn input_that_the_agent_never_reads_is_counted_as_unsent() {
     assert_eq!(run.finish(&report), (0, 143));
 }
 
-/// Stdin is open: nobody but agentpipe sees that the agent can say nothing any more.
+// Stdin is open: only agentpipe sees that the agent cannot answer any more.
 #[test]
-fn an_agent_that_closes_its_stdout_and_lives_on_is_closed() {
+fn agent_that_closes_stdout_is_closed() {
     let run = Run::open(QUICK, &["--close-stdout", "--ignore-eof"]);
     let report = run.report();
     assert_eq!(report["close"]["reason"], "output_ended", "{report}");
@@ -283,10 +284,10 @@ fn an_agent_that_closes_its_stdout_and_lives_on_is_closed() {
     assert_eq!(run.finish(&report), (0, 143));
 }
 
-/// `cat questions | agentpipe run --drain 60s`: all of stdin is accepted at once, and the agent
-/// takes it at its own pace. A limit of half a second lost what was left.
+// `cat questions | agentpipe run --drain 60s`: all of stdin is accepted at once, and the agent
+// takes it slowly. A limit of half a second lost the rest.
 #[test]
-fn drain_gives_a_slow_agent_its_time_to_read() {
+fn drain_lets_a_slow_agent_read() {
     let pids = tempfile::NamedTempFile::new().expect("a file");
     let mut run =
         Run::open(&["--drain", "60s"], &["--print-pids", pids.path().to_str().expect("text")]);

@@ -13,8 +13,8 @@ pub(crate) fn ignore_sigchld() {
     assert_ne!(before, libc::SIG_ERR);
 }
 
-/// The tracer of `group.rs`, in a process of its own: attaches without stopping the agent, stays until
-/// stdin ends, and lets go with its own end. In any other run it asserts that it was not asked for.
+// The tracer of `group.rs`, in its own process: it attaches without stopping the agent, stays until
+// stdin ends, and lets go when it ends. In any other run it asserts that it was not started as one.
 #[test]
 fn tracer() {
     match std::env::var(TRACED) {

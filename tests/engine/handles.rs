@@ -53,10 +53,10 @@ fn ask<F: Future>(future: F) {
     let _no_matter = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
+// An agent has crashed, the next agent gets its slot in the engine, and then a task closes the
+// handle of the first.
 #[test]
-fn a_handle_of_an_ended_agent_does_not_close_the_agent_in_its_place() {
-    // The story: a customer's agent has crashed, the next customer's agent gets its place in the
-    // engine, and then the first customer's task comes round and closes what it still holds.
+fn stale_handle_does_not_close_the_next_agent() {
     let engine = engine();
     for round in 0..4 {
         let (reader, writer) = spawn(&engine, fake(&["--exit-now"])).split();
@@ -83,10 +83,10 @@ fn a_handle_of_an_ended_agent_does_not_close_the_agent_in_its_place() {
     }
 }
 
+// Two tasks write to one agent, each with a timeout. The first is woken and times out before it
+// runs; the second waits for room and must still be woken.
 #[test]
-fn a_writer_that_gives_up_late_does_not_take_the_wake_up_of_another() {
-    // The story: two tasks write to one agent, each with a timeout. The first is woken, and times
-    // out before it runs; meanwhile the second waits for room, and is never woken.
+fn cancelled_writer_passes_its_wake_on() {
     let engine = engine();
     // Its stdout stays open: an agent without is closed.
     let command = shell("exec cat 3>&1 > /dev/null").limits(Limits::new().outbox_high(1));
@@ -147,10 +147,10 @@ impl<'a> Sender<'a> {
     }
 }
 
+// The agent takes a part of its input and then computes for an hour. There is room for the next
+// record all that time, and its sender must not sleep.
 #[test]
-fn a_writer_is_woken_once_there_is_room_and_not_only_when_all_is_written() {
-    // The story: the agent takes a part of what waits for it and then computes for an hour. There
-    // is room for the next record all that time, and its sender sleeps.
+fn writer_is_woken_when_there_is_room() {
     const HIGH: usize = 512 << 10;
     const TAKEN: usize = 200_000;
     let engine = engine();
@@ -169,10 +169,10 @@ fn a_writer_is_woken_once_there_is_room_and_not_only_when_all_is_written() {
     agent.abort_blocking();
 }
 
+// A host drops the reader with much unread and lets the agent work on. Back-pressure without a
+// reader would stop the agent for good.
 #[test]
-fn an_agent_without_a_reader_is_not_blocked() {
-    // The story: a host has seen enough of what an agent prints, drops the reader with much unread,
-    // and lets the agent work on. Back-pressure for a reader that is gone stops it for good.
+fn agent_without_a_reader_is_not_blocked() {
     let engine = engine();
     let command = fake(&["--flood", "8m"]).limits(Limits::new().inbox_high(64 << 10));
     let (reader, writer) = spawn(&engine, command).split();

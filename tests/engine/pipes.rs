@@ -51,10 +51,10 @@ fn is_blocked_in_write(pid: u32) -> bool {
     call.split(' ').next() == Some(libc::SYS_write.to_string().as_str())
 }
 
+// The reader is slower than its agent. Without back-pressure the host's memory grows with the
+// output; a read that stays armed goes on taking it.
 #[test]
-fn a_slow_reader_blocks_the_agent_and_loses_nothing() {
-    // The story: a reader that is slower than its agent. Without back-pressure the host's memory
-    // grows with the output; with a read left armed the engine goes on swallowing it.
+fn slow_reader_blocks_the_agent_without_loss() {
     let engine = engine();
     let limits = Limits::new().inbox_high(64 << 10);
     let command = fake(&["--records", "4000"]).limits(limits);
@@ -81,10 +81,10 @@ fn a_slow_reader_blocks_the_agent_and_loses_nothing() {
     assert_eq!(agent.stats().records_discarded, 0);
 }
 
+// All agents of a thread share one pool. If unread bytes stayed in its buffers, a few slow readers
+// would stop all agents.
 #[test]
 fn slow_readers_do_not_stop_another_agent() {
-    // The story: all agents of a thread share one pool. If unread bytes stayed in its buffers,
-    // a few forgotten readers would stop everybody.
     let engine = Engine::builder().buffers(8).build().expect("io_uring");
     let limits = Limits::new().inbox_high(16 << 10);
     let slow: Vec<Agent> =
@@ -106,10 +106,10 @@ fn slow_readers_do_not_stop_another_agent() {
     }
 }
 
+// A debug build logs megabytes to stderr, the host never reads it, and the agent stopped before its
+// first answer. Nor may unread lines stop its stdout.
 #[test]
-fn a_flood_on_stderr_never_blocks_the_agent() {
-    // The story: a debug build logs megabytes to stderr, the host never reads it, and the agent
-    // stands still before its first answer. Nor may lines that nobody takes stop its stdout.
+fn stderr_flood_does_not_block_the_agent() {
     let engine = engine();
     for events in [false, true] {
         let limits = Limits::new().inbox_high(16 << 10).stderr_tail(1000);
@@ -129,7 +129,7 @@ fn a_flood_on_stderr_never_blocks_the_agent() {
 }
 
 #[test]
-fn stderr_lines_are_events_only_if_asked_for() {
+fn stderr_lines_are_events_only_on_request() {
     let engine = engine();
     let args = ["--stderr", "one", "--stderr", "two", "--exit-now"];
     for (events, wanted) in [(true, vec!["one", "two"]), (false, Vec::new())] {
@@ -148,10 +148,9 @@ fn stderr_lines_are_events_only_if_asked_for() {
     }
 }
 
+// Many agents compute only once their input is complete: the half-closed pipe is their protocol.
 #[test]
-fn output_is_still_read_after_the_input_has_ended() {
-    // The story: many agents compute only once their input is complete; the half-closed pipe is
-    // their protocol.
+fn output_is_read_after_the_input_ended() {
     let engine = engine();
     let mut agent = spawn(&engine, fake(&["--flood-after-input", "--records", "3000"]));
     agent.send_blocking("{\"go\":1}").expect("sent");
@@ -174,10 +173,10 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
+// A timeout around `send`: if the dropped future had sent half a record, or sent it later, the
+// agent would read garbage, or act on a cancelled request.
 #[test]
-fn a_full_outbox_makes_the_writer_wait_and_a_dropped_send_sends_nothing() {
-    // The story: a timeout around send(). If the dropped future had sent half a record, or sent
-    // it later, the agent would read garbage, or act on a request that was given up.
+fn dropped_send_sends_nothing() {
     let engine = engine();
     let limits = Limits::new().outbox_high(32 << 10);
     let mut agent = spawn(&engine, fake(&[]).limits(limits));
@@ -231,10 +230,10 @@ fn a_full_outbox_makes_the_writer_wait_and_a_dropped_send_sends_nothing() {
     assert_eq!(last, Some(Event::Exit(ExitStatus::Code(0))));
 }
 
+// Records of two bytes each cost an allocation and an entry of a list. A limit on the bytes alone
+// would hold thirty times as much.
 #[test]
-fn a_queue_of_tiny_records_is_bounded_as_well() {
-    // The story: two bytes a record, and each costs an allocation and a place in a list. A limit on
-    // the bytes alone holds thirty times as much.
+fn queue_of_tiny_records_is_bounded() {
     let engine = engine();
     let limits = Limits::new().outbox_high(64 << 10);
     let agent = spawn(&engine, fake(&["--never-read-stdin"]).limits(limits));
@@ -286,7 +285,7 @@ impl Wake for Done {
 }
 
 #[test]
-fn handles_that_ask_without_a_pause_do_not_starve_the_others() {
+fn busy_handles_do_not_starve_others() {
     // The story: the mailbox of an engine thread is never empty, so its pipes never have a turn,
     // and no deadline of a close is looked at.
     //
@@ -340,10 +339,10 @@ impl Wake for Task {
     fn wake(self: Arc<Self>) {}
 }
 
+// A stuck agent gets a request with a timeout every second, each in a new task. Each waker would
+// hold its task until the agent is closed.
 #[test]
-fn a_wait_that_was_given_up_holds_nothing() {
-    // The story: a stuck agent, and a request with a timeout for it every second, each in a task
-    // of its own. What a waker holds of each task would be there until the agent is closed.
+fn cancelled_wait_holds_nothing() {
     let engine = engine();
     let agent = spawn(&engine, fake(&["--never-read-stdin"]).limits(Limits::new().outbox_high(1)));
     let record = format!("\"{}\"", "x".repeat(100 << 10));
@@ -361,9 +360,9 @@ fn a_wait_that_was_given_up_holds_nothing() {
     assert_eq!(agent.abort_blocking().exit(), ExitStatus::Signal(9));
 }
 
+// `select!` drops the losing future at every turn.
 #[test]
-fn a_dropped_next_loses_no_event() {
-    // The story: `select!` drops the losing future at every turn.
+fn dropped_next_loses_no_event() {
     let engine = engine();
     let mut agent = spawn(&engine, fake(&["--records", "2000", "--exit-after", "2000"]));
     let (mut records, mut pending) = (Vec::new(), 0_u64);
@@ -425,7 +424,7 @@ async fn talk_all_and_close(engine: Engine, agents: usize) {
 }
 
 #[test]
-fn two_hundred_agents_talk_and_close_at_once() {
+fn two_hundred_agents_talk_and_close() {
     raise_descriptor_limit();
     let engine = engine();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -455,7 +454,7 @@ fn two_engine_threads_share_the_agents() {
 }
 
 #[test]
-fn it_works_in_a_tokio_runtime_of_many_threads() {
+fn works_in_a_multi_threaded_runtime() {
     let engine = engine();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().expect("a runtime");
@@ -468,9 +467,9 @@ fn it_works_in_a_tokio_runtime_of_many_threads() {
     });
 }
 
+// The engine must never need the caller's thread to make progress.
 #[test]
-fn it_works_in_a_tokio_runtime_of_one_thread() {
-    // The story: the engine must never need the caller's thread to make progress.
+fn works_in_a_current_thread_runtime() {
     let engine = engine();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
@@ -483,7 +482,7 @@ fn it_works_in_a_tokio_runtime_of_one_thread() {
 }
 
 #[test]
-fn it_works_on_plain_threads() {
+fn works_on_plain_threads() {
     let engine = engine();
     thread::scope(|scope| {
         for number in 0..8 {
@@ -502,7 +501,7 @@ fn it_works_on_plain_threads() {
 }
 
 #[test]
-fn the_two_halves_work_on_two_threads() {
+fn halves_work_on_two_threads() {
     let engine = engine();
     let (mut reader, writer) = spawn(&engine, fake(&[])).split();
     let second = writer.clone();

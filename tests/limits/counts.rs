@@ -83,9 +83,9 @@ fn allocations(engine: &Engine, (_, check, look): Look, size: usize, burst: u64)
     calls
 }
 
-// The least that "no per-record allocation" means. 4096 bytes are a whole read.
+// 4096 bytes are a whole read.
 #[test]
-fn a_thousand_records_that_come_one_by_one_cost_no_allocation() {
+fn single_records_cost_no_allocation() {
     if !alone(test_name!()) {
         return;
     }
@@ -98,9 +98,9 @@ fn a_thousand_records_that_come_one_by_one_cost_no_allocation() {
     }
 }
 
-// Several in one read and so in one turn: the queues that hold them for a moment are used again.
+// Several records come in one read and so in one turn: the queues that hold them are used again.
 #[test]
-fn a_thousand_records_that_come_many_at_a_time_cost_no_allocation() {
+fn batched_records_cost_no_allocation() {
     if !alone(test_name!()) {
         return;
     }
@@ -113,11 +113,10 @@ fn a_thousand_records_that_come_many_at_a_time_cost_no_allocation() {
     }
 }
 
-// A record that spans reads is put together in a buffer that served before. Above 8 KiB it has
-// memory of its own, which grows (32 KiB, 64 KiB) and is cut to size at the end.
+// A record that spans reads is assembled in a reused buffer. Above 8 KiB it has its own memory,
+// which grows (32 KiB, 64 KiB) and is cut to size at the end.
 #[test]
-fn a_record_that_spans_reads_costs_no_allocation_up_to_8_kib_and_three_at_64_kib() {
-    // The newline is one byte of the size.
+fn record_spanning_reads_costs_few_allocations() {
     const SMALL_MAX: usize = (8 << 10) + 1;
     if !alone(test_name!()) {
         return;
@@ -133,10 +132,10 @@ fn a_record_that_spans_reads_costs_no_allocation_up_to_8_kib_and_three_at_64_kib
     }
 }
 
-// Reads end in the middle of records. Four at a time: more may come in several turns, and how much
-// the inbox grows then depends on when the reader looks.
+// Reads end in the middle of records. Only four at a time: more may come in several turns, and how
+// much the inbox grows then depends on when the reader polls.
 #[test]
-fn a_thousand_records_cut_by_reads_cost_no_allocation() {
+fn records_cut_by_reads_cost_no_allocation() {
     if !alone(test_name!()) {
         return;
     }
@@ -149,12 +148,11 @@ fn a_thousand_records_cut_by_reads_cost_no_allocation() {
     }
 }
 
-// Without a pause between them records wait in chunks and queues. How many of these there must be
-// depends on how far behind the reader gets, so the machine decides when one more is made. What is
-// no matter of timing: a chunk is for 32 KiB of records and two allocations, and a queue doubles.
+// Without a pause between them records wait in chunks and queues, and the machine decides how many
+// of these there must be. Not a matter of timing: a chunk is for 32 KiB of records and two
+// allocations, and a queue doubles.
 #[test]
-fn a_flood_costs_chunks_and_queues_and_at_most_a_completion_and_an_enter_a_record() {
-    /// The turn's, the inbox and the reader's own grow from 4 places to what 1 MiB can hold, 4096.
+fn flood_costs_chunks_and_queues() {
     const QUEUES: u64 = 3 * 10;
     const WINDOWS: u64 = 9;
     if !alone(test_name!()) {
@@ -200,10 +198,10 @@ fn since(engine: &Engine, before: IoCounters) -> [u64; 4] {
     ]
 }
 
-// Reads stay armed and the reader wakes nobody: a completion for each read's worth, an enter for
-// each wait, and no submission.
+// Reads stay armed and the reader sends nothing: a completion for each read, an enter for each
+// wait, and no submission.
 #[test]
-fn a_read_is_one_completion_and_one_enter() {
+fn read_is_one_completion_and_one_enter() {
     if !alone(test_name!()) {
         return;
     }

@@ -46,7 +46,7 @@ fn burst(agent: &mut Agent) {
 }
 
 #[test]
-fn an_idle_agent_costs_four_descriptors_and_four_kilobytes() {
+fn idle_agent_costs_four_descriptors_and_4_kib() {
     if !alone(test_name!()) {
         return;
     }

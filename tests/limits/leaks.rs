@@ -176,13 +176,13 @@ fn await_equal<T: PartialEq + std::fmt::Debug>(look: impl Fn() -> T, wanted: &T,
     }
 }
 
+// A server hosts agents for weeks. One descriptor, zombie, thread, buffer or kernel operation lost
+// in ten thousand closes ends in an outage.
 #[test]
-fn a_thousand_agents_leave_nothing_behind() {
+fn thousand_agents_leave_nothing_behind() {
     if !alone(test_name!()) {
         return;
     }
-    // The story: a server hosts agents for weeks. One descriptor, zombie, thread, buffer or
-    // pending kernel operation lost in ten thousand closes is the outage of the third week.
     let before_engine = Held::now();
     let engine = Engine::new().expect("io_uring");
     // The first of each way pays for what is set up once.

@@ -156,13 +156,13 @@ fn await_equal(wanted: &Held, what: &str) {
     assert_eq!(Held::now(), *wanted, "{what}: nothing was still on its way");
 }
 
+// A gateway opens and drops sessions for weeks. Handler tasks, waiters, timers and the thread that
+// all sessions share must not accumulate.
 #[test]
-fn a_thousand_sessions_leave_nothing_behind() {
+fn thousand_sessions_leave_nothing_behind() {
     if !alone(test_name!()) {
         return;
     }
-    // The story: a gateway opens and drops sessions for weeks. Beside what an agent may leave
-    // behind there are handler tasks, waiters, timers and the thread that all sessions share.
     let before = Held::now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -129,14 +129,14 @@ fn await_file(path: &Path) {
     }
 }
 
+// close(2) on a pipe with a read pending leaves the read end open inside the kernel. The agent
+// stays blocked in write(2) and never gets EPIPE. Cancel first, then close, in one submission, is
+// what this crate is for.
 #[test]
-fn every_close_ends_in_a_cancel_hard_linked_to_a_close() {
+fn every_close_links_cancel_and_close() {
     if !alone(test_name!()) {
         return;
     }
-    // The story: close(2) on a pipe with a read pending leaves the read end open inside the
-    // kernel. The agent stays blocked in write() and never gets EPIPE; every rung of the kill
-    // ladder is spent. Cancel first, then close, in one submission, is what this crate is for.
     let submitted = Submitted::default();
     tracing::subscriber::set_global_default(Registry::default().with(submitted.clone()))
         .expect("the only test here");

@@ -22,7 +22,7 @@ fn hurried() -> ClosePolicy {
 }
 
 #[test]
-fn an_idle_agent_leaves_at_the_end_of_its_input() {
+fn idle_agent_leaves_at_end_of_input() {
     in_each(async |engine: LocalEngine| {
         let mut agent = spawn(&engine, &[]).await;
         check_echo(&mut agent, "{\"n\":1}").await;
@@ -36,10 +36,9 @@ fn an_idle_agent_leaves_at_the_end_of_its_input() {
     });
 }
 
+// The defect this library exists for: a wait for the exit with a full pipe never ends.
 #[test]
-fn a_full_stdout_that_nobody_reads_is_drained() {
-    // The story: the defect this library exists for. Whoever waits for the exit with a full pipe
-    // waits for ever.
+fn unread_full_stdout_is_drained() {
     in_each(async |engine: LocalEngine| {
         let command = fake(&["--flood", "2m"]).limits(Limits::new().inbox_high(64 << 10));
         let agent = engine.spawn(command).await.expect("spawns");
@@ -59,7 +58,7 @@ fn asleep(pid: u32) -> bool {
 }
 
 #[test]
-fn a_thread_that_was_busy_does_not_take_a_full_pipe_for_silence() {
+fn busy_thread_is_not_silence() {
     // The story: the close waits for the agent's output to fall silent. Meanwhile the thread does
     // something else for 30 ms, or gets no processor, and the agent fills its pipe and sleeps. Its
     // input was ended then, and a Node program dropped the megabytes that it had queued.
@@ -100,10 +99,10 @@ fn a_thread_that_was_busy_does_not_take_a_full_pipe_for_silence() {
     });
 }
 
-/// The thread of the agents does something else for longer than `drain`. When it comes back every limit
-/// was over at once, and the agent got SIGTERM in the middle of saving.
+// The thread of the agents does something else for longer than `drain`. When it came back every
+// limit had passed, and the agent got SIGTERM while it was saving.
 #[test]
-fn thread_that_is_busy_elsewhere_is_not_charged_to_the_agent() {
+fn busy_thread_is_not_charged_to_the_agent() {
     in_each(async |engine: LocalEngine| {
         let dir = tempfile::tempdir().expect("a folder");
         let marker = dir.path().join("saved");
@@ -130,7 +129,7 @@ fn thread_that_is_busy_elsewhere_is_not_charged_to_the_agent() {
 }
 
 #[test]
-fn a_flood_that_never_ends_is_cut() {
+fn endless_flood_is_cut() {
     in_each(async |engine: LocalEngine| {
         let mut agent = spawn(&engine, &["--flood"]).await;
         assert!(agent.next_record().await.is_some());
@@ -142,9 +141,9 @@ fn a_flood_that_never_ends_is_cut() {
     });
 }
 
+// Deadlines are the engine's own timer here; without it the close never ends.
 #[test]
-fn an_agent_deaf_to_everything_is_killed_by_the_deadlines() {
-    // The story: deadlines are the engine's own timer here; without it the close never ends.
+fn deaf_agent_is_killed_by_the_deadlines() {
     in_each(async |engine: LocalEngine| {
         let deaf = ["--flood", "--ignore-eof", "--ignore-sigterm", "--ignore-epipe"];
         let mut agent = spawn(&engine, &deaf).await;
@@ -156,7 +155,7 @@ fn an_agent_deaf_to_everything_is_killed_by_the_deadlines() {
 }
 
 #[test]
-fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
+fn blocked_writer_does_not_delay_the_close() {
     in_each(async |engine: LocalEngine| {
         let command = fake(&["--never-read-stdin"]).limits(Limits::new().outbox_high(64 << 10));
         let (_reader, writer) = engine.spawn(command).await.expect("spawns").split();
@@ -175,7 +174,7 @@ fn a_writer_blocked_on_a_full_stdin_does_not_hold_up_the_close() {
 }
 
 #[test]
-fn a_close_whose_future_is_dropped_goes_on() {
+fn dropped_close_goes_on() {
     in_each(async |engine: LocalEngine| {
         let agent = spawn(&engine, &[]).await;
         {
@@ -191,7 +190,7 @@ fn a_close_whose_future_is_dropped_goes_on() {
 }
 
 #[test]
-fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
+fn dropped_agent_is_aborted_and_counted() {
     in_each(async |engine: LocalEngine| {
         let agent = spawn(&engine, &["--flood", "--ignore-eof", "--ignore-sigterm"]).await;
         let pid = agent.pid();
@@ -203,7 +202,7 @@ fn an_agent_dropped_without_a_close_is_aborted_and_counted() {
 }
 
 #[test]
-fn a_shutdown_closes_everybody_and_refuses_spawns() {
+fn shutdown_closes_all_and_refuses_spawns() {
     in_each(async |engine: LocalEngine| {
         let polite = spawn(&engine, &[]).await;
         let deaf = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).await;
@@ -217,9 +216,9 @@ fn a_shutdown_closes_everybody_and_refuses_spawns() {
     });
 }
 
+// A timeout or a panic drops the future that holds everything half-way.
 #[test]
-fn a_runtime_that_is_gone_does_not_keep_an_agent_alive() {
-    // The story: the future that holds everything is dropped half-way, by a timeout or a panic.
+fn dead_runtime_keeps_no_agent_alive() {
     for runtime in RUNTIMES {
         let (sender, handles) = std::sync::mpsc::channel();
         let kept = std::rc::Rc::new(std::cell::RefCell::new(None));

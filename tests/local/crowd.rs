@@ -29,10 +29,10 @@ async fn crowd(engine: &LocalEngine) -> Vec<LocalAgent> {
     agents
 }
 
+// A server has a thread for each core and agents on each. All must answer, the quiet ones must cost
+// nothing, and nothing of them may stay.
 #[test]
-fn two_hundred_agents_in_one_local_set_leave_nothing() {
-    // The story: a server with a thread for each core and agents on each. All must be heard, the
-    // quiet ones must cost nothing, and when they go nothing of them may stay.
+fn two_hundred_local_agents_leave_nothing() {
     if !alone(test_name!()) {
         return;
     }
@@ -89,10 +89,10 @@ fn two_hundred_agents_in_one_local_set_leave_nothing() {
     }
 }
 
+// There were nine agents at a limit of two, because each spawn looked at the count before any had
+// spawned.
 #[test]
-fn a_burst_of_local_spawns_never_exceeds_max_agents() {
-    // The story: nine agents against a limit of two, because each looked at the count before any
-    // had spawned.
+fn burst_never_exceeds_max_agents() {
     in_each(async |_: LocalEngine| {
         let engine = LocalEngine::builder().max_agents(3).build().expect("io_uring");
         let spawns: Vec<_> = (0..16)
@@ -132,7 +132,7 @@ fn a_burst_of_local_spawns_never_exceeds_max_agents() {
 }
 
 #[test]
-fn more_than_the_host_carries_is_refused_at_the_start() {
+fn too_large_max_agents_is_refused_at_the_start() {
     in_each(async |_: LocalEngine| {
         let error = LocalEngine::builder().max_agents(1 << 40).build().expect_err("does not fit");
         assert_eq!(error.kind(), ErrorKind::ResourceLimit);

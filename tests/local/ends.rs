@@ -15,9 +15,9 @@ impl<T: ?Sized> Ambiguous<()> for T {}
 struct Invalid;
 impl<T: ?Sized + Send> Ambiguous<Invalid> for T {}
 
+// A ring refuses every thread but its own. This compiles because no handle is `Send`.
 #[test]
-fn no_handle_leaves_its_thread() {
-    // The story: a ring refuses every thread but its own. This compiles because none is `Send`.
+fn handles_are_not_send() {
     assert!(<LocalEngine as Ambiguous<_>>::is_not_send());
     assert!(<LocalAgent as Ambiguous<_>>::is_not_send());
     assert!(<LocalAgentReader as Ambiguous<_>>::is_not_send());
@@ -25,14 +25,14 @@ fn no_handle_leaves_its_thread() {
 }
 
 #[test]
-fn without_a_runtime_it_says_so() {
+fn missing_runtime_is_an_error() {
     let error = LocalEngine::new().expect_err("no runtime");
     assert_eq!(error.kind(), ErrorKind::EngineStopped);
     assert!(error.to_string().contains("tokio_uring::start"), "{error}");
 }
 
 #[test]
-fn an_agent_keeps_the_driver_when_the_engine_is_gone() {
+fn agent_keeps_the_driver_alive() {
     in_each(async |engine: LocalEngine| {
         let mut agent = spawn(&engine, &[]).await;
         drop(engine);
@@ -43,9 +43,9 @@ fn an_agent_keeps_the_driver_when_the_engine_is_gone() {
     });
 }
 
+// A server makes and drops engines, and the runtime goes on.
 #[test]
-fn an_engine_that_is_forgotten_ends_and_takes_its_agents_along() {
-    // The story: a server makes and drops engines, and the runtime goes on.
+fn dropped_engine_ends_its_agents() {
     in_each(async |engine: LocalEngine| {
         let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).await;
         let pid = agent.pid();
@@ -68,7 +68,7 @@ fn rings() -> usize {
 }
 
 #[test]
-fn run_gives_the_result_and_leaves_no_agent() {
+fn run_returns_the_result_and_leaves_no_agent() {
     let (pid, answer) = LocalEngine::run(async |engine: LocalEngine| {
         let mut agent = spawn(&engine, &["--ignore-sigterm"]).await;
         check_echo(&mut agent, "{}").await;

@@ -103,10 +103,10 @@ fn run(
     })
 }
 
+// A gateway without a second thread: each client must get the answers of its own agent, whole and
+// in order.
 #[test]
-fn many_clients_have_an_agent_each_on_one_thread() {
-    // The story: a gateway without a second thread. Each client must get the answers of its own
-    // agent, whole and in order, however their lines mix.
+fn clients_and_agents_share_one_thread() {
     let reports = run(&fake(&[]), 8, |number, mut socket| {
         let mut lines = BufReader::new(socket.try_clone().expect("a descriptor")).lines();
         for turn in 0..100 {
@@ -132,9 +132,9 @@ fn many_clients_have_an_agent_each_on_one_thread() {
     }
 }
 
+// A browser tab is shut in the middle of an answer without end.
 #[test]
-fn a_client_that_leaves_takes_its_agent_along() {
-    // The story: a browser tab is shut in the middle of an answer that has no end.
+fn client_that_leaves_ends_its_agent() {
     let reports = run(&fake(&["--flood", "--sigterm-restart"]), 3, |_, mut socket| {
         let mut some = [0; 4096];
         socket.read_exact(&mut some).expect("it floods");
@@ -145,10 +145,10 @@ fn a_client_that_leaves_takes_its_agent_along() {
     }
 }
 
+// The client waits for an answer, and its agent is gone. The read on the client's socket is
+// pending; only the shutdown ends it.
 #[test]
-fn an_agent_that_dies_ends_its_client() {
-    // The story: the client waits for an answer, and its agent is gone. The read on the client's
-    // socket is under way; only the shutdown ends it.
+fn dead_agent_ends_its_client() {
     let reports = run(&fake(&["--exit-after", "1", "--exit-code", "7"]), 3, |_, mut socket| {
         socket.write_all(b"{}\n").expect("written");
         let mut all = String::new();

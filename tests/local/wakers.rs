@@ -71,9 +71,9 @@ fn begin<T: 'static>(future: impl Future<Output = T> + 'static) -> (Begun<T>, im
     (begun, work)
 }
 
+// With a metrics hook in a waker the driver panicked, and every agent was aborted.
 #[test]
-fn a_waker_may_ask_for_the_counters() {
-    // The story: a hook for metrics. The driver panicked, and every agent was aborted.
+fn waker_can_read_the_counters() {
     in_each(async |engine: LocalEngine| {
         let mut innocent = spawn(&engine, &[]).await;
         check_echo(&mut innocent, "{\"n\":1}").await;
@@ -89,7 +89,7 @@ fn a_waker_may_ask_for_the_counters() {
 }
 
 #[test]
-fn a_waker_may_shut_the_engine_down() {
+fn waker_can_shut_the_engine_down() {
     in_each(async |engine: LocalEngine| {
         let mut other = spawn(&engine, &[]).await;
         check_echo(&mut other, "{}").await;
@@ -115,10 +115,10 @@ impl Wake for Woken {
     }
 }
 
+// An executor may poll its task inside the waker. The task waits for a spawn, too, and the agent is
+// ready by then.
 #[test]
-fn a_waker_may_take_over_a_spawned_agent() {
-    // The story: an executor that polls its task right in the waker. The task waits for a spawn too,
-    // and the agent is there by then.
+fn waker_can_take_a_spawned_agent() {
     in_each(async |engine: LocalEngine| {
         let asked = engine.clone();
         let mut spawning: Boxed<Result<LocalAgent>> =
@@ -136,7 +136,7 @@ fn a_waker_may_take_over_a_spawned_agent() {
 }
 
 #[test]
-fn a_waker_may_close_and_drop_everything() {
+fn waker_can_close_and_drop_everything() {
     in_each(async |engine: LocalEngine| {
         let closing = spawn(&engine, &[]).await;
         let dropped = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]).await;
@@ -159,7 +159,7 @@ fn a_waker_may_close_and_drop_everything() {
 }
 
 #[test]
-fn a_waker_that_panics_costs_no_local_agent() {
+fn panicking_waker_ends_no_agent() {
     in_each(async |engine: LocalEngine| {
         let mut innocent = spawn(&engine, &[]).await;
         let (mut reader, writer) = spawn(&engine, &[]).await.split();

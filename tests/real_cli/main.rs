@@ -127,7 +127,7 @@ fn rounds(case: &str, mut round: impl FnMut() -> Duration) {
 }
 
 #[test]
-fn an_idle_cli_leaves_at_the_end_of_its_input() {
+fn idle_cli_leaves_at_end_of_input() {
     let cli = Cli::new();
     rounds("idle", || {
         wait(async {
@@ -153,7 +153,7 @@ fn an_idle_cli_leaves_at_the_end_of_its_input() {
 }
 
 #[test]
-fn an_answer_of_13_mb_that_is_unread_is_delivered_whole() {
+fn unread_answer_of_13_mb_is_delivered() {
     let cli = Cli::new();
     rounds("13 MB unread", || {
         wait(async {
@@ -181,7 +181,7 @@ fn an_answer_of_13_mb_that_is_unread_is_delivered_whole() {
 }
 
 #[test]
-fn a_close_in_the_middle_of_a_turn_begins_no_other_turn() {
+fn close_in_a_turn_begins_no_other_turn() {
     let cli = Cli::new();
     let mut turns = 0;
     rounds("in a turn, two prompts queued", || {
@@ -208,7 +208,7 @@ fn a_close_in_the_middle_of_a_turn_begins_no_other_turn() {
 }
 
 #[test]
-fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
+fn prompt_after_a_background_agent_is_answered() {
     rounds("background agent", || {
         let cli = Cli::new();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -232,9 +232,9 @@ fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
     });
 }
 
+// Without an interrupt the CLI waits for its background agent, up to ten minutes.
 #[test]
-fn a_close_beside_a_background_agent_stops_it() {
-    // Without an interrupt the CLI waits for its agent, for ten minutes at the most.
+fn close_stops_a_background_agent() {
     let cli = Cli::new();
     rounds("beside a background agent", || {
         wait(async {

@@ -213,9 +213,10 @@ fn command(protocol: &str) -> AgentCommand {
     AgentCommand::new(PROGRAM).args(["fake", "--chat", &chat, "--chat-as", protocol])
 }
 
+// The agent can withdraw a request, the host cannot: answers to requests that it gave up arrive and
+// are counted.
 #[test]
-fn ten_thousand_control_requests_each_way_have_one_outcome_each() {
-    // The agent can withdraw, the host cannot: answers to what it gave up come, and are counted.
+fn ten_thousand_control_requests_each_way() {
     run(async {
         let runtime = Handle::current();
         let builder = claude::Session::builder()
@@ -263,13 +264,13 @@ fn run_in_json_rpc(command: AgentCommand, cancellation: Cancellation, settings: 
 }
 
 #[test]
-fn ten_thousand_json_rpc_requests_each_way_have_one_outcome_each() {
+fn ten_thousand_json_rpc_requests_each_way() {
     run_in_json_rpc(command("mcp"), Cancellation::Mcp, Settings::new());
 }
 
+// With headers in place of lines, and with few handlers at once: the others wait.
 #[test]
-fn ten_thousand_language_server_requests_each_way_have_one_outcome_each() {
-    // With headers in place of lines, and with few handlers at once: the others wait.
+fn ten_thousand_lsp_requests_each_way() {
     let command = command("lsp").args(["--framing", "content-length"]);
     let settings = Settings::new().concurrency(8);
     run_in_json_rpc(command.framing(Framing::ContentLength), Cancellation::Lsp, settings);

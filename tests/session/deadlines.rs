@@ -26,10 +26,10 @@ impl Wake for Gate {
     }
 }
 
+// The host did not read for a while. The deadline passed meanwhile and was handled first; then the
+// answer was read and counted as late.
 #[test]
-fn an_answer_that_lay_in_the_pipe_in_time_is_no_timeout() {
-    // The story: the host did not come to read for a while. The deadline passed meanwhile, and was acted
-    // upon first; then the answer was read, and counted as late.
+fn answer_already_in_the_pipe_is_not_late() {
     let folder = tempfile::tempdir().expect("a folder");
     let (go, written) = (folder.path().join("go"), folder.path().join("written"));
     // It answers when it may, says so, and stays.
@@ -78,7 +78,7 @@ fn an_answer_that_lay_in_the_pipe_in_time_is_no_timeout() {
 }
 
 #[test]
-fn an_agent_that_writes_without_a_pause_holds_up_no_deadline() {
+fn endless_writer_delays_no_deadline() {
     wait(async {
         let flood = AgentCommand::new(PROGRAM).args(["fake", "--flood", "--record-size", "64"]);
         let settings = agentpipe::session::Settings::new().discard_data(true);
@@ -107,10 +107,10 @@ fn spent() -> u64 {
     folders.filter(named).map(time).sum::<u64>() / 1_000_000
 }
 
+// The reader task woke itself at each turn of a close: 0.8 s of processor time for an agent that
+// leaves 1 s after the end of its input.
 #[test]
-fn a_close_of_an_agent_that_leaves_late_costs_no_processor_time() {
-    // The story: the pump woke itself at each turn of a close: 0.8 s of processor time for an agent that
-    // leaves 1 s after the end of its input, on the thread that all sessions share.
+fn slow_exit_costs_no_processor_time() {
     wait(async {
         let late = r#"{"delay":1000}"#;
         let steps = [HANDSHAKE, r#"{"expect_end":true}"#, late];

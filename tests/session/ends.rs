@@ -32,10 +32,10 @@ fn failure_of(steps: &[&str]) -> (Error, claude::Session) {
     })
 }
 
+// A CLI that exits with 0 before it answers left `initialize`, and every other open request,
+// waiting for 60 s.
 #[test]
-fn every_end_of_the_agent_fails_what_is_pending_at_once() {
-    // The story (weakness 11): a CLI that exits with 0 before it answers left `initialize`, and
-    // whatever else was open, waiting for 60 s.
+fn every_end_fails_pending_requests_at_once() {
     let stderr = r#"{"stderr":"out of credit"}"#;
     for (end, exit) in [
         (r#"{"exit":0}"#, ExitStatus::Code(0)),
@@ -54,7 +54,7 @@ fn every_end_of_the_agent_fails_what_is_pending_at_once() {
 }
 
 #[test]
-fn an_agent_that_closes_its_stdout_and_lives_on_fails_what_is_pending() {
+fn closed_stdout_fails_pending_requests() {
     wait(async {
         let steps = [
             HANDSHAKE,
@@ -72,9 +72,9 @@ fn an_agent_that_closes_its_stdout_and_lives_on_fails_what_is_pending() {
     });
 }
 
+// The agent answers and exits at once. The end must not overtake the answer.
 #[test]
-fn an_answer_that_comes_just_before_the_end_is_delivered() {
-    // The story: the agent answers and exits in one breath. The end must not overtake the answer.
+fn answer_just_before_the_end_is_delivered() {
     for _ in 0..20 {
         wait(async {
             let steps = [
@@ -92,10 +92,9 @@ fn an_answer_that_comes_just_before_the_end_is_delivered() {
     }
 }
 
+// A failure between spawn and session left a live child; an exit with 0 took the whole 60 s.
 #[test]
-fn an_agent_that_ends_before_its_handshake_fails_the_start_and_leaves_nothing() {
-    // Weaknesses 10 and 11: a failure between spawn and session left a live child; an exit with
-    // 0 took the whole 60 s.
+fn end_before_the_handshake_fails_the_start() {
     let engine = engine();
     let refuses = r#"{"expect":{"request_id":"${id}"}}"#;
     let refusal = concat!(
@@ -123,7 +122,7 @@ fn an_agent_that_ends_before_its_handshake_fails_the_start_and_leaves_nothing() 
 }
 
 #[test]
-fn a_start_whose_future_is_dropped_leaves_no_child() {
+fn dropped_start_leaves_no_child() {
     let engine = engine();
     for polls in 1..40 {
         let builder = claude::Session::builder();
@@ -141,9 +140,9 @@ fn a_start_whose_future_is_dropped_leaves_no_child() {
     }
 }
 
+// A close left each pending request to its timeout of 60 s.
 #[test]
-fn close_and_shutdown_fail_what_is_pending_at_once() {
-    // Weakness 12: a close left whoever waited for an answer to its 60 s.
+fn close_and_shutdown_fail_pending_requests() {
     wait(async {
         let session =
             start(&engine(), &[HANDSHAKE, r#"{"expect":{"request":{"subtype":"interrupt"}}}"#])
@@ -166,7 +165,7 @@ fn close_and_shutdown_fail_what_is_pending_at_once() {
 }
 
 #[test]
-fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
+fn last_drop_ends_agent_and_handlers() {
     let (sender, dropped) = mpsc::channel();
     let builder = jsonrpc::Session::builder().handle("slow", move |_| {
         sender.send("running").expect("somebody listens");
@@ -195,10 +194,9 @@ fn the_last_handle_dropped_ends_the_agent_and_the_handlers() {
     assert_eq!(engine.abandoned(), 1);
 }
 
+// Handlers that are ended one after another, 5 s each, delay the end of the agent's input.
 #[test]
-fn a_close_waits_for_no_handler() {
-    // Weakness 15: bridges were closed one after another, 5 s each, before the agent even saw the
-    // end of its input.
+fn close_does_not_wait_for_handlers() {
     let builder = claude::Session::builder()
         .mcp_server("a", |_| std::future::pending::<Result<(), RpcError>>())
         .can_use_tool(|_| std::future::pending());
@@ -219,9 +217,9 @@ fn a_close_waits_for_no_handler() {
     });
 }
 
+// A deadline that begins after the write never begins if the pipe is full.
 #[test]
-fn a_deadline_holds_while_the_agent_does_not_read() {
-    // Weakness 16: the deadline began only after the write, and the write to a full pipe had none.
+fn timeout_holds_while_the_agent_is_deaf() {
     wait(async {
         // A delay without a rule reads nothing.
         let deaf = dialogue(&[r#"{"delay":60000}"#]).limits(Limits::new().outbox_high(64 << 10));
@@ -241,10 +239,10 @@ fn a_deadline_holds_while_the_agent_does_not_read() {
     });
 }
 
+// The real CLI does not leave at the end of input while it answers; after an interrupt it does in
+// 0.15 s, and its result is delivered.
 #[test]
-fn a_close_in_the_middle_of_a_turn_interrupts_it_first() {
-    // The real CLI never leaves on the end of input alone while it answers; with an interrupt
-    // first it does in 0.15 s, and its result is delivered.
+fn close_in_a_turn_interrupts_it_first() {
     let steps = [
         HANDSHAKE,
         r#"{"expect":{"type":"user"}}"#,
@@ -273,7 +271,7 @@ fn a_close_in_the_middle_of_a_turn_interrupts_it_first() {
 }
 
 #[test]
-fn a_close_between_turns_does_not_interrupt() {
+fn close_between_turns_does_not_interrupt() {
     wait(async {
         let session = start(&engine(), &[HANDSHAKE, r#"{"expect":{"type":"user"}}"#, RESULT]).await;
         session.send("go").await.expect("sent");
@@ -288,7 +286,7 @@ fn a_close_between_turns_does_not_interrupt() {
 }
 
 #[test]
-fn a_session_of_no_deadline_waits_and_one_that_is_closed_twice_says_the_same() {
+fn no_timeout_waits_and_two_closes_agree() {
     wait(async {
         let settings = Settings::new().request_timeout(None);
         let builder = claude::Session::builder().settings(settings);

@@ -33,7 +33,7 @@ const HANDSHAKE: [&str; 4] = [
 ];
 
 #[test]
-fn an_mcp_handshake_goes_over_lines_and_over_content_length() {
+fn mcp_handshake_works_with_both_framings() {
     for (framing, name) in [(Framing::Ndjson, "ndjson"), (Framing::ContentLength, "content-length")]
     {
         wait(async {
@@ -50,10 +50,10 @@ fn an_mcp_handshake_goes_over_lines_and_over_content_length() {
     }
 }
 
+// One handler fails, one panics, one does not exist. The agent gets an answer to each, with its own
+// id, and the session goes on.
 #[test]
-fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
-    // The story: one handler fails, one panics, one is not there. The agent gets an answer to
-    // each, with its own id, and the session goes on.
+fn failing_handlers_still_answer() {
     let builder = Session::builder()
         .handle("double", |request: AgentRequest| async move {
             Ok(request.json::<u64>().map(|number| number * 2)?)
@@ -98,7 +98,7 @@ fn requests_of_the_agent_are_answered_whatever_becomes_of_the_handler() {
 }
 
 #[test]
-fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
+fn withdrawn_request_is_dropped_unanswered() {
     let (sender, dropped) = mpsc::channel();
     let builder = Session::builder().cancellation(Cancellation::Mcp).handle("slow", move |_| {
         sender.send("running").expect("somebody listens");
@@ -130,10 +130,10 @@ fn a_request_that_the_agent_withdraws_is_dropped_without_an_answer() {
     });
 }
 
+// A host drops the future of a request, or its timeout passes. The agent is notified where the
+// protocol allows it, and a late answer is counted.
 #[test]
-fn a_request_that_the_host_gives_up_is_withdrawn_and_its_late_answer_counted() {
-    // The story: a host drops the future of a request, or its deadline passes. The agent is told
-    // where the protocol can, and what it answers all the same is nobody's.
+fn abandoned_request_is_withdrawn() {
     let builder = Session::builder().cancellation(Cancellation::Mcp);
     wait(async {
         let session = start(
@@ -170,9 +170,9 @@ fn a_request_that_the_host_gives_up_is_withdrawn_and_its_late_answer_counted() {
     });
 }
 
+// An unbounded number of handlers or waiters would exhaust the host.
 #[test]
-fn tables_have_limits_and_say_so() {
-    // Weakness 23: the reference runs any number of handlers and keeps any number of waiters.
+fn tables_have_limits() {
     let (sender, running) = mpsc::channel();
     let settings = Settings::new().pending_max(2).requests_max(3).concurrency(1);
     let builder = Session::builder().settings(settings).handle("slow", move |_| {

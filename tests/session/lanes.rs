@@ -20,10 +20,10 @@ async fn flooded(steps: &[&str]) -> claude::Session {
     builder.start(&engine(), dialogue(steps)).await.expect("starts")
 }
 
+// With more than 100 messages unread an interrupt took 60 s: its answer stood in the same queue. So
+// did hooks and permission prompts.
 #[test]
-fn an_interrupt_is_answered_while_three_megabytes_are_unread() {
-    // The story: more than 100 messages unread, and an interrupt took 60 s: its answer stood in
-    // the same queue. So did hooks and permission prompts.
+fn interrupt_overtakes_unread_data() {
     let steps = [
         HANDSHAKE,
         ANSWER_ALL,
@@ -59,7 +59,7 @@ fn endless() -> [&'static str; 2] {
 }
 
 #[test]
-fn beyond_the_budget_requests_fail_at_once_and_say_how_much_is_unread() {
+fn overloaded_session_fails_requests_at_once() {
     wait(async {
         let session = flooded(&endless()).await;
         let error = overloaded(&session).await;
@@ -75,7 +75,7 @@ fn beyond_the_budget_requests_fail_at_once_and_say_how_much_is_unread() {
 }
 
 #[test]
-fn reading_on_recovers_an_overloaded_session() {
+fn reading_recovers_an_overloaded_session() {
     let steps = [
         ANSWER_ALL,
         r#"{"expect":{"type":"user"}}"#,
@@ -97,10 +97,10 @@ fn reading_on_recovers_an_overloaded_session() {
     });
 }
 
+// Without a reader the agent is blocked in a write, and a close that stops reading never ends. This
+// close reads on, up to the drain budget.
 #[test]
-fn an_overloaded_session_closes_and_loses_nothing() {
-    // The story: the field's defect. Nobody reads, the agent is blocked in a write, and a close
-    // that stops reading waits for ever. Here the close reads on, up to the drain budget.
+fn overloaded_session_closes_without_loss() {
     let steps = [
         HANDSHAKE,
         ANSWER_ALL,
@@ -122,7 +122,7 @@ fn an_overloaded_session_closes_and_loses_nothing() {
 }
 
 #[test]
-fn an_overloaded_agent_that_exits_is_seen_to_exit() {
+fn exit_of_an_overloaded_agent_is_seen() {
     let steps = [HANDSHAKE, r#"{"flood":6000,"size":1024}"#, r#"{"exit":3}"#];
     wait(async {
         let session = flooded(&steps).await;
@@ -137,7 +137,7 @@ fn an_overloaded_agent_that_exits_is_seen_to_exit() {
 }
 
 #[test]
-fn a_session_without_readers_can_discard_its_data() {
+fn session_can_discard_unread_data() {
     wait(async {
         let settings = Settings::new().unread_max(1 << 10).discard_data(true);
         let steps = [ANSWER_ALL, r#"{"flood":6000,"size":1024}"#];

@@ -24,10 +24,10 @@ fn large(mut keys: serde_json::Value, key: &str) -> String {
     says(keys)
 }
 
+// An answer of 20 MB was dropped, the reader of the turn waited without end, and the close took a
+// second to interrupt an idle agent.
 #[test]
-fn a_result_above_the_limit_ends_its_turn_with_an_error_and_the_close_interrupts_nothing() {
-    // The story: an answer of 20 MB was dropped, who read the turn waited for ever, and the close took
-    // a second to interrupt an agent that was idle.
+fn oversized_result_ends_its_turn() {
     let named = r#"{"flood":1,"size":4096,"type":"result"}"#.to_owned();
     // The type stands behind the part that is kept of it.
     let unnamed = says(json!({"a": "x".repeat(4000), "type": "result"}));
@@ -59,7 +59,7 @@ fn a_result_above_the_limit_ends_its_turn_with_an_error_and_the_close_interrupts
 }
 
 #[test]
-fn a_result_that_is_not_json_ends_its_turn_and_a_line_of_a_log_does_not() {
+fn malformed_result_ends_its_turn() {
     let steps = [
         HANDSHAKE,
         PROMPT,
@@ -80,9 +80,9 @@ fn a_result_that_is_not_json_ends_its_turn_and_a_line_of_a_log_does_not() {
     });
 }
 
+// The caller waited for its timeout, and the error advised to make it longer.
 #[test]
-fn an_answer_above_the_limit_fails_its_request_at_once() {
-    // The story: the caller waited for its deadline, and was told to make it longer.
+fn oversized_answer_fails_its_request() {
     let answer = json!({"subtype": "success", "request_id": "${id}"});
     let mut answered = json!({"type": "control_response", "response": answer});
     answered["response"]["response"] = json!({"x": "x".repeat(5000)});
@@ -110,9 +110,9 @@ fn an_answer_above_the_limit_fails_its_request_at_once() {
     });
 }
 
+// The id of the dropped answer stands behind the part that is kept, so its request is not known.
 #[test]
-fn a_deadline_says_what_was_dropped_meanwhile() {
-    // Whose answer it was cannot be told: the id stands behind the part that is kept.
+fn timeout_names_dropped_records() {
     let lost = says(json!({"a": "x".repeat(5000), "id": 1, "result": {}}));
     let steps = [r#"{"expect":{"id":1}}"#, &lost, r#"{"expect":{"id":2}}"#, END];
     wait(async {
@@ -132,10 +132,10 @@ fn a_deadline_says_what_was_dropped_meanwhile() {
     });
 }
 
+// The agent requested the permission to write a large file, and waited without end. The keys stand
+// in the order of the real CLI.
 #[test]
-fn a_request_above_the_limit_is_refused_and_not_left_without_an_answer() {
-    // The story: the agent asked for a permission to write a large file, and waited for ever.
-    // The keys in the order of the real one.
+fn oversized_agent_request_is_answered() {
     let ask = format!(
         r#"{{"send":{{"type":"control_request","request_id":"a\"b","request":{{"x":"{}"}}}}}}"#,
         "x".repeat(5000)

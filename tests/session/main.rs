@@ -1,19 +1,20 @@
 //! Sessions over real children: every agent here plays a dialogue, and leaves with 65 if the host
 //! says anything that is not in it.
 
-mod accept_k;
-mod accept_q;
-mod accept_q_end;
-mod accept_q_input;
-mod accept_s;
+mod callbacks;
+mod causes;
 mod chat;
 mod claude_cli;
+mod client;
 mod deadlines;
 mod ends;
+mod input;
 mod jsonrpc;
 mod lanes;
 mod lost;
 mod pressure;
+mod query;
+mod regressions;
 mod runtimes;
 mod runtimes_die;
 mod sentinels;
@@ -22,7 +23,6 @@ mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
-mod weak;
 
 use std::sync::mpsc;
 use std::time::Duration;

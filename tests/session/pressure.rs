@@ -18,10 +18,10 @@ fn repeat(times: usize, steps: &[Value]) -> String {
     json!({"repeat": times, "steps": steps}).to_string()
 }
 
+// An agent sends requests and withdraws them all day. If they kept their part of the budget, each
+// later request would be refused.
 #[test]
-fn requests_that_the_agent_withdraws_leave_room_for_the_next() {
-    // The story: an agent asks, changes its mind, and asks again, all day. What its withdrawn
-    // requests took of the budget is not given back, and in the evening each one is refused.
+fn withdrawn_requests_free_their_budget() {
     const SIZE: usize = 16 << 10;
     let text = "x".repeat(SIZE);
     let asks = |id: &str, method: &str| -> Value {
@@ -57,11 +57,10 @@ fn requests_that_the_agent_withdraws_leave_room_for_the_next() {
     });
 }
 
+// An agent sends many requests before it reads the answers, again and again. If answers that wait
+// for room were counted for good, the session would stop after some hours.
 #[test]
-fn an_agent_that_often_reads_late_does_not_stop_its_session() {
-    // The story: an agent asks a batch of questions before it reads the answers, again and again.
-    // The answers wait for room and get it each time; if they were counted as waiting for good, the
-    // session would stop reading after some hours and refuse every request.
+fn late_reads_do_not_stop_the_session() {
     const BATCHES: usize = 8;
     const BATCH: usize = 200;
     // The answer repeats the id, so a batch of answers is more than the pipe and the outbox hold.
@@ -81,10 +80,10 @@ fn an_agent_that_often_reads_late_does_not_stop_its_session() {
     });
 }
 
+// The runtime that read the agent is gone, and a handle of the session is kept in a map. The agent
+// must not live as long as the map.
 #[test]
-fn an_agent_whose_runtime_ends_is_aborted_though_a_handle_is_kept() {
-    // The story: the runtime that read the agent is gone, and a handle of the session lies in some
-    // map. The agent would live on without a reader, as long as the map does.
+fn dead_runtime_aborts_a_held_session() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime");
     let handle = runtime.handle().clone();

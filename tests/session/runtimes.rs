@@ -69,11 +69,10 @@ async fn conversation(settings: Settings) -> u64 {
     messages
 }
 
+// The future is polled by tokio's pool, by a current-thread runtime, in a local set, and by a plain
+// thread; the session's tasks run on the shared thread or on the runtime.
 #[test]
-fn a_conversation_is_the_same_on_every_runtime() {
-    // Q17, Q37. The future is polled by tokio's pool, by a thread that is all of a runtime, among
-    // tasks that may not leave it, and by a thread that has none; the session's own tasks run on
-    // the shared thread, or on the runtime.
+fn conversation_works_on_every_runtime() {
     let pool = given(2);
     for settings in [Settings::new(), on(&pool)] {
         let spawned = pool.spawn(conversation(settings.clone()));
@@ -119,9 +118,9 @@ fn handled_on(settings: Settings, work: fn() -> Task) -> String {
     })
 }
 
+// A handler that uses timers, sockets or tasks of a runtime has to run in it.
 #[test]
-fn handlers_run_where_the_host_wants_them() {
-    // The story: a handler that uses the timers, sockets or tasks of a runtime has to run in it.
+fn handlers_run_on_the_given_runtime() {
     let nothing: fn() -> Task = || Box::pin(std::future::ready(()));
     assert_eq!(handled_on(Settings::new(), nothing), "agentpipe-session");
     let pool = given(1);
@@ -139,10 +138,10 @@ fn handlers_run_where_the_host_wants_them() {
     assert_eq!(tasks, 2, "one that reads, and one for the handler");
 }
 
+// A handler blocks the only thread of the session's runtime. Waiters elsewhere get the answer if it
+// came, and otherwise their timeout.
 #[test]
-fn a_deadline_holds_on_a_runtime_that_is_blocked() {
-    // The story: a handler blocks the only thread of the runtime that the session was given. Who waits
-    // for an answer elsewhere is told in time: with the answer where it came, else of its deadline.
+fn timeout_holds_on_a_blocked_runtime() {
     let pool = given(1);
     let (builder, blocked, release) = blocking(&pool);
     let never = r#"{"on":{"request":{"subtype":"never"}},"steps":[]}"#;
@@ -166,10 +165,10 @@ fn a_deadline_holds_on_a_runtime_that_is_blocked() {
     });
 }
 
+// The host gives up a session whose handler blocks. Waiters get their error and the agent ends at
+// once, though no task of the session can run.
 #[test]
-fn a_blocked_runtime_holds_up_neither_a_close_nor_a_drop() {
-    // The story: the host gives up on a session whose handler blocks. What waits is told at once,
-    // and the agent is ended at once, though no task of the session can run.
+fn blocked_runtime_delays_neither_close_nor_drop() {
     for closes in [true, false] {
         let pool = given(1);
         let (builder, blocked, release) = blocking(&pool);

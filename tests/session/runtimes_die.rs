@@ -47,10 +47,10 @@ fn asking(times: usize) -> [String; 3] {
     ]
 }
 
+// A service shuts its runtime down while handlers run and requests wait. Every waiter gets an error
+// at once, on any runtime, and no child is left.
 #[test]
-fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
-    // The story: a service shuts its runtime down while handlers run and requests wait. Everybody
-    // who waits is told at once, on whatever runtime, and no child is left.
+fn dead_runtime_ends_its_sessions() {
     let (sender, told) = mpsc::channel();
     for threads in [1, 3] {
         let runtime = runtime(threads);
@@ -95,11 +95,10 @@ fn a_runtime_that_ends_ends_its_sessions_with_a_word() {
     }
 }
 
+// Each waiting request begins when the one before it is over. A runtime that ends drops them one
+// within the other, thousands deep. The task that reads is on another runtime and lives on.
 #[test]
-fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
-    // The story: each request that waits is begun when the one before it is over, and a runtime
-    // that ends drops it there and then: one within the other, thousands deep. Here the task that
-    // reads is on another runtime, and lives on.
+fn dead_runtime_with_a_long_queue_is_not_recursive() {
     const WAITING: usize = 30_000;
     let (reads, handles) = (runtime(1), runtime(1));
     let (first, others) = (reads.handle().clone(), handles.handle().clone());
@@ -128,10 +127,10 @@ fn a_runtime_that_ends_with_a_long_queue_overflows_no_stack() {
     await_no_agent(&engine);
 }
 
+// The tasks go to a runtime that is gone, or to `tokio::spawn` on a thread without a runtime, which
+// panics. The start fails with the reason; the host goes on.
 #[test]
-fn a_spawn_function_that_takes_no_task_costs_what_it_was_given() {
-    // The story: the tasks are given to a runtime that is gone, or by `tokio::spawn` from a thread
-    // that has no runtime, which panics. The start fails and says why; the host goes on.
+fn refusing_executor_fails_the_start() {
     let dead = runtime(1);
     let on_a_dead_one = on(&dead);
     drop(dead);
@@ -153,10 +152,10 @@ fn a_spawn_function_that_takes_no_task_costs_what_it_was_given() {
     assert_eq!(engine.abandoned(), 3, "each was aborted");
 }
 
+// A pool of the host takes the task that reads and refuses those of handlers. The agent gets an
+// error each time, and the session lives.
 #[test]
-fn a_handler_that_finds_no_room_is_answered_for() {
-    // The story: a pool of the host's takes the task that reads and refuses those of handlers. The
-    // agent is told each time, and the session lives.
+fn refused_handler_is_answered() {
     let refused = std::sync::atomic::AtomicUsize::new(0);
     let runtime = runtime(1);
     let handle = runtime.handle().clone();

@@ -47,7 +47,7 @@ fn send(record: &str) -> String {
 }
 
 #[test]
-fn records_that_look_like_marks_of_the_host_are_data_like_any_other() {
+fn reserved_looking_records_are_data() {
     let sends: Vec<String> = IMPOSTORS.iter().map(|record| send(record)).collect();
     let mut steps = vec![HANDSHAKE, ANSWER_ALL];
     steps.extend(sends.iter().map(String::as_str));
@@ -73,7 +73,7 @@ fn records_that_look_like_marks_of_the_host_are_data_like_any_other() {
 }
 
 #[test]
-fn a_control_request_without_a_subtype_is_answered_with_an_error() {
+fn request_without_subtype_gets_an_error() {
     let mut steps = vec![HANDSHAKE.to_owned(), ANSWER_ALL.to_owned()];
     for (at, record) in NAMELESS.iter().enumerate() {
         steps.push(send(record));
@@ -97,10 +97,10 @@ fn a_control_request_without_a_subtype_is_answered_with_an_error() {
     });
 }
 
+// One invalid byte, one stray brace or one line of a debugger must not end the reader, nor lose
+// earlier lines of the same read.
 #[test]
-fn lines_that_are_no_records_cost_themselves_only() {
-    // The story: one invalid byte, one stray brace or one line of a debugger, and the reference's
-    // reader was dead; earlier lines of the same read went with it.
+fn bad_lines_cost_only_themselves() {
     let steps = [
         HANDSHAKE,
         ANSWER_ALL,

@@ -90,10 +90,10 @@ fn steps<'a>(list: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     list.into_iter().map(str::to_owned).collect()
 }
 
+// The background agent was done before the first result, so nothing was in flight when that came.
+// The input ended, and the prompt of the next turn failed with "Stream closed".
 #[test]
-fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
-    // The story: the agent was done before the first result, so nothing was in flight when that came.
-    // The input ended, and the prompt of the turn that followed failed with "Stream closed".
+fn prompt_after_a_background_agent_is_answered() {
     let (running, idle) = (state("running"), state("idle"));
     let begun = task("task_started", json!({"task_type": "local_agent"}));
     let done = task("task_updated", json!({"patch": {"status": "completed"}}));
@@ -118,9 +118,9 @@ fn a_permission_prompt_in_a_turn_that_a_background_agent_wakes_is_answered() {
     assert_eq!(one_shot(&["go"], &steps(script)), 2);
 }
 
+// The input of two prompts ended with the result of the first.
 #[test]
-fn every_prompt_has_a_run_in_which_it_may_ask() {
-    // The story: two prompts, and the input ended with the result of the first.
+fn every_prompt_has_its_run() {
     let (running, idle) = (state("running"), state("idle"));
     let asked = permission("a");
     // The prompts have a run each; they have one together; the CLI tells no state.
@@ -137,7 +137,7 @@ fn every_prompt_has_a_run_in_which_it_may_ask() {
 }
 
 #[test]
-fn prompts_that_share_a_run_do_not_keep_the_input_open() {
+fn prompts_sharing_a_run_end_the_input() {
     let (running, idle) = (state("running"), state("idle"));
     let script = [HANDSHAKE, PROMPT, PROMPT, &running, INIT, RESULT, &idle, END];
     assert_eq!(one_shot(&["one", "two"], &steps(script)), 1);
@@ -145,9 +145,9 @@ fn prompts_that_share_a_run_do_not_keep_the_input_open() {
     assert_eq!(one_shot(&["one", "two"], &steps(silent)), 1);
 }
 
+// The answer to a hook that outlives its turn found the input ended.
 #[test]
-fn a_request_that_is_open_keeps_the_input_open() {
-    // The story: the answer to a hook that outlives its turn found the input ended.
+fn open_request_keeps_the_input_open() {
     wait(async {
         let builder = Session::builder().handle("slow", |_| async {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -169,7 +169,7 @@ fn a_request_that_is_open_keeps_the_input_open() {
 }
 
 #[test]
-fn a_cli_that_says_it_is_running_between_turns_keeps_its_input_up_to_the_ceiling() {
+fn running_cli_keeps_its_input_up_to_the_limit() {
     let (running, idle) = (state("running"), state("idle"));
     let (begun, over) = (
         task("task_started", json!({"task_type": "local_agent"})),
@@ -221,10 +221,10 @@ async fn close_after(session: &Session) -> CloseReport {
     }
 }
 
+// The close interrupted the turn, and the real CLI began another one for the queued prompts; beside
+// a background agent it missed the interrupt and stayed.
 #[test]
-fn a_close_interrupts_what_is_queued_and_what_runs_in_the_background() {
-    // The story: the close interrupted the turn, and the real CLI began another one for the prompts
-    // that were queued; beside a background agent it heard of no interrupt at all, and stayed.
+fn close_interrupts_queued_and_background_work() {
     let (running, idle, mark) = (state("running"), state("idle"), says(json!({"type": "mark"})));
     let interrupted = interrupted();
     let begun = task("task_started", json!({"task_type": "local_agent"}));
@@ -283,7 +283,7 @@ fn a_close_interrupts_what_is_queued_and_what_runs_in_the_background() {
 }
 
 #[test]
-fn a_close_of_an_idle_agent_interrupts_nothing() {
+fn close_of_an_idle_agent_sends_no_interrupt() {
     let (running, idle, mark) = (state("running"), state("idle"), says(json!({"type": "mark"})));
     let cases: [&[&str]; 3] =
         [&[&running, INIT, RESULT, &idle, &mark], &[INIT, RESULT, &mark], &[INIT, &idle, &mark]];
@@ -300,10 +300,10 @@ fn a_close_of_an_idle_agent_interrupts_nothing() {
     }
 }
 
+// After its last allowed turn the CLI was idle and sent no result. The reader of the turn waited
+// without end.
 #[test]
-fn a_turn_without_a_result_ends_and_says_so() {
-    // The story: after the last turn that it was allowed the CLI was idle and sent no result. Who read
-    // the turn waited for ever.
+fn turn_without_a_result_ends() {
     let visible = r#"{"send":{"type":"system","subtype":"session_state_changed","state":"idle"}}"#;
     for idle in [state("idle"), visible.to_owned()] {
         let said = says(json!({"type": "assistant", "message": {"content": []}}));

@@ -36,7 +36,7 @@ fn answers_after(millis: u64) -> AgentCommand {
 }
 
 #[test]
-fn time_in_which_the_host_stood_still_is_not_the_agents() {
+fn stopped_time_is_not_charged_to_the_agent() {
     if !alone(test_name!()) {
         return;
     }
@@ -84,7 +84,7 @@ fn time_in_which_the_host_stood_still_is_not_the_agents() {
 }
 
 #[test]
-fn an_idle_record_that_comes_while_the_host_stands_is_read_before_time_decides() {
+fn record_during_a_stop_is_read_before_timeouts() {
     if !alone(test_name!()) {
         return;
     }

@@ -263,7 +263,7 @@ async fn play(path: &Path) {
 }
 
 #[test]
-fn every_real_trace_passes_through_a_session_and_nothing_of_it_is_lost() {
+fn recorded_traces_pass_without_loss() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
     let mut traces: Vec<PathBuf> =
         fs::read_dir(folder).expect("traces").flatten().map(|entry| entry.path()).collect();

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use super::{converse, json, text};
 use crate::support::PROGRAM;
 
+// A datagram socket keeps the boundaries of every write(2).
 #[test]
 fn split_writes_carry_one_byte_each() {
-    // A datagram socket keeps the bounds of every write(2).
     let (ours, theirs) = UnixDatagram::pair().expect("sockets");
     let mut child = Command::new(PROGRAM)
         .args(["fake", "--split-writes", "--records", "1", "--record-size", "64"])
@@ -25,7 +25,7 @@ fn split_writes_carry_one_byte_each() {
 }
 
 #[test]
-fn the_last_record_may_lack_its_newline() {
+fn last_record_can_lack_its_newline() {
     let output = text(&["--no-final-newline"], "{}\n");
     let (first, last) = output.split_once('\n').expect("one newline");
     assert_eq!(first, "{}");
@@ -33,7 +33,7 @@ fn the_last_record_may_lack_its_newline() {
 }
 
 #[test]
-fn the_last_record_may_be_cut_in_the_middle() {
+fn last_record_can_be_truncated() {
     let output = text(&["--truncated-tail"], "{}\n");
     assert_eq!(output, "{}\n{\"type\":\"tail\",\"text\"");
     let output = text(&["--truncated-tail", "--framing", "content-length"], "");

@@ -19,7 +19,7 @@ fn both_answers() -> [&'static str; 2] {
 }
 
 #[test]
-fn a_host_that_owes_an_answer_is_told_so() {
+fn chat_reports_missing_answers() {
     for said in [
         "",
         "{\"type\":\"news\"}\n",
@@ -31,9 +31,9 @@ fn a_host_that_owes_an_answer_is_told_so() {
     }
 }
 
+// The host does not know when a request comes, so it waits for each.
 #[test]
-fn a_chat_ends_well_only_if_each_request_has_one_answer_of_the_right_kind() {
-    // The host cannot know when it is asked: it waits for the request.
+fn chat_demands_one_right_answer_per_request() {
     let statuses: Vec<Option<i32>> = [[0].as_slice(), &[1], &[0, 0], &[1, 1]]
         .into_iter()
         .map(|which| {
@@ -52,7 +52,7 @@ fn a_chat_ends_well_only_if_each_request_has_one_answer_of_the_right_kind() {
 }
 
 #[test]
-fn a_chat_about_nothing_is_its_tally() {
+fn empty_chat_is_its_tally() {
     for protocol in ["claude", "mcp", "lsp"] {
         let (output, status) = converse(&["--chat", "5,0", "--chat-as", protocol], "");
         let text = String::from_utf8(output).expect("utf-8");

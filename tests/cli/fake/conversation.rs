@@ -7,7 +7,7 @@ use rustix::io::ioctl_fionread;
 use super::{Fake, INITIALIZE, USER, converse, text};
 
 #[test]
-fn echo_returns_every_byte_and_ends_with_the_input() {
+fn echo_returns_every_byte() {
     assert_eq!(text(&[], "one\n\n{\"two\":2}\r\nlast"), "one\n\n{\"two\":2}\r\nlast");
     assert_eq!(text(&["--echo"], ""), "");
     let long = format!("{}\n", "x".repeat(300_000));
@@ -15,7 +15,7 @@ fn echo_returns_every_byte_and_ends_with_the_input() {
 }
 
 #[test]
-fn echo_answers_each_line_before_the_next_is_sent() {
+fn echo_answers_line_by_line() {
     let mut fake = Fake::start(&[]);
     for number in 0..100 {
         fake.send(&number.to_string());
@@ -26,7 +26,7 @@ fn echo_answers_each_line_before_the_next_is_sent() {
 }
 
 #[test]
-fn content_length_frames_go_in_and_out() {
+fn content_length_frames_are_echoed() {
     let args = ["--framing", "content-length"];
     let input = "Content-Length: 2\r\n\r\n{}Content-Type: x\r\ncontent-length: 3\r\n\r\n{\n}";
     let wanted = "Content-Length: 2\r\n\r\n{}Content-Length: 3\r\n\r\n{\n}";
@@ -36,7 +36,7 @@ fn content_length_frames_go_in_and_out() {
 }
 
 #[test]
-fn the_control_handshake_is_answered_with_the_id_that_was_sent() {
+fn handshake_is_answered_with_its_id() {
     let mut fake = Fake::start(&["--answer-initialize"]);
     fake.send(INITIALIZE);
     let response = fake.record();
@@ -74,7 +74,7 @@ fn stderr_lines_come_first() {
 }
 
 #[test]
-fn a_host_that_does_not_read_stderr_gets_no_answer() {
+fn unread_stderr_blocks_the_answer() {
     let mut fake = Fake::start(&["--flood-stderr", "1m"]);
     fake.send("hello");
     fake.end_input();
@@ -89,7 +89,7 @@ fn a_host_that_does_not_read_stderr_gets_no_answer() {
 }
 
 #[test]
-fn an_endless_stderr_runs_beside_the_conversation() {
+fn endless_stderr_runs_beside_the_conversation() {
     let mut fake = Fake::start(&["--flood-stderr"]);
     fake.send("hello");
     assert_eq!(fake.line(), "hello\n");
@@ -115,10 +115,9 @@ fn contradicting_flags_are_a_usage_error() {
     }
 }
 
+// With `--script FILE --flood 1m` no flood came, and the test that used it tested something else.
 #[test]
-fn what_a_dialogue_would_pass_over_in_silence_is_a_usage_error() {
-    // The story: `--script FILE --flood 1m`, and no flood came. A test that believes its flags
-    // tests something else.
+fn flags_a_dialogue_ignores_are_refused() {
     let step = ["--step", r#"{"exit": 0}"#];
     for plays in [&step[..], &["--script", "/dev/null"], &["--chat", "1,0"]] {
         assert_eq!(converse(plays, "").1.code(), Some(0), "{plays:?} alone is fine");
@@ -146,7 +145,7 @@ fn what_a_dialogue_would_pass_over_in_silence_is_a_usage_error() {
 }
 
 #[test]
-fn the_command_line_and_environment_are_told_as_they_arrived() {
+fn tell_command_shows_arguments_and_environment() {
     let arguments = ["--tell-command", "--", "--flag=-x", "", "two words\n", "--"];
     let mut fake = Fake::start(&arguments);
     let told = fake.record();

@@ -10,10 +10,11 @@ use rustix::pipe::fcntl_getpipe_size;
 
 use super::{Fake, text, wait_for_file};
 
+// The agent owes 1 MiB, the host has stopped reading and closes stdin. Nothing happens, and SIGTERM
+// changes nothing, because the restarted write never returns to the loop. This is the defect that
+// the crate exists for.
 #[test]
-fn the_child_of_the_seed_acts_on_the_end_of_input_only_after_its_rest_is_read() {
-    // It owes 1 MiB, the host has stopped reading and closes stdin: nothing happens, and SIGTERM
-    // changes nothing, because the restarted write never returns to the loop. This is the defect.
+fn blocked_writer_ignores_eof_and_sigterm() {
     let mut fake = Fake::start(&["--flood", "1m", "--sigterm-restart"]);
     fake.wait_until_full();
     fake.end_input();
@@ -28,7 +29,7 @@ fn the_child_of_the_seed_acts_on_the_end_of_input_only_after_its_rest_is_read() 
 }
 
 #[test]
-fn the_child_of_the_seed_loses_nothing_if_the_host_reads_on() {
+fn blocked_writer_finishes_once_it_is_read() {
     let mut fake = Fake::start(&["--flood", "1m", "--sigterm-restart"]);
     fake.wait_until_full();
     fake.end_input();
@@ -37,7 +38,7 @@ fn the_child_of_the_seed_loses_nothing_if_the_host_reads_on() {
 }
 
 #[test]
-fn the_restarting_handler_is_heard_between_two_records() {
+fn sigterm_is_seen_between_two_records() {
     let mut fake = Fake::start(&["--flood", "--sigterm-restart"]);
     fake.wait_until_full();
     fake.sigterm();
@@ -49,7 +50,7 @@ fn the_restarting_handler_is_heard_between_two_records() {
 }
 
 #[test]
-fn the_restarting_handler_is_heard_while_idle() {
+fn sigterm_is_seen_while_idle() {
     for args in [&["--sigterm-restart"][..], &["--sigterm-restart", "--never-read-stdin"]] {
         let mut fake = Fake::start(args);
         if args.len() == 1 {
@@ -63,10 +64,10 @@ fn the_restarting_handler_is_heard_while_idle() {
     }
 }
 
+// A write that has moved something returns a short count, so the handler is seen at once: a child
+// that writes one huge record does not reproduce the defect.
 #[test]
-fn one_large_write_is_cut_short_by_the_signal() {
-    // A write that has moved something returns a short count, so the handler is heard at once:
-    // a test child that writes one huge record does not reproduce the seed's case.
+fn signal_cuts_one_large_write_short() {
     let mut fake = Fake::start(&["--one-write", "--sigterm-restart"]);
     fake.wait_until_full();
     fake.sigterm();
@@ -76,14 +77,14 @@ fn one_large_write_is_cut_short_by_the_signal() {
 }
 
 #[test]
-fn one_large_write_that_is_read_arrives_whole() {
+fn large_write_that_is_read_arrives_whole() {
     let output = text(&["--one-write"], "hello\n");
     assert_eq!(output.len(), (1 << 20) + 6);
     assert!(output.ends_with("}\nhello\n"));
 }
 
 #[test]
-fn an_ignored_sigterm_changes_nothing() {
+fn ignored_sigterm_changes_nothing() {
     let mut fake = Fake::start(&["--flood", "1m", "--ignore-sigterm"]);
     fake.wait_until_full();
     fake.sigterm();
@@ -94,7 +95,7 @@ fn an_ignored_sigterm_changes_nothing() {
 }
 
 #[test]
-fn an_ignored_end_of_input_leaves_only_the_signal() {
+fn ignored_eof_leaves_only_the_signal() {
     let mut fake = Fake::start(&["--ignore-eof"]);
     fake.send("hello");
     assert_eq!(fake.line(), "hello\n");
@@ -105,7 +106,7 @@ fn an_ignored_end_of_input_leaves_only_the_signal() {
 }
 
 #[test]
-fn an_agent_that_never_reads_fills_the_pipe_of_its_host() {
+fn unread_stdin_fills_the_pipe() {
     let mut fake = Fake::start(&["--never-read-stdin"]);
     let stdin = fake.stdin.as_mut().expect("open");
     let size = fcntl_getpipe_size(&*stdin).expect("a pipe");
@@ -119,7 +120,7 @@ fn an_agent_that_never_reads_fills_the_pipe_of_its_host() {
 }
 
 #[test]
-fn a_broken_pipe_ends_the_agent_and_leaves_a_mark() {
+fn broken_pipe_ends_the_agent_with_a_mark() {
     let folder = tempfile::tempdir().expect("a folder");
     let (epipe, clean) = (folder.path().join("epipe"), folder.path().join("clean"));
     let (epipe_arg, clean_arg) = (epipe.to_str().expect("utf-8"), clean.to_str().expect("utf-8"));
@@ -132,7 +133,7 @@ fn a_broken_pipe_ends_the_agent_and_leaves_a_mark() {
 }
 
 #[test]
-fn an_ignored_broken_pipe_leaves_the_agent_listening() {
+fn ignored_broken_pipe_leaves_it_listening() {
     let folder = tempfile::tempdir().expect("a folder");
     let epipe = folder.path().join("epipe");
     let mut fake = Fake::start(&[

@@ -11,7 +11,7 @@ use super::{Fake, converse, json, wait_for_file};
 use crate::support::CEILING;
 
 #[test]
-fn exits_are_as_told() {
+fn exits_follow_the_flags() {
     assert_eq!(converse(&["--exit-code", "7"], "a\n").1.code(), Some(7));
     assert_eq!(converse(&["--exit-now", "--exit-code", "3"], "").1.code(), Some(3));
     for signal in ["KILL", "SIGSEGV", "6", "PIPE"] {
@@ -23,7 +23,7 @@ fn exits_are_as_told() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_the_stream() {
+fn crash_in_the_middle_of_the_stream() {
     let args = ["--flood", "--exit-after", "3", "--record-size", "64", "--exit-code", "9"];
     let mut fake = Fake::start(&args);
     assert_eq!(fake.rest().len(), 3 * 64);
@@ -36,7 +36,7 @@ fn a_crash_in_the_middle_of_the_stream() {
 }
 
 #[test]
-fn stdout_may_end_long_before_the_process() {
+fn stdout_can_end_before_the_process() {
     let mut fake = Fake::start(&["--flood", "64k", "--close-stdout"]);
     assert_eq!(fake.rest().len(), 64 << 10);
     assert!(fake.is_alive_after(100));
@@ -51,7 +51,7 @@ fn stdout_may_end_long_before_the_process() {
 }
 
 #[test]
-fn a_grandchild_holds_stdout_after_the_agent_is_gone() {
+fn grandchild_holds_stdout_after_the_exit() {
     let folder = tempfile::tempdir().expect("a folder");
     let pids = folder.path().join("pids");
     let pids_arg = pids.to_str().expect("utf-8");
@@ -67,7 +67,7 @@ fn a_grandchild_holds_stdout_after_the_agent_is_gone() {
 }
 
 #[test]
-fn a_grandchild_may_leave_the_group_of_the_agent() {
+fn grandchild_can_leave_the_group() {
     let folder = tempfile::tempdir().expect("a folder");
     for setsid in [false, true] {
         let pids = folder.path().join(format!("pids-{setsid}"));
@@ -104,7 +104,7 @@ fn a_grandchild_may_leave_the_group_of_the_agent() {
 }
 
 #[test]
-fn the_marker_tells_a_clean_flush_from_a_kill() {
+fn marker_tells_a_flush_from_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let marker = folder.path().join("marker");
     let marker_arg = marker.to_str().expect("utf-8");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Fake, INITIALIZE, converse, json, lines, text};
 
 #[test]
-fn a_finite_flood_has_the_exact_size_and_numbers_its_records() {
+fn finite_flood_has_its_exact_size() {
     let (output, status) = converse(&["--flood", "1m", "--record-size", "4k"], "");
     assert_eq!((output.len(), status.code()), (1 << 20, Some(0)));
     for (number, line) in lines(&output).iter().enumerate() {
@@ -21,7 +21,7 @@ fn a_finite_flood_has_the_exact_size_and_numbers_its_records() {
 }
 
 #[test]
-fn a_flood_is_followed_by_the_conversation() {
+fn flood_is_followed_by_the_conversation() {
     let output = text(&["--records", "1", "--record-size", "64"], "hello\n");
     assert!(output.ends_with("}\nhello\n"), "{output}");
     let output = text(&["--records", "1", "--record-size", "64", "--flood-after-input"], "a\nb\n");
@@ -30,7 +30,7 @@ fn a_flood_is_followed_by_the_conversation() {
 }
 
 #[test]
-fn an_endless_flood_does_not_see_the_end_of_its_input() {
+fn endless_flood_does_not_see_eof() {
     let mut fake = Fake::start(&["--flood"]);
     fake.end_input();
     let mut buffer = vec![0; 1 << 20];
@@ -42,7 +42,7 @@ fn an_endless_flood_does_not_see_the_end_of_its_input() {
 }
 
 #[test]
-fn a_flood_that_looks_at_stdin_leaves_at_its_end() {
+fn flood_that_polls_stdin_leaves_at_eof() {
     let mut fake = Fake::start(&["--flood", "--read-eof-between"]);
     fake.end_input();
     fake.rest();
@@ -57,7 +57,7 @@ fn a_flood_that_looks_at_stdin_leaves_at_its_end() {
 }
 
 #[test]
-fn a_flood_that_looks_at_stdin_answers_in_between() {
+fn flood_that_polls_stdin_answers() {
     let mut fake = Fake::start(&["--flood", "--read-eof-between", "--answer-initialize"]);
     fake.send(INITIALIZE);
     while fake.record()["type"] != "control_response" {}
@@ -65,7 +65,7 @@ fn a_flood_that_looks_at_stdin_answers_in_between() {
 }
 
 #[test]
-fn the_rate_is_an_upper_bound() {
+fn rate_is_an_upper_bound() {
     let start = Instant::now();
     let (output, _) = converse(&["--records", "50", "--rate", "500", "--record-size", "64"], "");
     assert_eq!(output.len(), 50 * 64);
@@ -73,7 +73,7 @@ fn the_rate_is_an_upper_bound() {
 }
 
 #[test]
-fn one_huge_record_is_one_record() {
+fn huge_record_is_one_record() {
     let (output, _) = converse(&["--huge", "17m"], "");
     assert_eq!((output.len(), lines(&output).len()), (17 << 20, 1));
     assert_eq!(json(&output)["type"], "huge");

@@ -22,7 +22,7 @@ fn pause(milliseconds: u64) {
 }
 
 #[test]
-fn native_answers_and_leaves_at_once_when_everything_is_read() {
+fn native_leaves_at_once_when_read() {
     let mut fake = Fake::start(&["--like", "claude-native"]);
     fake.send(INITIALIZE);
     assert_eq!(fake.record()["response"]["request_id"], "req_1_9f3a01bc");
@@ -38,7 +38,7 @@ fn native_answers_and_leaves_at_once_when_everything_is_read() {
 }
 
 #[test]
-fn native_loses_nothing_when_the_host_drains() {
+fn native_loses_nothing_when_drained() {
     let folder = tempfile::tempdir().expect("a folder");
     let marker = folder.path().join("marker");
     let mut fake = unread("claude-native", &["--marker", marker.to_str().expect("utf-8")]);
@@ -54,7 +54,7 @@ fn native_loses_nothing_when_the_host_drains() {
 }
 
 #[test]
-fn native_outlives_an_end_of_input_while_nobody_reads() {
+fn native_outlives_eof_while_unread() {
     let mut fake = unread("claude-native", &[]);
     fake.end_input();
     assert!(fake.is_alive_after(3000), "its own limit is 30 s");
@@ -75,7 +75,7 @@ fn native_leaves_by_its_own_limit() {
 }
 
 #[test]
-fn native_takes_two_seconds_for_a_sigterm_while_nobody_reads() {
+fn native_sigterm_takes_two_seconds_while_unread() {
     let mut fake = unread("claude-native", &[]);
     fake.sigterm();
     let (code, time) = fake.timed_exit();
@@ -84,7 +84,7 @@ fn native_takes_two_seconds_for_a_sigterm_while_nobody_reads() {
 }
 
 #[test]
-fn native_gives_everything_after_a_sigterm_if_the_host_drains() {
+fn native_sigterm_loses_nothing_when_drained() {
     let mut fake = unread("claude-native", &[]);
     fake.sigterm();
     let output = fake.rest();
@@ -95,7 +95,7 @@ fn native_gives_everything_after_a_sigterm_if_the_host_drains() {
 }
 
 #[test]
-fn native_read_end_first_then_end_of_input_costs_two_seconds() {
+fn native_cut_before_eof_takes_two_seconds() {
     let folder = tempfile::tempdir().expect("a folder");
     let epipe = folder.path().join("epipe");
     let mut fake = unread("claude-native", &["--epipe-marker", epipe.to_str().expect("utf-8")]);
@@ -110,7 +110,7 @@ fn native_read_end_first_then_end_of_input_costs_two_seconds() {
 }
 
 #[test]
-fn native_end_of_input_then_a_moment_then_read_end_is_quick() {
+fn native_eof_then_cut_is_quick() {
     let mut fake = unread("claude-native", &[]);
     let start = Instant::now();
     fake.end_input();
@@ -129,7 +129,7 @@ fn native_end_of_input_then_a_moment_then_read_end_is_quick() {
 }
 
 #[test]
-fn native_that_is_idle_does_not_notice_a_closed_read_end() {
+fn idle_native_does_not_notice_a_cut() {
     let mut fake = Fake::start(&["--like", "claude-native"]);
     fake.close_read_end();
     assert!(fake.is_alive_after(300));
@@ -139,10 +139,10 @@ fn native_that_is_idle_does_not_notice_a_closed_read_end() {
     assert!(time < Duration::from_secs(1), "{time:?}");
 }
 
+// The result is read, then stdin and stdout are closed together. The session state that follows 3
+// ms later meets a broken pipe, and the exit takes 2 s.
 #[test]
-fn native_with_one_more_record_to_come_makes_cutting_after_the_result_slow() {
-    // The ordinary close: the result is read, then stdin and stdout are closed together. The
-    // session state that follows 3 ms later meets a broken pipe, and the exit waits out 2 s.
+fn native_cut_after_the_result_is_slow() {
     let mut fake = Fake::start(&["--like", "claude-native", "--session-state"]);
     fake.send(USER);
     assert_eq!(fake.record()["type"], "assistant");
@@ -168,7 +168,7 @@ fn native_with_one_more_record_to_come_makes_cutting_after_the_result_slow() {
 }
 
 #[test]
-fn native_in_the_middle_of_a_turn_wants_an_interrupt() {
+fn native_in_a_turn_needs_an_interrupt() {
     let mut fake = Fake::start(&["--like", "claude-native", "--mid-turn"]);
     fake.send(USER);
     for _ in 0..5 {
@@ -195,7 +195,7 @@ fn native_in_the_middle_of_a_turn_wants_an_interrupt() {
 }
 
 #[test]
-fn native_in_the_middle_of_a_turn_obeys_sigterm() {
+fn native_in_a_turn_obeys_sigterm() {
     let mut fake = Fake::start(&["--like", "claude-native", "--mid-turn"]);
     fake.send(USER);
     fake.record();
@@ -210,7 +210,7 @@ fn native_in_the_middle_of_a_turn_obeys_sigterm() {
 }
 
 #[test]
-fn native_takes_the_next_turn_after_an_interrupt() {
+fn native_continues_after_an_interrupt() {
     let mut fake = Fake::start(&["--like", "claude-native", "--mid-turn"]);
     fake.send(USER);
     fake.record();
@@ -221,7 +221,7 @@ fn native_takes_the_next_turn_after_an_interrupt() {
 }
 
 #[test]
-fn a_backlog_may_be_there_from_the_start() {
+fn backlog_can_exist_from_the_start() {
     let mut fake =
         Fake::start(&["--like", "claude-native", "--backlog", "1m", "--backlog-at-start"]);
     fake.wait_until_full();
@@ -233,7 +233,7 @@ fn a_backlog_may_be_there_from_the_start() {
 }
 
 #[test]
-fn node_cuts_its_output_at_the_end_of_input_whether_it_is_read_or_not() {
+fn node_drops_its_queue_at_eof() {
     for drained in [false, true] {
         // More than anybody reads in the 8 ms that the end of input takes to be noticed.
         let mut fake =
@@ -254,10 +254,10 @@ fn node_cuts_its_output_at_the_end_of_input_whether_it_is_read_or_not() {
     }
 }
 
+// 64 records of 1 KiB fill a pipe exactly, and the cut would fall between two records. The backlog
+// is more than the test reads in the 8 ms until the end of input is noticed.
 #[test]
-fn node_cuts_inside_a_record_even_if_the_pipe_is_full_to_a_record_s_end() {
-    // 64 records of 1 KiB fill a pipe exactly: without care the cut would be a clean one.
-    // More than anybody reads in the 8 ms that the end of input takes to be noticed.
+fn node_cuts_inside_a_record() {
     let size = ["--like", "claude-node", "--backlog", "64m", "--record-size", "1k"];
     let mut fake = Fake::start(&size);
     fake.send(USER);
@@ -270,7 +270,7 @@ fn node_cuts_inside_a_record_even_if_the_pipe_is_full_to_a_record_s_end() {
 }
 
 #[test]
-fn node_loses_nothing_if_the_queue_is_drained_first() {
+fn node_loses_nothing_when_drained_first() {
     let mut fake = unread("claude-node", &[]);
     while fake.record()["type"] != "result" {}
     fake.end_input();
@@ -279,7 +279,7 @@ fn node_loses_nothing_if_the_queue_is_drained_first() {
 }
 
 #[test]
-fn node_leaves_quickly_whatever_is_done_to_it() {
+fn node_leaves_quickly_in_every_case() {
     let mut fake = unread("claude-node", &[]);
     fake.close_read_end();
     assert!(fake.is_alive_after(300), "EPIPE alone does not end it");

@@ -28,7 +28,7 @@ fn trace_path(name: &str) -> String {
 }
 
 #[test]
-fn a_trace_is_played_record_by_record() {
+fn trace_is_played_record_by_record() {
     for name in ["text_turn", "tool_use_turn", "initialize_two_turns", "can_use_tool_allow"] {
         let (output, status) = converse(&["--replay", &trace_path(name)], "");
         assert_eq!(status.code(), Some(0), "{name}");
@@ -42,7 +42,7 @@ fn a_trace_is_played_record_by_record() {
 }
 
 #[test]
-fn a_played_record_has_the_form_it_had_on_the_wire() {
+fn played_record_keeps_its_bytes() {
     let (output, _) = converse(&["--replay-builtin", "text_turn"], "");
     let recorded = recorded("text_turn");
     let played = lines(&output);
@@ -57,7 +57,7 @@ fn a_played_record_has_the_form_it_had_on_the_wire() {
 }
 
 #[test]
-fn a_trace_waits_for_the_lines_it_was_recorded_with() {
+fn trace_waits_for_its_recorded_input() {
     let mut fake = Fake::start(&["--replay", &trace_path("initialize_two_turns")]);
     assert!(fake.is_alive_after(50));
     for line in trace_lines("initialize_two_turns") {
@@ -79,7 +79,7 @@ fn a_trace_waits_for_the_lines_it_was_recorded_with() {
 }
 
 #[test]
-fn a_strict_trace_fails_if_the_host_says_too_little() {
+fn strict_trace_demands_all_input() {
     let path = trace_path("initialize_two_turns");
     let args = ["--replay", path.as_str(), "--replay-strict"];
     assert_eq!(converse(&args, "one\n").1.code(), Some(1));
@@ -87,7 +87,7 @@ fn a_strict_trace_fails_if_the_host_says_too_little() {
 }
 
 #[test]
-fn a_trace_may_answer_with_the_ids_of_the_host() {
+fn trace_can_answer_with_the_hosts_ids() {
     let path = trace_path("initialize_two_turns");
     let input = format!("{INITIALIZE}\n{USER}\n{USER}\n");
     let (plain, _) = converse(&["--replay", &path], &input);
@@ -98,7 +98,7 @@ fn a_trace_may_answer_with_the_ids_of_the_host() {
 }
 
 #[test]
-fn a_trace_keeps_its_pauses_if_asked_and_its_exit_status() {
+fn trace_keeps_pauses_and_exit_status() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace.ndjson");
     let trace = r#"{"t_ms": 0, "dir": "out", "record": {"b": 1, "a": 2}}
@@ -116,7 +116,7 @@ fn a_trace_keeps_its_pauses_if_asked_and_its_exit_status() {
 }
 
 #[test]
-fn a_missing_or_broken_trace_is_said_on_stderr() {
+fn broken_trace_is_reported_on_stderr() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace.ndjson");
     fs::write(&path, "{\"dir\": \"out\", \"record\": {}}\n{\"dir\":\n").expect("a file");

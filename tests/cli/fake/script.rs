@@ -32,7 +32,7 @@ fn play_with(args: &[&str], input: &str) -> (String, Option<i32>, String) {
 }
 
 #[test]
-fn a_dialogue_is_played_from_a_file_step_by_step() {
+fn script_is_played_step_by_step() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dialogue");
     let script = r#"
@@ -57,7 +57,7 @@ fn a_dialogue_is_played_from_a_file_step_by_step() {
 }
 
 #[test]
-fn a_host_that_says_something_else_is_told_where_and_what() {
+fn unexpected_input_is_located() {
     let steps = [r#"{"delay": 1}"#, r#"{"expect": {"type": "user", "message": {"n": 1}}}"#];
     let cases = [
         ("", "step 2 (expect): stdin ended, expected {\"message\":{\"n\":1},\"type\":\"user\"}"),
@@ -88,7 +88,7 @@ fn a_host_that_says_something_else_is_told_where_and_what() {
 }
 
 #[test]
-fn a_broken_script_fails_before_the_first_step() {
+fn broken_script_fails_before_its_first_step() {
     let cases = [
         (r#"{"sned": {}}"#, "step 2: no verb; there are on, repeat, expect"),
         (r#"{"send": {}, "skip": true}"#, "step 2 (send): `skip` does not go with it"),
@@ -113,10 +113,9 @@ fn a_broken_script_fails_before_the_first_step() {
     assert_eq!(said, "agentpipe fake: step 1 (send): nothing is bound to `id`\n");
 }
 
+// A host may send its control requests before, between or after the records that a test is about.
 #[test]
-fn rules_answer_whatever_the_order() {
-    // The story: a host may send its control requests before, between or after what a test is
-    // about; a script that lists one order would fail for no reason.
+fn rules_answer_in_any_order() {
     let steps = [
         r#"{"on": {"type": "control_request", "request_id": "${id}"}, "send": {"answer": "${id}"}}"#,
         r#"{"expect": {"type": "user", "id": "${id}"}}"#,
@@ -136,7 +135,7 @@ fn rules_answer_whatever_the_order() {
 }
 
 #[test]
-fn a_rule_may_answer_late_out_of_order_and_only_so_often() {
+fn rules_can_be_late_and_limited() {
     let steps = [
         r#"{"on": {"n": "slow"}, "after": 60, "times": 1, "send": {"a": "slow"}}"#,
         r#"{"on": {"n": "fast"}, "send": {"a": "fast"}, "steps": [{"raw": "!\n"}]}"#,
@@ -164,7 +163,7 @@ fn silence_can_be_expected() {
 }
 
 #[test]
-fn blocks_repeat_and_skip_passes_over() {
+fn blocks_repeat_and_skips_apply() {
     let steps = [
         r#"{"repeat": 2, "steps": [{"send": {"turn": "${i}"}}]}"#,
         r#"{"expect": {"wanted": true}, "skip": true}"#,
@@ -179,7 +178,7 @@ fn blocks_repeat_and_skip_passes_over() {
 }
 
 #[test]
-fn a_dialogue_floods_breaks_and_dies_as_told() {
+fn script_floods_breaks_and_dies() {
     let (output, status) = converse(
         &played(&[
             r#"{"flood": 3, "size": 100, "type": "assistant"}"#,
@@ -204,7 +203,7 @@ fn a_dialogue_floods_breaks_and_dies_as_told() {
 }
 
 #[test]
-fn a_dialogue_speaks_content_length_too() {
+fn script_speaks_content_length() {
     let steps = [r#"{"expect": {"id": "${id}"}}"#, r#"{"send": {"id": "${id}", "result": null}}"#];
     let args = [vec!["--framing", "content-length"], played(&steps)].concat();
     let (output, status) = converse(&args, "Content-Length: 8\r\n\r\n{\"id\":1}");

@@ -126,9 +126,9 @@ fn ended(mut child: Child, what: &str) -> (Option<i32>, String) {
     (child.wait().expect("our child").code(), stderr)
 }
 
+// Node makes its pipes non-blocking. A full one is not an error, and must not abort the run.
 #[test]
-fn every_kind_of_stdout_gets_every_record_from_one_that_is_faster() {
-    // The story: Node makes its pipes non-blocking. A full one is no error, and no reason to abort.
+fn every_kind_of_stdout_gets_every_record() {
     let said = records(3000);
     let input = tempfile::NamedTempFile::new().expect("a file");
     fs::write(input.path(), &said).expect("written");
@@ -185,7 +185,7 @@ fn every_kind_of_stdin_is_read_to_its_end() {
 }
 
 #[test]
-fn a_stdin_that_is_closed_or_a_file_is_an_input_that_ends() {
+fn closed_stdin_is_an_input_that_ends() {
     for how in ["<&-", "</dev/null", "<<'.'\n{\"a\":1}\n."] {
         let script = format!("exec \"$0\" run --quiet -- cat {how}");
         let output = Command::new("sh").args(["-c", &script, PROGRAM]).output().expect("starts");
@@ -197,7 +197,7 @@ fn a_stdin_that_is_closed_or_a_file_is_an_input_that_ends() {
 }
 
 #[test]
-fn a_stdout_or_stderr_that_is_closed_or_full_ends_and_is_said() {
+fn unusable_stdout_or_stderr_is_reported() {
     let cases = [
         (">&-", 0, "exit code 0; 1000 records in"),
         (">/dev/null", 0, "exit code 0; 1000 records in"),
@@ -228,7 +228,7 @@ fn a_stdout_or_stderr_that_is_closed_or_full_ends_and_is_said() {
 }
 
 #[test]
-fn a_reader_of_a_fifo_or_socket_that_leaves_is_a_closed_stdout() {
+fn reader_that_leaves_closes_stdout() {
     for kind in ["pipe", "fifo", "socket"] {
         let folder = tempfile::tempdir().expect("a folder");
         let Ends { ours, theirs } = ends(kind, folder.path(), true);
@@ -246,9 +246,9 @@ fn a_reader_of_a_fifo_or_socket_that_leaves_is_a_closed_stdout() {
     }
 }
 
+// `2>&1` into a reader that makes room a page at a time, which often ends inside a record.
 #[test]
-fn records_and_lines_in_one_file_do_not_tear_each_other() {
-    // `2>&1` into a reader that makes room a page at a time, again and again in the middle of a record.
+fn records_and_log_lines_do_not_mix() {
     for kind in ["pipe", "socket"] {
         let folder = tempfile::tempdir().expect("a folder");
         let Ends { mut ours, theirs } = ends(kind, folder.path(), true);
@@ -273,10 +273,10 @@ fn records_and_lines_in_one_file_do_not_tear_each_other() {
     }
 }
 
+// The user presses Ctrl-Z while the records of a finished agent are read. Afterwards every deadline
+// has passed, and none of that is the reader's fault.
 #[test]
-fn an_own_stop_is_not_charged_to_the_reader() {
-    // The story: Ctrl-Z, or a laptop that sleeps, while the records of a finished agent are read.
-    // Afterwards every deadline is over, and nothing of it is the reader's fault.
+fn own_stop_is_not_charged_to_the_reader() {
     let folder = tempfile::tempdir().expect("a folder");
     let report = folder.path().join("report");
     let mut child = Command::new(PROGRAM)
@@ -302,10 +302,10 @@ fn an_own_stop_is_not_charged_to_the_reader() {
     assert_eq!(child.wait().expect("our child").code(), Some(0));
 }
 
+// With RUST_LOG=trace and a parent that does not read stderr, the engine thread waited in write(2),
+// and the close waited with it.
 #[test]
-fn traces_do_not_hold_up_the_engine() {
-    // The story: RUST_LOG=trace, and a parent that does not read stderr: the thread of the engine
-    // waits in write(2), and with it the close.
+fn unread_traces_do_not_block_the_engine() {
     let mut command = run(&["--records", "2000"]);
     command.env("RUST_LOG", "trace");
     let mut child = command.spawn().expect("starts");

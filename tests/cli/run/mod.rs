@@ -146,10 +146,10 @@ fn pass(time: Duration) {
     wait_until("time passes", || since.elapsed() > time);
 }
 
+// A proxy that parses and writes again changes numbers, key order and escapes, and a signature over
+// the record no longer holds.
 #[test]
 fn records_pass_byte_for_byte() {
-    // The story: a proxy that parses and writes again changes numbers, key order and escapes, and
-    // the signature over the record no longer holds.
     let records = concat!(
         "{\"b\":1,\"a\":2,\"b\":3}\n",
         "  {  \"x\" :\t[ 1 , 2.50e+1 , 12345678901234567890123 ] }  \n",
@@ -171,17 +171,17 @@ fn records_pass_byte_for_byte() {
 }
 
 #[test]
-fn line_ends_of_other_systems_are_taken() {
+fn crlf_line_ends_are_accepted() {
     let done = run_fake(&[], &["--crlf"], b"{\"a\":1}\r\n{\"a\":2}\r\n\r\n{\"a\":3}");
     assert_eq!(done.stdout, b"{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n");
     assert_eq!((done.code(), done.count("records_in")), (Some(0), 3));
     assert_eq!(done.stderr, Vec::<String>::new());
 }
 
+// One debug line from a dependency of the agent must not end the session of the JSON parser
+// downstream.
 #[test]
-fn what_is_no_record_is_a_bounded_line_on_stderr_and_a_count() {
-    // The story: one debug line from a dependency of the agent, and the JSON parser downstream
-    // ends the session.
+fn bad_output_is_a_bounded_stderr_line() {
     struct Case {
         fake: &'static [&'static str],
         field: &'static str,
@@ -226,17 +226,17 @@ fn what_is_no_record_is_a_bounded_line_on_stderr_and_a_count() {
 }
 
 #[test]
-fn a_truncated_tail_is_counted_in_bytes() {
+fn truncated_tail_is_counted_in_bytes() {
     let done = run_said(b"{\"a\":1}\n{\"half\":\"of a rec");
     assert_eq!(done.stdout, b"{\"a\":1}\n");
     assert_eq!((done.count("truncated"), done.count("truncated_tail_bytes")), (1, 17));
     assert_eq!(done.count("bytes_in"), 8 + 17);
 }
 
+// A megabyte of binary on stdout must not become a megabyte in the log, nor must its escape
+// sequences reach a terminal.
 #[test]
-fn lines_about_bad_records_stay_bounded_whatever_is_in_them() {
-    // The story: a megabyte of binary on stdout must not become a megabyte in the log, nor must
-    // its escape sequences reach a terminal.
+fn lines_about_binary_output_stay_bounded() {
     let mut said = Vec::new();
     for byte in [b'x', 0x1b, 0x01, 0xff, b'"', b'\\'] {
         said.extend(std::iter::repeat_n(byte, 1 << 20));
@@ -255,7 +255,7 @@ fn lines_about_bad_records_stay_bounded_whatever_is_in_them() {
 }
 
 #[test]
-fn content_length_framing_goes_both_ways() {
+fn content_length_works_both_ways() {
     let frame = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
     let flags = ["--framing", "content-length"];
     // A body may hold a newline, and a header another field; the name's case is no matter.
@@ -270,7 +270,7 @@ fn content_length_framing_goes_both_ways() {
 }
 
 #[test]
-fn the_exit_code_is_the_agents() {
+fn exit_code_is_the_agents() {
     for code in ["0", "1", "7", "125", "255"] {
         let done = run_fake(&[], &["--exit-code", code], b"{}\n");
         assert_eq!(done.code(), code.parse().ok());
@@ -288,7 +288,7 @@ fn the_exit_code_is_the_agents() {
 }
 
 #[test]
-fn the_end_of_stdin_closes_the_agent_at_once_and_loses_nothing() {
+fn end_of_stdin_closes_without_loss() {
     let done = run_fake(&[], &[], b"");
     assert_eq!((done.code(), done.stdout), (Some(0), Vec::new()));
     assert_eq!(done.report["close"]["mode"], "graceful");
@@ -301,7 +301,7 @@ fn the_end_of_stdin_closes_the_agent_at_once_and_loses_nothing() {
 }
 
 #[test]
-fn the_report_has_every_field_with_its_type() {
+fn report_has_every_field_with_its_type() {
     let done = run_fake(&[], &["--stderr", "last words", "--noise"], b"{\"a\":1}\n");
     let report = &done.report;
     assert_eq!((&report["schema"], &report["backend"]), (&1.into(), &"io_uring".into()));
@@ -356,14 +356,14 @@ fn the_report_has_every_field_with_its_type() {
 }
 
 #[test]
-fn the_agents_stderr_passes_as_it_is() {
+fn agent_stderr_passes_unchanged() {
     let args = ["--stderr", "one", "--stderr", "  two\t\u{e9}"];
     let done = run_fake(&[], &args, b"{}\n");
     assert_eq!(done.stderr, ["one", "  two\t\u{e9}"]);
 }
 
 #[test]
-fn close_abort_does_not_wait_for_the_agent() {
+fn close_abort_does_not_wait() {
     let folder = tempfile::tempdir().expect("a folder");
     let marker = folder.path().join("marker");
     let slow = ["--flush-delay", "30s", "--marker", marker.to_str().expect("utf-8")];
@@ -405,7 +405,7 @@ fn talking(flags: &[&str], args: &[&str]) -> (Run, BufReader<std::process::Child
 }
 
 #[test]
-fn the_first_signal_closes_the_agent_gracefully() {
+fn first_signal_closes_gracefully() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let folder = tempfile::tempdir().expect("a folder");
         let marker = folder.path().join("marker");
@@ -421,7 +421,7 @@ fn the_first_signal_closes_the_agent_gracefully() {
 }
 
 #[test]
-fn the_second_signal_aborts() {
+fn second_signal_aborts() {
     let (mut run, _stdout) = talking(&["--drain", "60m"], &["--ignore-eof", "--ignore-sigterm"]);
     let begun = Instant::now();
     // Signals that come together are one to the kernel: they go on until it has seen two.
@@ -439,9 +439,9 @@ fn the_second_signal_aborts() {
     assert_eq!(done.code(), Some(137), "{done:?}");
 }
 
+// `agentpipe run ... | head -1`: without a consumer the agent must not work on.
 #[test]
-fn a_consumer_that_leaves_ends_the_agent() {
-    // The story: `agentpipe run ... | head -1`. Without this the agent works on for nobody.
+fn consumer_that_leaves_ends_the_agent() {
     let folder = tempfile::tempdir().expect("a folder");
     let marker = folder.path().join("epipe");
     let mut run = Run::start(
@@ -463,10 +463,10 @@ fn a_consumer_that_leaves_ends_the_agent() {
     assert!(is_gone(done.count("pid")));
 }
 
+// The log shipper behind agentpipe hangs. The agent must be gone in time, and the report must say
+// so while stdout is still blocked.
 #[test]
-fn a_consumer_that_never_reads_holds_up_neither_close_nor_report() {
-    // The story: the log shipper behind agentpipe stands still. The agent must be gone in time all
-    // the same, and the report must say so while stdout is still blocked.
+fn stuck_consumer_does_not_delay_close_or_report() {
     let mut run = Run::start(&["--drain", "60m"], &fake(&["--flood", "3m"]));
     let report = run.folder.path().join("report");
     // Stdin ends; its stdout is full and stays so.
@@ -497,7 +497,7 @@ fn a_consumer_that_never_reads_holds_up_neither_close_nor_report() {
 }
 
 #[test]
-fn what_was_read_before_a_late_consumer_came_is_all_there() {
+fn late_consumer_gets_everything() {
     let mut run = Run::start(&["--drain", "60m"], &fake(&["--records", "2000"]));
     let report = run.folder.path().join("report");
     drop(run.child.stdin.take());
@@ -514,7 +514,7 @@ fn what_was_read_before_a_late_consumer_came_is_all_there() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_one_line_and_125() {
+fn unwritable_report_exits_125() {
     let child = Command::new(PROGRAM)
         .args(["run", "--quiet", "--report", "/no/such/folder/report", "--", PROGRAM, "fake"])
         .stdin(Stdio::null())
@@ -529,7 +529,7 @@ fn a_report_that_cannot_be_written_is_one_line_and_125() {
 }
 
 #[test]
-fn a_report_to_stderr_is_its_last_line() {
+fn report_to_stderr_is_its_last_line() {
     let child = Command::new(PROGRAM)
         .args(["run", "--report", "-", "--", PROGRAM, "fake"])
         .stdin(Stdio::null())
@@ -568,7 +568,7 @@ fn side(trace: &str, direction: &str) -> String {
 }
 
 #[test]
-fn real_sessions_pass_unchanged() {
+fn recorded_sessions_pass_unchanged() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
     let mut traces: Vec<PathBuf> =
         fs::read_dir(folder).expect("traces").flatten().map(|entry| entry.path()).collect();
@@ -593,7 +593,7 @@ fn output_of(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn doctor_says_that_it_works_here_and_what_limits_it() {
+fn doctor_reports_health_and_limits() {
     let (code, text, errors) = output_of(&["doctor"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
     assert!(text.starts_with("agentpipe: usable; backend io_uring; Linux "), "{text}");
@@ -645,9 +645,9 @@ fn every_subcommand_has_help() {
     assert_eq!((code, text.trim()), (Some(0), concat!("agentpipe ", env!("CARGO_PKG_VERSION"))));
 }
 
+// A block-buffered stdout would hold each answer until the next one comes.
 #[test]
 fn records_flow_while_stdin_stays_open() {
-    // The story: a block-buffered stdout holds the answer until the next one comes.
     let (mut run, mut stdout) = talking(&[], &[]);
     for number in 0..100 {
         let record = format!("{{\"n\":{number}}}\n");

@@ -21,10 +21,10 @@ fn output(flags: &[&str], agent: &[&str]) -> (Output, String) {
     (output, stderr)
 }
 
+// 2^64 - 1 overflowed, cut the input into lines of two bytes and lost them all, with exit code 0. A
+// limit below 64 became 64 without a word.
 #[test]
-fn a_limit_that_means_nothing_is_refused_by_name() {
-    // The story: 2^64 - 1 overflowed, cut the input into lines of two bytes, lost them all, and the
-    // exit code was 0. A limit below 64 was 64 in silence.
+fn meaningless_limits_are_refused_by_name() {
     let sizes = [
         "0",
         "1",
@@ -57,7 +57,7 @@ fn a_limit_that_means_nothing_is_refused_by_name() {
 }
 
 #[test]
-fn a_limit_as_people_write_it_is_taken_to_the_byte() {
+fn limits_are_exact_to_the_byte() {
     // 102399 bytes of record.
     let sizes = [
         ("102399", true),
@@ -87,7 +87,7 @@ fn a_limit_as_people_write_it_is_taken_to_the_byte() {
 }
 
 #[test]
-fn drain_total_limits_an_agent_that_goes_on_writing() {
+fn drain_total_limits_an_endless_writer() {
     // Records for four seconds, after the end of the input.
     let agent = ["--records", "400", "--rate", "100"];
     let done = run_fake(&["--drain", "1s"], &agent, b"");
@@ -97,9 +97,9 @@ fn drain_total_limits_an_agent_that_goes_on_writing() {
     assert_eq!((done.code(), done.count("records_in")), (Some(0), 400), "{done:?}");
 }
 
+// The one record that mattered was too long, and the exit code reported success.
 #[test]
-fn a_result_above_the_limit_is_no_success() {
-    // The story: the one record that mattered was too long. The exit code said that all was well.
+fn oversized_result_is_not_success() {
     let done = run_fake(&["--record-max", "64k"], &["--huge", "100k"], b"");
     assert_eq!((done.code(), done.count("oversized")), (Some(125), 1));
     let last = done.stderr.last().expect("a reason");
@@ -136,7 +136,7 @@ fn marker(folder: &Path) -> (String, bool) {
 }
 
 #[test]
-fn a_report_that_can_never_be_written_starts_no_agent() {
+fn unwritable_report_starts_no_agent() {
     let folder = tempfile::tempdir().expect("a folder");
     let fifo = folder.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
@@ -155,7 +155,7 @@ fn a_report_that_can_never_be_written_starts_no_agent() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_in_the_end_is_said() {
+fn report_that_fails_late_is_an_error() {
     let (output, stderr) = output(&["--report", "/dev/full"], &[]);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
     assert!(stderr.contains("/dev/full: No space left"), "{stderr}");
@@ -166,7 +166,7 @@ fn a_report_that_cannot_be_written_in_the_end_is_said() {
 }
 
 #[test]
-fn a_report_replaces_what_was_there() {
+fn report_replaces_an_older_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("report");
     fs::write(&path, "x".repeat(100_000)).expect("written");
@@ -186,7 +186,7 @@ fn a_report_replaces_what_was_there() {
 }
 
 #[test]
-fn a_report_goes_to_a_fifo_that_is_read() {
+fn report_can_go_to_a_fifo() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("fifo");
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
@@ -205,7 +205,7 @@ fn a_report_goes_to_a_fifo_that_is_read() {
 }
 
 #[test]
-fn the_help_names_signals_and_exit_codes() {
+fn help_names_signals_and_exit_codes() {
     let mut command = Command::new(PROGRAM);
     let output = command.args(["run", "--help"]).output().expect("starts");
     let text = String::from_utf8(output.stdout).expect("text");
@@ -214,9 +214,9 @@ fn the_help_names_signals_and_exit_codes() {
     }
 }
 
+// `agentpipe run -- head -1` does not read all of its input, and that is not a lost record.
 #[test]
-fn an_agent_that_leaves_early_reads_what_it_wants_and_no_more_is_said() {
-    // `agentpipe run -- head -1`: its input is not all read, and that is no loss of a record of it.
+fn early_leaver_is_not_a_loss() {
     let input = b"{\"a\":1}\n".repeat(100_000);
     let done = run(&[], &["head", "-1"], &input);
     assert_eq!((done.code(), &*done.stdout), (Some(0), &b"{\"a\":1}\n"[..]), "{done:?}");

@@ -169,9 +169,9 @@ fn bound() -> Duration {
 const ENDLESS: &[&str] = &["--flood", "--flood-stderr", "--ignore-sigterm"];
 const FINITE: &[&str] = &["--flood", "1m", "--flood-stderr", "1m"];
 
+// The host that is to end stuck agents must not be stuck itself.
 #[test]
-fn a_parent_that_never_reads_holds_up_no_end() {
-    // The story: the host that is to cure agents which never end is itself one that never ends.
+fn parent_that_never_reads_does_not_delay_the_end() {
     let setting = |name| std::env::var(name).ok();
     let strict = setting("AGENTPIPE_STRICT").is_some();
     let rounds = setting("AGENTPIPE_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"));
@@ -198,7 +198,7 @@ fn a_parent_that_never_reads_holds_up_no_end() {
 }
 
 #[test]
-fn a_full_stdout_holds_the_agent_back_and_loses_nothing() {
+fn full_stdout_holds_the_agent_back() {
     let mut run = Run::start(&[], &fake(&["--records", "40000", "--exit-after", "40000"]));
     let mut stdout = End::new(run.child.stdout.take().expect("piped"), false);
     wait_until("stdout is full", || stdout.holds() >= 32_000);
@@ -216,10 +216,9 @@ fn a_full_stdout_holds_the_agent_back_and_loses_nothing() {
     assert_eq!(stdout.finish(), 40_000);
 }
 
+// The parent reads the records and not the log. After the first 64 KiB of log the run stood still.
 #[test]
-fn a_full_stderr_holds_up_neither_records_nor_the_end() {
-    // The story: the parent reads the records and not the log. The first 64 KiB of log were the last
-    // sign of life.
+fn full_stderr_blocks_neither_records_nor_end() {
     let mut run = Run::start(&[], &fake(&["--flood-stderr", "1m", "--noise"]));
     let stdout = End::new(run.child.stdout.take().expect("piped"), true);
     let stderr = End::new(run.child.stderr.take().expect("piped"), false);
@@ -242,10 +241,10 @@ fn a_full_stderr_holds_up_neither_records_nor_the_end() {
     assert_eq!(told + lost, all + 500);
 }
 
+// The parent dies while the agent reads nothing. A wait for the agent hides the end of the input,
+// and both live on.
 #[test]
-fn a_deaf_agent_is_closed_when_the_parent_is_gone() {
-    // The story: the parent dies while the agent reads nothing. What waits for the agent hides the
-    // end of the input, and both live on for no use.
+fn deaf_agent_ends_with_its_parent() {
     let mut run = Run::start(
         &["--drain", "300ms", "--terminate", "200ms"],
         &fake(&["--never-read-stdin", "--ignore-eof"]),
@@ -277,9 +276,9 @@ fn a_deaf_agent_is_closed_when_the_parent_is_gone() {
     assert!((sent as u64 - 1..=sent as u64).contains(&all), "{sent} and {all}, {framing}");
 }
 
+// A file ends at once and does not hang up: an agent may read it slowly.
 #[test]
-fn a_slow_reader_of_a_file_has_its_time() {
-    // A file ends at once, and does not hang up: an agent that reads it slowly is not cut off.
+fn slow_reader_of_a_file_is_not_cut_off() {
     let folder = tempfile::tempdir().expect("a folder");
     let questions = folder.path().join("questions");
     let record = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(90_000));
@@ -300,9 +299,9 @@ fn a_slow_reader_of_a_file_has_its_time() {
     assert_eq!(stdout.finish(), 40);
 }
 
+// The agent has left, the input is open, and its last records wait for their reader.
 #[test]
-fn a_signal_to_a_host_that_waits_for_its_reader_alone_ends_it() {
-    // The agent has left by itself, and the input is open: its last words wait for their reader.
+fn signal_ends_a_wait_for_the_reader() {
     let mut run = Run::start(&[], &fake(&["--flood", "1m", "--exit-after", "1024"]));
     let stdout = End::new(run.child.stdout.take().expect("piped"), false);
     let report = run.folder.path().join("report");

@@ -232,10 +232,9 @@ fn check(test: &str, seed: u64) -> Duration {
     }
 }
 
+// An editor crashes, a shell is closed, a test is killed. Everything they started must end.
 #[test]
 fn random_parents_leave_no_process() {
-    // The story: an editor crashes, a shell is closed, a test is killed. What they ran is to end, with
-    // all it has started.
     if let Ok(seed) = std::env::var(SEED) {
         live_and_die(seed.parse().expect("a number"));
     } else {

@@ -34,9 +34,9 @@ fn echoes(run: &mut Run, stdout: &mut impl BufRead) {
     assert_eq!(line, STARTED);
 }
 
+// `nohup agentpipe run ... &`, and the terminal is closed: the agent must work on.
 #[test]
-fn an_ignored_hangup_stays_ignored() {
-    // The story: `nohup agentpipe run ... &`, and the terminal is closed. The agent was to work on.
+fn ignored_hangup_stays_ignored() {
     let (mut run, mut stdout) = started(&[libc::SIGHUP, libc::SIGINT], &[], &[]);
     run.signal(Signal::HUP);
     run.signal(Signal::INT);
@@ -54,10 +54,10 @@ fn an_ignored_hangup_stays_ignored() {
     }
 }
 
+// A launcher blocks SIGTERM while it forks, and its children inherit that. The service manager then
+// waits, kills, and leaves the agent behind.
 #[test]
-fn a_signal_that_was_blocked_or_ignored_at_the_start_closes() {
-    // The story: a launcher blocks SIGTERM while it forks. Its children have it blocked for ever: the
-    // service manager waits, and then kills, and the agent is left behind.
+fn signals_blocked_at_the_start_still_close() {
     let all = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let (run, _stdout) = started(&[], all, &[]);
@@ -72,7 +72,7 @@ fn a_signal_that_was_blocked_or_ignored_at_the_start_closes() {
 }
 
 #[test]
-fn an_ignored_sigchld_does_not_cost_the_exit_code() {
+fn ignored_sigchld_keeps_the_exit_code() {
     let (mut run, _stdout) = started(&[libc::SIGCHLD], &[libc::SIGCHLD], &["--exit-code", "7"]);
     drop(run.child.stdin.take());
     let done = run.collect();
@@ -81,7 +81,7 @@ fn an_ignored_sigchld_does_not_cost_the_exit_code() {
 }
 
 #[test]
-fn the_agent_inherits_no_signal_state() {
+fn agent_inherits_no_signal_state() {
     let all = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD, libc::SIGUSR1];
     // No shell: some clear the mask themselves.
     let agent = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
@@ -94,9 +94,9 @@ fn the_agent_inherits_no_signal_state() {
     assert_eq!(done.stderr, noise);
 }
 
+// With RLIMIT_FSIZE on a log file the signal for it killed the host without a message.
 #[test]
-fn a_file_that_may_not_grow_is_an_error_and_no_death() {
-    // The story: RLIMIT_FSIZE on a log file; the signal for it killed the host, and nothing was said.
+fn file_size_limit_is_an_error() {
     let out = tempfile::NamedTempFile::new().expect("a file");
     let program = format!("ulimit -f 64; exec \"$0\" \"$@\" >{}", out.path().display());
     let mut shell = Command::new("sh");
@@ -108,10 +108,10 @@ fn a_file_that_may_not_grow_is_an_error_and_no_death() {
     assert!(stderr.contains("; stdout did not take "), "{stderr}");
 }
 
+// An agent has used up the processes of its user. A signal handler that needs a new thread panics,
+// and then only SIGKILL ends the host.
 #[test]
-fn no_thread_is_started_beside_those_of_the_engine() {
-    // The story: an agent that has used up the processes of its user. A signal handler that needs a
-    // new thread panics, and then nothing but SIGKILL ends the host.
+fn signals_need_no_extra_thread() {
     let (mut run, _stdout) = started(&[], &[], &[]);
     let names = || -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", run.child.id())).expect("proc").flatten();

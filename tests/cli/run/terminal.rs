@@ -19,13 +19,11 @@ fn own_terminal() -> Result<File, Option<i32>> {
     tty.map_err(|error| error.raw_os_error())
 }
 
-/// The story: an agent that has the terminal of its host types into the user's shell (TIOCSTI), turns
-/// the echo off, takes the keys, becomes the foreground.
-///
-/// This test plays all parts: it opens a terminal, begins a session in it as a login does, and runs
-/// `agentpipe run` there with itself as the agent.
+// An agent with the terminal of its host could type into the user's shell (TIOCSTI), turn the echo
+// off, take the keys, or become the foreground. This test plays all parts: it opens a terminal,
+// begins a session in it as a login does, and runs `agentpipe run` there with itself as the agent.
 #[test]
-fn an_agent_has_no_terminal() {
+fn agent_has_no_terminal() {
     match std::env::var(PART).as_deref() {
         Ok("shell") => as_shell(test_name!()),
         Ok("agent") => {

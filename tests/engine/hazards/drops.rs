@@ -21,10 +21,10 @@ fn is_running(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+// A server on a current-thread runtime dropped its last agent, and blocked for up to three seconds
+// until the agent was killed.
 #[test]
-fn the_last_handle_dropped_in_async_code_waits_for_nothing() {
-    // The story: a server on a current-thread runtime dropped its last agent, and stood still until
-    // the agent was killed: up to three seconds.
+fn last_drop_in_async_code_does_not_block() {
     if !alone(test_name!()) {
         return;
     }
@@ -45,7 +45,7 @@ fn the_last_handle_dropped_in_async_code_waits_for_nothing() {
 }
 
 #[test]
-fn a_finished_shutdown_leaves_nothing() {
+fn finished_shutdown_leaves_nothing() {
     if !alone(test_name!()) {
         return;
     }
@@ -93,10 +93,10 @@ fn spawn_four(engine: &Engine) -> Vec<Agent> {
     agents
 }
 
+// `main` drops its engine and returns. The drop does not wait, and an agent that ignores the end of
+// its input would stay behind.
 #[test]
-fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
-    // The story: `main` drops its engine and returns. The drop does not wait, the process is gone in a
-    // moment, and an agent that ignores the end of its input stays for ever.
+fn exit_after_the_last_drop_leaves_no_agent() {
     if is_alone() {
         let engine = Engine::builder().threads(2).build().expect("io_uring");
         let agents = spawn_four(&engine);
@@ -107,10 +107,10 @@ fn a_process_that_exits_after_the_last_drop_leaves_no_agent() {
     }
 }
 
+// The engine is in a static. Its agents are dropped before the exit, which only begins their
+// aborts.
 #[test]
-fn a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives() {
-    // The story: the engine is in a static, as engines are. Its agents are dropped in time, and that
-    // only begins their aborts.
+fn exit_with_a_static_engine_leaves_no_agent() {
     if is_alone() {
         let engine = Box::leak(Box::new(engine()));
         drop(spawn_four(engine));
@@ -119,9 +119,9 @@ fn a_process_that_exits_after_a_drop_leaves_no_agent_of_an_engine_that_lives() {
     }
 }
 
+// The task that reads for a session has the last handle, on the thread that all sessions share.
 #[test]
-fn a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent() {
-    // The story: the task that reads for a session has the last handle, on the thread of all sessions.
+fn exit_after_dropped_sessions_leaves_no_agent() {
     if is_alone() {
         let engine = engine();
         let start = |agent| pollster::block_on(jsonrpc::Session::builder().start(&engine, agent));
@@ -136,10 +136,10 @@ fn a_process_that_exits_after_it_dropped_its_sessions_leaves_no_agent() {
     }
 }
 
+// An engine in a static is never dropped. The process must end all the same, and its agents see the
+// end of their input.
 #[test]
-fn an_exit_waits_for_no_engine_that_lives() {
-    // The story: an engine in a static is dropped by nothing. The process must end all the same, and
-    // what its agents see is the end of their input.
+fn exit_does_not_wait_for_a_live_engine() {
     if is_alone() {
         let engine = Box::leak(Box::new(engine()));
         let agent = Box::leak(Box::new(spawn(engine, fake(&[]))));

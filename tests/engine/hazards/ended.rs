@@ -56,10 +56,10 @@ fn check_stopped<T: std::fmt::Debug>(spawned: Result<T, Error>, what: &str) {
     assert!(error.to_string().contains(what), "{error}");
 }
 
+// A host closed descriptors that were not its own, among them a ring. The dead thread had no
+// agents, so the lightest load, and each new agent went there and was dead.
 #[test]
-fn a_dead_engine_thread_gets_no_agent() {
-    // The story: a host closed descriptors that were not its own, among them a ring. The thread died,
-    // had no agents and so the lightest load, and got each new one: `Ok` with a dead agent, for ever.
+fn dead_engine_thread_gets_no_agent() {
     if !alone(test_name!()) {
         return;
     }
@@ -102,10 +102,10 @@ impl Wake for Spawns {
     }
 }
 
+// The task that waits for the report spawns the next agent, and was refused because the engine
+// counted the dead one.
 #[test]
-fn a_place_is_free_once_the_report_of_a_dead_thread_is_there() {
-    // The story: the task that waits for the report spawns the next agent, and was told that the
-    // engine has all it may have.
+fn dead_thread_frees_its_places_with_the_report() {
     if !alone(test_name!()) {
         return;
     }
@@ -126,11 +126,10 @@ fn a_place_is_free_once_the_report_of_a_dead_thread_is_there() {
     assert!(reader.close_report().is_some());
 }
 
+// A few of several thousand spawns beside a shutdown were `Ok` with an agent that no thread had
+// taken over.
 #[test]
-fn a_spawn_that_races_a_shutdown_is_an_agent_or_an_error() {
-    // The story: of 4187 spawns beside a shutdown 18 were `Ok` with an agent that no thread had taken
-    // over. Its report said that another part of the process had reaped it, and its events ended
-    // without an exit.
+fn spawn_racing_a_shutdown_is_whole_or_refused() {
     let (mut agents, mut refused) = (0, 0);
     for round in 0..150 {
         let engine = Engine::builder().threads(1 + round % 2).build().expect("io_uring");
@@ -181,10 +180,9 @@ fn slow() -> AgentCommand {
     AgentCommand::new("sh").args(["-c", script])
 }
 
+// `Duration::MAX` overflowed an `Instant`, the thread panicked, and every agent was killed.
 #[test]
-fn a_shutdown_without_a_limit_waits_for_its_agents() {
-    // The story: "as long as it takes" overflowed an `Instant`, the thread panicked, and every agent
-    // was killed.
+fn unlimited_shutdown_waits_for_its_agents() {
     let limits = [Duration::MAX, Duration::from_secs(1 << 62), Duration::from_secs(u64::MAX)];
     for limit in limits {
         let engine = engine();
@@ -199,9 +197,9 @@ fn a_shutdown_without_a_limit_waits_for_its_agents() {
     }
 }
 
+// A wait of centuries overflows in the kernel, ends at once, and the thread spins.
 #[test]
-fn a_shutdown_without_a_limit_sleeps_and_can_be_hurried() {
-    // The story: a wait of centuries overflows in the kernel, ends at once, and the thread spins.
+fn unlimited_shutdown_sleeps_and_can_be_hurried() {
     let engine = engine();
     let patient = agentpipe::ClosePolicy::graceful().drain(Duration::from_secs(3600));
     let command = fake(&["--ignore-eof", "--ignore-sigterm"]).close_policy(patient);

@@ -91,10 +91,10 @@ fn check_answer(session: &jsonrpc::Session) {
     assert_eq!(answer.as_bytes(), b"1");
 }
 
+// A host makes its engine and then daemonizes or pre-forks. In the child a close hung, a drop
+// aborted the process, and a spawn gave an agent that nothing served.
 #[test]
-fn in_a_forked_child_every_handle_fails_by_name() {
-    // The story: a host makes its engine and then daemonizes, or pre-forks. In the child a close hung
-    // for ever, a drop aborted the process, and a spawn gave an agent that nothing served.
+fn forked_child_gets_errors_from_every_handle() {
     if !alone(test_name!()) {
         return;
     }
@@ -161,10 +161,10 @@ fn in_a_forked_child_every_handle_fails_by_name() {
     assert_eq!(engine.shutdown_blocking(CEILING).agents, 1);
 }
 
+// The ring's memory is not mapped in the child, where the runtime continues and finally drops the
+// task that drives it. The child also shares the parent's poller.
 #[test]
-fn in_a_forked_child_a_local_engine_touches_no_ring() {
-    // The story: the ring's memory is not mapped in the child, where the runtime goes on with the task
-    // that drives it, and drops it in the end. And its poller is one with the parent's.
+fn forked_child_never_touches_a_local_ring() {
     if !alone(test_name!()) {
         return;
     }

@@ -74,10 +74,10 @@ fn check_unharmed(engine: &Engine, innocent: &mut Agent) {
     assert_eq!(next.close_blocking().exit(), ExitStatus::Code(0));
 }
 
+// A bug in a user's executor panics in its waker. The engine thread died of it with the agents of
+// all other users.
 #[test]
-fn a_reader_whose_waker_panics_costs_no_agent_of_the_thread() {
-    // The story: a user's executor has a bug in its waker. The engine thread died of it, with the
-    // agents of all other users, and each later spawn gave an agent that was dead.
+fn panicking_reader_waker_ends_no_agent() {
     for how in ALL {
         let engine = engine();
         let mut innocent = spawn(&engine, fake(&[]));
@@ -96,9 +96,9 @@ fn a_reader_whose_waker_panics_costs_no_agent_of_the_thread() {
     }
 }
 
+// Ten tasks wait for the report of one close, and the first of them has a bad waker.
 #[test]
-fn closers_and_writers_whose_wakers_panic_keep_no_other_from_being_woken() {
-    // The story: ten tasks wait for the report of one close, and the first of them has a bad waker.
+fn panicking_waker_does_not_lose_other_wakes() {
     for how in ALL {
         let engine = engine();
         let mut innocent = spawn(&engine, fake(&[]));
@@ -145,10 +145,10 @@ impl<F: Future> Pending for F {
     }
 }
 
+// An agent that dies with its parent dies with the thread that spawned it. A panic there killed all
+// of them, and left the pending spawns without an answer.
 #[test]
-fn a_waker_that_panics_on_a_spawning_thread_ends_no_agent() {
-    // The story: an agent that dies with its parent dies with the thread that spawned it. A panic
-    // there took all of them, and left the spawns that wait without an answer.
+fn panicking_waker_spares_the_spawning_thread() {
     for how in ALL {
         let engine = engine();
         let command = fake(&[]).die_with_parent(true);
@@ -177,9 +177,9 @@ fn a_waker_that_panics_on_a_spawning_thread_ends_no_agent() {
     }
 }
 
+// The woken task is cancelled at once, and owns the engine.
 #[test]
-fn a_waker_may_drop_the_last_handle_of_its_engine() {
-    // The story: the task that is woken is cancelled then and there, and owns the engine.
+fn waker_can_drop_the_last_engine_handle() {
     struct Owner(std::sync::Mutex<Option<(Engine, Agent)>>, AtomicUsize);
     impl Wake for Owner {
         fn wake(self: Arc<Self>) {

@@ -43,10 +43,10 @@ fn bytes(range: &str) -> u64 {
     number(to) - number(from)
 }
 
+// The host forks a worker. With the ring mapped there, a drop in the worker moves the queues of the
+// parent; with the buffers, the kernel copies each one that it fills.
 #[test]
-fn a_fork_of_the_host_has_neither_the_ring_nor_its_buffers() {
-    // The story: the host forks a worker. With the ring mapped there, whatever the worker drops
-    // moves the queues of the parent; and with the buffers, each that the kernel fills is copied.
+fn fork_has_neither_ring_nor_buffers() {
     const BUFFERS: u64 = 128 * 4096;
     let engine = engine();
     let mut agent = engine.spawn_blocking(fake(&[])).expect("spawns");

@@ -34,10 +34,10 @@ fn is_in(thread: &Path, call: libc::c_long) -> bool {
     said.split(' ').next() == Some(call.to_string().as_str())
 }
 
+// The signal of a profiler or of a child handler lands on the thread that sleeps in io_uring_enter.
+// The interrupted call is not a failure.
 #[test]
-fn a_signal_to_an_engine_thread_ends_no_agent() {
-    // The story: the host has a profiler or a child handler, and its signal lands on the thread that
-    // sleeps in io_uring_enter. The call is interrupted, which is no failure.
+fn signal_to_an_engine_thread_ends_no_agent() {
     if !alone(test_name!()) {
         return;
     }
@@ -73,10 +73,10 @@ extern "C" fn count_by_process(_: libc::c_int) {
     counter.fetch_add(1, Ordering::SeqCst);
 }
 
+// A terminal is resized, and its whole process group gets a signal, also a child before its exec.
+// There the host's handler would run on the host's memory.
 #[test]
-fn a_handler_of_the_host_never_runs_in_an_agent_that_is_being_spawned() {
-    // The story: a terminal is resized, and every process of its group gets a signal: the host, and
-    // the child that has not execed yet. There the host's handler would run on the host's memory.
+fn host_handler_never_runs_in_a_new_child() {
     if is_alone() {
         check_no_handler_runs_in_a_child();
     } else {

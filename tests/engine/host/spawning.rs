@@ -21,10 +21,10 @@ fn check_one(engine: &Engine) {
     assert_eq!(agent.closed_blocking().exit(), ExitStatus::Code(0));
 }
 
+// Each child runs on its own stack until its exec. One left mapped at each spawn costs 128 KiB of
+// address space, and after 32 000 spawns mmap fails.
 #[test]
-fn a_spawn_leaves_no_stack_behind() {
-    // The story: each child runs on a stack of its own until its exec. One left mapped at each spawn
-    // is 128 KiB of a service's address space, and after 32 000 spawns mmap fails.
+fn spawn_leaves_no_stack_behind() {
     const SPAWNS: usize = 200;
     if !alone(test_name!()) {
         return;
@@ -87,10 +87,10 @@ fn start_host(test: &str) -> Child {
     host
 }
 
+// The host is killed while it spawns. An agent that registers for its parent's death after that
+// gets no signal, and lives on.
 #[test]
-fn a_host_killed_in_the_middle_of_a_spawn_leaves_no_agent() {
-    // The story: the host is killed for its memory just when it spawns. An agent that asks for its
-    // parent's death only then is told of none, and lives on unowned.
+fn host_killed_during_a_spawn_leaves_no_agent() {
     if is_alone() {
         host();
     } else {

@@ -12,10 +12,10 @@ use super::check_close;
 use crate::support::own_process::{alone, test_name};
 use crate::support::{check_alive, engine, fake};
 
+// A daemon closes 0, 1 and 2, and the next three descriptors get these numbers. If they were pipes
+// of an agent, the daemon's `println!` would be a line of its input.
 #[test]
-fn what_a_host_without_stdio_prints_reaches_no_agent() {
-    // The story: a daemon closes 0, 1 and 2. The next three descriptors that are opened get these
-    // numbers, and if they are our pipes, the daemon's `println!` is a line in an agent's input.
+fn closed_stdio_does_not_leak_into_agents() {
     if !alone(test_name!()) {
         return;
     }

@@ -15,10 +15,10 @@ const AGENTS: usize = 2000;
 /// Looked at for so long; not a wait for anything.
 const WINDOW: Duration = Duration::from_secs(1);
 
+// One engine thread hosts a whole fleet. Every agent must answer, the quiet ones must cost nothing,
+// and nothing of them may stay.
 #[test]
 fn two_thousand_agents_answer_and_leave_nothing() {
-    // The story: one box, one engine thread, a customer's whole fleet. Every agent must be heard,
-    // the quiet ones must cost nothing, and when they go nothing of them may stay.
     if !alone(test_name!()) {
         return;
     }
@@ -85,10 +85,10 @@ fn two_thousand_agents_answer_and_leave_nothing() {
     println!("spawned {spawned:?}, answered {answered:?}, closed {closed:?}; {stats}");
 }
 
+// A shutdown submits six entries per agent, four full queues at once: a pair split by the full
+// queue would leave an agent with an open pipe.
 #[test]
-fn a_thousand_aborts_in_one_turn_all_end() {
-    // The story: a shutdown. Six submissions an agent, four queues full of them at once: a pair
-    // split by the full queue would leave an agent writing to nobody.
+fn thousand_aborts_in_one_turn_all_end() {
     if !alone(test_name!()) {
         return;
     }
@@ -121,7 +121,7 @@ fn a_thousand_aborts_in_one_turn_all_end() {
 }
 
 #[test]
-fn an_agent_among_many_is_heard() {
+fn one_agent_among_many_is_served() {
     let engine = engine();
     let command = fake(&[]);
     let mut agents: Vec<Agent> = (0..50).map(|_| spawn(&engine, &command)).collect();

@@ -32,10 +32,10 @@ fn median_of_rounds(agents: &mut [Agent]) -> Duration {
     times[times.len() / 2]
 }
 
+// One agent prints a log file without end; the other ninety-nine on its engine thread must still
+// answer.
 #[test]
-fn an_agent_that_floods_does_not_silence_the_others() {
-    // The story: one agent prints a log file without end, and ninety-nine customers on the same
-    // engine thread see their prompts hang.
+fn flooding_agent_does_not_silence_others() {
     let engine = engine();
     let mut agents: Vec<Agent> = (0..AGENTS).map(|_| spawn(&engine, &fake(&[]))).collect();
     for size in ["256", "65536"] {
@@ -58,10 +58,10 @@ fn an_agent_that_floods_does_not_silence_the_others() {
     }
 }
 
+// A task hangs while its agent goes on printing. The pool of buffers belongs to all agents of the
+// thread; unread output must not stay in it.
 #[test]
-fn a_reader_that_takes_nothing_costs_only_its_own_agent() {
-    // The story: a customer's task hangs, its agent goes on printing. The pool of buffers belongs
-    // to all agents of the thread; what is not taken must not stay in it.
+fn stuck_reader_costs_only_its_own_agent() {
     let engine = engine();
     let mut agents: Vec<Agent> = (0..AGENTS).map(|_| spawn(&engine, &fake(&[]))).collect();
     let unread = fake(&["--flood"]).limits(Limits::new().inbox_high(64 << 10));
@@ -107,7 +107,7 @@ fn in_its_pipe(agent: &Agent) -> u64 {
 }
 
 #[test]
-fn among_a_thousand_a_flooder_is_read_for_two_turns_at_most_before_another() {
+fn flooder_is_read_for_two_turns_at_most() {
     // The story: a thousand customers on one thread, and the agent of one of them prints a log
     // file. docs/scale.md states what the others wait for: what the flooder wrote is read for the
     // turn under way and the next one at most, and a turn takes a pool of buffers at most.

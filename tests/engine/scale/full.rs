@@ -8,10 +8,10 @@ use crate::support::own_process::{alone, test_name};
 use crate::support::process::{children, open_descriptors};
 use crate::support::{check_echo, engine, fake};
 
+// The descriptor limit is reached at the five hundredth agent. The error must name it, and the 499
+// others must not notice.
 #[test]
-fn the_five_hundredth_agent_is_refused_and_the_others_live_on() {
-    // The story: the limit of the service file is met at the five hundredth agent. The error
-    // must name it, and the 499 that are there must not notice.
+fn agent_above_the_limit_is_refused_alone() {
     if !alone(test_name!()) {
         return;
     }
@@ -56,10 +56,10 @@ fn the_five_hundredth_agent_is_refused_and_the_others_live_on() {
     assert_eq!((open_descriptors(), children().len()), (before, 0));
 }
 
+// All agents answer at once and the pool is far too small. Each byte must come, in order, and no
+// read may be forgotten.
 #[test]
-fn eight_buffers_carry_a_hundred_bursts_without_a_loss() {
-    // The story: everybody answers at once and the pool is far too small. Each byte must come,
-    // in order, and the engine must neither spin nor fall asleep on a read it forgot.
+fn eight_buffers_carry_a_hundred_bursts() {
     let engine = Engine::builder().buffers(8).build().expect("io_uring");
     let command = fake(&["--records", "200"]);
     let mut agents: Vec<Agent> = (0..100).map(|_| spawn(&engine, &command)).collect();

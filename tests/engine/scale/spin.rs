@@ -48,10 +48,10 @@ fn looks_and_sleeps(engine: &Engine) {
     assert!(agent.close_blocking().exit().success());
 }
 
+// Busy polling entered the kernel a million times a second, and kept a processor busy for idle
+// agents.
 #[test]
-fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
-    // The story: somebody wants the last microseconds of a round trip. The thread then asked the
-    // kernel a million times a second, and kept a processor busy all night for idle agents.
+fn busy_poll_makes_no_calls_and_ends() {
     if alone(test_name!()) {
         // A millisecond is the most there is.
         let spin = Duration::from_secs(60);
@@ -60,7 +60,7 @@ fn a_thread_that_spins_makes_no_call_for_it_and_sleeps_once_all_is_quiet() {
 }
 
 #[test]
-fn a_thread_makes_no_more_calls_by_default_and_sleeps_once_all_is_quiet() {
+fn default_makes_few_calls_and_sleeps() {
     if alone(test_name!()) {
         looks_and_sleeps(&Engine::new().expect("io_uring"));
     }

@@ -8,10 +8,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::{close_all, spawn};
 use crate::support::{check_echo, engine, fake, wait_until};
 
+// A close is counted before its report is there: a dashboard must not lag behind the log.
 #[test]
-fn a_report_that_is_there_is_counted() {
-    // The story: a dashboard that says "3 closed" when four reports are in the log is not
-    // believed the next time either.
+fn every_report_is_counted() {
     let engine = engine();
     assert_eq!(engine.stats().spawned, 0);
     for number in 1..=20 {
@@ -56,7 +55,7 @@ fn stages_pauses_and_discards_are_counted() {
 }
 
 #[test]
-fn agents_are_spread_and_the_sum_is_the_engine() {
+fn thread_stats_sum_to_engine_stats() {
     let engine = Engine::builder().threads(3).build().expect("io_uring");
     let mut agents: Vec<Agent> = (0..30).map(|_| spawn(&engine, &fake(&[]))).collect();
     for agent in &mut agents {
@@ -106,7 +105,7 @@ impl std::io::Write for Lines {
 }
 
 #[test]
-fn stats_are_events_when_asked_for() {
+fn stats_can_be_traced() {
     let lines = Lines::default();
     let writer = lines.clone();
     let layer =

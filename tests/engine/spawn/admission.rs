@@ -15,10 +15,10 @@ use super::lease::Lease;
 use crate::support::own_process::{alone, test_name};
 use crate::support::{CEILING, check_alive, check_error, engine, fake};
 
+// There were nine agents at a limit of two, because each spawn looked at the count before any had
+// spawned.
 #[test]
-fn a_burst_of_spawns_never_exceeds_max_agents() {
-    // The story: nine agents against a limit of two, because each looked at the count before any
-    // had spawned.
+fn burst_never_exceeds_max_agents() {
     let engine = Engine::builder().max_agents(3).build().expect("io_uring");
     let ready = Barrier::new(16);
     let results: Vec<Result<Agent, Error>> = thread::scope(|scope| {
@@ -60,10 +60,10 @@ fn a_burst_of_spawns_never_exceeds_max_agents() {
     }
 }
 
+// The only place is taken by an idle agent whose program lies on a slow file server. It cannot be
+// closed yet, and the caller must not be refused.
 #[test]
-fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
-    // The story: the only place is taken by a spare whose program lies on a slow file server. It
-    // cannot be closed before it is there, and a customer must not be told that the host is full.
+fn spawn_waits_for_a_pending_idle_agent() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("agent");
     // By another process: a program that is open for writing cannot be run.
@@ -93,10 +93,10 @@ fn a_spawn_waits_for_a_spare_that_is_on_its_way_and_takes_its_place() {
     assert!(engine.spawn_blocking(fake(&[])).is_err(), "and there is no other");
 }
 
+// The doctor reported 12 agents, and the 12th was refused. An engine that cannot host `max_agents`
+// says so when it starts.
 #[test]
-fn what_the_capacity_promises_can_be_spawned_and_no_more() {
-    // The story: doctor says 12, and the 13th is refused; an engine that is to host more says so
-    // when it starts, and not at the agent too many in the night.
+fn capacity_is_exact() {
     if !alone(test_name!()) {
         return;
     }
@@ -145,10 +145,10 @@ fn fill_pipe_pages() -> Vec<(std::io::PipeReader, std::io::PipeWriter)> {
     panic!("{} pipes, and the limit of {soft} pages does not bite", pipes.len());
 }
 
+// From the 342nd agent of a user on, pipes hold 8 KiB instead of 64, every larger record costs more
+// wake-ups, and nothing showed why.
 #[test]
-fn a_pipe_that_the_kernel_made_small_is_reported() {
-    // The story: from the 342nd agent of a user on, pipes hold 8 KiB instead of 64, every larger
-    // record costs more wake-ups, and nothing says why.
+fn small_pipe_is_reported() {
     if !alone(test_name!()) {
         return;
     }

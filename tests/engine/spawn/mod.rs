@@ -22,11 +22,10 @@ use crate::support::process::{await_end, ends_within, processes, watch};
 use crate::support::{CEILING, PROGRAM, check_alive, engine, fake, shell};
 use lease::Lease;
 
+// An agent's program lies on a file server that does not answer. Its exec hangs, and with it the
+// thread that spawns. All other agents and spawns must go on.
 #[test]
-fn a_hanging_exec_holds_up_nobody() {
-    // The story: one agent's program lies on a file server that stopped answering. Its exec hangs,
-    // and for a vfork that means: so does the thread that spawns. All other agents, and all other
-    // spawns, must go on.
+fn hanging_exec_blocks_no_other_spawn() {
     let folder = tempfile::tempdir().expect("a folder");
     let programs: Vec<PathBuf> = (0..3).map(|n| folder.path().join(format!("agent{n}"))).collect();
     for program in &programs {
@@ -93,10 +92,9 @@ fn start_host(test: &str) -> (Child, u32) {
     (host.expect("starts"), said.expect("the agent's pid"))
 }
 
+// Engine threads are woken to the nanosecond. Agents that inherited this kept a laptop awake.
 #[test]
-fn an_agent_has_the_timer_slack_of_its_host() {
-    // The story: engine threads are woken to the nanosecond. Their agents were, too, and a laptop
-    // full of them never slept.
+fn agent_has_the_timer_slack_of_its_host() {
     let engine = engine();
     let script = "read slack < /proc/self/timerslack_ns; echo \"{\\\"slack\\\":$slack}\"";
     let mut agent = engine.spawn_blocking(shell(script)).expect("spawns");
@@ -106,11 +104,10 @@ fn an_agent_has_the_timer_slack_of_its_host() {
     agent.abort_blocking();
 }
 
+// A host lowers the priority of its worker threads. A blocking spawn inherits it; an agent that
+// dies with its parent is spawned by another thread, because its caller may end.
 #[test]
-fn an_agent_has_its_priority_from_the_thread_that_spawns_it() {
-    // The story: a host lowers the priority of its worker threads, and agents that were asked for
-    // there ran at it or did not, nobody knew why. Who spawns is who blocks; an agent that dies with
-    // its parent has another, because its caller may pass.
+fn agent_priority_comes_from_the_spawning_thread() {
     let engine = engine();
     let priority = |mut agent: Agent| {
         let said = agent.next_record_blocking().expect("a record");
@@ -134,10 +131,10 @@ fn an_agent_has_its_priority_from_the_thread_that_spawns_it() {
     });
 }
 
+// The host is killed and its agents would go on. But an agent that was spawned from a worker thread
+// must not die with that thread.
 #[test]
-fn an_agent_dies_with_a_host_that_is_killed() {
-    // The story: the host is killed for its memory; its agents go on, spend money and hold locks.
-    // But one that was spawned from a worker thread must not die with that thread.
+fn agent_dies_with_a_killed_host() {
     if !is_alone() {
         check_it_dies_with_its_host(test_name!());
     } else {
@@ -155,10 +152,10 @@ fn check_it_dies_with_its_host(test: &str) {
     host.wait().expect("reaped");
 }
 
+// The spawning thread ends with the engine. If it ended first, every agent that dies with its
+// parent would be killed in the middle of its last output.
 #[test]
-fn an_engine_that_is_dropped_gives_its_agents_their_grace() {
-    // The story: the spawning thread ends with the engine. Were it to end first, every agent that
-    // dies with its parent would be killed in the middle of its last words.
+fn dropped_engine_gives_agents_their_grace() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut heard = 0;
     for round in 0..10 {
@@ -179,10 +176,10 @@ fn an_engine_that_is_dropped_gives_its_agents_their_grace() {
     assert!(heard > 0, "none of them had its grace");
 }
 
+// The exec hangs, the engine is shut down meanwhile, and then the exec succeeds. The caller got an
+// agent that no thread served.
 #[test]
-fn a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed() {
-    // The story: the exec hangs, the engine is shut down meanwhile, and then the exec succeeds. The
-    // caller had an agent that no thread served, and whose report blamed another process.
+fn spawn_outlasting_a_shutdown_is_refused() {
     if !alone(test_name!()) {
         return;
     }
@@ -219,10 +216,10 @@ fn a_spawn_that_outlasts_a_shutdown_is_refused_and_its_child_killed() {
     }
 }
 
+// A timeout ends the wait for a spawn whose exec hangs, and then `main` returns. The exec succeeds
+// a moment later, in a process without a parent.
 #[test]
-fn a_spawn_given_up_before_an_exit_leaves_no_agent() {
-    // The story: a timeout around a spawn whose exec hangs, and then `main` returns. The exec succeeds
-    // a moment later, in a process that has no parent any more.
+fn cancelled_spawn_before_exit_leaves_no_agent() {
     const AGENT: &str = "AGENTPIPE_TEST_AGENT";
     match std::env::var_os(AGENT) {
         Some(program) => give_up_a_spawn(&program),
@@ -345,10 +342,10 @@ fn with_runaway(engine: &Engine, folder: &Path) -> (Agent, u32) {
     (agent, u32::try_from(said["pid"].as_u64().expect("a pid")).expect("a pid"))
 }
 
+// The agent's tool calls setsid, so no signal to the group reaches it; it holds the output and a
+// port.
 #[test]
-fn no_process_outlives_a_close_with_a_cgroup() {
-    // The story: the agent's tool calls setsid, so no signal to the group reaches it; it holds the
-    // output, and a port, for ever.
+fn cgroup_close_leaves_no_process() {
     let engine = engine();
     // Where a cgroup is refused, `new` asserts how.
     if let Some(cgroups) = Cgroups::new(&engine, "runaway") {
@@ -377,7 +374,7 @@ fn check_runaways(engine: &Engine, cgroups: &Cgroups) {
 }
 
 #[test]
-fn without_the_sweep_a_cgroup_is_left_to_who_lives_in_it() {
+fn unswept_cgroup_is_left_to_its_processes() {
     let engine = engine();
     if let Some(cgroups) = Cgroups::new(&engine, "left") {
         check_left(engine, &cgroups);
@@ -409,9 +406,9 @@ fn check_left(engine: Engine, cgroups: &Cgroups) {
     }
 }
 
+// The agent lies on a file server that does not answer, and Ctrl-C did nothing.
 #[test]
-fn a_signal_ends_a_run_whose_exec_hangs() {
-    // The story: the agent lies on a file server that does not answer, and Ctrl-C does nothing.
+fn signal_ends_a_run_with_a_hanging_exec() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("agent");
     fs::copy("/bin/true", &program).expect("copied");

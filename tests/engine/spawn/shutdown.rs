@@ -78,9 +78,9 @@ fn runs(program: &Path) -> bool {
     programs.any(|path| path == program)
 }
 
+// The service stops and gives its agents an hour; the operator presses Ctrl-C again.
 #[test]
-fn a_second_shutdown_hurries_the_first() {
-    // The story: the service stops and gives its agents an hour; the operator presses Ctrl-C again.
+fn second_shutdown_hurries_the_first() {
     let engine = engine();
     let agent = stubborn(&engine);
     let mut patient = Box::pin(engine.shutdown(HOUR));
@@ -94,7 +94,7 @@ fn a_second_shutdown_hurries_the_first() {
 }
 
 #[test]
-fn a_second_shutdown_never_delays_the_first() {
+fn second_shutdown_never_delays_the_first() {
     let engine = engine();
     let agent = stubborn(&engine);
     let mut first = Box::pin(engine.shutdown(Duration::from_millis(50)));
@@ -106,11 +106,10 @@ fn a_second_shutdown_never_delays_the_first() {
     within_ceiling("the close", Box::pin(agent.closed()));
 }
 
+// An exec hangs on a file server, and the engine is shut down meanwhile. When the server answers,
+// no thread takes the child over: it must not live on, and its caller must get an error.
 #[test]
-fn an_agent_whose_spawn_ends_after_the_engine_is_told_of_at_once() {
-    // The story: an exec hangs on a file server, and the engine is shut down meanwhile. When the
-    // server answers, no thread takes the child over: it must not live on, and the task that asked
-    // for it must not wait for its report for ever.
+fn spawn_ending_after_the_engine_is_refused() {
     let engine = engine();
     let Hanging { _folder, program, lease, spawn } = Hanging::begin(&engine);
     let report = within_ceiling("the shutdown", Box::pin(engine.shutdown(HOUR)));
@@ -132,10 +131,10 @@ fn an_agent_whose_spawn_ends_after_the_engine_is_told_of_at_once() {
     assert!(!runs(&program), "the child lives on");
 }
 
+// Another agent takes its time to leave during a shutdown. The late one must not wait with it for
+// the end of the limit.
 #[test]
-fn an_agent_whose_spawn_ends_during_a_shutdown_is_closed_with_the_others() {
-    // The story: the same, but another agent takes its time to go. The late one is not to wait with
-    // it for the end of the limit.
+fn spawn_ending_in_a_shutdown_is_closed() {
     let engine = engine();
     let stubborn = stubborn(&engine);
     let Hanging { _folder, program, lease, spawn } = Hanging::begin(&engine);

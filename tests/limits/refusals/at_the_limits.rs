@@ -25,10 +25,10 @@ fn spawn_until_refused(engine: &Engine, agents: &mut Vec<Agent>) {
     }
 }
 
+// The server must report the agent that does not fit, and go on with the others; a descriptor
+// leaked at each try would take those down, too.
 #[test]
-fn at_the_descriptor_limit_the_agents_live_on() {
-    // The story: the agent too many. The server must be able to say so, and to go on with those
-    // it has; a leaked descriptor at each try would take those down, too.
+fn descriptor_limit_spares_running_agents() {
     if !alone(test_name!()) {
         return;
     }
@@ -73,9 +73,9 @@ fn at_the_descriptor_limit_the_agents_live_on() {
     assert_eq!(open_descriptors(), before);
 }
 
+// From too few for an engine to one too few for its agent.
 #[test]
-fn run_names_the_descriptor_limit_that_stopped_it() {
-    // From too few for an engine to just too few for its agent.
+fn run_names_the_descriptor_limit() {
     for limit in [6, 9, 12] {
         let mut command = Command::new("/bin/sh");
         let script = format!("ulimit -n {limit}; exec \"$0\" run -- cat");

@@ -11,7 +11,7 @@ use super::{check_nothing_left, check_run_refuses};
 use crate::support::{check_error, engine, fake};
 
 #[test]
-fn a_command_that_cannot_run_is_named_with_its_cause() {
+fn unusable_command_is_named_with_its_cause() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
     fs::write(&script, "#!/bin/sh\n").expect("written");

@@ -12,10 +12,10 @@ fn deny_io_uring(command: &mut Command, errno: i32) -> &mut Command {
     seccomp::deny(command, libc::SYS_io_uring_setup, errno)
 }
 
+// The default profile of containers answers EPERM (some ENOSYS). "Operation not permitted" alone
+// does not lead to the profile.
 #[test]
-fn a_seccomp_filter_is_named_with_the_remedy() {
-    // The story: the default profile of containers answers EPERM (some ENOSYS), and a host that
-    // says "Operation not permitted" gets an issue instead of a changed profile.
+fn seccomp_denial_names_the_remedy() {
     let says = ["seccomp", "io_uring_setup", "profile"];
     for errno in [libc::EPERM, libc::ENOSYS] {
         let mut command = agentpipe(&["run", "--", "cat"]);
@@ -54,7 +54,7 @@ fn without_locked_memory(program: &str, as_nobody: bool) -> Command {
 }
 
 #[test]
-fn too_little_locked_memory_is_named_with_the_remedy() {
+fn memlock_denial_names_the_remedy() {
     // Where the whole test tree is below a folder of root's, nobody could not reach it.
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");

@@ -12,11 +12,10 @@ use crate::support::own_process::{alone, test_name};
 use crate::support::process::{await_end, watch};
 use crate::support::{CEILING, engine};
 
+// The thread can submit nothing any more and ends. Its agents must end with it, and no task may
+// wait for their reports without end.
 #[test]
-fn no_agent_outlives_an_engine_thread_that_fails() {
-    // The story: the thread can carry nothing any more and ends. Nothing reads, closes or reaps its
-    // agents then, so they must not go on; and no task waits for their reports for ever.
-    // A filter stays for the life of a process.
+fn failed_engine_thread_leaves_no_agent() {
     if alone(test_name!()) {
         check_no_agent_outlives_it();
     }

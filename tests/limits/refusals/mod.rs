@@ -78,9 +78,9 @@ fn check_refusal(output: &Output, code: i32, says: &[&str]) {
     assert!(line.starts_with("agentpipe: "), "{line}");
 }
 
+// A script logs stderr; a screen of help hides the one word that was wrong.
 #[test]
-fn usage_errors_are_one_line_too() {
-    // The story: a script logs stderr; a screen of help hides the one word that was wrong.
+fn usage_errors_are_one_line() {
     check_run_refuses(&["--no-such-flag", "--", "cat"], 2, &["--no-such-flag", "usage: "]);
     check_run_refuses(&[], 2, &["<CMD>"]);
     check_run_refuses(&["--drain", "5", "--", "cat"], 2, &["--drain", "unit"]);

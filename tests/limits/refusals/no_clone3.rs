@@ -11,9 +11,9 @@ use super::seccomp;
 use crate::support::own_process::{check_passed, is_alone, test_name, this_test};
 use crate::support::{CEILING, engine};
 
+// Without that the agent starts in the host's cgroup, and its stray processes outlive the close.
 #[test]
-fn where_clone3_is_denied_an_agent_joins_its_cgroup_by_itself() {
-    // The story: the agent starts in the host's own cgroup, and its runaway outlives the close.
+fn denied_clone3_still_joins_the_cgroup() {
     if is_alone() {
         return check_joined();
     }

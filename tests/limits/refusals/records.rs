@@ -7,10 +7,10 @@ use crate::support::{PROGRAM, check_alive, check_error, check_line, engine, fake
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+// One raw newline in a record is two broken records to the agent, and most agents end the session
+// over the first.
 #[test]
-fn a_bad_record_is_refused_before_a_byte_is_sent() {
-    // The story: one raw newline in a record is two broken records to the agent, and most agents
-    // end the session over the first.
+fn bad_record_is_refused_unsent() {
     let engine = engine();
     let limits = Limits::new().record_max(100);
     let mut agent = engine.spawn_blocking(fake(&[]).limits(limits)).expect("spawns");
@@ -39,7 +39,7 @@ fn a_bad_record_is_refused_before_a_byte_is_sent() {
 }
 
 #[test]
-fn an_oversized_record_from_the_agent_is_an_event_and_the_stream_goes_on() {
+fn oversized_record_is_an_event() {
     let engine = engine();
     let limits = Limits::new().record_max(4096);
     let command = fake(&["--huge", "100k"]).limits(limits);
@@ -56,7 +56,7 @@ fn an_oversized_record_from_the_agent_is_an_event_and_the_stream_goes_on() {
 }
 
 #[test]
-fn a_write_that_comes_too_late_says_why() {
+fn late_write_says_why() {
     let engine = engine();
     let agent = engine.spawn_blocking(fake(&[])).expect("spawns");
     let name = format!("pid {}", agent.pid());
@@ -77,10 +77,10 @@ fn a_write_that_comes_too_late_says_why() {
     check_nothing_left(&engine);
 }
 
+// The agent wrote "invalid API key" to stderr and left. "Broken pipe" alone sends its user to the
+// wrong place.
 #[test]
-fn a_write_to_a_dead_agent_tells_how_it_died() {
-    // The story: the agent wrote "invalid API key" to stderr and left. "Broken pipe" alone sends
-    // its user to the wrong place.
+fn write_to_a_dead_agent_says_how_it_died() {
     let engine = engine();
     let ends: [(&[&str], &str); 2] =
         [(&["--exit-code", "7"], "exit code 7"), (&["--die-by-signal", "SEGV"], "signal 11")];
@@ -126,10 +126,10 @@ fn run_refuses_a_bad_line_and_goes_on() {
     check_line(lines[1], &["agentpipe: write: ", "100002 bytes", "limit of 64"]);
 }
 
+// An agent dies with a screen of coloured text. The error of the next send goes to a log and to a
+// terminal.
 #[test]
-fn the_last_words_in_an_error_are_bounded_and_steer_no_terminal() {
-    // The story: an agent dies with a screen of coloured text. The error of the next send goes to
-    // a log, and to a terminal.
+fn stderr_tail_in_an_error_is_bounded_and_escaped() {
     let engine = engine();
     let words = format!("\u{1b}[31mfatal\u{1b}[0m {}", "x".repeat(5000));
     let mut agent = engine

@@ -41,9 +41,9 @@ fn await_end(pid: &Value) {
     }
 }
 
-/// Linux before 6.9 has no signals to a group through a pidfd.
+// Linux before 6.9 has no signals to a group through a pidfd.
 #[test]
-fn group_is_killed_by_number_on_an_older_kernel() {
+fn older_kernel_kills_the_group_by_number() {
     let script = "sleep 1000 >/dev/null 2>&1 & echo \"{\\\"pid\\\":$!}\"; read line; exit 3";
     let older = [(libc::SYS_pidfd_send_signal, libc::EINVAL)];
     let (said, report) = run(&older, SHORT, &["/bin/sh", "-c", script]);
@@ -55,9 +55,9 @@ fn group_is_killed_by_number_on_an_older_kernel() {
     assert_eq!(report["exit"]["signal"], 9, "{report}");
 }
 
-/// The agent became another user by a set-user-ID program. It lives on, and was not killed.
+// The agent became another user by a set-user-ID program. It lives on and was not killed.
 #[test]
-fn agent_that_may_not_be_signalled_is_still_running() {
+fn unkillable_agent_is_still_running() {
     let refused = [(libc::SYS_kill, libc::EPERM), (libc::SYS_pidfd_send_signal, libc::EPERM)];
     let (_, report) = run(&refused, SHORT, &[PROGRAM, "fake", "--ignore-eof"]);
     let pid = report["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
@@ -68,9 +68,9 @@ fn agent_that_may_not_be_signalled_is_still_running() {
     await_end(&report["pid"]);
 }
 
-/// An agent that outlived its close keeps its place of `max_agents`, and gives it back when it ends.
+// An agent that outlived its close keeps its place of `max_agents`, and gives it back when it ends.
 #[test]
-fn place_of_an_agent_that_ends_after_its_close_is_free_again() {
+fn late_exit_frees_the_place() {
     if is_alone() {
         return check_place();
     }
@@ -116,7 +116,7 @@ fn check_place() {
 }
 
 #[test]
-fn exit_status_that_may_not_be_asked_for_is_unknown_for_that_reason() {
+fn denied_waitid_makes_the_exit_unknown() {
     let refused = [(libc::SYS_waitid, libc::EPERM)];
     let (_, report) = run(&refused, SHORT, &[PROGRAM, "fake"]);
     assert_eq!(report["exit"]["unknown"], true, "{report}");

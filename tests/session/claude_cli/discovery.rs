@@ -21,10 +21,10 @@ fn found(options: &Options) -> String {
     })
 }
 
+// "Not found" on a machine that has it: the service had another HOME and another PATH. The error
+// lists the places.
 #[test]
-fn the_cli_is_looked_for_when_it_is_spawned_and_the_error_says_where() {
-    // T01, T02. The story: "not found", on a machine where everybody can see it; the service had
-    // another HOME and another PATH.
+fn cli_is_searched_at_spawn() {
     let home = folder();
     let home_path = path_of(&home, "home");
     let variables = [("HOME", home_path.to_str().expect("text"))];
@@ -63,9 +63,9 @@ fn the_cli_is_looked_for_when_it_is_spawned_and_the_error_says_where() {
     assert_eq!(Path::new(&found(&AgentCommand::claude().env("PATH", path))), bin.join("claude"));
 }
 
+// A wrong path must not run something else.
 #[test]
-fn an_explicit_path_is_used_as_it_is() {
-    // T03. A path that is wrong is no reason to run something else.
+fn explicit_path_is_used_unchanged() {
     let folder = folder();
     let program = path_of(&folder, "my claude");
     install(&program, &script("exit 1"));

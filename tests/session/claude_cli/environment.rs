@@ -96,10 +96,10 @@ const INHERITED: &[(&str, &str)] = &[
     ("MCP_TOOL_TIMEOUT", "7"),
 ];
 
+// A service runs under Claude Code itself. Its agents took themselves for nested ones because of
+// one inherited variable. The caller can override every variable.
 #[test]
-fn the_environment_says_who_started_the_cli_and_the_caller_has_the_last_word() {
-    // The story: a service that itself runs under Claude Code. Its agents took themselves for
-    // nested ones, because of one inherited variable.
+fn environment_identifies_the_caller() {
     if !alone_with(test_name!(), INHERITED) {
         return;
     }
@@ -115,7 +115,7 @@ fn the_environment_says_who_started_the_cli_and_the_caller_has_the_last_word() {
 }
 
 #[test]
-fn a_host_that_named_itself_keeps_its_name() {
+fn host_keeps_its_own_entrypoint() {
     let name = ("CLAUDE_AGENT_SDK_CLIENT_APP", "their-app/2");
     if !alone_with(test_name!(), &[name]) {
         return;
@@ -138,15 +138,15 @@ fn reads_state(change: fn(AgentCommand) -> AgentCommand) -> Value {
     })
 }
 
+// The session reads the state of the CLI, however its agent was started.
 #[test]
-fn a_cli_of_any_command_is_asked_for_its_state() {
-    // The session reads it, however its agent was started.
+fn every_cli_reports_its_state() {
     assert_eq!(reads_state(|command| command), "1");
     assert_eq!(reads_state(|command| command.env(READS_STATE, "")), "");
 }
 
 #[test]
-fn a_parent_that_wants_no_state_has_its_way() {
+fn parent_can_disable_state() {
     let chosen = (READS_STATE, "0");
     if !alone_with(test_name!(), &[chosen]) {
         return;
@@ -156,8 +156,7 @@ fn a_parent_that_wants_no_state_has_its_way() {
 }
 
 #[test]
-fn the_working_directory_arrives_and_a_missing_one_is_named() {
-    // T17.
+fn missing_working_directory_is_named() {
     let folder = folder();
     let dir = path_of(&folder, "work");
     let options = telling(&["--answer-initialize"]).cwd(&dir);

@@ -25,10 +25,9 @@ fn check_starts(engine: &Engine, options: Options) {
     wait_until("the engine forgot it", || engine.agents() == 0);
 }
 
+// An error in the host after the spawn left a CLI of 200 MB without an owner.
 #[test]
-fn a_session_that_fails_between_spawn_and_handshake_leaves_no_child() {
-    // Weakness 10. The story: a KeyError in the host after the spawn, and a CLI of 200 MB that
-    // nobody owned.
+fn failure_before_the_handshake_leaves_no_child() {
     let folder = folder();
     let refuses = [
         r#"{"expect":{"type":"control_request","request_id":"${id}"}}"#,
@@ -68,7 +67,7 @@ fn check_gone(engine: &Engine, pids: &std::path::Path) {
 }
 
 #[test]
-fn a_start_that_is_dropped_leaves_no_child() {
+fn dropped_start_leaves_no_child() {
     let folder = folder();
     let pids = path_of(&folder, "pids");
     let flags =
@@ -86,9 +85,9 @@ fn a_start_that_is_dropped_leaves_no_child() {
     check_starts(&engine, telling(&["--answer-initialize"]));
 }
 
+// Without a process there is nothing to clean up.
 #[test]
-fn what_is_wrong_with_a_session_is_found_before_its_cli_is_spawned() {
-    // Weakness 10: no process, no reason to clean one up.
+fn invalid_options_spawn_no_cli() {
     let folder = folder();
     let pids = path_of(&folder, "pids");
     let options =
@@ -117,9 +116,9 @@ fn what_is_wrong_with_a_session_is_found_before_its_cli_is_spawned() {
     assert!(pids.exists());
 }
 
+// The kernel's text is only "Argument list too long". The next start works.
 #[test]
-fn an_environment_that_is_too_big_is_named_and_the_next_start_works() {
-    // Weakness 26. The kernel's own word for it is "Argument list too long".
+fn oversized_environment_is_named() {
     let engine = engine();
     let big = telling(&["--answer-initialize"]).env("BIG", "x".repeat(200 << 10));
     for _ in 0..3 {
@@ -130,9 +129,9 @@ fn an_environment_that_is_too_big_is_named_and_the_next_start_works() {
     check_starts(&engine, big.env("BIG", "small"));
 }
 
+// After EMFILE the transport refused every write; the next start must work once there is room.
 #[test]
-fn a_start_at_the_descriptor_limit_is_named_and_works_once_there_is_room() {
-    // Weakness 26: EMFILE, and a transport that refused every write after a failed connect.
+fn start_recovers_from_the_descriptor_limit() {
     if !alone_with(test_name!(), &[]) {
         return;
     }

@@ -18,10 +18,10 @@ fn handshake(request: &Value) -> [String; 2] {
     [expected.to_string(), answer.to_string()]
 }
 
+// With skills on the command line and none in `initialize` the agent was allowed tools that it did
+// not have.
 #[test]
-fn one_options_value_makes_the_arguments_and_the_handshake() {
-    // Q01, Q02. The story: skills on the command line and none in `initialize`, so that the agent
-    // was allowed what it did not have.
+fn options_make_arguments_and_handshake() {
     let big = "x".repeat(200 << 10);
     let agents = json!({"reviewer": {"description": "d", "prompt": big}});
     let steps = handshake(&json!({
@@ -70,9 +70,9 @@ fn one_options_value_makes_the_arguments_and_the_handshake() {
     });
 }
 
+// A key that is not set is not sent; an agent takes `null` for a value.
 #[test]
-fn without_options_the_handshake_has_hooks_alone() {
-    // Q01: a key that is not set is not sent; an agent takes `null` for a value.
+fn empty_options_send_only_hooks() {
     let absent = "${absent}";
     let steps = handshake(&json!({
         "subtype": "initialize", "hooks": null, "agents": absent, "skills": absent,
@@ -88,9 +88,9 @@ fn without_options_the_handshake_has_hooks_alone() {
     }
 }
 
+// A permission handler was never called, because the CLI did not know of it.
 #[test]
-fn handlers_of_the_session_are_known_to_the_cli() {
-    // The story: a permission handler that was never asked, because nobody told the CLI of it.
+fn handlers_are_announced_to_the_cli() {
     let folder = folder();
     let pids = path_of(&folder, "pids");
     let pids = pids.to_str().expect("text");
@@ -119,9 +119,9 @@ fn handlers_of_the_session_are_known_to_the_cli() {
     });
 }
 
+// The boundary is the kernel's, so the test reads it from the kernel.
 #[test]
-fn the_longest_argument_that_is_let_through_is_one_that_the_kernel_takes() {
-    // The boundary is the kernel's, so the kernel says where it is.
+fn argument_limit_is_the_kernels() {
     let page = rustix::param::page_size();
     let longest = "p".repeat(32 * page - 1);
     wait(async {

@@ -79,9 +79,9 @@ impl Cli {
     }
 }
 
+// The warning has version and path. One for each of a thousand sessions would be noise.
 #[test]
-fn an_old_cli_is_warned_of_exactly_once() {
-    // T27: with its version and its path. A warning for each of a thousand sessions is noise.
+fn old_cli_is_warned_about_once() {
     let cli = Cli::new("echo '1.0.9 (Claude Code)'; exit");
     let engine = engine();
     wait(async {
@@ -107,9 +107,9 @@ fn an_old_cli_is_warned_of_exactly_once() {
     assert_eq!(cli.asked().len(), 1);
 }
 
+// One more process for each start doubled the time to start. A current CLI causes no warning.
 #[test]
-fn a_new_cli_is_not_mentioned_and_asked_again_only_when_its_file_changes() {
-    // T27, weakness 9: one more process for each connect doubled the time to start.
+fn version_is_cached_until_the_file_changes() {
     let cli = Cli::new("echo '2.1.330 (Claude Code)'; exit");
     let engine = engine();
     wait(async {
@@ -131,9 +131,9 @@ fn a_new_cli_is_not_mentioned_and_asked_again_only_when_its_file_changes() {
     assert_eq!(warnings(&cli.program), Vec::<String>::new());
 }
 
+// A probe that ignored SIGTERM must not hang the start.
 #[test]
-fn a_cli_that_will_not_say_its_version_holds_up_nobody_and_leaves_nothing() {
-    // Weakness 9. The story: a probe that ignored SIGTERM hung connect() for ever.
+fn stuck_version_probe_is_ended() {
     let fake = |flags: &str| {
         format!("exec {PROGRAM} fake --ignore-sigterm --ignore-eof --ignore-epipe {flags}")
     };
@@ -190,9 +190,9 @@ fn a_cli_that_will_not_say_its_version_holds_up_nobody_and_leaves_nothing() {
     assert_eq!(engine.abandoned(), 0);
 }
 
+// With room for one agent the probe must not take it.
 #[test]
-fn asking_takes_no_place_of_an_agent() {
-    // The story: room for one agent, and the question took it.
+fn version_probe_takes_no_place() {
     let cli = Cli::new(&format!("exec {PROGRAM} fake --never-read-stdin"));
     let engine = Engine::builder().max_agents(2).build().expect("an engine");
     wait(async {
@@ -210,7 +210,7 @@ fn asking_takes_no_place_of_an_agent() {
 }
 
 #[test]
-fn a_session_without_options_has_no_cli_to_ask() {
+fn plain_session_probes_no_version() {
     let engine = engine();
     let command = AgentCommand::new(PROGRAM).args(["fake", "--answer-initialize"]);
     wait(async {

@@ -12,9 +12,9 @@ use crate::support::own_process::{alone, test_name};
 use crate::support::process::{children, open_descriptors};
 use crate::support::{check_echo, fake, wait_until};
 
+// With max_agents(4) and four idle agents in the pool, every spawn would be refused.
 #[test]
-fn a_spawn_takes_the_place_of_a_spare() {
-    // The story: max_agents(4), four spares, and every customer is told that the host is full.
+fn spawn_evicts_an_idle_agent() {
     let engine = Engine::builder().max_agents(4).build().expect("io_uring");
     let warm = warm(&engine, &fake(&[]), 4);
     let ready = Barrier::new(12);
@@ -51,10 +51,10 @@ fn a_spawn_takes_the_place_of_a_spare() {
     assert_eq!(engine.abandoned(), 0);
 }
 
+// The host has just started. The pool's agents are still being spawned, so none can be closed, but
+// their places are taken.
 #[test]
-fn a_spawn_goes_before_spares_that_are_on_their_way() {
-    // The story: a host that just started. The pool's spares are not there yet, so none can be
-    // closed, but their places are taken.
+fn spawn_goes_before_pending_idle_agents() {
     let engine = Engine::builder().max_agents(2).build().expect("io_uring");
     for _ in 0..20 {
         let warm =
@@ -68,7 +68,7 @@ fn a_spawn_goes_before_spares_that_are_on_their_way() {
 }
 
 #[test]
-fn the_spares_of_another_command_are_given_up_too() {
+fn other_pools_are_evicted_too() {
     let engine = Engine::builder().max_agents(3).build().expect("io_uring");
     let others = warm(&engine, &fake(&["--records", "1"]), 3);
     let warm = WarmPool::new(&engine, fake(&[]), WarmPoolSettings::new()).expect("a pool");
@@ -78,9 +78,9 @@ fn the_spares_of_another_command_are_given_up_too() {
     assert_eq!((others.stats().evicted, others.stats().ready), (1, 2));
 }
 
+// The descriptor limit is reached while idle agents hold the missing ones.
 #[test]
-fn spares_are_given_up_where_descriptors_run_out() {
-    // The story: the limit of the service file is met while spares hold what is missing.
+fn idle_agents_are_evicted_for_descriptors() {
     if !alone(test_name!()) {
         return;
     }

@@ -23,9 +23,9 @@ fn warm(engine: &Engine, command: &AgentCommand, spares: usize) -> WarmPool {
     warm
 }
 
+// Two callers with the same agent would read each other's records.
 #[test]
-fn a_spare_is_handed_out_once() {
-    // The story: two customers get the same agent, and the second one reads what the first said.
+fn idle_agent_is_handed_out_once() {
     let engine = engine();
     let warm = warm(&engine, &fake(&[]), 4);
     let ready = Barrier::new(8);
@@ -53,10 +53,9 @@ fn a_spare_is_handed_out_once() {
     assert!(!pids.contains(&warm.acquire_blocking().expect("taken").agent.pid()));
 }
 
+// The agent of a request that timed out may not go to the next caller.
 #[test]
-fn a_spare_that_was_on_its_way_to_nobody_is_closed() {
-    // The story: a request that timed out. Its spare may not go to the next customer as if nobody
-    // had had it.
+fn agent_of_a_cancelled_acquire_is_closed() {
     let engine = engine();
     let warm = warm(&engine, &fake(&[]), 1);
     let mut heard_at_once = 0;
@@ -81,9 +80,9 @@ fn a_spare_that_was_on_its_way_to_nobody_is_closed() {
     assert_eq!(engine.agents(), 1);
 }
 
+// An agent says hello when it starts; the host waits for that hello.
 #[test]
-fn what_a_spare_wrote_before_is_kept_for_who_takes_it() {
-    // The story: an agent says hello when it starts; the host waits for that hello.
+fn startup_output_is_kept() {
     let engine = engine();
     let warm = warm(&engine, &fake(&["--records", "3"]), 1);
     wait_until("it wrote", || engine.stats().records_in == 3);
@@ -98,7 +97,7 @@ fn what_a_spare_wrote_before_is_kept_for_who_takes_it() {
 }
 
 #[test]
-fn what_a_spare_wrote_before_is_discarded_if_asked_for() {
+fn startup_output_can_be_discarded() {
     let engine = engine();
     let settings = WarmPoolSettings::new().discard_startup_output(true);
     let warm = WarmPool::new(&engine, fake(&["--records", "3"]), settings).expect("a pool");
@@ -114,9 +113,9 @@ fn what_a_spare_wrote_before_is_discarded_if_asked_for() {
     assert!(!cold.warm && cold.agent.next_record_blocking().is_some());
 }
 
+// The idle agent prints without end and is acquired an hour later.
 #[test]
-fn a_spare_that_floods_unread_is_held_back_as_any_agent() {
-    // The story: a spare that prints without end, taken an hour later.
+fn flooding_idle_agent_is_held_back() {
     let engine = engine();
     let limits = agentpipe::Limits::new().inbox_high(64 << 10);
     let warm = warm(&engine, &fake(&["--flood"]).limits(limits), 1);
@@ -132,10 +131,10 @@ fn a_spare_that_floods_unread_is_held_back_as_any_agent() {
     taken.agent.abort_blocking();
 }
 
+// A deploy drops the pool of the old version; its agents must go within the limits of the policy,
+// the deaf ones too.
 #[test]
-fn dropping_it_closes_all_spares() {
-    // The story: a deploy drops the pool of the old version; its agents must go, the deaf too, and
-    // within the limits of the policy.
+fn dropped_pool_closes_its_agents() {
     if !alone(test_name!()) {
         return;
     }
@@ -165,7 +164,7 @@ fn dropping_it_closes_all_spares() {
 }
 
 #[test]
-fn a_shutdown_takes_the_spares_along_and_none_comes_after() {
+fn shutdown_closes_idle_agents_for_good() {
     if !alone(test_name!()) {
         return;
     }
@@ -185,7 +184,7 @@ fn a_shutdown_takes_the_spares_along_and_none_comes_after() {
 }
 
 #[test]
-fn the_last_handle_of_all_may_be_a_pool() {
+fn pool_can_be_the_last_handle() {
     if !alone(test_name!()) {
         return;
     }
@@ -200,9 +199,9 @@ fn the_last_handle_of_all_may_be_a_pool() {
     wait_until("all is gone", || (open_descriptors(), children().len(), threads()) == before);
 }
 
+// The agent needs 300 ms before its first record, as the quickest of the real ones do.
 #[test]
-fn a_spare_that_is_ready_answers_sooner_than_a_start_takes() {
-    // An agent that needs 300 ms before its first word, as the quickest of the real ones do.
+fn warm_agent_answers_sooner_than_a_start() {
     let slow = AgentCommand::new("/bin/sh").arg("-c").arg("sleep 0.3; echo '{}'; exec cat");
     let engine = engine();
     let to_first_record = |warm: &WarmPool| {

@@ -11,10 +11,9 @@ use crate::support::own_process::{alone, test_name};
 use crate::support::process::{children, install};
 use crate::support::{check_echo, engine, fake, wait_until};
 
+// The memory killer of the host took the idle agent an hour ago.
 #[test]
-fn a_spare_that_died_is_not_handed_out() {
-    // The story: the host's memory killer took the spare an hour ago. The next customer must not
-    // get its corpse.
+fn dead_idle_agent_is_not_handed_out() {
     if !alone(test_name!()) {
         return;
     }
@@ -33,10 +32,10 @@ fn a_spare_that_died_is_not_handed_out() {
     assert_eq!(engine.abandoned(), 0);
 }
 
+// The agent's login expired, so it exits at once. The pool must not start it a thousand times a
+// second.
 #[test]
-fn a_program_that_ends_at_once_is_not_spawned_over_and_over() {
-    // The story: the agent's login expired, so it ends at once. All night the host starts it a
-    // thousand times a second.
+fn program_that_exits_is_not_respawned_in_a_loop() {
     let engine = engine();
     let command = AgentCommand::new("/bin/sh").arg("-c").arg("exit 7");
     let warm = WarmPool::new(&engine, command, WarmPoolSettings::new().size(3)).expect("a pool");
@@ -53,7 +52,7 @@ fn a_program_that_ends_at_once_is_not_spawned_over_and_over() {
 }
 
 #[test]
-fn a_spare_that_was_not_taken_grows_stale_and_is_replaced() {
+fn expired_idle_agent_is_replaced() {
     if !alone(test_name!()) {
         return;
     }
@@ -74,10 +73,9 @@ fn a_spare_that_was_not_taken_grows_stale_and_is_replaced() {
     assert_eq!((engine.abandoned(), warm.stats().died), (0, 0));
 }
 
+// The longest duration as `max_age` has no expiry instant: the thread that spawns panicked.
 #[test]
-fn a_spare_may_be_kept_for_ever() {
-    // The story: never too old was written as the longest time there is, and the moment at which
-    // the spare would be too old did not exist: the thread that spawns panicked.
+fn unlimited_age_is_accepted() {
     let engine = engine();
     let settings = WarmPoolSettings::new().max_age(Duration::MAX);
     let warm = WarmPool::new(&engine, fake(&[]), settings).expect("a pool");
@@ -101,10 +99,9 @@ fn take(warm: &WarmPool) -> (u64, bool) {
     (version.expect("a number"), taken.warm)
 }
 
+// The agent was updated in place, or the link in PATH points to another version now.
 #[test]
-fn a_spare_of_another_file_is_not_handed_out() {
-    // The story: the agent was updated in place, or the link in PATH was turned to another version;
-    // spares of the old one would be handed out until the host is restarted.
+fn replaced_executable_evicts_idle_agents() {
     let folder = tempfile::tempdir().expect("a folder");
     let (early, late) = (folder.path().join("early"), folder.path().join("late"));
     fs::create_dir(&early).expect("ours");

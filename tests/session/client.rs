@@ -23,10 +23,9 @@ fn await_no_agent(engine: &Engine) {
     }
 }
 
+// An error or a panic leaves the scope, and the agent goes with the session.
 #[test]
-fn a_session_connects_and_disconnects_and_its_scope_is_enough() {
-    // S01, S02, S13. The context manager of the reference is a scope here: whatever leaves it, an
-    // error or a panic, the agent goes with it.
+fn leaving_the_scope_closes_the_session() {
     let engine = engine();
     let steps = [HANDSHAKE, r#"{"expect_end":true}"#];
     wait(async {
@@ -55,10 +54,10 @@ fn a_session_connects_and_disconnects_and_its_scope_is_enough() {
     assert_eq!(engine.abandoned(), 1, "counted, and aborted");
 }
 
+// A prompt given at the start is sent, so are those of a source, with the right frame and session
+// id.
 #[test]
-fn every_message_of_the_user_is_written_as_it_is_given() {
-    // S03: a prompt that came with the connect was never sent. S04: so for a source of prompts.
-    // S05: the shape of the frame, and its session id.
+fn user_messages_have_the_cli_form() {
     let own = json!({"type": "text", "text": "h\u{fc}bsch\n"});
     let user = |content: Value, session: &str, parent: Value| {
         json!({
@@ -130,9 +129,9 @@ async fn each_request(session: &Session) -> [(Value, Result<agentpipe::Record, E
     ]
 }
 
+// The agent ignores a request with a key in the wrong case.
 #[test]
-fn each_request_has_its_keys_and_gives_the_answer() {
-    // S09: a key of the wrong case is a request that the agent does not understand.
+fn requests_have_the_cli_keys() {
     let echo = concat!(
         r#"{"on":{"type":"control_request","request_id":"${id}","request":"${request}"},"#,
         r#""send":{"type":"control_response","response":{"subtype":"success","#,
@@ -151,10 +150,9 @@ fn each_request_has_its_keys_and_gives_the_answer() {
     });
 }
 
+// Each method checks that the session is open.
 #[test]
-fn whatever_is_asked_of_a_closed_session_fails_at_once_and_says_so() {
-    // S06: the reference checks each method before the connect. A session that is not connected
-    // cannot be had here; one that is over can, and each method has to tell.
+fn closed_session_fails_every_call_at_once() {
     wait(async {
         let session = start(&engine(), &[HANDSHAKE]).await;
         let report = session.close().await;
@@ -185,7 +183,7 @@ fn whatever_is_asked_of_a_closed_session_fails_at_once_and_says_so() {
 }
 
 #[test]
-fn requests_after_the_end_of_the_input_fail_at_once() {
+fn requests_after_end_input_fail_at_once() {
     let steps = [HANDSHAKE, r#"{"expect_end":true}"#, RESULT, r#"{"delay":60000}"#];
     wait(async {
         let session = start(&engine(), &steps).await;
@@ -199,9 +197,9 @@ fn requests_after_the_end_of_the_input_fail_at_once() {
     });
 }
 
+// A turn is read up to its result and no further; later messages stay readable.
 #[test]
-fn messages_come_in_their_order_and_a_turn_ends_with_its_result() {
-    // S07, S08: a turn is read up to its result and no further; what comes then is still there.
+fn turn_ends_with_its_result() {
     let text = |number: usize| json!({"type": "assistant", "number": number});
     let turn = r#"{"repeat":300,"steps":[{"send":{"type":"assistant","number":"${i}"}}]}"#;
     let after = says(text(7));
@@ -219,9 +217,9 @@ fn messages_come_in_their_order_and_a_turn_ends_with_its_result() {
     });
 }
 
+// Both run from their own threads, and neither waits for the other.
 #[test]
-fn sending_and_receiving_go_on_at_once() {
-    // S10: from threads of their own; neither waits for the other.
+fn send_and_receive_run_concurrently() {
     const TURNS: usize = 200;
     let echo = concat!(
         r#"{"repeat":200,"steps":[{"expect":{"message":{"content":"${text}"}}},"#,
@@ -249,10 +247,9 @@ fn sending_and_receiving_go_on_at_once() {
     });
 }
 
+// A second start is a second agent; one that was never initialized is closed like any other.
 #[test]
-fn one_builder_starts_agents_that_have_nothing_in_common() {
-    // S11: a second connect is a second agent. S12: one that was never initialized is closed as
-    // any other.
+fn one_builder_starts_separate_agents() {
     let engine = engine();
     let builder = Session::builder();
     wait(async {
@@ -268,9 +265,9 @@ fn one_builder_starts_agents_that_have_nothing_in_common() {
     });
 }
 
+// The source waits for the first answer before it gives the second prompt.
 #[test]
-fn a_source_of_two_prompts_is_a_whole_conversation() {
-    // S14: the source waits for the first answer before it gives the second prompt.
+fn source_of_two_prompts_is_a_conversation() {
     let turn = concat!(
         r#"{"repeat":2,"steps":[{"expect":{"type":"user","message":{"content":"${text}"}}},"#,
         r#"{"send":{"type":"assistant","text":"${text}"}},{"send":{"type":"result"}}]}"#

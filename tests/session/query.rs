@@ -13,10 +13,9 @@ use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dia
 use crate::support::engine;
 use crate::{Dropped, SOON, asks, says, start, wait};
 
+// A close from another task than the one that started the session must end a pending read.
 #[test]
-fn any_thread_may_close_and_wakes_whoever_reads() {
-    // Q16, Q18: a close from another task than the start's broke the reference's task scopes, and
-    // a consumer that was blocked in a read stayed so.
+fn close_from_another_task_wakes_the_reader() {
     let session = wait(start(&engine(), &[HANDSHAKE]));
     let reader = session.clone();
     let (sender, reading) = mpsc::channel();
@@ -40,9 +39,9 @@ fn any_thread_may_close_and_wakes_whoever_reads() {
     assert_eq!(reads.join().expect("woken"), (Some(exit), None), "and the end stays the end");
 }
 
+// The buffer of the session outlives the close, and then reports its end.
 #[test]
-fn what_came_before_a_close_can_be_read_after_it() {
-    // Q19, Q38: the buffer of the session outlives the close, and then it is at its end.
+fn records_before_a_close_are_readable_after_it() {
     let turn = r#"{"repeat":50,"steps":[{"send":{"type":"news","number":"${i}"}}]}"#;
     wait(async {
         let session = start(&engine(), &[HANDSHAKE, turn]).await;
@@ -61,10 +60,10 @@ fn what_came_before_a_close_can_be_read_after_it() {
     });
 }
 
+// The handler is dropped, and a dead request gets no answer. A cancel without a request does
+// nothing, and a handled request leaves the table.
 #[test]
-fn a_control_request_that_the_agent_cancels_is_not_answered() {
-    // Q20: the handler is dropped, and no answer to a dead request is written. Q21: a cancel for
-    // nothing does nothing. Q22: what was handled leaves the table.
+fn cancelled_control_request_is_not_answered() {
     let (sender, told) = mpsc::channel();
     let builder = Session::builder()
         .can_use_tool(move |_| {
@@ -107,10 +106,10 @@ fn a_control_request_that_the_agent_cancels_is_not_answered() {
     });
 }
 
+// The default is 60 s. No environment variable changes it; settings do, for the handshake alone or
+// for all requests.
 #[test]
-fn the_handshake_has_a_deadline_of_its_own() {
-    // Q35: 60 s by default as in the reference; a variable of the environment changes nothing
-    // here, a setting does: for the handshake alone, or for all requests.
+fn handshake_has_its_own_timeout() {
     assert!(format!("{:?}", Settings::new()).contains("deadline: Some(60s)"));
     let short = Duration::from_millis(50);
     let slow = HANDSHAKE.replace('\n', "\n{\"delay\":300}\n");
@@ -131,10 +130,10 @@ fn the_handshake_has_a_deadline_of_its_own() {
     });
 }
 
+// With a hundred messages unread, the task that waits for the result behind them would wait for a
+// reader that waits for it.
 #[test]
-fn a_turn_ends_though_nobody_reads_its_messages() {
-    // Q36: a hundred messages unread, and the task that waited for the result behind them was
-    // waiting for a reader that waited for it.
+fn unread_messages_do_not_block_a_turn() {
     let builder = Session::builder().can_use_tool(|_| async { Err(RpcError::new("unused")) });
     let steps = [
         HANDSHAKE,
@@ -154,10 +153,10 @@ fn a_turn_ends_though_nobody_reads_its_messages() {
     });
 }
 
+// A permission callback sends a request on its session. The two wait for each other if callbacks
+// run on the task that reads.
 #[test]
-fn answers_come_while_a_handler_waits_for_one() {
-    // The story: a permission callback asks the session itself, and the two wait for each other
-    // where callbacks run on the task that reads.
+fn handler_can_await_an_answer() {
     let session: std::sync::Arc<std::sync::OnceLock<Session>> = std::sync::Arc::default();
     let own = std::sync::Arc::clone(&session);
     let builder = Session::builder().handle("which", move |_| {

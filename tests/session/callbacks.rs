@@ -28,10 +28,10 @@ fn bash(more: Value) -> Value {
     request
 }
 
+// An allowed tool must come back with its input, or the agent runs it without one. A refusal
+// carries its message, and a changed input replaces the old one.
 #[test]
-fn a_permission_is_answered_as_the_agent_reads_it() {
-    // K01: what is allowed comes back with its input, or the agent runs the tool without one.
-    // K03: a refusal carries its message. K04: a changed input is the one that comes back.
+fn permission_answers_have_the_cli_form() {
     let allow = success(may_it(|_| Ok(Permission::allow())), bash(json!({})));
     let unchanged = json!({"command": "ls", "timeout": 5});
     assert_eq!(allow, json!({"behavior": "allow", "updatedInput": unchanged}));
@@ -52,10 +52,9 @@ fn a_permission_is_answered_as_the_agent_reads_it() {
     assert_eq!(safe, json!({"behavior": "allow", "updatedInput": changed}));
 }
 
+// A suggestion that is parsed and written again loses its unknown keys, and the agent refuses it.
 #[test]
-fn suggested_permissions_go_back_as_they_came() {
-    // K02: a suggestion that is taken apart and put together again loses the key that nobody knew,
-    // and the agent refuses it.
+fn suggestions_keep_unknown_keys() {
     let suggestions = json!([
         {"type": "addRules", "rules": [{"toolName": "Bash", "ruleContent": "ls:*"}],
             "behavior": "allow", "destination": "localSettings"},
@@ -85,9 +84,9 @@ fn suggested_permissions_go_back_as_they_came() {
     assert_eq!(success(none, odd).get("updatedPermissions"), None);
 }
 
+// A person decides by which subagent asks, for which path and why.
 #[test]
-fn a_permission_prompt_says_all_that_it_was_given() {
-    // K05: which subagent asks, for which path and why, is what a person decides by.
+fn permission_prompt_has_every_field() {
     let all = json!({
         "agent_id": "agent_7", "decision_reason": "rule", "blocked_path": "/etc/passwd",
         "title": "Read a file", "display_name": "Read", "description": "the list of users",
@@ -119,9 +118,9 @@ fn a_permission_prompt_says_all_that_it_was_given() {
     assert_eq!(seen(odd), nothing, "and so is what is no text");
 }
 
+// The agent waits for an answer; the reason of the failure is the only trace it gets.
 #[test]
-fn a_callback_that_fails_is_answered_with_its_words() {
-    // K06: the agent waits for an answer; the reason of the failure is the only trace it has.
+fn failed_callback_is_an_error_answer() {
     let failing = may_it(|_| Err(RpcError::new("the policy server is down")));
     let panicking = Session::builder().can_use_tool(|request| async move {
         assert_eq!(request.tool_name(), "Read", "only Read");
@@ -156,10 +155,9 @@ fn call(more: Value) -> Value {
     request
 }
 
+// Input and tool use arrive unchanged. A cancelled hook is dropped.
 #[test]
-fn a_hook_is_told_what_it_is_called_for() {
-    // K07: input and tool use as they came. The context of the reference is one signal that tells
-    // of the cancellation; here the hook's future is dropped.
+fn hook_gets_its_input_and_is_dropped_on_cancel() {
     let told = |called: HookRequest| json!({"input": called.input(), "tool": called.tool_use_id()});
     let input = json!({"hook_event_name": "PreToolUse", "tool_input": {"command": "ls"}});
     let seen = success(hook(told), call(json!({"input": input, "tool_use_id": "toolu_1"})));
@@ -171,10 +169,10 @@ fn a_hook_is_told_what_it_is_called_for() {
     assert!(answer["error"].as_str().unwrap().contains("hook_7"), "{answer}");
 }
 
+// A field under another name is ignored, and the hook with it. `continue` and `async` are keywords
+// of many languages.
 #[test]
-fn hook_outputs_have_the_keys_that_the_agent_reads() {
-    // K08: `continue` and `async` are no names in most languages; a field that goes out under
-    // another name is ignored, and the hook with it.
+fn hook_outputs_have_the_cli_keys() {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Own {
@@ -199,9 +197,9 @@ fn hook_outputs_have_the_keys_that_the_agent_reads() {
     assert_eq!(answer_to(broken, call(json!({})))["subtype"], "error", "told, not sent half");
 }
 
+// This form of answer makes the agent go on without the hook, with and without a limit.
 #[test]
-fn a_hook_may_go_on_in_the_background() {
-    // K09: the form that tells the agent not to wait, with and without a limit.
+fn hook_can_continue_in_the_background() {
     let limited = hook(|_| HookOutput::in_background(Some(Duration::from_millis(1500))));
     let wanted = json!({"async": true, "asyncTimeout": 1500});
     assert_eq!(success(limited, call(json!({}))), wanted);
@@ -210,8 +208,7 @@ fn a_hook_may_go_on_in_the_background() {
 }
 
 #[test]
-fn every_event_has_outputs_of_its_own() {
-    // K10.
+fn every_event_has_its_outputs() {
     for (event, keys) in [
         ("Notification", json!({"additionalContext": "seen"})),
         ("PermissionRequest", json!({"decision": {"behavior": "allow", "updatedInput": {"a": 1}}})),
@@ -230,9 +227,9 @@ fn every_event_has_outputs_of_its_own() {
     }
 }
 
+// Known events and future ones: each call reaches its own hook.
 #[test]
 fn every_event_can_be_registered() {
-    // K11: those of today and those to come, each call to its own hook.
     const EVENTS: [&str; 11] = [
         "PreToolUse",
         "PostToolUse",

@@ -14,10 +14,10 @@ use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dia
 use crate::support::engine;
 use crate::{SOON, asks, says, wait};
 
+// An invalid option was found after the child was spawned and before anything owned it, and the
+// child lived on.
 #[test]
-fn what_fails_between_the_spawn_and_the_session_leaves_no_agent() {
-    // Weakness 10: a bad option was found after the child was spawned and before anybody owned it;
-    // it lived on, tracked by nobody.
+fn failed_start_leaves_no_agent() {
     let engine = engine();
     let bad = || Session::builder().option("agents", std::collections::BTreeMap::from([([1], 2)]));
     let command = || dialogue(&[r#"{"delay":60000}"#]);
@@ -86,21 +86,21 @@ fn must_pass_by(settings: Settings, records: usize, size: usize) {
     });
 }
 
+// At 100 unread messages a reader stopped, and an interrupt, a hook or a permission prompt behind
+// them failed after 60 s. Here: ten thousand small ones, the default budget almost full, and many
+// MiB in a larger one.
 #[test]
-fn interrupts_and_permission_prompts_pass_by_all_that_is_unread() {
-    // Weakness 13: at 100 unread messages the reader stood still, and an interrupt, a hook, a tool
-    // call or a permission prompt behind them took 60 s to fail. Here the number means nothing:
-    // ten thousand small ones, the default budget almost full, and many MiB in a larger one.
+fn interrupts_and_prompts_overtake_unread_data() {
     must_pass_by(Settings::new(), 10_000, 128);
     must_pass_by(Settings::new(), 120, 60 << 10);
     must_pass_by(Settings::new().unread_max(64 << 20), 900, 64 << 10);
 }
 
+// A timeout that begins after the write never ends if the pipe is full. Stdin and the outbox are
+// full, eight senders wait in front, and the timeout holds; the unwritten request is not written
+// later.
 #[test]
-fn a_deadline_is_counted_from_the_call_while_others_wait_for_room() {
-    // Weakness 16: the deadline began after the write, and the write to a full pipe had none. Here
-    // stdin and the outbox are full, eight senders wait in front, and the answer is due all the
-    // same; the request that was never written is not written later.
+fn timeout_counts_from_the_call() {
     let deaf = [r#"{"expect":{"type":"user"}}"#, r#"{"delay":60000}"#];
     wait(async {
         let command = dialogue(&deaf).limits(Limits::new().outbox_high(64 << 10));
@@ -134,9 +134,9 @@ fn a_deadline_is_counted_from_the_call_while_others_wait_for_room() {
     });
 }
 
+// The entry of a cancelled waiter stayed in the map of pending requests.
 #[test]
-fn a_waiter_that_is_cancelled_leaves_nothing_in_the_tables() {
-    // Weakness 23: the entry of a cancelled waiter stayed in the map of pending requests for good.
+fn cancelled_waiter_leaves_no_entry() {
     const REQUESTS: usize = 5000;
     let steps = [HANDSHAKE, ANSWER_ALL, r#"{"expect":{"type":"user"}}"#, RESULT];
     wait(async {
@@ -160,10 +160,10 @@ fn a_waiter_that_is_cancelled_leaves_nothing_in_the_tables() {
     });
 }
 
+// Each tick reads a message with a timeout, in a new task. If the agent is quiet all night, a
+// hundred thousand finished tasks stay in memory.
 #[test]
-fn a_reader_that_gives_up_is_not_held_until_the_agent_says_something() {
-    // The story: each tick looks for a message with a timeout, in a task of its own. The agent was
-    // quiet all night, and in the morning a hundred thousand finished tasks were still in memory.
+fn cancelled_reader_is_freed_at_once() {
     struct Task;
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
@@ -184,9 +184,9 @@ fn a_reader_that_gives_up_is_not_held_until_the_agent_says_something() {
     });
 }
 
+// The error reply after the close failed in a task whose result was never read.
 #[test]
-fn a_handler_that_fails_while_the_session_closes_is_quiet() {
-    // Weakness 23: the error reply after the close raised in a task that nobody awaited.
+fn handler_failing_during_a_close_is_quiet() {
     for _ in 0..30 {
         let (sender, calls) = mpsc::channel();
         let builder = jsonrpc::Session::builder().handle("fail", move |_| {
@@ -213,10 +213,10 @@ fn a_handler_that_fails_while_the_session_closes_is_quiet() {
     }
 }
 
+// With more unread than the budget the session stops reading, and calls fail with that reason. The
+// prompt behind it is answered once the reader continues.
 #[test]
-fn beyond_the_budget_a_permission_prompt_waits_and_is_not_lost() {
-    // Weakness 13, the other side: with more unread than the budget the session stops reading, and
-    // says so to whoever asks. The prompt behind it is answered as soon as somebody reads.
+fn prompt_beyond_the_budget_waits() {
     let settings = Settings::new().unread_max(1 << 20);
     let builder = Session::builder()
         .settings(settings)
@@ -250,10 +250,10 @@ fn beyond_the_budget_a_permission_prompt_waits_and_is_not_lost() {
     });
 }
 
+// An agent sends a request as its last record, after the end of its input. The request can get no
+// answer, so it neither runs a handler nor stays in the table.
 #[test]
-fn a_closed_session_answers_nothing_and_asks_nothing() {
-    // The story: an agent asks in its very last words, after the end of its input. Nobody can be
-    // answered then, and the request neither runs a handler nor stays in the table.
+fn closed_session_answers_nothing() {
     let (sender, calls) = mpsc::channel();
     // The task that reads has a runtime; those of handlers run to their end there and then.
     let pool = tokio::runtime::Runtime::new().expect("a runtime");

@@ -37,9 +37,9 @@ fn end_after(records: &[Value], end: &str) -> (Error, Session) {
     })
 }
 
+// "exit code 1" does not tell the user that the credit had run out.
 #[test]
-fn an_exit_after_a_failed_result_is_told_in_the_words_of_the_result() {
-    // Q23 to Q28. The story: "exit code 1", and nothing of the credit that had run out.
+fn failed_result_explains_the_exit() {
     let said = [
         (failed(json!({"errors": ["no credit", "no luck"], "result": "x"})), "no credit; no luck"),
         (failed(json!({"result": "API Error: 400"})), "API Error: 400"),
@@ -65,10 +65,9 @@ fn an_exit_after_a_failed_result_is_told_in_the_words_of_the_result() {
     }
 }
 
+// A failed result explains the exit that follows it and no other end.
 #[test]
-fn other_ends_keep_their_own_cause() {
-    // Q31 to Q33, and Q29: the words of a failed result explain the exit that follows it and no
-    // other end.
+fn other_ends_keep_their_cause() {
     let error = failed(json!({"errors": ["no credit"]}));
     let fine = json!({"type": "result", "subtype": "success", "is_error": false});
     let idle = json!({"type": "system", "subtype": "session_state_changed", "state": "idle"});
@@ -98,9 +97,9 @@ fn other_ends_keep_their_own_cause() {
     }
 }
 
+// The last result was an error, and the agent leaves with 1 because it was closed.
 #[test]
-fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
-    // Q29: the last result was an error, and the agent leaves with 1, because it was closed.
+fn requested_end_is_not_an_error() {
     let says_error = says(failed(json!({"errors": ["no credit"]})));
     let steps = [HANDSHAKE, &says_error, r#"{"expect_end":true}"#, r#"{"exit":1}"#];
     wait(async {
@@ -122,9 +121,9 @@ fn an_end_that_the_host_asked_for_is_not_the_agents_error() {
     });
 }
 
+// A session that cannot be resumed reports that in a result, before any answer.
 #[test]
-fn a_handshake_that_fails_is_told_in_the_words_of_the_result() {
-    // Q30: a session that cannot be resumed says so in a result, before any answer.
+fn failed_result_explains_the_handshake() {
     let result =
         failed(json!({"subtype": "error_during_execution", "errors": ["No conversation"]}));
     let asked = r#"{"expect":{"request":{"subtype":"initialize"}}}"#;
@@ -136,10 +135,10 @@ fn a_handshake_that_fails_is_told_in_the_words_of_the_result() {
     assert_eq!(error.exit_status(), Some(ExitStatus::Code(1)));
 }
 
+// The agent reports its error, closes stdout and takes its time to leave. Waiters must not wait for
+// the exit, and must get the same text.
 #[test]
-fn a_failed_result_explains_a_stdout_that_ends_as_well() {
-    // The story: the agent says its error, closes stdout and takes its time to leave. What waits
-    // must not wait for that, and must not be told less.
+fn failed_result_explains_a_closed_stdout() {
     let result = says(failed(json!({"errors": ["no credit"]})));
     let steps = [
         HANDSHAKE,

@@ -71,9 +71,9 @@ fn steps(list: &[&str]) -> Vec<String> {
     list.iter().map(|step| (*step).to_owned()).collect()
 }
 
+// An option that is not set is not sent, and hooks are null if there are none.
 #[test]
-fn options_reach_the_handshake_by_both_ways_to_start() {
-    // Q01, Q02: what is not set is not sent, and hooks are null where there are none.
+fn options_reach_the_handshake_both_ways() {
     let told =
         HANDSHAKE.replace(r#""request":{"subtype":"initialize"}"#, r#""request":"${asked}""#);
     let echo = says(json!({"type": "seen", "asked": "${asked}"}));
@@ -115,10 +115,10 @@ fn options_reach_the_handshake_by_both_ways_to_start() {
     }
 }
 
+// With stdin closed right after the prompt, the first hook, tool or permission prompt of the turn
+// met a closed stream.
 #[test]
-fn whoever_may_be_asked_keeps_the_input_open_until_the_result() {
-    // Q03 to Q06. The story: stdin was closed right after the prompt, and the first hook, tool or
-    // permission prompt of the turn met a closed stream.
+fn handlers_keep_the_input_open() {
     for from_source in [false, true] {
         for (builder, request, answer) in handlers() {
             let mut script = steps(&[HANDSHAKE, PROMPT]);
@@ -130,19 +130,19 @@ fn whoever_may_be_asked_keeps_the_input_open_until_the_result() {
     }
 }
 
+// The agent of this dialogue answers only after the end of its input.
 #[test]
-fn where_nobody_can_be_asked_the_input_ends_at_once() {
-    // Q07: the agent of this dialogue answers only after the end of its input.
+fn input_ends_at_once_without_handlers() {
     for from_source in [false, true] {
         let script = steps(&[HANDSHAKE, PROMPT, END, RESULT]);
         assert_eq!(wait(one_shot(Session::builder(), &script, from_source)).len(), 1);
     }
 }
 
+// 60 s were not enough for a long session with hooks, and ended its input in the middle. Every
+// timeout of this session passes many times before the agent sends its request.
 #[test]
-fn the_wait_for_the_result_has_no_deadline() {
-    // Q08: 60 s were not enough for a long session with hooks, and ended its input in the middle.
-    // Here every deadline of the session passes many times over before the agent asks.
+fn wait_for_the_result_has_no_deadline() {
     let settings = Settings::new().request_timeout(Duration::from_millis(10));
     for (builder, request, answer) in handlers() {
         let builder = builder.settings(settings.clone());
@@ -153,10 +153,10 @@ fn the_wait_for_the_result_has_no_deadline() {
     }
 }
 
+// A background agent works on after the result; with stdin closed its hooks were bypassed. Both
+// records that report the end of a task count.
 #[test]
-fn a_result_with_a_task_in_flight_keeps_the_input_open() {
-    // Q09: a background agent works on after the result, and its hooks were bypassed because
-    // stdin was closed. Both records that say that a task is over count.
+fn running_task_keeps_the_input_open() {
     let done = json!({"status": "completed", "output_file": "f", "summary": "s"});
     let [notified, updated] =
         [("task_notification", done), ("task_updated", json!({"patch": {"status": "failed"}}))]
@@ -187,10 +187,10 @@ fn a_result_with_a_task_in_flight_keeps_the_input_open() {
     }
 }
 
+// A shell, a monitor or a teammate may run without end, and so may a snapshot of them; the first
+// result ends the input all the same.
 #[test]
-fn what_may_never_end_does_not_keep_the_input_open() {
-    // Q11 to Q13: a shell that runs for ever, a monitor, a teammate, and a snapshot of all that
-    // runs; the first result ends the input all the same.
+fn endless_tasks_do_not_keep_the_input_open() {
     let started = |kind: Value| {
         says(json!({
             "type": "system", "subtype": "task_started", "task_id": "t", "task_type": kind,
@@ -210,10 +210,9 @@ fn what_may_never_end_does_not_keep_the_input_open() {
     assert_eq!(wait(one_shot(builder, &script, false)).len(), 8);
 }
 
+// An error in the host's source left the turn without its input, or the agent waiting for a prompt.
 #[test]
-fn a_source_of_prompts_that_fails_completes_the_turn() {
-    // Q14, Q15: an error in the host's own source left the turn without its input, or the agent
-    // waiting for a prompt that never came.
+fn failed_prompt_source_completes_the_turn() {
     let [_, (builder, request, answer), ..] = handlers();
     let broken = || UserMessage::blocks(std::collections::BTreeMap::from([([1, 2], 3)]));
     let mut script = steps(&[HANDSHAKE, PROMPT]);
