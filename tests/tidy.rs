@@ -239,7 +239,7 @@ fn unsafe_is_in_the_listed_files() {
 #[test]
 fn close_table_has_every_stage() {
     let read = |path: &str| fs::read_to_string(root().join(path));
-    let text = read("docs/guide/close.md").or_else(|_| read("docs/close.md")).expect("the page");
+    let text = read("docs/guide/close.md").expect("the page");
     let rows: Vec<&str> = text
         .lines()
         .skip_while(|line| !line.starts_with("| stage |"))

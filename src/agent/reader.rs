@@ -50,7 +50,7 @@ impl<E: EngineKind> AgentReader<E> {
     /// Polls for the next event, for hand-written futures and streams.
     ///
     /// The waker is called on the thread that drives the agent, which serves other agents too: it
-    /// must not block (docs/operating.md, *Wakers, handlers and subscribers*).
+    /// must not block (docs/guide/operating.md, *Wakers, handlers and subscribers*).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         if !self.connection.is_here() {
             return Poll::Ready(None);

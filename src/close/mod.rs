@@ -2,7 +2,7 @@
 //! time into actions, and the report of what happened. `transport::close` carries the actions out.
 //!
 //! To add a stage, touch `CloseStage` in `report.rs`, `plan.rs`, the match in `transport::close`, and
-//! the table in docs/close.md.
+//! the table in docs/guide/close.md.
 
 mod exit_status;
 mod plan;

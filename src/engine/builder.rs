@@ -34,8 +34,8 @@ impl EngineBuilder {
     }
 
     /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
-    /// 1; 1 to 256, and a value outside of that is set to the nearer end. docs/benchmarks.md and
-    /// docs/scale.md say what one of them carries.
+    /// 1; 1 to 256, and a value outside of that is set to the nearer end. One thread
+    /// carries hundreds of agents (docs/guide/operating.md).
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, THREADS_MAX);

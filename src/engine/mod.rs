@@ -51,7 +51,7 @@ const SPAWN_POOL_MAX: Duration = Duration::from_millis(250);
 ///
 /// In a forked child every call on the handles of the parent's engine fails with
 /// [`EngineStopped`](ErrorKind::EngineStopped), or does nothing if it returns no error; no agent
-/// is signalled there. An engine made in the child works (docs/operating.md, *A host that forks*).
+/// is signalled there. An engine made in the child works (docs/guide/operating.md, *A host that forks*).
 #[derive(Clone, Debug)]
 pub struct Engine {
     shared: Arc<EngineShared>,

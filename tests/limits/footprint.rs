@@ -12,7 +12,7 @@ use agentpipe::{Agent, AgentCommand, Engine, ExitStatus};
 
 /// Enough that what is held once and grows by doubling does not decide.
 const AGENTS: usize = 200;
-/// What docs/scale.md promises, beside the handle.
+/// What docs/guide/operating.md promises, beside the handle.
 const BYTES_MAX: usize = 4096;
 
 fn echo() -> AgentCommand {

@@ -1,4 +1,4 @@
-//! The program of docs/local.md: a Unix socket served by tokio-uring, an agent for each client, all
+//! The program of docs/examples/tokio_uring_socket.rs: a Unix socket served by tokio-uring, an agent for each client, all
 //! on one thread.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,4 +1,4 @@
-//! F5, fake: the flags. Each is one hazard; docs/fake.md says which real program shows it.
+//! F5, fake: the flags. Each is one hazard; docs/guide/fake.md says which real program shows it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

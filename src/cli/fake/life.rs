@@ -1,6 +1,6 @@
 //! F5, fake: how a real CLI leaves, as a pure function of what it sees and when. No clock, no I/O.
 //!
-//! The figures were measured on 2.1.330 (native) and 2.1.112 (Node); docs/fake.md has the table.
+//! The figures were measured on 2.1.330 (native) and 2.1.112 (Node); docs/guide/fake.md has the table.
 
 use std::time::Duration;
 

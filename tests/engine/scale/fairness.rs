@@ -109,7 +109,7 @@ fn in_its_pipe(agent: &Agent) -> u64 {
 #[test]
 fn flooder_is_read_for_two_turns_at_most() {
     // The story: a thousand customers on one thread, and the agent of one of them prints a log
-    // file. docs/scale.md states what the others wait for: what the flooder wrote is read for the
+    // file. docs/guide/operating.md states what the others wait for: what the flooder wrote is read for the
     // turn under way and the next one at most, and a turn takes a pool of buffers at most.
     //
     // No clock can tell that on a busy machine, so it is counted where the engine works: it is held

@@ -1,4 +1,4 @@
-//! F5, fake: plays a dialogue. docs/fake.md has the steps; what the host does otherwise ends it.
+//! F5, fake: plays a dialogue. docs/guide/fake.md has the steps; what the host does otherwise ends it.
 
 mod pattern;
 mod steps;
