@@ -1,55 +1,59 @@
-//! Floor 4. Who waits for which answer. Pure: records and moments in, actions out.
+//! The router: which task waits for which response. Pure: it takes records and times and returns
+//! actions.
 //!
-//! Two tables with a limit each: requests of ours that wait for an answer, and requests of the
-//! agent that wait for ours. An entry leaves its table once, with its slot or its token, so
-//! whatever the agent repeats, delays or invents, each request has exactly one outcome.
+//! It has two tables, each with a limit: the requests of this session that wait for a response, and
+//! the requests of the agent that wait for ours. An entry leaves its table once, together with its
+//! slot or its token. So each request has exactly one outcome, whatever the agent repeats, delays or
+//! invents.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::record::Record;
 
-use super::dialect::{Incoming, WireId};
-use super::failure::RpcError;
+use super::protocol::{Incoming, RpcError, WireId};
 
 #[cfg(test)]
 mod tests;
 
-/// How many requests may be open at once, and how large those of the agent may be together.
+/// The limits of the two tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouterLimits {
+    /// Requests of this session.
     pub(crate) pending: usize,
+    /// Requests of the agent.
     pub(crate) serving: usize,
+    /// Bytes of the requests of the agent together. A single request may exceed it.
     pub(crate) serving_bytes: usize,
 }
 
-/// What came and had no place.
+/// Counts of the records that fit no entry of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Strays {
-    /// Answers to requests that were answered, withdrawn or given up before.
+pub(crate) struct StrayCounts {
+    /// Responses to requests that already had their outcome.
     pub(crate) late: u64,
-    /// Answers to requests that were never made.
+    /// Responses to requests that were never sent.
     pub(crate) unknown: u64,
-    /// Requests of the agent that reused the id of one still open, and were passed over.
+    /// Requests of the agent that reused the id of an open one, and were ignored.
     pub(crate) duplicate: u64,
-    /// Requests of the agent that were refused: malformed, or too many at once.
+    /// Requests of the agent that were refused: malformed, or above a limit.
     pub(crate) refused: u64,
 }
 
-/// A request of ours, while it is open.
+/// A request of this session that waits for its response.
 #[derive(Debug)]
-pub(crate) struct Pending<P> {
+pub(crate) struct PendingRequest<P> {
     pub(crate) slot: P,
     pub(crate) method: Box<str>,
-    /// The agent may have seen it.
+    /// Whether the agent may have read it.
     pub(crate) sent: bool,
     deadline: Option<Instant>,
 }
 
 /// A request of the agent, to be handled.
 #[derive(Debug)]
-pub(crate) struct Job<S> {
-    /// Ours for it: the agent may reuse its own.
+pub(crate) struct IncomingRequest<S> {
+    /// The key of its entry. The id cannot serve as one, because the agent may reuse it.
     pub(crate) key: u64,
     pub(crate) id: WireId,
     pub(crate) method: Box<str>,
@@ -57,44 +61,45 @@ pub(crate) struct Job<S> {
     pub(crate) token: S,
 }
 
+/// The entry of a request of the agent.
 #[derive(Debug)]
-struct Serving<S> {
+struct ServingEntry<S> {
     key: u64,
     bytes: usize,
     token: S,
 }
 
-/// What is to be done about a record.
+/// What the session has to do about a record.
 #[derive(Debug)]
-pub(crate) enum Action<P, S> {
-    /// It is for the reader.
-    Data,
-    /// A request of ours is answered.
-    Settle(Pending<P>, Result<Record, RpcError>),
-    /// A request of the agent is to be handled.
-    Serve(Job<S>),
-    /// A request of the agent is withdrawn by it.
-    Stop { key: u64, id: WireId, token: S },
-    /// There are too many requests of the agent: this one is refused.
-    Busy(WireId),
-    /// To be sent as it is.
-    Answer(Vec<u8>, &'static str),
-    /// Counted, and that is all.
-    Nothing,
+pub(crate) enum RouterAction<P, S> {
+    /// Give it to the reader.
+    Deliver,
+    /// Complete this request with the response.
+    Complete(PendingRequest<P>, Result<Record, RpcError>),
+    /// Handle this request of the agent.
+    Serve(IncomingRequest<S>),
+    /// Cancel this request of the agent.
+    Cancel { key: u64, id: WireId, token: S },
+    /// Refuse this request: too many requests of the agent are open.
+    RefuseBusy(WireId),
+    /// Send this response to a malformed request.
+    Refuse(Vec<u8>, &'static str),
+    /// Nothing; the record is counted.
+    Ignore,
 }
 
-/// Both tables.
+/// The two tables.
 #[derive(Debug)]
 pub(crate) struct Router<P, S> {
     limits: RouterLimits,
-    pending: HashMap<u64, Pending<P>>,
+    pending: HashMap<u64, PendingRequest<P>>,
     deadlines: BTreeSet<(Instant, u64)>,
     next_id: u64,
-    serving: HashMap<WireId, Serving<S>>,
+    serving: HashMap<WireId, ServingEntry<S>>,
     ids: HashMap<u64, WireId>,
     serving_bytes: usize,
     next_key: u64,
-    strays: Strays,
+    strays: StrayCounts,
 }
 
 impl<P, S: Default + Clone> Router<P, S> {
@@ -108,18 +113,18 @@ impl<P, S: Default + Clone> Router<P, S> {
             ids: HashMap::new(),
             serving_bytes: 0,
             next_key: 0,
-            strays: Strays::default(),
+            strays: StrayCounts::default(),
         }
     }
 
-    /// An id of ours that no answer is waited for.
+    /// Takes an id that no entry has: for a record whose response the caller recognizes itself.
     pub(crate) fn reserve(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         id
     }
 
-    /// Opens a request; `None` where too many are open.
+    /// Adds a request of this session and returns its id; `None` if too many are open.
     pub(crate) fn open(&mut self, method: &str, slot: P, deadline: Option<Instant>) -> Option<u64> {
         if self.pending.len() >= self.limits.pending {
             return None;
@@ -128,19 +133,20 @@ impl<P, S: Default + Clone> Router<P, S> {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        self.pending.insert(id, Pending { slot, method: method.into(), sent: false, deadline });
+        self.pending
+            .insert(id, PendingRequest { slot, method: method.into(), sent: false, deadline });
         Some(id)
     }
 
-    /// The request is on its way: whoever gives it up must tell the agent.
-    pub(crate) fn sent(&mut self, id: u64) {
+    /// Marks a request as sent: from now on the agent is told when it is withdrawn.
+    pub(crate) fn mark_sent(&mut self, id: u64) {
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.sent = true;
         }
     }
 
-    /// Gives a request up. `None` if it had its outcome already.
-    pub(crate) fn withdraw(&mut self, id: u64) -> Option<Pending<P>> {
+    /// Removes a request. Returns `None` if it already had its outcome.
+    pub(crate) fn withdraw(&mut self, id: u64) -> Option<PendingRequest<P>> {
         let pending = self.pending.remove(&id)?;
         if let Some(deadline) = pending.deadline {
             self.deadlines.remove(&(deadline, id));
@@ -148,8 +154,8 @@ impl<P, S: Default + Clone> Router<P, S> {
         Some(pending)
     }
 
-    /// Gives up one request whose deadline has passed. To be called until it gives none.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<(u64, Pending<P>)> {
+    /// Removes one request whose deadline has passed. The caller repeats it until it returns `None`.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<(u64, PendingRequest<P>)> {
         let (deadline, id) = self.deadlines.first().copied()?;
         if deadline > now {
             return None;
@@ -157,82 +163,86 @@ impl<P, S: Default + Clone> Router<P, S> {
         Some((id, self.withdraw(id)?))
     }
 
-    /// Every request that is open now has an id below this.
+    /// Returns the id of the next request. Every open request has a lower one.
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id
     }
 
-    /// The next moment at which [`expire`](Self::expire) has something.
+    /// Returns the earliest deadline of the open requests.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// What to do about a record.
-    pub(crate) fn route(&mut self, incoming: Incoming) -> Action<P, S> {
+    /// Routes a record and returns what to do about it.
+    pub(crate) fn route(&mut self, incoming: Incoming) -> RouterAction<P, S> {
         match incoming {
-            Incoming::Data => Action::Data,
-            Incoming::Reply { id, outcome } => self.reply(id, outcome),
+            Incoming::Data => RouterAction::Deliver,
+            Incoming::Response { id, outcome } => self.response(id, outcome),
             Incoming::Request { id, method, body } => self.request(id, method, body),
             Incoming::Cancel { id } => self.cancel(id),
-            Incoming::Refused { answer, why } => {
+            Incoming::Refused { response, why } => {
                 self.strays.refused += 1;
-                Action::Answer(answer, why)
+                RouterAction::Refuse(response, why)
             }
         }
     }
 
-    fn reply(&mut self, id: Option<u64>, outcome: Result<Record, RpcError>) -> Action<P, S> {
+    fn response(
+        &mut self,
+        id: Option<u64>,
+        outcome: Result<Record, RpcError>,
+    ) -> RouterAction<P, S> {
         let known = id.filter(|id| (1..self.next_id).contains(id));
         let Some(id) = known else {
             self.strays.unknown += 1;
-            return Action::Nothing;
+            return RouterAction::Ignore;
         };
         match self.withdraw(id) {
-            // An answer that comes before the request was sent is a guess of the agent's: it is
-            // an answer all the same, and the request is over.
-            Some(pending) => Action::Settle(pending, outcome),
+            // A response may even come before the request was sent, if the agent guesses the id. It
+            // completes the request like any other.
+            Some(pending) => RouterAction::Complete(pending, outcome),
             None => {
                 self.strays.late += 1;
-                Action::Nothing
+                RouterAction::Ignore
             }
         }
     }
 
-    fn request(&mut self, id: WireId, method: Box<str>, body: Record) -> Action<P, S> {
+    fn request(&mut self, id: WireId, method: Box<str>, body: Record) -> RouterAction<P, S> {
         if self.serving.contains_key(&id) {
-            // An answer would be taken for the answer to the first.
+            // The agent would take a response to this one for the response to the first.
             self.strays.duplicate += 1;
-            return Action::Nothing;
+            return RouterAction::Ignore;
         }
         let bytes = body.len();
         let too_large = self.serving_bytes + bytes > self.limits.serving_bytes;
         if self.serving.len() >= self.limits.serving || (too_large && !self.serving.is_empty()) {
             self.strays.refused += 1;
-            return Action::Busy(id);
+            return RouterAction::RefuseBusy(id);
         }
         let key = self.next_key;
         self.next_key += 1;
         let token = S::default();
         self.serving_bytes += bytes;
-        self.serving.insert(id.clone(), Serving { key, bytes, token: token.clone() });
+        self.serving.insert(id.clone(), ServingEntry { key, bytes, token: token.clone() });
         self.ids.insert(key, id.clone());
-        Action::Serve(Job { key, id, method, body, token })
+        RouterAction::Serve(IncomingRequest { key, id, method, body, token })
     }
 
-    fn cancel(&mut self, id: WireId) -> Action<P, S> {
+    fn cancel(&mut self, id: WireId) -> RouterAction<P, S> {
         match self.serving.remove(&id) {
             Some(serving) => {
                 self.ids.remove(&serving.key);
                 self.serving_bytes -= serving.bytes;
-                Action::Stop { key: serving.key, id, token: serving.token }
+                RouterAction::Cancel { key: serving.key, id, token: serving.token }
             }
-            None => Action::Nothing,
+            None => RouterAction::Ignore,
         }
     }
 
-    /// A request of the agent is refused unseen. False if its id is that of an open one: the answer would
-    /// be taken for the answer to that.
-    pub(crate) fn refuse(&mut self, id: &WireId) -> bool {
+    /// Counts a request of the agent that was dropped unread. Returns false if its id is that of an
+    /// open request: the agent would take the refusal for the response to that one.
+    pub(crate) fn refuse_dropped(&mut self, id: &WireId) -> bool {
         if self.serving.contains_key(id) {
             self.strays.duplicate += 1;
             return false;
@@ -241,7 +251,8 @@ impl<P, S: Default + Clone> Router<P, S> {
         true
     }
 
-    /// A request of the agent is about to be answered. False if it is not to be: it was withdrawn.
+    /// Removes a request of the agent that is about to be answered. Returns false if the agent has
+    /// cancelled it, so that no response may be sent.
     pub(crate) fn finish(&mut self, key: u64) -> bool {
         let Some(id) = self.ids.remove(&key) else { return false };
         if let Some(serving) = self.serving.remove(&id) {
@@ -250,13 +261,13 @@ impl<P, S: Default + Clone> Router<P, S> {
         true
     }
 
-    /// Empties the table of our requests.
-    pub(crate) fn take_pending(&mut self) -> Vec<(u64, Pending<P>)> {
+    /// Removes all requests of this session.
+    pub(crate) fn take_pending(&mut self) -> Vec<(u64, PendingRequest<P>)> {
         self.deadlines.clear();
         self.pending.drain().collect()
     }
 
-    /// Empties the table of the agent's requests: none of them will be answered.
+    /// Removes all requests of the agent and returns their tokens. None of them gets a response.
     pub(crate) fn take_serving(&mut self) -> Vec<S> {
         self.ids.clear();
         self.serving_bytes = 0;
@@ -271,7 +282,7 @@ impl<P, S: Default + Clone> Router<P, S> {
         self.serving.len()
     }
 
-    pub(crate) fn strays(&self) -> Strays {
+    pub(crate) fn strays(&self) -> StrayCounts {
         self.strays
     }
 }

@@ -163,8 +163,7 @@ fn unread_answer_of_13_mb_is_delivered() {
             let begun = Instant::now();
             let pid = session.as_session().pid();
             let mut worked = 0;
-            while session.as_session().session_stats().stalls == 0 || worked != processor_time(pid)
-            {
+            while session.as_session().metrics().stalls == 0 || worked != processor_time(pid) {
                 assert!(begun.elapsed() < CEILING);
                 worked = processor_time(pid);
                 tokio::time::sleep(Duration::from_millis(500)).await;

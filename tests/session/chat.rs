@@ -145,9 +145,9 @@ async fn play(session: &Session, ask: Ask, kind: &str) -> Value {
     assert!(counts.iter().all(|count| *count > 100), "each kind of outcome occurs: {counts:?}");
 
     // Nothing is open: not at the end of the session, now.
-    let stats = session.session_stats();
+    let stats = session.metrics();
     assert_eq!((stats.pending, stats.serving), (0, 0), "{stats:?}");
-    while session.session_stats().running > 0 {
+    while session.metrics().running > 0 {
         tokio::task::yield_now().await;
     }
     let report = session.close().await;
@@ -164,7 +164,7 @@ async fn play(session: &Session, ask: Ask, kind: &str) -> Value {
     let tally = if tally["params"].is_object() { tally["params"].take() } else { tally };
     assert_eq!(tally["notes"], notes);
 
-    let stats = session.session_stats();
+    let stats = session.metrics();
     let [answered, refused, timed_out, given_up] = counts;
     assert_eq!(stats.asked, REQUESTS);
     // A future may be dropped just when its outcome is there: that outcome is counted and not seen.
@@ -195,7 +195,7 @@ fn must_agree(tally: &Value, stats: &SessionStats, session: &Session) {
     assert_eq!(count("withdrawn"), stats.cancelled + count("crossed"), "{context}");
     assert!(stats.cancelled > 100, "{context}");
     // And no record was lost on the way, in either direction.
-    let pipes = session.stats();
+    let pipes = session.metrics().agent;
     assert_eq!(count("records"), pipes.records_out, "{context}");
     assert_eq!((pipes.noise, pipes.malformed, pipes.records_discarded), (0, 0, 0));
     assert_eq!(stats.data_records, count("notes") + 1, "{context}");

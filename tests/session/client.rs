@@ -178,7 +178,7 @@ fn closed_session_fails_every_call_at_once() {
         session.end_input();
         session.end_input_when_done();
         assert_eq!(session.close().await, report, "a second close is the first one's report");
-        assert_eq!(session.as_session().session_stats().pending, 0);
+        assert_eq!(session.as_session().metrics().pending, 0);
     });
 }
 

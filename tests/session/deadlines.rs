@@ -71,7 +71,7 @@ fn answer_already_in_the_pipe_is_not_late() {
         assert!(request.as_mut().poll(&mut context).is_pending(), "the pipe was not read yet");
         open.send(()).expect("it waits");
         request.await.expect("the answer was there");
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.settled, stats.timeouts, stats.late), (1, 0, 0));
         session.abort().await;
     });

@@ -27,7 +27,7 @@ fn failure_of(steps: &[&str]) -> (Error, claude::Session) {
         );
         let again = session.interrupt().await.expect_err("it is gone");
         assert_eq!(again.to_string(), error.to_string(), "and for those who come later");
-        assert_eq!(session.as_session().session_stats().pending, 0);
+        assert_eq!(session.as_session().metrics().pending, 0);
         (error, session)
     })
 }
@@ -209,11 +209,11 @@ fn close_does_not_wait_for_handlers() {
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         assert!(session.next_record().await.is_some());
-        assert_eq!(session.as_session().session_stats().serving, 8);
+        assert_eq!(session.as_session().metrics().serving, 8);
         let report = session.close().await;
         assert_played(&report);
         assert!(report.stage() <= CloseStage::Drain, "no force was needed: {report}");
-        assert_eq!(session.as_session().session_stats().serving, 0);
+        assert_eq!(session.as_session().metrics().serving, 0);
     });
 }
 
@@ -233,7 +233,7 @@ fn timeout_holds_while_the_agent_is_deaf() {
             session.request_with_timeout("interrupt", (), limit).await.expect_err("no room");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         assert!(error.to_string().contains("has not taken it"), "{error}");
-        assert_eq!(session.as_session().session_stats().pending, 0);
+        assert_eq!(session.as_session().metrics().pending, 0);
         let report = session.abort().await;
         assert!(report.unsent_bytes() > 0, "{report}");
     });

@@ -91,7 +91,7 @@ fn failing_handlers_still_answer() {
         .await;
         let news = session.next_record().await.expect("a notification");
         assert_eq!(news.as_bytes(), br#"{"jsonrpc":"2.0","method":"news","params":{"n":1}}"#);
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.serving, stats.answered, stats.refused), (0, 6, 1), "{stats:?}");
         assert_played(&session.close().await);
     });
@@ -125,7 +125,7 @@ fn withdrawn_request_is_dropped_unanswered() {
         session.notify("it runs", ()).await.expect("sent");
         assert!(session.next_record().await.is_some());
         assert_eq!(dropped.recv_timeout(SOON), Ok("dropped"));
-        assert_eq!(session.as_session().session_stats().serving, 0);
+        assert_eq!(session.as_session().metrics().serving, 0);
         assert_played(&session.close().await);
     });
 }
@@ -152,19 +152,19 @@ fn abandoned_request_is_withdrawn() {
         .await;
         let base = session.as_session();
         let mut given_up = Box::pin(session.request("slow", ()));
-        while base.stats().records_out == 0 {
+        while base.metrics().agent.records_out == 0 {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             assert!(given_up.as_mut().poll(&mut context).is_pending());
         }
-        assert_eq!(base.session_stats().pending, 1);
+        assert_eq!(base.metrics().pending, 1);
         drop(given_up);
-        assert_eq!(base.session_stats().pending, 0);
+        assert_eq!(base.metrics().pending, 0);
         let limit = Duration::from_millis(20);
         let error = session.request_with_timeout("late", (), limit).await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         assert!(error.to_string().contains("`late` was not answered in time"), "{error}");
         assert!(session.next_record().await.is_some());
-        let stats = base.session_stats();
+        let stats = base.metrics();
         assert_eq!((stats.late, stats.unknown, stats.timeouts), (2, 1, 1), "{stats:?}");
         assert_played(&session.close().await);
     });
@@ -202,7 +202,7 @@ fn tables_have_limits() {
             // The thread of all sessions may have much to do before it comes to this handler.
             running.recv_timeout(SOON).expect("the first one runs");
             let error = session.request("x", ()).await.expect_err("too many");
-            let stats = session.as_session().session_stats();
+            let stats = session.as_session().metrics();
             (error, stats, session.close().await)
         };
         let (outcomes, (error, stats, report)) = tokio::join!(two, third);
@@ -214,7 +214,7 @@ fn tables_have_limits() {
             assert_eq!(outcome.expect_err("closed").kind(), ErrorKind::Closed);
         }
         assert_played(&report);
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.serving), (0, 0));
     });
 }

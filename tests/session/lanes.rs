@@ -35,7 +35,7 @@ fn interrupt_overtakes_unread_data() {
     wait(async {
         let session = flooded(&steps).await;
         session.interrupt().await.expect("answered");
-        assert!(session.as_session().session_stats().unread > 3000 << 10);
+        assert!(session.as_session().metrics().unread > 3000 << 10);
         let mut messages = 0;
         assert!(session.read_turn(|_| messages += 1).await.is_ok());
         assert_eq!(messages, 3000, "and nothing of it is lost");
@@ -64,9 +64,12 @@ fn overloaded_session_fails_requests_at_once() {
         let session = flooded(&endless()).await;
         let error = overloaded(&session).await;
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
-        let unread = session.as_session().session_stats().unread;
+        let unread = session.as_session().metrics().unread;
         assert!((BUDGET..BUDGET + (64 << 10)).contains(&unread), "{unread}");
-        assert!(error.to_string().contains(&format!("nobody reads {unread} bytes")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{unread} bytes of data are unread")),
+            "{error}"
+        );
         let again = session.interrupt().await.expect_err("still nobody reads");
         assert_eq!(again.kind(), ErrorKind::Overloaded);
         let report = session.abort().await;
@@ -85,7 +88,7 @@ fn reading_recovers_an_overloaded_session() {
     wait(async {
         let session = flooded(&steps).await;
         session.send("go").await.expect("sent");
-        while session.as_session().session_stats().stalls == 0 {
+        while session.as_session().metrics().stalls == 0 {
             std::thread::yield_now();
         }
         assert_eq!(session.interrupt().await.expect_err("unread").kind(), ErrorKind::Overloaded);
@@ -147,7 +150,7 @@ fn session_can_discard_unread_data() {
         let report = session.close().await;
         assert_played(&report);
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.data_records, stats.unread, stats.stalls), (6000, 0, 0));
     });
 }

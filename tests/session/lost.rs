@@ -76,7 +76,7 @@ fn malformed_result_ends_its_turn() {
         assert!(error.to_string().contains("not valid JSON"), "{error}");
         let report = session.close().await;
         assert_played(&report);
-        assert_eq!(session.as_session().stats().malformed, 3);
+        assert_eq!(session.as_session().metrics().agent.malformed, 3);
     });
 }
 
@@ -105,7 +105,7 @@ fn oversized_answer_fails_its_request() {
         assert_eq!(error.kind(), ErrorKind::RecordTooLarge, "{error}");
         assert!(error.to_string().contains("raise Limits::record_max"), "{error}");
         assert_played(&session.close().await);
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.settled, stats.pending, stats.late), (1, 0, 0));
     });
 }
@@ -152,7 +152,7 @@ fn oversized_agent_request_is_answered() {
         let told = session.next_record().await.expect("the answer came");
         assert!(told.as_str().expect("text").contains("above Limits::record_max"), "{told:?}");
         assert_played(&session.close().await);
-        assert_eq!(session.as_session().session_stats().refused, 1);
+        assert_eq!(session.as_session().metrics().refused, 1);
     });
     let ask = large(json!({"jsonrpc": "2.0", "id": "q", "method": "edit"}), "params");
     wait(async {

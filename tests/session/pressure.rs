@@ -51,7 +51,7 @@ fn withdrawn_requests_free_their_budget() {
     wait(async {
         let session = start(builder, Limits::new(), &steps).await;
         assert!(session.next_record().await.is_some(), "{:?}", session.as_session().close_reason());
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.refused, stats.cancelled, stats.serving), (0, 40, 1), "{stats:?}");
         assert_played(&session.close().await);
     });
@@ -74,7 +74,7 @@ fn late_reads_do_not_stop_the_session() {
     wait(async {
         let session = start(Session::builder(), Limits::new().outbox_high(1), &steps).await;
         assert!(session.next_record().await.is_some(), "{:?}", session.as_session().close_reason());
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.stalls, stats.answered), (0, (BATCHES * BATCH) as u64), "{stats:?}");
         assert_played(&session.close().await);
     });

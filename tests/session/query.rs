@@ -45,7 +45,7 @@ fn records_before_a_close_are_readable_after_it() {
     let turn = r#"{"repeat":50,"steps":[{"send":{"type":"news","number":"${i}"}}]}"#;
     wait(async {
         let session = start(&engine(), &[HANDSHAKE, turn]).await;
-        while session.as_session().session_stats().data_records < 50 {
+        while session.as_session().metrics().data_records < 50 {
             tokio::task::yield_now().await;
         }
         let report = session.close().await;
@@ -56,7 +56,7 @@ fn records_before_a_close_are_readable_after_it() {
         }
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
         assert_eq!(session.next().await, None);
-        assert_eq!(session.as_session().session_stats().unread, 0);
+        assert_eq!(session.as_session().metrics().unread, 0);
     });
 }
 
@@ -100,7 +100,7 @@ fn cancelled_control_request_is_not_answered() {
         assert!(session.read_turn(|record| passed.push(record.clone())).await.is_ok());
         assert_eq!(passed.len(), 1, "only the one without an id is for the reader");
         assert_eq!(told.recv_timeout(SOON), Ok("dropped"));
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.serving, stats.answered, stats.duplicate), (0, 2, 0), "{stats:?}");
         assert_played(&session.close().await);
     });
@@ -110,7 +110,7 @@ fn cancelled_control_request_is_not_answered() {
 // for all requests.
 #[test]
 fn handshake_has_its_own_timeout() {
-    assert!(format!("{:?}", Settings::new()).contains("deadline: Some(60s)"));
+    assert_eq!(Settings::new().get_request_timeout(), Some(Duration::from_secs(60)));
     let short = Duration::from_millis(50);
     let slow = HANDSHAKE.replace('\n', "\n{\"delay\":300}\n");
     wait(async {

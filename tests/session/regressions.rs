@@ -64,7 +64,7 @@ fn must_pass_by(settings: Settings, records: usize, size: usize) {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         session.send("go").await.expect("sent");
         let answered = || {
-            let stats = session.as_session().session_stats();
+            let stats = session.as_session().metrics();
             // The last handler is gone: its answer is sent.
             stats.answered == 3 && stats.running == 0
         };
@@ -74,7 +74,7 @@ fn must_pass_by(settings: Settings, records: usize, size: usize) {
         }
         session.interrupt().await.expect("answered");
         session.set_permission_mode("plan").await.expect("answered");
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert!(stats.unread > records * size, "{stats:?}");
         assert_eq!((stats.stalls, stats.timeouts), (0, 0), "{stats:?}");
         session.send("enough").await.expect("sent");
@@ -124,7 +124,7 @@ fn timeout_counts_from_the_call() {
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             assert!(error.to_string().contains("has not taken it"), "{error}");
         }
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.timeouts), (0, 3), "{stats:?}");
         session.abort().await;
         for sender in blocked {
@@ -145,15 +145,15 @@ fn cancelled_waiter_leaves_no_entry() {
         for _ in 0..REQUESTS {
             let mut request = std::pin::pin!(session.interrupt());
             drop(request.as_mut().poll(&mut context));
-            let pending = session.as_session().session_stats().pending;
+            let pending = session.as_session().metrics().pending;
             assert!(pending <= 1, "{pending}");
         }
-        assert_eq!(session.as_session().session_stats().pending, 0);
+        assert_eq!(session.as_session().metrics().pending, 0);
         session.mcp_status().await.expect("it goes on");
         session.send("over").await.expect("sent");
         assert!(session.read_turn(|_| ()).await.is_ok());
         // Each was answered all the same: in time for the few that waited, else late.
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.unknown), (0, 0), "{stats:?}");
         assert!(stats.late <= REQUESTS as u64, "{stats:?}");
         assert_played(&session.close().await);
@@ -206,7 +206,7 @@ fn handler_failing_during_a_close_is_quiet() {
             let report = session.close().await;
             assert_played(&report);
             while session.next().await.is_some() {}
-            let stats = session.as_session().session_stats();
+            let stats = session.as_session().metrics();
             assert_eq!((stats.serving, stats.pending), (0, 0), "{stats:?}");
             assert!(stats.answered <= 40);
         });
@@ -233,18 +233,21 @@ fn prompt_beyond_the_budget_waits() {
     wait(async {
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         session.send("go").await.expect("sent");
-        while session.as_session().session_stats().stalls == 0 {
+        while session.as_session().metrics().stalls == 0 {
             tokio::task::yield_now().await;
         }
         let error = session.interrupt().await.expect_err("nobody reads");
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
-        let unread = session.as_session().session_stats().unread;
-        assert!(error.to_string().contains(&format!("nobody reads {unread} bytes")), "{error}");
-        assert_eq!(session.as_session().session_stats().answered, 0, "it is behind the flood");
+        let unread = session.as_session().metrics().unread;
+        assert!(
+            error.to_string().contains(&format!("{unread} bytes of data are unread")),
+            "{error}"
+        );
+        assert_eq!(session.as_session().metrics().answered, 0, "it is behind the flood");
         let mut messages = 0;
         assert!(session.read_turn(|_| messages += 1).await.is_ok());
         assert_eq!(messages, 200);
-        assert_eq!(session.as_session().session_stats().answered, 1);
+        assert_eq!(session.as_session().metrics().answered, 1);
         assert_played(&session.close().await);
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
     });
@@ -279,7 +282,7 @@ fn closed_session_answers_nothing() {
         assert_played(&report);
         assert!(session.read_turn(|_| ()).await.is_ok(), "its last words are delivered");
         while session.next().await.is_some() {}
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
         assert_eq!(calls.try_iter().count(), 0, "no handler runs for an answer nobody can send");
     });

@@ -158,7 +158,7 @@ fn timeout_holds_on_a_blocked_runtime() {
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         release.send(()).expect("it waits");
         session.interrupt().await.expect("it goes on");
-        assert_eq!(session.as_session().session_stats().late, 0);
+        assert_eq!(session.as_session().metrics().late, 0);
         let report = session.close().await;
         assert_played(&report);
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));

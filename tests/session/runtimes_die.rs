@@ -74,7 +74,7 @@ fn dead_runtime_ends_its_sessions() {
         let waits = std::thread::spawn(move || wait(waits.request("never", ())));
         let reads = std::thread::spawn(move || wait(reads.next()));
         let begun = Instant::now();
-        while session.as_session().session_stats().pending == 0 {
+        while session.as_session().metrics().pending == 0 {
             assert!(begun.elapsed() < SOON);
             std::thread::yield_now();
         }
@@ -86,7 +86,7 @@ fn dead_runtime_ends_its_sessions() {
         }
         assert_told(&wait(session.request("again", ())).expect_err("nobody would answer"));
         assert_told(&session.as_session().close_reason().expect("over"));
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.serving, stats.running), (0, 0, 0), "{stats:?}");
         let report = wait(session.close());
         assert_ne!(report.exit(), ExitStatus::StillRunning, "{report}");
@@ -116,9 +116,9 @@ fn dead_runtime_with_a_long_queue_is_not_recursive() {
     let session = wait(builder.start(&engine, dialogue(&asking(WAITING)))).expect("starts");
     assert!(wait(session.next_record()).is_some());
     running.recv_timeout(SOON).expect("the first one runs");
-    assert_eq!(session.as_session().session_stats().serving, WAITING);
+    assert_eq!(session.as_session().metrics().serving, WAITING);
     drop(handles);
-    let stats = session.as_session().session_stats();
+    let stats = session.as_session().metrics();
     assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
     assert_eq!(stats.answered, WAITING as u64, "each is answered with an error");
     assert_eq!(running.try_iter().count(), 0, "no handler began on the way");
@@ -175,7 +175,7 @@ fn refused_handler_is_answered() {
         let steps = [HANDSHAKE, ask, RESULT];
         let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
         assert!(session.read_turn(|_| ()).await.is_ok(), "{:?}", session.close_reason());
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.answered, stats.serving, stats.running), (20, 0, 0), "{stats:?}");
         crate::assert_played(&session.close().await);
     });

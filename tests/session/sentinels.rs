@@ -62,7 +62,7 @@ fn reserved_looking_records_are_data() {
         // None of them passes for the end, or for an answer.
         assert!(session.close_reason().is_none());
         session.interrupt().await.expect("requests are answered as before");
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.serving, stats.unknown, stats.late), (0, 0, 0, 0));
         for record in &seen {
             let value: Value = record.json().expect("JSON");
@@ -90,7 +90,7 @@ fn request_without_subtype_gets_an_error() {
         let mut others = 0;
         assert!(session.read_turn(|_| others += 1).await.is_ok());
         assert_eq!(others, 0, "they are answered, and not data besides");
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.refused, stats.serving), (NAMELESS.len() as u64, 0));
         session.interrupt().await.expect("the session goes on");
         assert_played(&session.close().await);

@@ -277,7 +277,7 @@ fn close_interrupts_queued_and_background_work() {
                 .find(|(stage, _)| *stage == CloseStage::Interrupt)
                 .expect("it was interrupted");
             assert!(*spent < Duration::from_secs(1), "the turn was over: {report}");
-            assert_eq!(session.as_session().session_stats().late, 0, "no answer to a request");
+            assert_eq!(session.as_session().metrics().late, 0, "no answer to a request");
         });
     }
 }

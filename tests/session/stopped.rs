@@ -51,14 +51,14 @@ fn stopped_time_is_not_charged_to_the_agent() {
         });
         // It is on its way.
         let begun = Instant::now();
-        while session.as_session().session_stats().asked == 0 {
+        while session.as_session().metrics().asked == 0 {
             assert!(begun.elapsed() < Duration::from_secs(10));
             std::thread::yield_now();
         }
         stand_still();
         let answer = request.join().expect("no panic");
         assert!(answer.is_ok(), "round {round}: {answer:?}");
-        let stats = session.as_session().session_stats();
+        let stats = session.as_session().metrics();
         assert_eq!((stats.settled, stats.timeouts, stats.late), (1, 0, 0), "round {round}");
 
         pollster::block_on(session.close());

@@ -249,7 +249,7 @@ async fn play(path: &Path) {
         }
     }
     assert!(host.requests.is_empty());
-    let (stats, pipes) = (session.as_session().session_stats(), session.as_session().stats());
+    let (stats, pipes) = (session.as_session().metrics(), session.as_session().metrics().agent);
     let out = lines.iter().filter(|line| line.dir == "out").count() as u64;
     let spoken = lines.iter().filter(|line| line.dir == "in").count() as u64;
     let data = lines.iter().filter(|line| line.is_data()).count() as u64;

@@ -1,4 +1,4 @@
-//! Floor 4. Settings and handlers of a Claude session.
+//! The settings, handlers and options of a session with Claude Code, and its start.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,67 +12,89 @@ use crate::command::AgentCommand;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
-use crate::session::dialect::Observer;
-use crate::session::failure::RpcError;
-use crate::session::handle::Session as Base;
-use crate::session::host::Host;
-use crate::session::serve::{AgentRequest, Handlers};
-use crate::session::settings::Settings;
+use crate::session::SessionSetup;
+use crate::session::config::Settings;
+use crate::session::deadlines::deadline_waker;
+use crate::session::executor::{Executor, SessionAlarm};
+use crate::session::handlers::{AgentRequest, handler};
+use crate::session::protocol::{Observer, RpcError};
 
-use super::cli::Cli;
-use super::dialect::{Control, control_request};
 use super::hooks::{HookRequest, Hooks};
-use super::input::Input;
-use super::mcp::{McpRequest, Servers};
-use super::options::{Needs, Options, background_wait, reads_state};
+use super::input::SessionInput;
+use super::mcp::{McpRequest, McpServers};
+use super::options::{HostNeeds, Options, background_wait, reads_state};
 use super::permission::{Permission, PermissionRequest};
-use super::probe::Probe;
+use super::protocol::{ControlProtocol, control_request};
 use super::session::Session;
+use super::version::VersionProbe;
 
-/// Settings and handlers of a Claude session.
-///
-/// Handlers run in tasks of their own, which are dropped, without an answer, when the agent
-/// withdraws the request or the session ends. They have no deadline here: one that never ends
-/// keeps its place among [`Settings::concurrency`] until then. A [`RpcError`] is answered as an
-/// error, and so is a panic; a request that no handler is for is answered with an error that names
-/// its subtype.
-#[derive(Clone, Debug, Default)]
-pub struct Builder {
-    settings: Settings,
-    handlers: Handlers,
-    hooks: Hooks,
-    servers: Servers,
-    /// What `initialize` carries beside the hooks.
-    options: BTreeMap<String, Record>,
-    /// How long `initialize` may take, where that is not the session's deadline.
-    handshake: Option<Duration>,
-    /// See [`background_wait`](Self::background_wait); `None`: as the CLI itself waits.
-    background_wait: Option<Option<Duration>>,
-    /// An option that has no JSON.
-    broken: Option<Error>,
+/// The agent that [`Builder::start`] spawns.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Cli {
+    /// The CLI with these options, and with what the session needs: the permission prompt over stdio
+    /// if there is a handler, and the MCP servers of this process.
+    Options(Box<Options>),
+    /// A complete command. Nothing is added to its arguments.
+    Command(Box<AgentCommand>),
 }
 
-/// What to do about a CLI that is nowhere.
-fn not_found(error: Error) -> Error {
-    if error.kind() != ErrorKind::ProgramNotFound {
-        return error;
+impl From<Options> for Cli {
+    fn from(options: Options) -> Self {
+        Self::Options(Box::new(options))
     }
-    error.remedy(
-        "install Claude Code (npm install -g @anthropic-ai/claude-code), or name it with cli_path",
-    )
+}
+
+impl From<AgentCommand> for Cli {
+    fn from(command: AgentCommand) -> Self {
+        Self::Command(Box::new(command))
+    }
+}
+
+impl Session {
+    /// Returns a builder without handlers and with default settings.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+/// The settings, handlers and options of a session with Claude Code.
+///
+/// Each handler runs as a task. The task is dropped, without a response, when the agent cancels the
+/// request or the session ends. Handlers have no timeout: one that never ends keeps its place among
+/// [`Settings::concurrency`]. A handler must not block its thread, which all sessions of the process
+/// share unless [`Settings::executor`] names another.
+///
+/// The agent gets an [`RpcError`] as an error, and so it does a panic. A request without a handler is
+/// answered with an error that names its subtype.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    setup: SessionSetup,
+    hooks: Hooks,
+    servers: McpServers,
+    /// The keys of `initialize` beside the hooks.
+    options: BTreeMap<String, Record>,
+    initialize_timeout: Option<Duration>,
+    /// The outer `None` is the wait of the CLI itself; the inner one is no limit.
+    background_wait: Option<Option<Duration>>,
+    /// Why an option has no JSON.
+    invalid_option: Option<Error>,
 }
 
 impl Builder {
-    /// What the session may hold, its deadline, and where its tasks run. Default [`Settings::new`].
+    /// Sets the limits of the session, the timeout of its requests, and the executor of its tasks.
+    /// Default [`Settings::new`].
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+        self.setup.settings = settings;
         self
     }
 
-    /// Answers `can_use_tool`. The agent asks only if it was started with
-    /// `--permission-prompt-tool stdio`: [`Options`] see to that. Like every handler it must not block
-    /// the thread, which all sessions of the process share unless [`Settings::executor`] gives another.
+    /// Sets the handler of `can_use_tool`, the agent's question whether it may use a tool.
+    ///
+    /// The agent asks only if it was started with `--permission-prompt-tool stdio`, which
+    /// [`Options`] add if there is a handler.
     #[must_use]
     pub fn can_use_tool<F, R>(mut self, decide: F) -> Self
     where
@@ -80,21 +102,23 @@ impl Builder {
         R: Future<Output = std::result::Result<Permission, RpcError>> + Send + 'static,
     {
         let decide = Arc::new(decide);
-        self.handlers.insert("can_use_tool", move |request: AgentRequest| {
+        let handle = handler(move |request: AgentRequest| {
             let decide = Arc::clone(&decide);
             async move {
                 let request = PermissionRequest::new(&request)?;
                 let permission = (*decide)(request.clone()).await?;
-                permission.answer(&request)
+                permission.to_json(&request)
             }
         });
+        self.setup.handlers.insert("can_use_tool", handle);
         self
     }
 
-    /// Registers a hook: `event` is `PreToolUse`, `Stop`, ...; `matcher` says for which tools;
-    /// the CLI gives it up after `timeout`, or after a time of its own where that is `None`. What the
-    /// hook returns is sent as it serializes: a
-    /// [`HookOutput`](super::HookOutput), or JSON of one's own.
+    /// Adds a hook. `event` is `PreToolUse`, `Stop`, ...; `matcher` selects the tools. The CLI gives
+    /// the hook up after `timeout`, or after its own default for `None`.
+    ///
+    /// The hook returns a [`HookOutput`](super::HookOutput), or any type that serializes to the keys
+    /// of one.
     #[must_use]
     pub fn hook<F, R, T>(
         mut self,
@@ -108,13 +132,14 @@ impl Builder {
         R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
-        self.hooks.add(event, matcher, timeout, hook);
+        self.hooks.add(event, matcher, timeout, handler(hook));
         self
     }
 
-    /// An MCP server in this process; the last one of a name counts. It is given each message for
-    /// that name and returns the result; a [`RpcError`] becomes an error of JSON-RPC
-    /// (-32603 unless it has a code).
+    /// Adds an MCP server of this process, in place of an earlier one with the same name.
+    ///
+    /// `server` gets each message for that name and returns its result. An [`RpcError`] becomes an
+    /// error of JSON-RPC, with the code -32603 if it has none.
     #[must_use]
     pub fn mcp_server<F, R, T>(mut self, name: &str, server: F) -> Self
     where
@@ -122,72 +147,71 @@ impl Builder {
         R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
-        self.servers.add(name, server);
+        self.servers.add(name, handler(server));
         self
     }
 
-    /// Answers control requests of another subtype, one to come for instance. The last handler of
-    /// a subtype counts; hooks and servers keep theirs.
+    /// Sets the handler of another subtype of control request, for example a future one. The last
+    /// handler of a subtype counts. Hooks and MCP servers keep their subtypes.
     #[must_use]
-    pub fn handle<F, R, T>(mut self, subtype: &str, handler: F) -> Self
+    pub fn handle<F, R, T>(mut self, subtype: &str, handle: F) -> Self
     where
         F: Fn(AgentRequest) -> R + Send + Sync + 'static,
         R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
-        self.handlers.insert(subtype, handler);
+        self.setup.handlers.insert(subtype, handler(handle));
         self
     }
 
-    /// A key of the `initialize` request, as it serializes: one that is to come, say. It wins over
-    /// what [`Options`] say of the same key (`agents`, `skills`,
-    /// `excludeDynamicSections`, `forwardSubagentText`).
+    /// Sets a key of the `initialize` request, for example a future one. It wins over the same key of
+    /// [`Options`]: `agents`, `skills`, `excludeDynamicSections`, `forwardSubagentText`.
     #[must_use]
     pub fn option(mut self, key: &str, value: impl Serialize) -> Self {
         match Record::from_json(&value) {
             Ok(value) => drop(self.options.insert(key.into(), value)),
-            Err(error) => self.broken = Some(error),
+            Err(error) => self.invalid_option = Some(error),
         }
         self
     }
 
-    /// How long `initialize` may take. Default: the session's deadline. A CLI that connects to its
-    /// MCP servers first may need longer than any other request should.
+    /// Sets how long `initialize` may take. Default [`Settings::request_timeout`]. A CLI that first
+    /// connects to its MCP servers may need longer than for other requests.
     #[must_use]
-    pub fn initialize_timeout(mut self, limit: Duration) -> Self {
-        self.handshake = Some(limit);
+    pub fn initialize_timeout(mut self, timeout: Duration) -> Self {
+        self.initialize_timeout = Some(timeout);
         self
     }
 
-    /// How long the end of the input waits, between turns, for a CLI that says that it is still running:
-    /// a background agent that it does not name, say. See
-    /// [`Session::end_input_when_done`]. Zero or `None`: without a limit.
+    /// Sets how long the end of the input waits, between turns, for a CLI that reports that it still
+    /// runs, for example because of a background agent that it does not name. Zero and `None` are no
+    /// limit. See [`Session::end_input_when_done`].
     ///
-    /// Default: what the CLI itself takes for its wait for background work, which is
-    /// `CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS` of its environment, and 10 min where that is not set.
+    /// The default is the wait of the CLI itself for background work:
+    /// `CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS` of its environment, or else 10 min.
     #[must_use]
     pub fn background_wait(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.background_wait = Some(limit.into().filter(|limit| !limit.is_zero()));
         self
     }
 
-    /// Spawns the agent and initializes it, within the deadline for that. The agent is the CLI
-    /// with [`Options`] ([`AgentCommand::claude`]), or any command. One that ends before its answer
-    /// fails this at once, with its exit status and the end of its stderr.
+    /// Spawns the agent and initializes it, within
+    /// [`initialize_timeout`](Self::initialize_timeout). The agent is the CLI with [`Options`]
+    /// ([`AgentCommand::claude`]), or any command.
     ///
-    /// Cancel-safe, and nothing is left of an agent that could not be started: where this fails,
-    /// or its future is dropped, the agent is aborted. What is wrong with the options is found
-    /// before it is spawned.
+    /// An agent that ends before its response fails the start at once, with its exit status and the
+    /// end of its stderr. Invalid options are found before anything is spawned. Cancel-safe: on an
+    /// error, and if the future is dropped, the agent is aborted.
     ///
     /// # Errors
-    /// As [`Options::command`], [`Engine::spawn`],
-    /// [`attach`](Self::attach) and [`Session::initialize`].
+    /// See [`Options::command`], [`Engine::spawn`], [`attach`](Self::attach) and
+    /// [`Session::initialize`].
     pub async fn start(mut self, engine: &Engine, cli: impl Into<Cli>) -> Result<Session> {
         let (command, options) = match cli.into() {
             Cli::Command(command) => (*command, None),
             Cli::Options(options) => (self.take_options(&options)?, Some(options)),
         };
-        if let Some(error) = self.broken.take() {
+        if let Some(error) = self.invalid_option.take() {
             return Err(error);
         }
         let command = reads_state(command);
@@ -197,74 +221,101 @@ impl Builder {
             session.initialize().await?;
             return Ok(session);
         };
-        let mut session = self.attach(engine.spawn(command).await.map_err(not_found)?)?;
-        let core = session.base.core();
-        let probe =
-            Probe::new(engine, options.version_command(), core.writer.program(), &core.host);
+        let mut session = self.attach(engine.spawn(command).await.map_err(cli_not_found)?)?;
+        let state = session.base.state();
+        let (program, executor) = (state.writer.program(), &state.executor);
+        let probe = VersionProbe::new(engine, options.version_command(), program, executor);
         session.probe = Some(probe.clone());
         let started = session.initialize().await;
-        // Not before: the start of the CLI has the processors to itself. An old one may be why
-        // it failed.
+        // The check runs after the start, which has the processors to itself. It also runs after a
+        // failed start, because an old CLI may be the cause.
         if options.version_check {
-            probe.check();
+            probe.warn_if_old();
         }
         started.map(|_| session)
     }
 
-    /// The command, and the part of the options that goes into `initialize`.
+    /// Takes over the part of the options that goes into `initialize`, and returns the command.
     fn take_options(&mut self, options: &Options) -> Result<AgentCommand> {
-        let permission = self.handlers.has("can_use_tool");
-        let command = options.command_for(Needs { permission, servers: &self.servers.names() })?;
+        let permission = self.setup.handlers.has("can_use_tool");
+        let needs = HostNeeds { permission, servers: &self.servers.names() };
+        let command = options.command_for(needs)?;
         for (key, value) in options.initialize()? {
             self.options.entry(key.into()).or_insert(value);
         }
         Ok(command)
     }
 
-    /// Begins on an agent that runs, and sends nothing: [`Session::initialize`] is the next step.
-    /// Does not wait. Where the agent is gone, the first request says so.
+    /// Begins the session on an agent that runs. Sends nothing and does not wait:
+    /// [`Session::initialize`] is the next step. If the agent is gone, the first request fails with
+    /// that.
     ///
     /// # Errors
-    /// [`InvalidRecord`](crate::ErrorKind::InvalidRecord) for an option that has no JSON,
-    /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where the session thread cannot be
-    /// started; the agent is then aborted.
+    /// [`InvalidRecord`](ErrorKind::InvalidRecord) if an option has no JSON,
+    /// [`InvalidSettings`](ErrorKind::InvalidSettings) if a setting is out of its range,
+    /// [`ResourceLimit`](ErrorKind::ResourceLimit) if the session thread cannot be started. The agent
+    /// is then aborted.
     pub fn attach(mut self, agent: Agent) -> Result<Session> {
         #[derive(Serialize)]
-        struct Initialize<'a, H> {
+        struct InitializeBody<'a, H> {
             hooks: Option<H>,
             #[serde(flatten)]
             options: &'a BTreeMap<String, Record>,
         }
-        if let Some(error) = self.broken {
+        if let Some(error) = self.invalid_option {
             return Err(error);
         }
         let (hooks, options) = (self.hooks.registration(), &self.options);
-        let initialize = Record::from_json(&Initialize { hooks, options })?;
+        let initialize = Record::from_json(&InitializeBody { hooks, options })?;
         self.add_callbacks();
-        let needs_input = !self.handlers.is_empty();
+        let has_handlers = !self.setup.handlers.is_empty();
         let wait = self.background_wait.unwrap_or_else(|| background_wait(None));
-        let input = Arc::new(Input::new(agent.writer().clone(), Host::get()?, wait));
+        let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait);
+        let input = Arc::new(input);
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
-        let dialect = Box::new(Control);
-        let handshake = self.handshake.or(self.settings.deadline);
-        let base = Base::start(agent, dialect, observer, self.handlers, self.settings)?;
-        let interrupt = base.core().reserve();
-        // The CLI would begin a turn for the prompts that are queued, though none of them is wanted. One
-        // that does not know the key passes it over.
-        let request = control_request(interrupt, "interrupt", br#"{"cancel_queued":true}"#);
-        input.bind((interrupt, request), base.core().another_alarm());
-        let reply = Arc::new(OnceLock::new());
-        Ok(Session { base, input, initialize, handshake, reply, needs_input, probe: None })
+        let timeout = self.initialize_timeout.or(self.setup.settings.get_request_timeout());
+        let base = self.setup.attach(agent, Box::new(ControlProtocol), observer)?;
+
+        let state = base.state();
+        let id = state.reserve();
+        // A CLI with queued prompts would begin a turn for them although the session is closing. A CLI
+        // that does not know the key ignores it.
+        let interrupt = control_request(id, "interrupt", br#"{"cancel_queued":true}"#);
+        let waker = deadline_waker(&Arc::downgrade(state));
+        input.bind((id, interrupt), SessionAlarm::new(Arc::clone(&state.executor), waker));
+        Ok(Session {
+            base,
+            input,
+            initialize,
+            initialize_timeout: timeout,
+            server_info: Arc::new(OnceLock::new()),
+            has_handlers,
+            probe: None,
+        })
     }
 
+    /// Adds the handlers through which hooks and MCP servers are called.
     fn add_callbacks(&mut self) {
+        let handlers = &mut self.setup.handlers;
         if !self.hooks.is_empty() {
             let hooks = Arc::new(std::mem::take(&mut self.hooks));
-            self.handlers.insert("hook_callback", move |request| Arc::clone(&hooks).call(request));
+            let call = handler(move |request| Arc::clone(&hooks).call(request));
+            handlers.insert("hook_callback", call);
         }
         if !self.servers.is_empty() {
             let servers = Arc::new(std::mem::take(&mut self.servers));
-            self.handlers.insert("mcp_message", move |request| Arc::clone(&servers).call(request));
+            let call = handler(move |request| Arc::clone(&servers).call(request));
+            handlers.insert("mcp_message", call);
         }
     }
+}
+
+/// Adds to an error of the spawn how to install the CLI.
+fn cli_not_found(error: Error) -> Error {
+    if error.kind() != ErrorKind::ProgramNotFound {
+        return error;
+    }
+    error.remedy(
+        "install Claude Code (npm install -g @anthropic-ai/claude-code), or name it with cli_path",
+    )
 }

@@ -1,5 +1,4 @@
-//! Floor 4. What a Claude session does to the agent's input: user messages, the interrupt that a
-//! close sends, the end.
+//! The agent's input: the messages of the user, the interrupt that a close sends, and its end.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +8,13 @@ use serde::Serialize;
 use crate::agent::AgentWriter;
 use crate::error::Result;
 use crate::record::Record;
-use crate::session::dialect::{Observer, Seen};
-use crate::session::host::{Alarm, Host};
+use crate::session::executor::{Executor, SessionAlarm};
+use crate::session::protocol::{Observation, Observer};
 
-use super::run::{Action, Happened};
-use super::turns::Turns;
+use super::run::{RunAction, RunEvent};
+use super::turns::TurnTracker;
 
-/// A message of the user, as it is sent.
+/// A message of the user.
 #[derive(Clone, Debug)]
 pub struct UserMessage {
     content: Result<Record>,
@@ -24,27 +23,27 @@ pub struct UserMessage {
 }
 
 impl UserMessage {
-    /// A message of plain text.
+    /// Creates a message of plain text.
     #[must_use]
     pub fn text(text: impl AsRef<str>) -> Self {
         Self::blocks(text.as_ref())
     }
 
-    /// A message of content blocks: whatever serializes to the list of them.
+    /// Creates a message of content blocks. `content` serializes to the list of blocks.
     #[must_use]
     pub fn blocks(content: impl Serialize) -> Self {
         let content = Record::from_json(&content);
         Self { content, session_id: "default".into(), parent_tool_use_id: None }
     }
 
-    /// The `session_id`. Default `default`.
+    /// Sets `session_id`. Default `default`.
     #[must_use]
     pub fn session_id(mut self, id: impl Into<String>) -> Self {
         self.session_id = id.into();
         self
     }
 
-    /// The `parent_tool_use_id`. Default none.
+    /// Sets `parent_tool_use_id`. Default none.
     #[must_use]
     pub fn parent_tool_use_id(mut self, id: impl Into<String>) -> Self {
         self.parent_tool_use_id = Some(id.into());
@@ -53,22 +52,22 @@ impl UserMessage {
 
     fn record(&self) -> Result<Record> {
         #[derive(Serialize)]
-        struct Frame<'a> {
+        struct UserRecord<'a> {
             #[serde(rename = "type")]
             kind: &'static str,
-            message: Message<'a>,
+            message: UserContent<'a>,
             parent_tool_use_id: &'a Option<String>,
             session_id: &'a str,
         }
         #[derive(Serialize)]
-        struct Message<'a> {
+        struct UserContent<'a> {
             role: &'static str,
             content: &'a Record,
         }
         let content = self.content.as_ref().map_err(Clone::clone)?;
-        Record::from_json(&Frame {
+        Record::from_json(&UserRecord {
             kind: "user",
-            message: Message { role: "user", content },
+            message: UserContent { role: "user", content },
             parent_tool_use_id: &self.parent_tool_use_id,
             session_id: &self.session_id,
         })
@@ -87,92 +86,99 @@ impl From<String> for UserMessage {
     }
 }
 
-/// The agent's input, and what the session's messages mean for it.
+/// The agent's input. As the observer of its session, it sees when a turn opens and ends.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct SessionInput {
     writer: AgentWriter,
-    host: Arc<Host>,
-    turns: Mutex<Turns>,
-    /// What there is once the session is.
-    session: OnceLock<Bound>,
+    executor: Arc<Executor>,
+    turns: Mutex<TurnTracker>,
+    /// Set once the session exists.
+    bound: OnceLock<BoundInput>,
 }
 
 /// What the input has of its session.
 #[derive(Debug)]
-struct Bound {
-    /// The request that a close sends while a turn is open, and its id.
+struct BoundInput {
+    /// The id and record of the request that a close sends while a turn is open.
     interrupt: (u64, Vec<u8>),
-    alarm: Mutex<Alarm>,
+    alarm: Mutex<SessionAlarm>,
 }
 
-impl Input {
-    pub(super) fn new(writer: AgentWriter, host: Arc<Host>, ceiling: Option<Duration>) -> Self {
-        let turns = Mutex::new(Turns::new(ceiling));
-        Self { writer, host, turns, session: OnceLock::new() }
+impl SessionInput {
+    pub(super) fn new(
+        writer: AgentWriter,
+        executor: Arc<Executor>,
+        background_wait: Option<Duration>,
+    ) -> Self {
+        let turns = Mutex::new(TurnTracker::new(background_wait));
+        Self { writer, executor, turns, bound: OnceLock::new() }
     }
 
-    pub(super) fn bind(&self, interrupt: (u64, Vec<u8>), alarm: Alarm) {
-        let _once = self.session.set(Bound { interrupt, alarm: Mutex::new(alarm) });
+    pub(super) fn bind(&self, interrupt: (u64, Vec<u8>), alarm: SessionAlarm) {
+        let _once = self.bound.set(BoundInput { interrupt, alarm: Mutex::new(alarm) });
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends a message of the user.
+    pub(super) async fn send(&self, message: &UserMessage) -> Result<()> {
+        let record = message.record()?;
+        let prompt = UnsentPrompt::new(self);
+        self.writer.send(record).await?;
+        prompt.sent();
+        Ok(())
     }
 
-    /// Under the lock of the turns, so that two threads cannot leave it the wrong way round. Whether a
-    /// turn ended without a result.
-    fn carry_out(&self, turns: &Turns, actions: &[Action]) -> bool {
-        let session = self.session.get();
+    /// Ends the input, or with handlers as soon as the agent does not need it.
+    pub(super) fn end_when_done(&self, has_handlers: bool) {
+        if has_handlers {
+            self.handle(RunEvent::EndWhenDone);
+        } else {
+            self.writer.end_input();
+        }
+    }
+
+    fn handle(&self, event: RunEvent) -> bool {
+        let mut turns = self.turns();
+        let actions = turns.handle(event, self.executor.now());
+        self.carry_out(&turns, &actions)
+    }
+
+    /// Carries out actions, under the lock of the turns: otherwise two threads could do it in the
+    /// wrong order. Returns whether a turn ended without a result.
+    fn carry_out(&self, turns: &TurnTracker, actions: &[RunAction]) -> bool {
+        let bound = self.bound.get();
         for action in actions {
             let interrupt = match action {
-                Action::NoResult => continue,
-                Action::EndInput => {
+                RunAction::NoResult => continue,
+                RunAction::EndInput => {
                     self.writer.end_input();
                     continue;
                 }
-                Action::TurnOpened => session.map(|session| session.interrupt.1.as_slice()),
-                Action::TurnEnded => None,
+                RunAction::TurnOpened => bound.map(|bound| bound.interrupt.1.as_slice()),
+                RunAction::TurnEnded => None,
             };
             if let Err(error) = self.writer.set_interrupt(interrupt) {
                 crate::trace::warn!(agent = self.writer.label(), %error, "no interrupt is set");
             }
         }
-        if let Some(session) = session {
-            let mut alarm = session.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bound) = bound {
+            let mut alarm = bound.alarm.lock().unwrap_or_else(PoisonError::into_inner);
             alarm.set(turns.deadline());
         }
-        actions.contains(&Action::NoResult)
+        actions.contains(&RunAction::NoResult)
     }
 
-    fn happened(&self, event: Happened) -> bool {
-        let mut turns = self.turns();
-        let actions = turns.happened(event, self.host.now());
-        self.carry_out(&turns, &actions)
-    }
-
-    pub(super) async fn send(&self, message: &UserMessage) -> Result<()> {
-        let record = message.record()?;
-        let asked = Asked::new(self);
-        self.writer.send(record).await?;
-        asked.sent();
-        Ok(())
-    }
-
-    pub(super) fn end_when_done(&self, needed: bool) {
-        if needed {
-            self.happened(Happened::EndWhenDone);
-        } else {
-            self.writer.end_input();
-        }
+    fn turns(&self) -> MutexGuard<'_, TurnTracker> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A message on its way. The turn opens before the agent can have it; if it never gets it, none is owed.
-struct Asked<'a>(Option<&'a Input>);
+/// A prompt on its way. Its turn opens before the agent can have it. If the prompt is never sent, no
+/// turn is owed for it.
+struct UnsentPrompt<'a>(Option<&'a SessionInput>);
 
-impl<'a> Asked<'a> {
-    fn new(input: &'a Input) -> Self {
-        input.happened(Happened::Prompt);
+impl<'a> UnsentPrompt<'a> {
+    fn new(input: &'a SessionInput) -> Self {
+        input.handle(RunEvent::Prompt);
         Self(Some(input))
     }
 
@@ -181,55 +187,55 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for UnsentPrompt<'_> {
     fn drop(&mut self) {
         if let Some(input) = self.0 {
-            input.happened(Happened::Unsent);
+            input.handle(RunEvent::Unsent);
         }
     }
 }
 
-impl Observer for Input {
-    fn saw(&self, record: &Record) -> Seen {
+impl Observer for SessionInput {
+    fn on_data(&self, record: &Record) -> Observation {
         let mut turns = self.turns();
-        let meaning = turns.saw(record, self.host.now());
-        let no_result = self.carry_out(&turns, &meaning.actions);
-        Seen { no_result, keep: !meaning.for_host }
+        let seen = turns.on_message(record, self.executor.now());
+        let no_result = self.carry_out(&turns, &seen.actions);
+        Observation { no_result, keep: !seen.for_host }
     }
 
-    fn lost(&self, kind: Option<&str>) {
+    fn on_dropped(&self, kind: Option<&str>) {
         let mut turns = self.turns();
-        let actions = turns.lost(kind, self.host.now());
+        let actions = turns.on_dropped(kind, self.executor.now());
         self.carry_out(&turns, &actions);
     }
 
-    fn replied(&self, id: u64) -> bool {
-        let own = self.session.get().is_some_and(|session| session.interrupt.0 == id);
+    fn on_response(&self, id: u64) -> bool {
+        let own = self.bound.get().is_some_and(|bound| bound.interrupt.0 == id);
         if own {
-            self.happened(Happened::InterruptAnswered);
+            self.handle(RunEvent::InterruptAnswered);
         }
         own
     }
 
-    fn asked(&self) {
-        self.happened(Happened::Asked);
+    fn on_request(&self) {
+        self.handle(RunEvent::Asked);
     }
 
-    fn answered(&self) {
-        self.happened(Happened::Answered);
+    fn on_answered(&self) {
+        self.handle(RunEvent::Answered);
     }
 
     fn deadline(&self) -> Option<Instant> {
         self.turns().deadline()
     }
 
-    fn tick(&self, now: Instant) -> bool {
+    fn on_deadline(&self, now: Instant) -> bool {
         let mut turns = self.turns();
-        let actions = turns.happened(Happened::Tick, now);
+        let actions = turns.handle(RunEvent::Tick, now);
         self.carry_out(&turns, &actions)
     }
 
-    fn last_words(&self) -> Option<(String, Record)> {
+    fn last_error(&self) -> Option<(String, Record)> {
         self.turns().last_error()
     }
 }

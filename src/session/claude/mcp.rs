@@ -1,22 +1,18 @@
-//! Floor 4. `mcp_message`: JSON-RPC to MCP servers that live in this process.
+//! MCP servers that live in this process: JSON-RPC inside of `mcp_message` requests.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::failure::RpcError;
-use crate::session::serve::AgentRequest;
+use crate::session::handlers::{AgentRequest, Handler, HandlerResult};
+use crate::session::protocol::RpcError;
 
-type Answer = Result<Record, RpcError>;
-type Server = Arc<dyn Fn(McpRequest) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
-
+const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// A request or a notification to an MCP server of this process.
@@ -29,45 +25,47 @@ pub struct McpRequest {
 }
 
 impl McpRequest {
-    /// The whole JSON-RPC message, byte for byte.
+    /// Returns the whole JSON-RPC message, byte for byte.
     #[must_use]
     pub fn message(&self) -> &Record {
         &self.message
     }
 
-    /// `initialize`, `tools/list`, `tools/call`, ...
+    /// Returns the method: `initialize`, `tools/list`, `tools/call`, ...
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The params; `null` if there are none.
+    /// Returns the params; `null` if the message has none.
     #[must_use]
     pub fn params(&self) -> &Record {
         &self.params
     }
 
-    /// Whether nobody waits for a result. What the server returns is then dropped.
+    /// Returns whether the message is a notification. The result of the server is then dropped.
     #[must_use]
     pub fn is_notification(&self) -> bool {
         self.is_notification
     }
 }
 
-/// The servers, by name.
+/// The MCP servers of this process, by name.
 #[derive(Clone, Default)]
-pub(super) struct Servers(HashMap<String, Server>);
+pub(super) struct McpServers(HashMap<String, Handler<McpRequest>>);
 
+/// The body of `mcp_message`.
 #[derive(Deserialize)]
-struct Message<'a> {
+struct McpMessage<'a> {
     #[serde(borrow)]
     server_name: Cow<'a, str>,
     #[serde(borrow)]
     message: &'a RawValue,
 }
 
+/// A JSON-RPC message to a server.
 #[derive(Deserialize)]
-struct Rpc<'a> {
+struct McpCall<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     method: String,
@@ -75,13 +73,15 @@ struct Rpc<'a> {
     params: Option<&'a RawValue>,
 }
 
+/// The response to `mcp_message`.
 #[derive(Serialize)]
-struct Response<'a> {
-    mcp_response: Reply<'a>,
+struct McpOutcome<'a> {
+    mcp_response: McpResponse<'a>,
 }
 
+/// A JSON-RPC response of a server.
 #[derive(Serialize)]
-struct Reply<'a> {
+struct McpResponse<'a> {
     jsonrpc: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
@@ -91,18 +91,8 @@ struct Reply<'a> {
     error: Option<Box<RawValue>>,
 }
 
-impl Servers {
-    pub(super) fn add<F, R, T>(&mut self, name: &str, server: F)
-    where
-        F: Fn(McpRequest) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<T, RpcError>> + Send + 'static,
-        T: Serialize,
-    {
-        let server = Arc::new(server);
-        let server: Server = Arc::new(move |request| {
-            let server = Arc::clone(&server);
-            Box::pin(async move { Ok(Record::from_json(&(*server)(request).await?)?) })
-        });
+impl McpServers {
+    pub(super) fn add(&mut self, name: &str, server: Handler<McpRequest>) {
         self.0.insert(name.into(), server);
     }
 
@@ -110,62 +100,66 @@ impl Servers {
         self.0.is_empty()
     }
 
-    /// In order, so that a command line is the same each time.
+    /// Returns the names in order, so that the command line is the same each time.
     pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 
-    /// Whatever is wrong below the control request is an error of JSON-RPC, not of the request.
-    pub(super) async fn call(self: Arc<Self>, request: AgentRequest) -> Answer {
+    /// Handles `mcp_message`. An error of the message or its server is an error of JSON-RPC, inside
+    /// of a control response that succeeds.
+    pub(super) async fn call(self: Arc<Self>, request: AgentRequest) -> HandlerResult {
         let body = request.body();
-        let Message { server_name, message } = serde_json::from_slice(body.as_bytes())
+        let McpMessage { server_name, message } = serde_json::from_slice(body.as_bytes())
             .map_err(|error| RpcError::new(format!("mcp_message without a message: {error}")))?;
-        let outcome = match serde_json::from_str::<Rpc<'_>>(message.get()) {
-            Ok(rpc) => {
-                let is_notification = rpc.id.is_none();
-                let outcome = self.serve(&server_name, body, message, rpc).await;
+        let outcome = match serde_json::from_str::<McpCall<'_>>(message.get()) {
+            Ok(call) => {
+                let is_notification = call.id.is_none();
+                let outcome = self.serve(&server_name, body, message, call).await;
                 if is_notification { Ok(b"{}".to_vec().into()) } else { outcome }
             }
-            Err(error) => {
-                const INVALID_REQUEST: i64 = -32600;
-                Err(RpcError::new(format!("not a JSON-RPC message: {error}"))
-                    .with_code(INVALID_REQUEST))
-            }
+            Err(error) => Err(RpcError::new(format!("not a JSON-RPC message: {error}"))
+                .with_code(INVALID_REQUEST)),
         };
-        // The id alone, of a message that may be no request.
+        // Read apart from the call: a message that is not a valid call may have an id.
         #[derive(Deserialize)]
-        struct Id<'a> {
+        struct McpId<'a> {
             #[serde(borrow, default)]
             id: Option<&'a RawValue>,
         }
-        let id = serde_json::from_str::<Id<'_>>(message.get()).ok().and_then(|found| found.id);
+        let id = serde_json::from_str::<McpId<'_>>(message.get()).ok().and_then(|found| found.id);
         let (result, error) = match outcome {
             Ok(result) => (Some(result), None),
-            Err(failure) => (None, failure.as_json().and_then(|e| RawValue::from_string(e).ok())),
+            Err(error) => (None, error.to_json().and_then(|it| RawValue::from_string(it).ok())),
         };
-        let mcp_response = Reply { jsonrpc: "2.0", id, result, error };
-        Ok(Record::from_json(&Response { mcp_response })?)
+        let mcp_response = McpResponse { jsonrpc: "2.0", id, result, error };
+        Ok(Record::from_json(&McpOutcome { mcp_response })?)
     }
 
-    async fn serve(&self, name: &str, body: &Record, message: &RawValue, rpc: Rpc<'_>) -> Answer {
+    async fn serve(
+        &self,
+        name: &str,
+        body: &Record,
+        message: &RawValue,
+        call: McpCall<'_>,
+    ) -> HandlerResult {
         let Some(server) = self.0.get(name) else {
             return Err(
                 RpcError::new(format!("no MCP server is named {name}")).with_code(METHOD_NOT_FOUND)
             );
         };
-        let params = match rpc.params {
+        let params = match call.params {
             Some(params) => body.part(params.get().as_bytes()),
             None => b"null".to_vec().into(),
         };
         let message = body.part(message.get().as_bytes());
-        let is_notification = rpc.id.is_none();
-        server(McpRequest { message, method: rpc.method, params, is_notification }).await
+        let is_notification = call.id.is_none();
+        server(McpRequest { message, method: call.method, params, is_notification }).await
     }
 }
 
-impl fmt::Debug for Servers {
+impl fmt::Debug for McpServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }

@@ -1,20 +1,18 @@
-//! Floor 4: the control protocol of Claude Code over an agent.
+//! The control protocol of Claude Code over an agent.
 //!
-//! [`Session::next_record`] gives the messages (`assistant`, `result`, `system`, ...) as they
-//! came, those of a type that nobody knows included; control records never show there.
-//! [`Message::of`] says what is in one.
+//! [`Session::next_record`](super::Session::next_record) returns the messages (`assistant`, `result`,
+//! `system`, ...) as they came, including those of an unknown type. Control records never appear
+//! there. [`Message::of`] parses a message.
+
+pub mod message;
 
 mod builder;
-mod cli;
-mod dialect;
-mod hook_output;
 mod hooks;
 mod input;
 mod mcp;
-pub mod message;
 mod options;
 mod permission;
-mod probe;
+mod protocol;
 mod run;
 mod session;
 mod turns;
@@ -23,10 +21,8 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use builder::Builder;
-pub use cli::Cli;
-pub use hook_output::HookOutput;
-pub use hooks::HookRequest;
+pub use builder::{Builder, Cli};
+pub use hooks::{HookOutput, HookRequest};
 pub use input::UserMessage;
 pub use mcp::McpRequest;
 pub use message::Message;

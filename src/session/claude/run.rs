@@ -1,84 +1,84 @@
-//! Decides whether the CLI is at work, and when its input may end. Pure: it takes events and moments,
-//! and returns actions.
+//! Decides when the CLI is at work, and when its input may end. Pure: it takes events and times and
+//! returns actions.
 //!
-//! A CLI that reports its state is `running` from the first prompt until no turn is owed any more, turns
-//! that background agents wake included: its `idle` is the end of a run. One that never reports a state
-//! ends a run with each result. Each prompt owes a run of its own; where a CLI may have answered two
-//! prompts in one run, only time tells that no second run follows.
+//! A CLI that reports its state is `running` from the first prompt until it owes no more turn. This
+//! includes turns that background agents wake. Its `idle` ends a run. For a CLI that never reports a
+//! state, each result ends a run. Each prompt owes a run. If a CLI may have answered two prompts in one
+//! run, only time tells that no second run follows.
 
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
 mod tests;
 
-/// How long the run of a further prompt is waited for where it may have been part of the last one.
+/// How long to wait for the run of a further prompt that may have been part of the last run.
 pub(super) const NEXT_RUN: Duration = Duration::from_secs(1);
-/// How long a result is waited for that comes after the `idle` of its run.
+/// How long to wait for a result that comes after the `idle` of its run.
 pub(super) const LATE_RESULT: Duration = Duration::from_millis(200);
 
-/// What `session_state_changed` says.
+/// The state that `session_state_changed` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum State {
+pub(super) enum CliState {
     /// A turn is under way or owed.
     Running,
-    /// The agent waits for an answer of ours.
+    /// The CLI waits for a response of this session.
     NeedsAnswer,
     /// No turn is owed.
     Idle,
 }
 
-/// What happened.
+/// An event of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Happened {
+pub(super) enum RunEvent {
     /// A prompt is about to be sent.
     Prompt,
-    /// The last one was not sent after all.
+    /// The last prompt was not sent after all.
     Unsent,
-    /// The agent told its state.
-    Said(State),
-    /// A record of a turn came, not of a subagent's.
+    /// The CLI reported its state.
+    State(CliState),
+    /// A record of a turn came, not of a subagent.
     Turn,
-    /// A result came. `queue_empty`: it said that no prompt is queued behind it.
+    /// A result came. `queue_empty`: it says that no further prompt is queued.
     Result { queue_empty: bool },
-    /// A record was dropped. `result`: it was the result; else what it was is unknown.
-    Lost { result: bool },
-    /// A background task is in flight: the first of them.
+    /// A record was dropped. `result`: it was the result; otherwise it may have been any record.
+    Dropped { result: bool },
+    /// The first background task began.
     TasksBegan,
-    /// None is any more. `stopped`: the last one was stopped, which wakes no turn.
+    /// The last background task ended. `stopped`: it was stopped, so it wakes no turn.
     TasksOver { stopped: bool },
-    /// The agent asked something that is answered here.
+    /// The agent sent a request that is handled here.
     Asked,
-    /// Such an answer is on its way, or will not come.
+    /// The response to such a request is queued, or will never be.
     Answered,
-    /// The interrupt that a close had sent was answered.
+    /// The agent answered the interrupt that a close has sent.
     InterruptAnswered,
-    /// The input may end once nothing needs it.
+    /// The input has to end once the agent does not need it.
     EndWhenDone,
-    /// Time went by.
+    /// Time has passed.
     Tick,
 }
 
-/// What is to be done.
+/// What the session has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Action {
+pub(super) enum RunAction {
     /// The agent is at work: a close has to interrupt it.
     TurnOpened,
-    /// It is not.
+    /// The agent is not at work any more.
     TurnEnded,
-    /// Nothing needs the input any more.
+    /// End the input: the agent does not need it.
     EndInput,
-    /// The run of a prompt is over, and it had no result.
+    /// The run of a prompt is over, and had no result.
     NoResult,
 }
 
 /// What may still come after the last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum After {
-    /// Nothing that there is a sign of.
+enum Expected {
+    /// Nothing is expected.
     Nothing,
-    /// Its result: `idle` came first.
+    /// The result of the run, whose `idle` came first.
     Result,
-    /// Its end: the record that was lost may have been the result.
+    /// The end of the run: a dropped record may have been its result.
     End,
     /// The run of a prompt that may have been part of it, or of a task that was stopped.
     Run,
@@ -86,37 +86,39 @@ enum After {
     Woken,
 }
 
-/// One session's runs.
+/// The runs of one session.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    /// How long a CLI may be `running` between turns before the input ends all the same.
+    /// How long a CLI may be `running` between turns before its input ends all the same.
     ceiling: Option<Duration>,
-    state: Option<State>,
-    /// Prompts whose run is not known to be over.
+    state: Option<CliState>,
+    /// Prompts whose run may not be over.
     owed: usize,
     last_prompt: Option<Instant>,
-    /// Records of a turn came and its result did not.
+    /// Records of a turn came, and its result did not.
     in_turn: bool,
     /// A result came, and the state says that the run goes on.
     has_result: bool,
-    /// The last result said that no prompt is queued, so the CLI reads ahead: what was sent long before
-    /// is no run to come.
+    /// The last result said that no prompt is queued. So the CLI reads ahead, and a prompt that was
+    /// sent long before begins no further run.
     reads_ahead: bool,
-    /// A prompt was sent after the last result: its run begins without a limit.
+    /// A prompt was sent after the last result. Its run may begin at any time.
     prompted: bool,
     tasks: bool,
-    /// A task was done within a turn. It may wake another turn, of which a CLI without states says nothing.
+    /// A task ended within a turn. It may wake another turn, which a CLI without states does not
+    /// announce.
     woken: bool,
+    /// Requests of the agent that wait for a response.
     asked: usize,
-    after: After,
-    /// When `after` is given up.
-    after_until: Option<Instant>,
+    expected: Expected,
+    /// When `expected` is given up.
+    expected_until: Option<Instant>,
     ceiling_at: Option<Instant>,
     ending: bool,
     ended: bool,
     /// The interrupt of a close was answered.
     stopping: bool,
-    /// What a close was told.
+    /// Whether a turn is open, as the last action said.
     open: bool,
 }
 
@@ -134,8 +136,8 @@ impl Run {
             tasks: false,
             woken: false,
             asked: 0,
-            after: After::Nothing,
-            after_until: None,
+            expected: Expected::Nothing,
+            expected_until: None,
             ceiling_at: None,
             ending: false,
             ended: false,
@@ -144,82 +146,83 @@ impl Run {
         }
     }
 
-    /// When a [`Happened::Tick`] is wanted.
+    /// Returns when the next [`RunEvent::Tick`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match (self.after_until, self.ceiling_at) {
+        match (self.expected_until, self.ceiling_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    pub(super) fn handle(&mut self, event: Happened, now: Instant) -> Vec<Action> {
+    /// Handles an event and returns the actions in order.
+    pub(super) fn handle(&mut self, event: RunEvent, now: Instant) -> Vec<RunAction> {
         let mut actions = Vec::new();
         match event {
-            Happened::Prompt => self.prompt(now),
-            Happened::Unsent => self.unsent(),
-            Happened::Said(state) => self.said(state, now, &mut actions),
-            Happened::Turn => {
+            RunEvent::Prompt => self.prompt(now),
+            RunEvent::Unsent => self.unsent(),
+            RunEvent::State(state) => self.said(state, now, &mut actions),
+            RunEvent::Turn => {
                 self.begins(now, &mut actions);
                 self.in_turn = true;
             }
-            Happened::Result { queue_empty } => {
+            RunEvent::Result { queue_empty } => {
                 self.reads_ahead = queue_empty;
                 self.result(now);
             }
-            Happened::Lost { result } => self.lost(result, now),
-            Happened::TasksBegan => self.tasks = true,
-            Happened::TasksOver { stopped } => self.tasks_over(stopped, now),
-            Happened::Asked => self.asked += 1,
-            Happened::Answered => self.asked = self.asked.saturating_sub(1),
-            Happened::InterruptAnswered => self.interrupted(),
-            Happened::EndWhenDone => self.ending = true,
-            Happened::Tick => self.tick(now, &mut actions),
+            RunEvent::Dropped { result } => self.dropped(result, now),
+            RunEvent::TasksBegan => self.tasks = true,
+            RunEvent::TasksOver { stopped } => self.tasks_over(stopped, now),
+            RunEvent::Asked => self.asked += 1,
+            RunEvent::Answered => self.asked = self.asked.saturating_sub(1),
+            RunEvent::InterruptAnswered => self.interrupted(),
+            RunEvent::EndWhenDone => self.ending = true,
+            RunEvent::Tick => self.tick(now, &mut actions),
         }
         self.watch_ceiling(event, now);
         if self.may_end() {
             self.ended = true;
-            actions.push(Action::EndInput);
+            actions.push(RunAction::EndInput);
         }
         let open = self.is_open();
         if std::mem::replace(&mut self.open, open) != open {
-            actions.push(if open { Action::TurnOpened } else { Action::TurnEnded });
+            actions.push(if open { RunAction::TurnOpened } else { RunAction::TurnEnded });
         }
         actions
     }
 
     fn prompt(&mut self, now: Instant) {
-        if self.after == After::End {
-            // The host was told of the loss, and goes on with another turn.
+        if self.expected == Expected::End {
+            // The host has learned of the loss, and goes on with another turn.
             self.run_over(now);
         }
         self.owed += 1;
         self.last_prompt = Some(now);
         self.prompted = true;
-        // Its own run is certain, and what was in doubt about earlier ones is so after that.
-        if matches!(self.after, After::Run | After::Woken) {
+        // The run of this prompt is certain. What is in doubt about earlier ones is decided after it.
+        if matches!(self.expected, Expected::Run | Expected::Woken) {
             self.nothing_follows();
         }
     }
 
     fn unsent(&mut self) {
         self.owed = self.owed.saturating_sub(1);
-        if self.owed == 0 && self.after == After::Run {
+        if self.owed == 0 && self.expected == Expected::Run {
             self.nothing_follows();
         }
     }
 
-    fn said(&mut self, state: State, now: Instant, actions: &mut Vec<Action>) {
+    fn said(&mut self, state: CliState, now: Instant, actions: &mut Vec<RunAction>) {
         let before = self.state;
-        if state != State::Idle {
+        if state != CliState::Idle {
             self.begins(now, actions);
             self.state = Some(state);
             return;
         }
-        self.state = Some(State::Idle);
+        self.state = Some(CliState::Idle);
         if self.in_turn || (self.was_running(before) && !self.has_result) {
-            // Some hosts of the CLI send it just before the result.
+            // Some versions send `idle` just before the result.
             self.in_turn = false;
-            self.wait(After::Result, Some(now + LATE_RESULT));
+            self.expect(Expected::Result, Some(now + LATE_RESULT));
         } else if self.has_result {
             self.run_over(now);
         }
@@ -235,78 +238,78 @@ impl Run {
         }
     }
 
-    fn lost(&mut self, result: bool, now: Instant) {
+    fn dropped(&mut self, result: bool, now: Instant) {
         if result || self.is_running() {
-            // What cannot be told apart from a result stands for it: the caller was told of the loss.
+            // A record that may have been the result stands for it: the caller knows of the loss.
             self.result(now);
         } else if self.in_turn || self.owed > 0 {
             self.in_turn = false;
-            self.wait(After::End, Some(now + NEXT_RUN));
+            self.expect(Expected::End, Some(now + NEXT_RUN));
         }
     }
 
     fn tasks_over(&mut self, stopped: bool, now: Instant) {
         self.tasks = false;
         let between = !self.in_turn && !self.is_running();
-        let settled = self.owed == 0 && self.after == After::Nothing;
+        let settled = self.owed == 0 && self.expected == Expected::Nothing;
         self.woken = self.in_turn && !stopped && self.state.is_none();
-        if between && (settled || self.after == After::Run) {
+        if between && (settled || self.expected == Expected::Run) {
             if stopped {
-                self.wait(After::Run, Some(now + NEXT_RUN));
+                self.expect(Expected::Run, Some(now + NEXT_RUN));
             } else {
-                self.wait(After::Woken, self.ceiling.and_then(|limit| now.checked_add(limit)));
+                self.expect(Expected::Woken, self.ceiling.and_then(|limit| now.checked_add(limit)));
             }
         }
     }
 
-    /// What was queued is cancelled: the run that is under way is the last one. Between turns there is
-    /// none, and the answer is all that comes.
+    /// Queued prompts are cancelled, so the run that is under way is the last one. Between turns there
+    /// is no run, and nothing follows the answer.
     fn interrupted(&mut self) {
         self.stopping = true;
         let between = !self.in_turn && !self.is_running();
-        if between && (self.owed == 0 || self.after == After::Run) {
+        if between && (self.owed == 0 || self.expected == Expected::Run) {
             self.owed = 0;
             self.tasks = false;
             self.nothing_follows();
         }
     }
 
-    fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.after_until.is_some_and(|at| at <= now) {
-            match self.after {
-                After::Result => self.no_result(now, actions),
-                After::End => self.run_over(now),
-                After::Run => {
+    fn tick(&mut self, now: Instant, actions: &mut Vec<RunAction>) {
+        if self.expected_until.is_some_and(|at| at <= now) {
+            match self.expected {
+                Expected::Result => self.no_result(now, actions),
+                Expected::End => self.run_over(now),
+                Expected::Run => {
                     self.owed = 0;
                     self.nothing_follows();
                 }
-                After::Woken | After::Nothing => self.nothing_follows(),
+                Expected::Woken | Expected::Nothing => self.nothing_follows(),
             }
         }
         if self.ceiling_at.is_some_and(|at| at <= now) && !self.ended {
             self.ceiling_at = None;
             self.ended = true;
-            actions.push(Action::EndInput);
+            actions.push(RunAction::EndInput);
         }
     }
 
-    /// A turn begins, or goes on.
-    fn begins(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.after == After::Result {
+    /// Notes that a turn begins, or goes on.
+    fn begins(&mut self, now: Instant, actions: &mut Vec<RunAction>) {
+        if self.expected == Expected::Result {
             self.no_result(now, actions);
         }
         self.nothing_follows();
     }
 
-    /// The CLI is idle, and the result did not come.
-    fn no_result(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Notes that the CLI is idle and its result did not come.
+    fn no_result(&mut self, now: Instant, actions: &mut Vec<RunAction>) {
         if self.owed > 0 && !self.has_result {
-            actions.push(Action::NoResult);
+            actions.push(RunAction::NoResult);
         }
         self.run_over(now);
     }
 
-    /// A run is over. It was that of one prompt at the least, if any was owed.
+    /// Notes that a run is over. If any prompt was owed, it was the run of at least one.
     fn run_over(&mut self, now: Instant) {
         self.in_turn = false;
         self.has_result = false;
@@ -314,7 +317,7 @@ impl Run {
         self.nothing_follows();
         if self.owed == 0 {
             if std::mem::take(&mut self.woken) {
-                self.wait(After::Run, Some(now + NEXT_RUN));
+                self.expect(Expected::Run, Some(now + NEXT_RUN));
             }
             return;
         }
@@ -322,20 +325,20 @@ impl Run {
         if since + NEXT_RUN <= now {
             self.owed = 0;
         } else {
-            self.wait(After::Run, Some(since + NEXT_RUN));
+            self.expect(Expected::Run, Some(since + NEXT_RUN));
         }
     }
 
-    /// The ceiling counts the time between turns of a CLI that says that it is running.
-    fn watch_ceiling(&mut self, event: Happened, now: Instant) {
-        let between = self.state == Some(State::Running)
+    /// Starts or stops the ceiling. It counts the time between turns of a CLI that reports `running`.
+    fn watch_ceiling(&mut self, event: RunEvent, now: Instant) {
+        let between = self.state == Some(CliState::Running)
             && self.has_result
             && !(self.in_turn || self.prompted || self.tasks || self.asked > 0);
         if !between || !self.ending || self.ended {
             self.ceiling_at = None;
             return;
         }
-        let begins_again = matches!(event, Happened::Result { .. } | Happened::Said(_));
+        let begins_again = matches!(event, RunEvent::Result { .. } | RunEvent::State(_));
         if self.ceiling_at.is_none() || begins_again {
             self.ceiling_at = self.ceiling.and_then(|limit| now.checked_add(limit));
         }
@@ -343,12 +346,16 @@ impl Run {
 
     fn may_end(&self) -> bool {
         let at_work = self.in_turn || self.is_running() || self.tasks || self.asked > 0;
-        self.ending && !self.ended && !at_work && self.owed == 0 && self.after == After::Nothing
+        self.ending
+            && !self.ended
+            && !at_work
+            && self.owed == 0
+            && self.expected == Expected::Nothing
     }
 
     fn is_open(&self) -> bool {
-        // The run of one of the prompts is over but for its result.
-        let over = usize::from(matches!(self.after, After::Result | After::End));
+        // The run of one of the prompts is over except for its result.
+        let over = usize::from(matches!(self.expected, Expected::Result | Expected::End));
         self.in_turn || self.is_running() || self.tasks || self.owed > over
     }
 
@@ -356,16 +363,16 @@ impl Run {
         self.was_running(self.state)
     }
 
-    fn was_running(&self, state: Option<State>) -> bool {
-        matches!(state, Some(State::Running | State::NeedsAnswer))
+    fn was_running(&self, state: Option<CliState>) -> bool {
+        matches!(state, Some(CliState::Running | CliState::NeedsAnswer))
     }
 
-    fn wait(&mut self, after: After, until: Option<Instant>) {
-        self.after = after;
-        self.after_until = until;
+    fn expect(&mut self, expected: Expected, until: Option<Instant>) {
+        self.expected = expected;
+        self.expected_until = until;
     }
 
     fn nothing_follows(&mut self) {
-        self.wait(After::Nothing, None);
+        self.expect(Expected::Nothing, None);
     }
 }

@@ -1,84 +1,94 @@
-//! Floor 4. A Claude session: what a host asks of the CLI.
+//! A session with Claude Code: messages of the user, turns, and control requests.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Event;
-use crate::record::Record;
-use crate::session::handle::{Session as Base, delegate};
-use crate::session::lost::Loss;
-use crate::session::unread::Item;
+use crate::record::{Event, Record};
+use crate::session;
+use crate::session::dropped::{Loss, RecordHead};
+use crate::session::inbox::InboxItem;
+use crate::session::protocol::DroppedRecord;
+use crate::session::state::SessionState;
 
-use super::builder::Builder;
-use super::input::{Input, UserMessage};
-use super::probe::Probe;
-use super::version::CliVersion;
+use super::input::{SessionInput, UserMessage};
+use super::version::{CliVersion, VersionProbe};
 
-/// The control protocol of Claude Code with one agent. Cheap to clone. See
-/// [`session::Session`](Base) for what all sessions share.
+/// The control protocol of Claude Code with one agent. Cheap to clone.
 ///
-/// The agent runs with `--input-format stream-json --output-format stream-json --verbose`.
-/// Deadline, errors, cancel-safety of each request here and what happens to it when the agent
-/// dies: [`session::Session::request`](Base::request).
+/// The agent runs with `--input-format stream-json --output-format stream-json --verbose`. The
+/// session dereferences to [`session::Session`], which has the calls that all sessions share. The
+/// timeout, the errors and the cancel safety of each control request are those of
+/// [`session::Session::request`].
 #[derive(Clone, Debug)]
 pub struct Session {
-    pub(super) base: Base,
-    pub(super) input: Arc<Input>,
+    pub(super) base: session::Session,
+    pub(super) input: Arc<SessionInput>,
     /// The body of `initialize`.
     pub(super) initialize: Record,
-    pub(super) handshake: Option<Duration>,
-    pub(super) reply: Arc<OnceLock<Record>>,
-    /// Whether the agent may ask something in the middle of a turn.
-    pub(super) needs_input: bool,
-    /// How to ask the CLI for its version, where this is one with options.
-    pub(super) probe: Option<Probe>,
+    pub(super) initialize_timeout: Option<Duration>,
+    /// The response to the first `initialize`.
+    pub(super) server_info: Arc<OnceLock<Record>>,
+    /// Whether there is a handler, so that the agent may send a request in the middle of a turn.
+    pub(super) has_handlers: bool,
+    /// Asks the CLI for its version, if the session was started on options.
+    pub(super) probe: Option<VersionProbe>,
+}
+
+impl Deref for Session {
+    type Target = session::Session;
+
+    fn deref(&self) -> &session::Session {
+        &self.base
+    }
 }
 
 impl Session {
-    /// Settings and handlers first.
+    /// Returns the session without its protocol. Its `request` takes any body, and its `send` any
+    /// record.
     #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn as_session(&self) -> &session::Session {
+        &self.base
     }
 
-    /// The handshake: hooks and options of the builder go to the agent, which has
-    /// [`Builder::initialize_timeout`] for its answer. [`Builder::start`] does it.
-    ///
-    /// Cancel-safety, and what happens when the agent dies: as
-    /// [`session::Session::request`](Base::request).
+    /// Sends `initialize`, the handshake: the hooks and options of the builder. The agent has
+    /// [`Builder::initialize_timeout`](super::Builder::initialize_timeout) for its response.
+    /// [`Builder::start`](super::Builder::start) does this. Cancel-safe.
     ///
     /// # Errors
-    /// As there.
+    /// See [`session::Session::request`].
     pub async fn initialize(&self) -> Result<Record> {
         let body = self.initialize.as_bytes();
-        let reply = self.base.ask("initialize", body, self.handshake).await?;
-        let _first = self.reply.set(reply.clone());
-        Ok(reply)
+        let timeout = self.initialize_timeout;
+        let response = self.base.request_json("initialize", body, timeout).await?;
+        let _first = self.server_info.set(response.clone());
+        Ok(response)
     }
 
-    /// What the agent answered to the first `initialize`: its commands, output style, models.
-    /// `None` before. It is kept here: nothing is asked, and it stays after the agent is gone.
+    /// Returns the agent's response to the first `initialize`: its commands, output style, models.
+    /// `None` before. It stays after the agent is gone.
     #[must_use]
     pub fn server_info(&self) -> Option<&Record> {
-        self.reply.get()
+        self.server_info.get()
     }
 
-    /// The version of the CLI, for a session that was started on [`Options`](super::Options).
+    /// Returns the version of the CLI, for a session that was started on
+    /// [`Options`](super::Options).
     ///
-    /// The first to ask runs `claude -v` in the same environment, for 2 s at the most; it takes no
-    /// place of [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents). The answer is kept
-    /// for the process as long as the file has the same time and size. It is asked as a process of
-    /// its own, so it is answered after the session's agent died, too. Cancel-safe.
+    /// The first call runs `claude -v` in the same environment, for at most 2 s. This process does
+    /// not count against [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents), and answers
+    /// even if the agent of the session is gone. The answer is kept for the lifetime of this process,
+    /// while the time and size of the file stay the same. Cancel-safe.
     ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout), [`InvalidRecord`](ErrorKind::InvalidRecord) where the CLI
-    /// says something else (both are kept like a version), [`AgentError`](ErrorKind::AgentError)
-    /// where it says nothing and leaves, [`InvalidCommand`](ErrorKind::InvalidCommand) for a session
-    /// that was started on a command of another kind, and those of
-    /// [`Engine::spawn`](crate::Engine::spawn).
+    /// - [`Timeout`](ErrorKind::Timeout): the CLI did not answer within 2 s. Kept like an answer.
+    /// - [`InvalidRecord`](ErrorKind::InvalidRecord): the CLI printed no version. Kept like an answer.
+    /// - [`AgentError`](ErrorKind::AgentError): the CLI printed nothing and exited.
+    /// - [`InvalidCommand`](ErrorKind::InvalidCommand): the session was started on a command.
+    /// - The errors of [`Engine::spawn`](crate::Engine::spawn).
     pub async fn cli_version(&self) -> Result<CliVersion> {
         match &self.probe {
             Some(probe) => probe.version().await,
@@ -90,30 +100,27 @@ impl Session {
     }
 
     /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
-    /// `result`; a graceful close in between interrupts it.
+    /// `result`. A graceful close in between interrupts it.
     ///
-    /// Resolves once the record is queued. It has no deadline: it waits while the outbox is full,
-    /// and fails at once when the agent goes. Cancel-safe: it is queued whole or not at all.
+    /// Resolves once the record is queued. There is no timeout: it waits while the outbox is full,
+    /// and fails at once when the agent is gone. Cancel-safe: the record is queued whole or not at
+    /// all.
     ///
     /// # Errors
-    /// As [`AgentWriter::send`](crate::AgentWriter::send).
+    /// See [`AgentWriter::send`](crate::AgentWriter::send).
     pub async fn send(&self, message: impl Into<UserMessage>) -> Result<()> {
         self.input.send(&message.into()).await
     }
 
-    /// Sends the messages that `next` gives, one after another, until it gives `None`; then ends
-    /// the input as [`end_input_when_done`](Self::end_input_when_done) does: at once if nothing
-    /// was sent, else with the turn. A source that fails gives `None`, so that the turn under way
-    /// completes. Returns the number of messages.
+    /// Sends the messages that `next` returns until it returns `None`, and then ends the input as
+    /// [`end_input_when_done`](Self::end_input_when_done) does. Returns the number of messages.
     ///
-    /// It has no deadline: it waits for `next`, also when the agent dies meanwhile, and then as
-    /// [`send`](Self::send) does.
-    ///
-    /// Cancel-safe: dropping it sends nothing more and leaves the input open.
+    /// A source that fails should return `None`, so that the turn under way completes. There is no
+    /// timeout: it waits for `next` even if the agent is gone. Cancel-safe: dropping the future sends
+    /// nothing more and leaves the input open.
     ///
     /// # Errors
-    /// As [`send`](Self::send), at the first message that cannot be sent; the input then ends the
-    /// same way.
+    /// See [`send`](Self::send). The first message that cannot be sent ends the input as well.
     pub async fn send_all<M: Into<UserMessage>>(
         &self,
         mut next: impl AsyncFnMut() -> Option<M>,
@@ -130,110 +137,195 @@ impl Session {
         outcome
     }
 
-    /// Reads to the end of a turn: `each` sees every record before the `result`, which is
-    /// returned. It has no deadline: drop it, or [`interrupt`](Self::interrupt), where a turn takes too
-    /// long.
+    /// Reads to the end of a turn. Calls `each` with every record before the `result`, and returns
+    /// the `result`.
     ///
-    /// Cancel-safe: a record is seen, or still there.
+    /// There is no timeout. Drop the future, or call [`interrupt`](Self::interrupt), if a turn takes
+    /// too long. Cancel-safe: no record is lost.
     ///
     /// # Errors
-    /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) where a record above
-    /// [`Limits::record_max`](crate::Limits::record_max) was dropped, which may have been the result,
-    /// and [`InvalidRecord`](ErrorKind::InvalidRecord) for a result that is not JSON: the turn may be
-    /// over with that, and a further call reads on. [`NoResult`](ErrorKind::NoResult) where the agent
-    /// says that it is idle, and the turn had no result. Where the agent ended first,
-    /// [`close_reason`](Self::close_reason).
+    /// - [`RecordTooLarge`](ErrorKind::RecordTooLarge): a record above
+    ///   [`Limits::record_max`](crate::Limits::record_max) was dropped, and may have been the result.
+    ///   A further call reads on.
+    /// - [`InvalidRecord`](ErrorKind::InvalidRecord): the result was not JSON. A further call reads
+    ///   on.
+    /// - [`NoResult`](ErrorKind::NoResult): the agent is idle, and the turn had no result.
+    /// - The [`close_reason`](session::Session::close_reason), if the agent ended first.
     pub async fn read_turn(&self, mut each: impl FnMut(&Record)) -> Result<Record> {
-        let core = self.base.core();
+        let state = self.base.state();
         loop {
-            match core.next().await {
-                Some(Item::Event(Event::Record(record))) => {
+            match state.next().await {
+                Some(InboxItem::Event(Event::Record(record))) => {
                     let envelope = record.envelope();
                     if envelope.is_ok_and(|found| found.kind.as_deref() == Some("result")) {
                         return Ok(record);
                     }
                     each(&record);
                 }
-                Some(Item::Event(event)) => {
-                    if core.may_be_of_turn(&event)
-                        && let Some(loss) = Loss::of(&event, core.writer.record_max())
+                Some(InboxItem::Event(event)) => {
+                    if may_belong_to_turn(state, &event)
+                        && let Some(loss) = Loss::of(&event, state.writer.record_max())
                     {
-                        return Err(loss.error(core, "turn", "it is not whole: "));
+                        let prefix = "the turn is incomplete: ";
+                        return Err(loss.error(state.writer.label(), "turn", prefix));
                     }
                 }
-                Some(Item::NoResult) => {
+                Some(InboxItem::NoResult) => {
                     let what = "the agent is idle, and the turn had no result";
                     let error = Error::new(ErrorKind::NoResult, "turn", what);
-                    return Err(error.on_agent(core.writer.label()));
+                    return Err(error.on_agent(state.writer.label()));
                 }
                 None => {
-                    let ended = || core.error(ErrorKind::Closed, "the agent is gone");
-                    return Err(self.close_reason().unwrap_or_else(ended));
+                    let gone = || state.error(ErrorKind::Closed, "the agent is gone");
+                    return Err(self.close_reason().unwrap_or_else(gone));
                 }
             }
         }
     }
 
-    /// Ends the agent's input as soon as nothing needs it: at once where no handler is set or nothing is
-    /// under way. Does not wait. Of an agent that is gone, nothing is ended.
+    /// Ends the agent's input as soon as the agent does not need it: at once if there is no handler
+    /// or nothing is under way. Does not wait.
     ///
-    /// A CLI that tells its state ends a run with `idle`, also where a background agent wakes it for
-    /// another turn; for an older one a run ends with each `result`. The input ends with a run that leaves
-    /// no prompt, no background agent or workflow, and no request of the agent open. Each prompt owes
-    /// a run of its own; where two may have been answered in one, a second without a further turn decides.
+    /// A CLI that reports its state ends a run with `idle`, even if a background agent wakes it for
+    /// another turn. With an older CLI, each `result` ends a run. The input ends after a run that
+    /// leaves open neither a prompt, nor a background agent or workflow, nor a request of the agent.
+    /// Each prompt begins a run. If a CLI may have answered two prompts in one run, the input ends
+    /// after one second without a further turn.
     ///
-    /// There is no time limit but [`Builder::background_wait`]: it counts while the CLI says that it is
-    /// running and there is neither a turn, nor a request, nor a background agent that it has named.
-    /// Shells, monitors and the like may never end, and are not waited for.
+    /// The only timeout is [`Builder::background_wait`](super::Builder::background_wait). It counts
+    /// while the CLI reports that it runs, without a turn, a request, or a background agent that it
+    /// has named. Shells and monitors may never end, so they are not waited for.
     pub fn end_input_when_done(&self) {
-        self.input.end_when_done(self.needs_input);
+        self.input.end_when_done(self.has_handlers);
     }
 
-    /// Why no request is taken any more. See [`session::Session::close_reason`](Base::close_reason).
+    /// Returns why requests are refused. See [`session::Session::close_reason`].
     ///
-    /// Where the agent left with an error status, or closed its stdout, right after a `result` that
-    /// was an error, it is an [`AgentError`](ErrorKind::AgentError) with the words of that result, and
-    /// [`Error::response`] is the record.
+    /// If the agent exited with an error status, or closed its stdout, right after a `result` that was
+    /// an error, the reason is an [`AgentError`](ErrorKind::AgentError) with the text of that result.
+    /// [`Error::response`] is then its record.
     #[must_use]
     pub fn close_reason(&self) -> Option<Error> {
         self.base.close_reason()
     }
 
-    /// A control request of any subtype; `body` has its other keys, `()` if there are none.
-    /// Deadline, cancel-safety, the agent's death: as [`session::Session::request`](Base::request).
+    /// Sends a control request of any subtype. `body` has its other keys; `()` has none. Cancel-safe.
     ///
     /// # Errors
-    /// As [`session::Session::request`](Base::request), and
-    /// [`InvalidRecord`](ErrorKind::InvalidRecord) where the body is no JSON object.
+    /// See [`session::Session::request`], and [`InvalidRecord`](ErrorKind::InvalidRecord) if the body
+    /// is not a JSON object.
     pub async fn request(&self, subtype: &str, body: impl Serialize) -> Result<Record> {
-        self.request_with_timeout(subtype, body, self.base.core().settings.deadline).await
+        let timeout = self.base.state().settings.get_request_timeout();
+        self.request_with_timeout(subtype, body, timeout).await
     }
 
-    /// [`request`](Self::request) with a deadline of its own; `None` waits as long as the agent
-    /// lives. Otherwise as that.
+    /// Sends a [`request`](Self::request) with another timeout. `None` waits as long as the agent
+    /// lives. Cancel-safe.
     ///
     /// # Errors
-    /// As `request`.
+    /// See [`request`](Self::request).
     pub async fn request_with_timeout(
         &self,
         subtype: &str,
         body: impl Serialize,
-        deadline: impl Into<Option<Duration>>,
+        timeout: impl Into<Option<Duration>>,
     ) -> Result<Record> {
         let body = Record::from_json(&body)?;
         if !matches!(body.as_bytes().first(), Some(b'{')) && body.as_bytes() != b"null" {
-            let what = "the body of a control request is a JSON object";
+            let what = "the body of a control request has to be a JSON object";
             return Err(Error::new(ErrorKind::InvalidRecord, "request", what));
         }
-        self.base.ask(subtype, body.as_bytes(), deadline.into()).await
+        self.base.request_json(subtype, body.as_bytes(), timeout.into()).await
+    }
+
+    /// Interrupts the turn. Its `result` comes all the same. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn interrupt(&self) -> Result<Record> {
+        self.request("interrupt", ()).await
+    }
+
+    /// Sets the permission mode: `default`, `acceptEdits`, `plan`, `bypassPermissions`, `dontAsk` or
+    /// `auto`. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn set_permission_mode(&self, mode: &str) -> Result<Record> {
+        let keys = ControlKeys { mode: Some(mode), ..ControlKeys::default() };
+        self.request("set_permission_mode", keys).await
+    }
+
+    /// Sets the model. `None` is the default one. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn set_model(&self, model: Option<&str>) -> Result<Record> {
+        let keys = ControlKeys { model: Some(model), ..ControlKeys::default() };
+        self.request("set_model", keys).await
+    }
+
+    /// Restores files to what they were at a user message. Needs
+    /// [`Options::file_checkpointing`](super::Options::file_checkpointing). Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn rewind_files(&self, user_message_id: &str) -> Result<Record> {
+        let keys = ControlKeys { user_message_id: Some(user_message_id), ..ControlKeys::default() };
+        self.request("rewind_files", keys).await
+    }
+
+    /// Returns the MCP servers of the session: `{"mcpServers": [...]}`. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn mcp_status(&self) -> Result<Record> {
+        self.request("mcp_status", ()).await
+    }
+
+    /// Reconnects an MCP server. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn mcp_reconnect(&self, server: &str) -> Result<Record> {
+        let keys = ControlKeys { server: Some(server), ..ControlKeys::default() };
+        self.request("mcp_reconnect", keys).await
+    }
+
+    /// Turns an MCP server on or off. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn mcp_toggle(&self, server: &str, enabled: bool) -> Result<Record> {
+        let keys =
+            ControlKeys { server: Some(server), enabled: Some(enabled), ..ControlKeys::default() };
+        self.request("mcp_toggle", keys).await
+    }
+
+    /// Stops a background task. A `task_notification` follows. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn stop_task(&self, task_id: &str) -> Result<Record> {
+        let keys = ControlKeys { task_id: Some(task_id), ..ControlKeys::default() };
+        self.request("stop_task", keys).await
+    }
+
+    /// Returns what fills the context, in tokens. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`session::Session::request`].
+    pub async fn get_context_usage(&self) -> Result<Record> {
+        self.request("get_context_usage", ()).await
     }
 }
 
-/// The keys of the requests below.
+/// The keys of the control requests above.
 #[derive(Default, Serialize)]
-struct Keys<'a> {
+struct ControlKeys<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'a str>,
+    /// The outer `None` is no key, the inner one `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,60 +338,16 @@ struct Keys<'a> {
     task_id: Option<&'a str>,
 }
 
-macro_rules! request {
-    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) => $keys:expr) => {
-        impl Session {
-            $(#[$doc])*
-            ///
-            /// Deadline, cancel-safety, the agent's death: as
-            /// [`session::Session::request`](Base::request).
-            ///
-            /// # Errors
-            /// As there.
-            pub async fn $name(&self, $($arg: $type),*) -> Result<Record> {
-                self.request(stringify!($name), $keys).await
-            }
-        }
+/// Returns whether a dropped record may have belonged to a turn, judged by its first bytes.
+fn may_belong_to_turn(state: &SessionState, event: &Event) -> bool {
+    let (Event::Oversized(preview) | Event::Malformed { sample: preview, .. }) = event else {
+        return false;
     };
+    match state.protocol.identify(&RecordHead::of(preview.head())) {
+        // A line of a log may look like a malformed record, so only a result counts there.
+        DroppedRecord::Other(kind) => {
+            matches!(event, Event::Oversized(_)) || kind.as_deref() == Some("result")
+        }
+        DroppedRecord::Response(_) | DroppedRecord::Request(_) => false,
+    }
 }
-
-request! {
-    /// Interrupts the turn. Its `result` comes all the same.
-    interrupt() => ()
-}
-request! {
-    /// `default`, `acceptEdits`, `plan`, `bypassPermissions`, `dontAsk`, `auto`.
-    set_permission_mode(mode: &str) => Keys { mode: Some(mode), ..Keys::default() }
-}
-request! {
-    /// Another model; `None` is the default one.
-    set_model(model: Option<&str>) => Keys { model: Some(model), ..Keys::default() }
-}
-request! {
-    /// Files as they were at that user message. Needs file checkpointing.
-    rewind_files(user_message_id: &str) =>
-        Keys { user_message_id: Some(user_message_id), ..Keys::default() }
-}
-request! {
-    /// The MCP servers of the session: `{"mcpServers": [...]}`.
-    mcp_status() => ()
-}
-request! {
-    /// Connects an MCP server again.
-    mcp_reconnect(server: &str) => Keys { server: Some(server), ..Keys::default() }
-}
-request! {
-    /// Turns an MCP server on or off.
-    mcp_toggle(server: &str, enabled: bool) =>
-        Keys { server: Some(server), enabled: Some(enabled), ..Keys::default() }
-}
-request! {
-    /// Stops a background task; a `task_notification` follows.
-    stop_task(task_id: &str) => Keys { task_id: Some(task_id), ..Keys::default() }
-}
-request! {
-    /// What fills the context, in tokens.
-    get_context_usage() => ()
-}
-
-delegate!(Session);

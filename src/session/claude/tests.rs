@@ -1,22 +1,21 @@
-//! The control protocol on the wire, and what a session remembers, without an agent.
+//! The records of the control protocol and the turn tracker, without an agent.
 
 use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::dialect::{Control, control_request};
-use super::run::{Action, Happened};
-use super::turns::Turns;
+use super::protocol::{ControlProtocol, control_request};
+use super::run::{RunAction, RunEvent};
+use super::turns::TurnTracker;
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId};
-use crate::session::failure::RpcError;
+use crate::session::protocol::{Incoming, Protocol, RpcError, WireId};
 
 fn record(text: &str) -> Record {
     Record::from(text.as_bytes().to_vec())
 }
 
 fn read(text: &str) -> Incoming {
-    Control.read(&record(text))
+    ControlProtocol.classify(&record(text))
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -24,7 +23,8 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn a_control_request_carries_its_body_beside_the_subtype() {
+fn control_request_has_its_body_beside_the_subtype() {
+    // The CLI ignores keys in any other place.
     let plain = text(control_request(7, "interrupt", b"null"));
     let wanted =
         r#"{"type":"control_request","request_id":"req_7","request":{"subtype":"interrupt"}}"#;
@@ -35,34 +35,34 @@ fn a_control_request_carries_its_body_beside_the_subtype() {
 }
 
 #[test]
-fn answers_find_their_request_whatever_they_look_like() {
+fn response_is_matched_by_its_exact_id() {
+    // An id that is read too generously would complete the request of another host of the same CLI.
     let ok = read(concat!(
         r#"{"type":"control_response","response":{"subtype":"success","#,
         r#""request_id":"req_7","response":{"a": 1}}}"#
     ));
-    let Incoming::Reply { id: Some(7), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
+    let Incoming::Response { id: Some(7), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
     assert_eq!(body.as_bytes(), b"{\"a\": 1}");
     let bare = read(
         r#"{"type":"control_response","response":{"subtype":"success","request_id":"req_7"}}"#,
     );
-    assert!(matches!(bare, Incoming::Reply { id: Some(7), outcome: Ok(_) }), "{bare:?}");
+    assert!(matches!(bare, Incoming::Response { id: Some(7), outcome: Ok(_) }), "{bare:?}");
     let error = read(
         r#"{"type":"control_response","response":{"subtype":"error","request_id":"req_7","error":"no\n"}}"#,
     );
-    let Incoming::Reply { outcome: Err(failure), .. } = error else { panic!("{error:?}") };
+    let Incoming::Response { outcome: Err(failure), .. } = error else { panic!("{error:?}") };
     assert_eq!(failure, RpcError::new("no\n"));
     for id in ["req_07", "req_+7", "req_", "7", "req_7_9f3a01bc", "req_18446744073709551616"] {
         let stray = read(&format!(
             r#"{{"type":"control_response","response":{{"subtype":"success","request_id":"{id}"}}}}"#
         ));
-        assert!(matches!(stray, Incoming::Reply { id: None, .. }), "{id}: {stray:?}");
+        assert!(matches!(stray, Incoming::Response { id: None, .. }), "{id}: {stray:?}");
     }
 }
 
 #[test]
-fn a_malformed_control_record_is_answered_or_is_data() {
-    // The story (weakness 22): a request without an id, or an answer that is null, ended the
-    // whole session.
+fn malformed_control_record_is_harmless() {
+    // A request without an id, or a response that is `null`, must not end the session.
     for data in [
         r#"{"type":"control_request"}"#,
         r#"{"type":"control_request","request":{"subtype":"can_use_tool"}}"#,
@@ -70,7 +70,7 @@ fn a_malformed_control_record_is_answered_or_is_data() {
         r#"{"type":"control_response","response":null}"#,
         r#"{"type":"control_response","response":{"subtype":"success"}}"#,
         r#"{"type":"control_response","response":[1]}"#,
-        // Field by field, as a derived reader takes it.
+        // A derived reader would read an array field by field.
         r#"{"type":"control_response","response":["success","req_7"]}"#,
         r#"["control_request","a",{"subtype":"x"}]"#,
         r#"{"type":"control_cancel_request"}"#,
@@ -90,14 +90,15 @@ fn a_malformed_control_record_is_answered_or_is_data() {
         r#"{"type":"control_request","request_id":"a","request":{"subtype":7}}"#,
         r#"{"type":"control_request","request_id":"a","request":["can_use_tool"]}"#,
     ] {
-        let Incoming::Refused { answer, .. } = read(asked) else { panic!("{asked}") };
+        let Incoming::Refused { response: answer, .. } = read(asked) else { panic!("{asked}") };
         let answer = text(answer);
         assert!(answer.contains(r#""subtype":"error","request_id":"a""#), "{answer}");
     }
 }
 
 #[test]
-fn an_answer_carries_the_id_as_it_came() {
+fn response_carries_the_id_as_it_came() {
+    // The agent compares the id as text.
     for id in [r#""a\u00e9""#, "7", r#"{"odd":true}"#] {
         let asked = format!(
             r#"{{"type":"control_request","request_id":{id},"request":{{"subtype":"x","k":1}}}}"#
@@ -112,22 +113,22 @@ fn an_answer_carries_the_id_as_it_came() {
             ),
             id = id
         );
-        assert_eq!(text(Control.answer(&wire, Ok(b"{}"))), wanted);
+        assert_eq!(text(ControlProtocol.response(&wire, Ok(b"{}"))), wanted);
     }
     let id = WireId("\"a\"".into());
     let wanted = concat!(
         r#"{"type":"control_response","response":{"subtype":"error","#,
         r#""request_id":"a","error":"n\no"}}"#
     );
-    assert_eq!(text(Control.answer(&id, Err(&RpcError::new("n\no")))), wanted);
+    assert_eq!(text(ControlProtocol.response(&id, Err(&RpcError::new("n\no")))), wanted);
 }
 
-fn see(turns: &mut Turns, text: &str) -> Vec<Action> {
-    turns.saw(&record(text), Instant::now()).actions
+fn see(turns: &mut TurnTracker, text: &str) -> Vec<RunAction> {
+    turns.on_message(&record(text), Instant::now()).actions
 }
 
-fn tell(turns: &mut Turns, event: Happened) -> Vec<Action> {
-    turns.happened(event, Instant::now())
+fn tell(turns: &mut TurnTracker, event: RunEvent) -> Vec<RunAction> {
+    turns.handle(event, Instant::now())
 }
 
 const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false}"#;
@@ -141,53 +142,59 @@ fn changed(state: &str) -> String {
 }
 
 #[test]
-fn a_turn_is_open_from_the_message_to_the_result() {
-    let mut turns = Turns::new(None);
-    assert_eq!(tell(&mut turns, Happened::Prompt), [Action::TurnOpened]);
+fn turn_is_open_from_message_to_result() {
+    // A close interrupts only an open turn.
+    let mut turns = TurnTracker::new(None);
+    assert_eq!(tell(&mut turns, RunEvent::Prompt), [RunAction::TurnOpened]);
     assert_eq!(see(&mut turns, r#"{"type":"assistant"}"#), []);
-    assert_eq!(see(&mut turns, RESULT), [Action::TurnEnded]);
+    assert_eq!(see(&mut turns, RESULT), [RunAction::TurnEnded]);
     assert_eq!(see(&mut turns, RESULT), []);
-    // The message that waited begins a turn by itself.
+    // A queued message begins a turn without a further prompt.
     let init = r#"{"type":"system","subtype":"init"}"#;
-    assert_eq!(see(&mut turns, init), [Action::TurnOpened]);
+    assert_eq!(see(&mut turns, init), [RunAction::TurnOpened]);
     see(&mut turns, RESULT);
     let subagent = r#"{"type":"assistant","parent_tool_use_id":"t"}"#;
     assert_eq!(see(&mut turns, subagent), [], "a subagent works between turns");
 }
 
 #[test]
-fn the_state_is_read_and_kept_from_the_reader_where_it_is_the_hosts() {
-    let mut turns = Turns::new(None);
-    assert_eq!(see(&mut turns, &changed("\"running\"")), [Action::TurnOpened]);
-    assert_eq!(see(&mut turns, RESULT), [], "it is running still");
+fn host_only_state_is_hidden_from_the_reader() {
+    // A state that the reader sees as a message would be shown to the user.
+    let mut turns = TurnTracker::new(None);
+    assert_eq!(see(&mut turns, &changed("\"running\"")), [RunAction::TurnOpened]);
+    assert_eq!(see(&mut turns, RESULT), [], "it is still running");
     for no_state in ["null", "7", "{}"] {
         assert_eq!(see(&mut turns, &changed(no_state)), []);
     }
     assert_eq!(see(&mut turns, &changed("\"requires_action\"")), []);
     assert_eq!(see(&mut turns, &changed("\"a state to come\"")), [], "it is not idle");
-    assert_eq!(see(&mut turns, &changed("\"idle\"")), [Action::TurnEnded]);
+    assert_eq!(see(&mut turns, &changed("\"idle\"")), [RunAction::TurnEnded]);
     let marked = |key: &str| format!(r#"{},{key}}}"#, changed("\"idle\"").trim_end_matches('}'));
     for (key, hidden) in [
         (r#""sdk_host_only":true"#, true),
         (r#""sdk_host_only":false"#, false),
         (r#""sdk_host_only":"true""#, false),
     ] {
-        let meaning = turns.saw(&record(&marked(key)), Instant::now());
-        assert_eq!(meaning.for_host, hidden, "{key}");
+        let seen = turns.on_message(&record(&marked(key)), Instant::now());
+        assert_eq!(seen.for_host, hidden, "{key}");
     }
     let other = record(r#"{"type":"system","subtype":"init","sdk_host_only":true}"#);
-    assert!(!turns.saw(&other, Instant::now()).for_host, "only what is read is kept back");
+    assert!(!turns.on_message(&other, Instant::now()).for_host, "only states are hidden");
 }
 
 #[test]
-fn the_input_ends_with_the_first_result_that_finds_no_task_in_flight() {
-    // Q07 to Q13. The story: stdin was closed at the first result while agents ran in the
-    // background, and their hooks were bypassed without a word.
-    let mut turns = Turns::new(None);
-    assert_eq!(tell(&mut turns, Happened::EndWhenDone), [Action::EndInput], "nothing is under way");
-    let mut turns = Turns::new(None);
-    tell(&mut turns, Happened::Prompt);
-    assert_eq!(tell(&mut turns, Happened::EndWhenDone), []);
+fn input_ends_with_first_result_without_tasks() {
+    // If the input ended at the first result while agents run in the background, their hooks would be
+    // bypassed silently.
+    let mut turns = TurnTracker::new(None);
+    assert_eq!(
+        tell(&mut turns, RunEvent::EndWhenDone),
+        [RunAction::EndInput],
+        "nothing is under way"
+    );
+    let mut turns = TurnTracker::new(None);
+    tell(&mut turns, RunEvent::Prompt);
+    assert_eq!(tell(&mut turns, RunEvent::EndWhenDone), []);
     see(&mut turns, &started("a", "local_agent"));
     see(&mut turns, &started("a", "local_agent"));
     see(&mut turns, &started("w", "local_workflow"));
@@ -211,29 +218,30 @@ fn the_input_ends_with_the_first_result_that_finds_no_task_in_flight() {
         r#"{"type":"system","subtype":"task_notification","task_id":"a","status":"completed"}"#;
     see(&mut turns, done);
     see(&mut turns, done);
-    assert_eq!(see(&mut turns, RESULT), [], "one is");
+    assert_eq!(see(&mut turns, RESULT), [], "one task is in flight");
     let killed =
         r#"{"type":"system","subtype":"task_updated","task_id":"w","patch":{"status":"killed"}}"#;
-    assert_eq!(see(&mut turns, killed), [Action::TurnEnded]);
-    assert_eq!(see(&mut turns, RESULT), [Action::EndInput]);
+    assert_eq!(see(&mut turns, killed), [RunAction::TurnEnded]);
+    assert_eq!(see(&mut turns, RESULT), [RunAction::EndInput]);
     assert_eq!(see(&mut turns, RESULT), [], "once");
 }
 
 #[test]
-fn a_record_that_was_dropped_ends_a_turn_unless_it_is_known_to_be_another() {
+fn dropped_record_may_end_a_turn() {
+    // A record of unknown type may have been the result, and a known other type cannot.
     for (kind, ends) in [(Some("result"), true), (None, true), (Some("assistant"), false)] {
-        let mut turns = Turns::new(None);
-        tell(&mut turns, Happened::Prompt);
-        let actions = turns.lost(kind, Instant::now());
-        assert_eq!(actions.contains(&Action::TurnEnded), ends, "{kind:?}");
+        let mut turns = TurnTracker::new(None);
+        tell(&mut turns, RunEvent::Prompt);
+        let actions = turns.on_dropped(kind, Instant::now());
+        assert_eq!(actions.contains(&RunAction::TurnEnded), ends, "{kind:?}");
     }
 }
 
 #[test]
-fn the_last_error_is_told_in_its_own_words() {
-    // Q23 to Q33.
+fn last_error_has_the_message_of_its_result() {
+    // The session ends with this message, which is often the only explanation.
     let words = |records: &[&str]| {
-        let mut turns = Turns::new(None);
+        let mut turns = TurnTracker::new(None);
         records.iter().for_each(|record| drop(see(&mut turns, record)));
         turns.last_error().map(|(words, _)| words)
     };
@@ -259,7 +267,7 @@ fn the_last_error_is_told_in_its_own_words() {
     assert_eq!(words(&[&failed, idle, r#"{"type":"keep_alive"}"#]).as_deref(), Some("a"));
 }
 
-/// What may stand in the place of an id or an object.
+/// Values in the place of an id or an object.
 const PARTS: &[&str] = &[
     "null",
     "7",
@@ -303,9 +311,9 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Fuzz: every envelope, whole or not, is what a plain reading of its JSON makes of it.
+    /// Each record is classified as a plain reading of its JSON says.
     #[test]
-    fn an_envelope_is_what_it_says_and_nothing_else(
+    fn record_is_classified_by_its_envelope(
         kind in prop::sample::select(vec![
             "control_request", "control_response", "control_cancel_request", "control_x", "end",
         ]),
@@ -322,7 +330,7 @@ proptest! {
         text.push('}');
         let found = match read(&text) {
             Incoming::Request { .. } => "request",
-            Incoming::Reply { .. } => "reply",
+            Incoming::Response { .. } => "reply",
             Incoming::Cancel { .. } => "cancel",
             Incoming::Refused { .. } => "refused",
             Incoming::Data => "data",
@@ -330,9 +338,9 @@ proptest! {
         prop_assert_eq!(found, plain_reading(&serde_json::from_str(&text).expect("JSON")), "{}", text);
     }
 
-    /// Fuzz: whatever comes, reading it neither panics nor invents an id.
+    /// No text panics the parser or yields an id that it does not contain.
     #[test]
-    fn any_text_can_be_read(text in concat!(
+    fn any_text_can_be_classified(text in concat!(
         r#"\{"type":"(control_(request|response|cancel_request)|result|system)"#,
         r#""(,"(request_id|request|response|subtype|task_id|patch|is_error)":"#,
         r#"("[a-z_0-9]{0,4}"|null|7|\{("subtype":"x"|"request_id":"req_1")?\})){0,5}\}"#
@@ -342,7 +350,7 @@ proptest! {
             prop_assert!(text.contains(&*id.0));
         }
         if matches!(incoming, Incoming::Data) {
-            Turns::new(None).saw(&record(&text), Instant::now());
+            TurnTracker::new(None).on_message(&record(&text), Instant::now());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a Claude session reads in its messages: states, turns, background tasks, and the last
-//! error. Pure: records and moments in, actions out.
+//! What the messages of the CLI say about its work: states, turns, background tasks, and the last error.
+//! Pure: it takes records and times and returns actions.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,94 +9,93 @@ use serde_json::Value;
 
 use crate::record::Record;
 
-use super::run::{Action, Happened, Run, State};
+use super::run::{CliState, Run, RunAction, RunEvent};
 
-/// Background tasks that are remembered at once. One more is passed over.
+/// Background tasks that are tracked at once. A further one is ignored.
 const TASKS_MAX: usize = 4096;
 
-/// One session's memory.
+/// Tracks the turns and tasks of one session.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct TurnTracker {
     run: Run,
     tasks: HashSet<Box<str>>,
     last_error: Option<Record>,
 }
 
-/// What a message means.
+/// What a message leads to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Meaning {
-    pub(super) actions: Vec<Action>,
-    /// It was meant for the host alone.
+pub(super) struct SeenMessage {
+    pub(super) actions: Vec<RunAction>,
+    /// The message is meant for the host alone, so the reader does not get it.
     pub(super) for_host: bool,
 }
 
-impl Turns {
-    /// `ceiling`: how long a CLI may be running between turns before its input ends all the same.
+impl TurnTracker {
+    /// `ceiling` is how long a CLI may be running between turns before its input ends all the same.
     pub(super) fn new(ceiling: Option<Duration>) -> Self {
         Self { run: Run::new(ceiling), tasks: HashSet::new(), last_error: None }
     }
 
-    pub(super) fn happened(&mut self, event: Happened, now: Instant) -> Vec<Action> {
+    pub(super) fn handle(&mut self, event: RunEvent, now: Instant) -> Vec<RunAction> {
         self.run.handle(event, now)
     }
 
-    /// When a [`Happened::Tick`] is wanted.
+    /// Returns when the next [`RunEvent::Tick`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.run.deadline()
     }
 
-    /// A message came.
-    pub(super) fn saw(&mut self, record: &Record, now: Instant) -> Meaning {
-        let mut meaning = Meaning::default();
-        let Ok(envelope) = record.envelope() else { return meaning };
+    pub(super) fn on_message(&mut self, record: &Record, now: Instant) -> SeenMessage {
+        let mut seen = SeenMessage::default();
+        let Ok(envelope) = record.envelope() else { return seen };
         let subtype = envelope.subtype.as_deref().unwrap_or_default();
         let kind = envelope.kind.as_deref().unwrap_or_default();
         let event = match kind {
-            // What the CLI says beside its messages.
-            "keep_alive" | "transcript_mirror" => return meaning,
+            // Records beside the conversation do not change the last error.
+            "keep_alive" | "transcript_mirror" => return seen,
             "system" if subtype == "session_state_changed" => {
                 let (state, for_host) = state(record);
-                meaning.for_host = for_host;
-                state.map(Happened::Said)
+                seen.for_host = for_host;
+                state.map(RunEvent::State)
             }
             "result" => {
-                let result = Outcome::of(record);
+                let result = ResultFlags::of(record);
                 self.last_error = result.is_error.then(|| record.clone());
-                Some(Happened::Result { queue_empty: result.queue_empty })
+                Some(RunEvent::Result { queue_empty: result.queue_empty })
             }
             _ => {
                 self.last_error = None;
                 match kind {
-                    "system" if subtype == "init" => Some(Happened::Turn),
+                    "system" if subtype == "init" => Some(RunEvent::Turn),
                     "system" if subtype.starts_with("task_") => self.task(subtype, record),
-                    // Those of a subagent may come between turns.
+                    // Records of a subagent may come between turns.
                     "assistant" | "stream_event" if envelope.parent_tool_use_id.is_none() => {
-                        Some(Happened::Turn)
+                        Some(RunEvent::Turn)
                     }
                     _ => None,
                 }
             }
         };
         if let Some(event) = event {
-            meaning.actions = self.run.handle(event, now);
+            seen.actions = self.run.handle(event, now);
         }
-        meaning
+        seen
     }
 
-    /// A record was dropped. `kind` is its type, where what is left of it says so.
-    pub(super) fn lost(&mut self, kind: Option<&str>, now: Instant) -> Vec<Action> {
+    /// Handles a dropped record. `kind` is its type, if the remaining bytes tell.
+    pub(super) fn on_dropped(&mut self, kind: Option<&str>, now: Instant) -> Vec<RunAction> {
         match kind {
-            Some("result") => self.run.handle(Happened::Lost { result: true }, now),
-            None => self.run.handle(Happened::Lost { result: false }, now),
+            Some("result") => self.run.handle(RunEvent::Dropped { result: true }, now),
+            None => self.run.handle(RunEvent::Dropped { result: false }, now),
             Some(_) => Vec::new(),
         }
     }
 
-    /// The ledger. Only agents and workflows are in it: shells, monitors and the like may never
-    /// end, and a session must not wait for them.
-    fn task(&mut self, subtype: &str, record: &Record) -> Option<Happened> {
+    /// Tracks a background task. Only agents and workflows count: shells and monitors may never end, and
+    /// the session must not wait for them.
+    fn task(&mut self, subtype: &str, record: &Record) -> Option<RunEvent> {
         #[derive(Deserialize)]
-        struct Task {
+        struct TaskKeys {
             #[serde(default)]
             task_id: Value,
             #[serde(default)]
@@ -106,7 +105,7 @@ impl Turns {
             #[serde(default)]
             patch: Value,
         }
-        let task = record.json::<Task>().ok()?;
+        let task = record.json::<TaskKeys>().ok()?;
         let id = task.task_id.as_str()?;
         let status = match subtype {
             "task_started" => {
@@ -115,7 +114,7 @@ impl Turns {
                 let first = self.tasks.is_empty();
                 if counts && self.tasks.len() < TASKS_MAX {
                     self.tasks.insert(id.into());
-                    return first.then_some(Happened::TasksBegan);
+                    return first.then_some(RunEvent::TasksBegan);
                 }
                 return None;
             }
@@ -128,13 +127,14 @@ impl Turns {
         };
         let was_there = self.tasks.remove(id);
         let stopped = matches!(status, Some("stopped" | "killed"));
-        (was_there && self.tasks.is_empty()).then_some(Happened::TasksOver { stopped })
+        (was_there && self.tasks.is_empty()).then_some(RunEvent::TasksOver { stopped })
     }
 
-    /// The last result, if it was an error and nothing came after it: its words, and itself.
+    /// Returns the last result, if it was an error and no message came after it: its message, and the
+    /// record.
     pub(super) fn last_error(&self) -> Option<(String, Record)> {
         let record = self.last_error.as_ref()?;
-        Some((words(record), record.clone()))
+        Some((error_message(record), record.clone()))
     }
 
     #[cfg(test)]
@@ -143,43 +143,43 @@ impl Turns {
     }
 }
 
-/// The state that a record tells, if it is one that is known, and whether it is meant for the host alone.
-fn state(record: &Record) -> (Option<State>, bool) {
+/// Returns the state that a record reports, and whether the record is meant for the host alone.
+fn state(record: &Record) -> (Option<CliState>, bool) {
     #[derive(Deserialize)]
-    struct Changed {
+    struct StateKeys {
         #[serde(default)]
         state: Value,
         #[serde(default)]
         sdk_host_only: Value,
     }
-    let Ok(changed) = record.json::<Changed>() else { return (None, false) };
+    let Ok(changed) = record.json::<StateKeys>() else { return (None, false) };
     let state = match changed.state.as_str() {
-        Some("requires_action") => Some(State::NeedsAnswer),
-        Some("idle") => Some(State::Idle),
-        // A state to come is not idle.
-        Some(_) => Some(State::Running),
+        Some("requires_action") => Some(CliState::NeedsAnswer),
+        Some("idle") => Some(CliState::Idle),
+        // A state of a later CLI is not idle.
+        Some(_) => Some(CliState::Running),
         None => None,
     };
     (state, changed.sdk_host_only == Value::Bool(true))
 }
 
-/// What of a result matters here.
+/// The flags of a result.
 #[derive(Default)]
-struct Outcome {
+struct ResultFlags {
     is_error: bool,
     queue_empty: bool,
 }
 
-impl Outcome {
+impl ResultFlags {
     fn of(record: &Record) -> Self {
         #[derive(Deserialize)]
-        struct Result {
+        struct ResultKeys {
             #[serde(default)]
             is_error: Value,
             #[serde(default)]
             queued_turn_count: Value,
         }
-        let Ok(result) = record.json::<Result>() else { return Self::default() };
+        let Ok(result) = record.json::<ResultKeys>() else { return Self::default() };
         Self {
             is_error: result.is_error == Value::Bool(true),
             queue_empty: result.queued_turn_count.as_u64() == Some(0),
@@ -187,8 +187,8 @@ impl Outcome {
     }
 }
 
-/// The errors, else the result's text, else its subtype, else the HTTP status.
-fn words(record: &Record) -> String {
+/// Returns the errors of a result, or else its text, its subtype, or the HTTP status.
+fn error_message(record: &Record) -> String {
     let result: Value = record.json().unwrap_or_default();
     let text =
         |value: &Value| value.as_str().map(str::trim).filter(|t| !t.is_empty()).map(String::from);

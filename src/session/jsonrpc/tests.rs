@@ -1,18 +1,17 @@
-//! JSON-RPC on the wire, without an agent.
+//! The records of JSON-RPC, without an agent.
 
 use proptest::prelude::*;
 
-use super::dialect::{Cancellation, JsonRpc};
+use super::protocol::{Cancellation, JsonRpcProtocol};
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId};
-use crate::session::failure::RpcError;
+use crate::session::protocol::{Incoming, Protocol, RpcError, WireId};
 
-const PLAIN: JsonRpc = JsonRpc { cancellation: Cancellation::None };
-const LSP: JsonRpc = JsonRpc { cancellation: Cancellation::Lsp };
-const MCP: JsonRpc = JsonRpc { cancellation: Cancellation::Mcp };
+const PLAIN: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::None };
+const LSP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Lsp };
+const MCP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Mcp };
 
-fn read(dialect: &JsonRpc, text: &str) -> Incoming {
-    dialect.read(&Record::from(text.as_bytes().to_vec()))
+fn read(protocol: &JsonRpcProtocol, text: &str) -> Incoming {
+    protocol.classify(&Record::from(text.as_bytes().to_vec()))
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -20,22 +19,23 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn an_id_of_the_agent_comes_back_byte_for_byte() {
-    // The story: a server counts in floats or writes escapes. An id that is parsed and printed
-    // again is another id, and its answer is lost.
+fn agent_id_is_returned_byte_for_byte() {
+    // A server may count in floats or write escapes. An id that is parsed and printed again is another
+    // id, and the server would not find its request.
     for id in ["7", "-3", "1.50", "1e3", r#""req-7""#, r#""\u00e9\n""#, "18446744073709551616"] {
         let request = format!(r#"{{"jsonrpc":"2.0","id": {id} ,"method":"m","params":[1, 2]}}"#);
         let Incoming::Request { id: wire, method, body } = read(&PLAIN, &request) else {
             panic!("{request}")
         };
         assert_eq!((&*wire.0, &*method, body.as_bytes()), (id, "m", &b"[1, 2]"[..]));
-        let answer = text(PLAIN.answer(&wire, Ok(b"{\"a\": 1}")));
+        let answer = text(PLAIN.response(&wire, Ok(b"{\"a\": 1}")));
         assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"a": 1}}}}"#));
     }
 }
 
 #[test]
-fn what_is_no_request_and_no_answer_is_data() {
+fn other_records_are_data() {
+    // Notifications and malformed records must reach the reader and complete no request.
     for data in [
         r#"{"jsonrpc":"2.0","method":"progress","params":{"id":1}}"#,
         r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse error"}}"#,
@@ -46,7 +46,7 @@ fn what_is_no_request_and_no_answer_is_data() {
         "[]",
         r#"[{"jsonrpc":"2.0","method":"progress"}]"#,
         "7",
-        // Only with its setting on is it a cancellation.
+        // A cancellation only with `Cancellation::Lsp`.
         r#"{"method":"$/cancelRequest","params":{"id":1}}"#,
     ] {
         assert!(matches!(read(&PLAIN, data), Incoming::Data), "{data}");
@@ -54,66 +54,69 @@ fn what_is_no_request_and_no_answer_is_data() {
 }
 
 #[test]
-fn an_answer_finds_its_request_and_keeps_its_bytes() {
+fn response_keeps_its_id_and_bytes() {
+    // A response that is matched or reformatted wrongly completes the wrong request, or changes data.
     let ok = read(&PLAIN, r#"{"id":12,"result": {"x" : 1} }"#);
-    let Incoming::Reply { id: Some(12), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
+    let Incoming::Response { id: Some(12), outcome: Ok(body) } = ok else { panic!("{ok:?}") };
     assert_eq!(body.as_bytes(), br#"{"x" : 1}"#);
     let null = read(&PLAIN, r#"{"id":12,"result":null}"#);
-    assert!(matches!(null, Incoming::Reply { id: Some(12), outcome: Ok(_) }), "{null:?}");
+    assert!(matches!(null, Incoming::Response { id: Some(12), outcome: Ok(_) }), "{null:?}");
     let both =
         read(&PLAIN, r#"{"id":12,"result":null,"error":{"code":5,"message":"no","data":[1]}}"#);
-    let Incoming::Reply { outcome: Err(failure), .. } = both else { panic!("{both:?}") };
+    let Incoming::Response { outcome: Err(failure), .. } = both else { panic!("{both:?}") };
     assert_eq!(failure, RpcError::new("no").with_code(5).with_data(b"[1]".to_vec().into()));
-    // Ours are numbers; the same digits as text are somebody else's.
+    // The ids of a session are numbers. The same digits as text are another id.
     let other = read(&PLAIN, r#"{"id":"12","result":1}"#);
-    assert!(matches!(other, Incoming::Reply { id: None, .. }), "{other:?}");
+    assert!(matches!(other, Incoming::Response { id: None, .. }), "{other:?}");
     let odd = read(&PLAIN, r#"{"id":1,"error":"just text"}"#);
-    assert!(matches!(odd, Incoming::Reply { id: Some(1), outcome: Err(_) }), "{odd:?}");
+    assert!(matches!(odd, Incoming::Response { id: Some(1), outcome: Err(_) }), "{odd:?}");
 }
 
 #[test]
-fn a_batch_is_refused_aloud_where_somebody_waits() {
-    // The story: an old client batches its calls. Silence would leave it waiting for ever.
+fn batch_with_a_request_is_refused() {
+    // An old client may batch its calls. Without a response it would wait without end.
     let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"}]"#;
-    let Incoming::Refused { answer, .. } = read(&PLAIN, batch) else { panic!("{batch}") };
+    let Incoming::Refused { response: answer, .. } = read(&PLAIN, batch) else { panic!("{batch}") };
     let answer = text(answer);
     assert!(
         answer.starts_with(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"#),
         "{answer}"
     );
     assert!(answer.contains("batches are not supported"), "{answer}");
-    for nobody in [r#"[]"#, r#"[1,"2"]"#, r#"[{"method":"a"}]"#, r#"[["2.0",1,"a"]]"#] {
-        assert!(matches!(read(&PLAIN, nobody), Incoming::Data), "{nobody}");
+    for no_request in [r#"[]"#, r#"[1,"2"]"#, r#"[{"method":"a"}]"#, r#"[["2.0",1,"a"]]"#] {
+        assert!(matches!(read(&PLAIN, no_request), Incoming::Data), "{no_request}");
     }
     let odd = read(&PLAIN, r#"{"id":[1],"method":"m"}"#);
     assert!(matches!(odd, Incoming::Refused { .. }), "{odd:?}");
 }
 
 #[test]
-fn a_request_is_withdrawn_as_the_protocol_says() {
-    assert_eq!(PLAIN.withdraw(3, "m"), None);
-    let lsp = text(LSP.withdraw(3, "m").expect("a record"));
+fn cancellation_follows_the_protocol() {
+    // LSP and MCP cancel with different records, and MCP forbids it for `initialize`.
+    assert_eq!(PLAIN.cancellation(3, "m"), None);
+    let lsp = text(LSP.cancellation(3, "m").expect("a record"));
     assert_eq!(lsp, r#"{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":3}}"#);
-    let mcp = text(MCP.withdraw(3, "m").expect("a record"));
+    let mcp = text(MCP.cancellation(3, "m").expect("a record"));
     let wanted = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
     assert_eq!(mcp, wanted);
-    assert_eq!(MCP.withdraw(3, "initialize"), None, "MCP forbids it");
+    assert_eq!(MCP.cancellation(3, "initialize"), None, "MCP forbids it");
 
     let incoming = r#"{"method":"$/cancelRequest","params":{"id":"a"}}"#;
     let Incoming::Cancel { id } = read(&LSP, incoming) else { panic!("{incoming}") };
     assert_eq!(id, WireId(r#""a""#.into()));
-    let answer = text(LSP.answer_withdrawn(&id).expect("LSP wants an answer all the same"));
+    let answer = text(LSP.cancelled_response(&id).expect("LSP answers a cancelled request"));
     assert!(answer.contains(r#""id":"a""#) && answer.contains("-32800"), "{answer}");
     let incoming = r#"{"method":"notifications/cancelled","params":{"requestId":9,"reason":"x"}}"#;
     assert!(matches!(read(&MCP, incoming), Incoming::Cancel { .. }));
-    // Params by position have no id in them.
+    // Positional params have no id.
     let incoming = r#"{"method":"$/cancelRequest","params":["a"]}"#;
     assert!(matches!(read(&LSP, incoming), Incoming::Data));
-    assert_eq!(MCP.answer_withdrawn(&id), None);
+    assert_eq!(MCP.cancelled_response(&id), None);
 }
 
 #[test]
-fn no_params_are_no_params() {
+fn null_body_sends_no_params() {
+    // Some servers refuse `"params":null`.
     assert_eq!(
         text(PLAIN.request(1, "ping", b"null")),
         r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#
@@ -129,14 +132,14 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Fuzz: whatever comes, reading it neither panics nor invents an id.
+    /// No text panics the parser or yields an id that it does not contain.
     #[test]
-    fn any_text_can_be_read(text in concat!(
+    fn any_text_can_be_classified(text in concat!(
         r#"[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]"#,
         r#"|null|"requestId"){0,40}[\}\]]?"#
     )) {
-        for dialect in [&PLAIN, &LSP, &MCP] {
-            if let Incoming::Request { id, .. } | Incoming::Cancel { id } = read(dialect, &text) {
+        for protocol in [&PLAIN, &LSP, &MCP] {
+            if let Incoming::Request { id, .. } | Incoming::Cancel { id } = read(protocol, &text) {
                 prop_assert!(text.contains(&*id.0));
             }
         }

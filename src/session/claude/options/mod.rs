@@ -1,25 +1,18 @@
-//! Floor 4. The options of the CLI, from which both its arguments and `initialize` are made.
+//! The options of the CLI: one value, from which its arguments, its environment and `initialize` are
+//! made.
 //!
-//! `table` says which option is which flag, as data; `effective` works out what options mean
-//! together; `set_*` are the setters.
+//! `setters` has the setters, `effective` works out what options mean together, and `table` says as
+//! data which option is which flag.
 
 mod effective;
-mod environment;
-mod mcp;
-mod set_limits;
-mod set_process;
-mod set_prompt;
-mod set_session;
-mod set_tools;
-mod settings_file;
-mod skills;
+mod setters;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -27,31 +20,29 @@ use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
-pub(super) use environment::{background_wait, reads_state};
-pub use set_limits::Thinking;
+pub(super) use effective::{background_wait, reads_state};
 
-use effective::Effective;
-use skills::Skills;
+use effective::{EffectiveOptions, launcher};
 
-/// The stage of every error of this folder: nothing was spawned yet.
-const STAGE: &str = "options";
+/// The operation of every error of this module. Nothing is spawned yet.
+const OPERATION: &str = "options";
 
-/// The options of Claude Code: [`AgentCommand::claude`] begins them.
+/// The options of Claude Code. [`AgentCommand::claude`] creates them.
 ///
-/// Pass them to [`Builder::start`](super::Builder::start): from one value come the arguments of
-/// the CLI, its environment, and what of it `initialize` carries (agents, skills). Or take the
-/// command alone, with [`command`](Self::command).
+/// [`Builder::start`](super::Builder::start) makes the arguments of the CLI, its environment and its
+/// `initialize` (agents, skills) from one value. [`command`](Self::command) returns the command
+/// alone.
 ///
-/// No setter looks at the machine or fails: what is wrong with an option, or with two of them
-/// together, is an error before anything is spawned, and the CLI is looked for when it is spawned.
+/// A setter neither looks at the machine nor fails. An invalid option, or two options that exclude each
+/// other, are an error before anything is spawned. The CLI is searched when it is spawned.
 ///
-/// Each text is one argument, whatever is in it: a value that begins with `-` is never taken for
-/// a flag. A text that is empty is as if it was not set, unless its setter says otherwise.
+/// Each text is one argument, whatever its characters: a value that begins with `-` is never taken for
+/// a flag. An empty text is not sent, unless its setter says otherwise.
 #[derive(Clone, PartialEq)]
 pub struct Options {
-    /// Program, arguments that come before the options, environment, limits.
+    /// The program, the arguments before the options, the environment, the limits.
     process: AgentCommand,
-    prompt: Prompt,
+    prompt: SystemPrompt,
     tools: Option<Vec<String>>,
     allowed_tools: Vec<String>,
     disallowed_tools: Vec<String>,
@@ -87,41 +78,59 @@ pub struct Options {
     max_thinking_tokens: Option<u64>,
     effort: String,
     json_schema: Option<Record>,
-    // What goes into `initialize`.
+    // Sent in `initialize`.
     agents: Vec<(String, Record)>,
     exclude_dynamic_sections: Option<bool>,
     forward_subagent_text: bool,
-    // What goes into neither.
+    // Sent in neither.
     file_checkpointing: bool,
     pub(super) version_check: bool,
-    /// An option that has no JSON.
-    broken: Option<Broken>,
+    /// An option without JSON, and why it has none.
+    invalid: Option<(&'static str, String)>,
 }
 
-/// The name of the option and why it has no JSON.
-#[derive(Clone, Debug, PartialEq)]
-struct Broken(&'static str, String);
+/// How the model thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Thinking {
+    /// As much as the model finds necessary.
+    Adaptive,
+    /// Up to a number of tokens.
+    Enabled {
+        /// The number of tokens.
+        budget_tokens: u64,
+    },
+    /// Not at all.
+    Disabled,
+}
 
 #[derive(Clone, Debug, PartialEq)]
-enum Prompt {
+enum SystemPrompt {
     Text(String),
     File(PathBuf),
-    /// That of Claude Code, and what is appended to it.
+    /// The prompt of Claude Code, and a text that is appended to it.
     Preset(String),
 }
 
-/// Where an installation may be that is not on `PATH`: beneath the home directory, and elsewhere.
+/// The skills of the main agent.
+#[derive(Clone, Debug, PartialEq)]
+enum Skills {
+    All,
+    Named(Vec<String>),
+}
+
+/// Folders of installations that may not be on `PATH`: in the home directory, and elsewhere.
 const AT_HOME: [&str; 5] =
     [".npm-global/bin", ".local/bin", "node_modules/.bin", ".yarn/bin", ".claude/local"];
 const ELSEWHERE: &str = "/usr/local/bin";
 
 impl AgentCommand {
-    /// Claude Code, to be started with options.
+    /// Returns default options of Claude Code.
     ///
-    /// The program is `claude`: looked for when it is spawned, on the `PATH` that the agent will
-    /// have, then in `~/.npm-global/bin`, `/usr/local/bin`, `~/.local/bin`,
-    /// `~/node_modules/.bin`, `~/.yarn/bin` and `~/.claude/local` of this process's own `HOME`.
-    /// [`Options::cli_path`](crate::session::claude::Options::cli_path) names another.
+    /// The program is `claude`. It is searched when it is spawned: on the `PATH` of the agent, then in
+    /// `~/.npm-global/bin`, `/usr/local/bin`, `~/.local/bin`, `~/node_modules/.bin`, `~/.yarn/bin` and
+    /// `~/.claude/local`, with the `HOME` of this process.
+    /// [`Options::cli_path`](crate::session::claude::Options::cli_path) sets another program.
     ///
     /// ```no_run
     /// # async fn run(engine: &agentpipe::Engine) -> Result<(), agentpipe::Error> {
@@ -141,10 +150,10 @@ impl AgentCommand {
     }
 }
 
-/// What of a session its CLI has to be told in its arguments.
+/// The parts of a session that the CLI has to know from its arguments.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Needs<'a> {
-    /// Somebody answers `can_use_tool`.
+pub(super) struct HostNeeds<'a> {
+    /// There is a handler of `can_use_tool`.
     pub(super) permission: bool,
     /// The MCP servers of this process.
     pub(super) servers: &'a [&'a str],
@@ -154,7 +163,7 @@ impl Options {
     fn new(process: AgentCommand) -> Self {
         Self {
             process,
-            prompt: Prompt::Text(String::new()),
+            prompt: SystemPrompt::Text(String::new()),
             tools: None,
             allowed_tools: Vec::new(),
             disallowed_tools: Vec::new(),
@@ -195,40 +204,41 @@ impl Options {
             forward_subagent_text: false,
             file_checkpointing: false,
             version_check: true,
-            broken: None,
+            invalid: None,
         }
     }
 
-    /// The command alone: program, arguments, environment. For an agent without a
-    /// [`Session`](super::Session), or a session on [`Builder::attach`](super::Builder::attach);
-    /// what belongs into `initialize` is then left to the caller.
+    /// Returns the command alone: the program, the arguments, the environment. For an agent without a
+    /// [`Session`](super::Session), or a session on [`Builder::attach`](super::Builder::attach). The
+    /// caller then sends `initialize`.
     ///
-    /// Reads a file in one case: that of [`settings`](Self::settings) if there is a
-    /// [`sandbox`](Self::sandbox) to be merged into it.
+    /// If there is a [`sandbox`](Self::sandbox), it reads the file of [`settings`](Self::settings),
+    /// and no other file.
     ///
     /// # Errors
-    /// [`InvalidCommand`](ErrorKind::InvalidCommand), naming the option: a value that has no JSON
-    /// or is not what it should be, two options that exclude each other, or an argument above
-    /// the 128 KiB that the kernel takes.
+    /// [`InvalidCommand`](ErrorKind::InvalidCommand), which names the option: a value has no JSON or
+    /// is out of its range, two options exclude each other, or an argument is longer than the 128 KiB
+    /// that the kernel accepts.
     pub fn command(&self) -> Result<AgentCommand> {
-        self.command_for(Needs::default())
+        self.command_for(HostNeeds::default())
     }
 
-    pub(super) fn command_for(&self, needs: Needs<'_>) -> Result<AgentCommand> {
-        let args = table::argv(&Effective::of(self, needs)?)?;
-        Ok(self.launcher().args(args))
+    pub(super) fn command_for(&self, needs: HostNeeds<'_>) -> Result<AgentCommand> {
+        let args = table::argv(&EffectiveOptions::of(self, needs)?)?;
+        Ok(launcher(self).args(args))
     }
 
-    /// What is run to ask the CLI for its version: in the same environment, as the same user.
+    /// Returns the command that asks the CLI for its version, in the same environment and as the same
+    /// user.
     pub(super) fn version_command(&self) -> AgentCommand {
-        self.launcher().arg("-v")
+        launcher(self).arg("-v")
     }
 
-    /// What `initialize` carries: key and value.
+    /// Returns the keys and values that `initialize` carries.
     pub(super) fn initialize(&self) -> Result<Vec<(&'static str, Record)>> {
         let mut keys = Vec::new();
         if !self.agents.is_empty() {
-            keys.push(("agents", Record::from_json(&Entries(&self.agents))?));
+            keys.push(("agents", Record::from_json(&OrderedObject(&self.agents))?));
         }
         if let Some(Skills::Named(names)) = &self.skills {
             keys.push(("skills", Record::from_json(names)?));
@@ -242,28 +252,29 @@ impl Options {
         Ok(keys)
     }
 
+    /// Serializes the value of an option. An error is kept for [`command`](Self::command).
     fn json(&mut self, option: &'static str, value: &impl Serialize) -> Option<Record> {
         match Record::from_json(value) {
             Ok(record) => Some(record),
             Err(error) => {
-                self.broken = Some(Broken(option, error.to_string()));
+                self.invalid = Some((option, error.to_string()));
                 None
             }
         }
     }
 }
 
-/// A JSON object in the order its entries were given.
-struct Entries<'a>(&'a [(String, Record)]);
+/// A JSON object that keeps the order of its entries.
+struct OrderedObject<'a>(&'a [(String, Record)]);
 
-impl Serialize for Entries<'_> {
+impl Serialize for OrderedObject<'_> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         to.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
 fn refused(option: &str, what: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidCommand, STAGE, format!("{option}: {what}"))
+    Error::new(ErrorKind::InvalidCommand, OPERATION, format!("{option}: {what}"))
 }
 
 fn strings<I, S>(items: I) -> Vec<String>
@@ -274,11 +285,7 @@ where
     items.into_iter().map(Into::into).collect()
 }
 
-fn path_of(path: impl AsRef<Path>) -> PathBuf {
-    path.as_ref().to_owned()
-}
-
-/// How it is run; the values of options may be secrets.
+/// Shows the process and no option, because an option may hold a secret.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("process", &self.process).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Floor 4. Which option is which flag: one row each, in the order of the arguments.
+//! The table of flags: one row per flag, in the order of the arguments.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -7,14 +7,15 @@ use std::os::unix::ffi::OsStrExt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
-use super::effective::Effective;
-use super::{Prompt, STAGE, Thinking, refused};
+use super::effective::EffectiveOptions;
+use super::{OPERATION, SystemPrompt, Thinking, refused};
 
-/// How a flag and its values stand among the arguments.
+/// The form of a flag and its values.
 ///
-/// A value of its own that begins with `-` is joined to its flag: it stays one.
+/// A value that would be a separate argument and begins with `-` is joined to its flag, so that it is
+/// not taken for a flag.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Shape {
+pub(super) enum FlagForm {
     /// `--flag`
     Bare,
     /// `--flag`, `value`
@@ -29,59 +30,65 @@ pub(super) enum Shape {
     Repeated,
     /// `--flag`, `{...}`
     Json,
-    /// The flags that the caller named.
+    /// The flags of `extra_arg`.
     Extra,
 }
 
-use Shape::{Bare, Extra, Json, List, One, OneList, Repeated, Two};
+use FlagForm::{Bare, Extra, Json, List, One, OneList, Repeated, Two};
 
-/// The values of a flag; none at all where the option is not set.
-type Values<'a> = Option<Vec<Cow<'a, OsStr>>>;
+/// The values of a flag; `None` if the option is not set.
+type FlagValues<'a> = Option<Vec<Cow<'a, OsStr>>>;
 
 #[derive(Debug)]
-pub(super) struct Row {
-    /// The setter, for errors.
+pub(super) struct FlagRow {
+    /// The name of the setter, for errors.
     option: &'static str,
     pub(super) flag: &'static str,
-    shape: Shape,
-    values: for<'a> fn(&'a Effective<'a>) -> Values<'a>,
-    /// What to do about a value that is too long for an argument.
-    long: &'static str,
+    form: FlagForm,
+    values: for<'a> fn(&'a EffectiveOptions<'a>) -> FlagValues<'a>,
+    /// The remedy for a value that is too long for an argument.
+    remedy: &'static str,
 }
 
 const fn row(
     option: &'static str,
     flag: &'static str,
-    shape: Shape,
-    values: for<'a> fn(&'a Effective<'a>) -> Values<'a>,
-) -> Row {
-    Row { option, flag, shape, values, long: "shorten it: the CLI takes it as an argument only" }
+    form: FlagForm,
+    values: for<'a> fn(&'a EffectiveOptions<'a>) -> FlagValues<'a>,
+) -> FlagRow {
+    FlagRow {
+        option,
+        flag,
+        form,
+        values,
+        remedy: "shorten it: the CLI takes it as an argument only",
+    }
 }
 
-impl Row {
-    const fn long(mut self, remedy: &'static str) -> Self {
-        self.long = remedy;
+impl FlagRow {
+    const fn if_too_long(mut self, remedy: &'static str) -> Self {
+        self.remedy = remedy;
         self
     }
 }
 
-pub(super) const TABLE: &[Row] = &[
+pub(super) const TABLE: &[FlagRow] = &[
     row("", "--output-format", Two, |_| text("stream-json")),
     row("", "--verbose", Bare, |_| given(true)),
     row("system_prompt", "--system-prompt", Two, |all| match &all.options.prompt {
-        Prompt::Text(prompt) => some(prompt),
+        SystemPrompt::Text(prompt) => some(prompt),
         _ => None,
     })
-    .long("write it to a file and use system_prompt_file"),
+    .if_too_long("write it to a file and use system_prompt_file"),
     row("system_prompt_file", "--system-prompt-file", Two, |all| match &all.options.prompt {
-        Prompt::File(path) => some(path),
+        SystemPrompt::File(path) => some(path),
         _ => None,
     }),
     row("append_system_prompt", "--append-system-prompt", Two, |all| match &all.options.prompt {
-        Prompt::Preset(more) => text(more),
+        SystemPrompt::Preset(more) => text(more),
         _ => None,
     })
-    .long("write it to a file and use extra_arg(\"append-system-prompt-file\", path)"),
+    .if_too_long("write it to a file and use extra_arg(\"append-system-prompt-file\", path)"),
     row("tools", "--tools", List, |all| all.options.tools.as_deref().map(texts)),
     row("allowed_tools", "--allowedTools", List, |all| list(&all.allowed_tools)),
     row("max_turns", "--max-turns", Two, |all| number(Some(all.options.max_turns), 0)),
@@ -103,10 +110,10 @@ pub(super) const TABLE: &[Row] = &[
     row("resume", "--resume", One, |all| text(&all.options.resume)),
     row("session_id", "--session-id", One, |all| text(&all.options.session_id)),
     row("settings", "--settings", Two, |all| text(&*all.settings))
-        .long("write the settings, the sandbox included, to a file and pass its path"),
+        .if_too_long("write the settings, the sandbox included, to a file and pass its path"),
     row("add_dir", "--add-dir", Repeated, |all| list(&all.options.add_dirs)),
     row("mcp_server", "--mcp-config", Json, |all| text(&*all.mcp_config))
-        .long("write the configuration to a file and pass its path to mcp_config"),
+        .if_too_long("write the configuration to a file and pass its path to mcp_config"),
     row("include_partial_messages", "--include-partial-messages", Bare, |all| {
         given(all.options.partial_messages)
     }),
@@ -144,12 +151,12 @@ pub(super) const TABLE: &[Row] = &[
     row("", "--input-format", Two, |_| text("stream-json")),
 ];
 
-/// The arguments, without the program.
-pub(super) fn argv(all: &Effective<'_>) -> Result<Vec<OsString>> {
+/// Returns the arguments, without the program.
+pub(super) fn argv(all: &EffectiveOptions<'_>) -> Result<Vec<OsString>> {
     let mut args = Vec::new();
     for row in TABLE {
         let begin = args.len();
-        if row.shape == Extra {
+        if row.form == Extra {
             extra(all, &mut args)?;
         } else if let Some(values) = (row.values)(all) {
             put(row, &values, &mut args);
@@ -161,8 +168,8 @@ pub(super) fn argv(all: &Effective<'_>) -> Result<Vec<OsString>> {
     Ok(args)
 }
 
-fn put(row: &Row, values: &[Cow<'_, OsStr>], args: &mut Vec<OsString>) {
-    match row.shape {
+fn put(row: &FlagRow, values: &[Cow<'_, OsStr>], args: &mut Vec<OsString>) {
+    match row.form {
         Bare | Extra => args.push(row.flag.into()),
         Two | Json => values.iter().take(1).for_each(|value| pair(row.flag, value, args)),
         One => values.iter().take(1).for_each(|value| args.push(joined(row.flag, value))),
@@ -172,7 +179,7 @@ fn put(row: &Row, values: &[Cow<'_, OsStr>], args: &mut Vec<OsString>) {
     }
 }
 
-/// Two arguments, or one where the second would look like a flag.
+/// Adds two arguments, or one if the second would look like a flag.
 fn pair(flag: &str, value: &OsStr, args: &mut Vec<OsString>) {
     if value.as_bytes().starts_with(b"-") {
         args.push(joined(flag, value));
@@ -192,7 +199,7 @@ fn commas(values: &[Cow<'_, OsStr>]) -> OsString {
     values.join(OsStr::new(","))
 }
 
-fn extra(all: &Effective<'_>, args: &mut Vec<OsString>) -> Result<()> {
+fn extra(all: &EffectiveOptions<'_>, args: &mut Vec<OsString>) -> Result<()> {
     for (name, value) in &all.options.extra_args {
         let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('-') || !name.chars().all(fits) {
@@ -208,37 +215,37 @@ fn extra(all: &Effective<'_>, args: &mut Vec<OsString>) -> Result<()> {
     Ok(())
 }
 
-/// The kernel takes no longer argument, its end included: 32 pages.
+/// Returns the longest argument that the kernel accepts, including its terminating zero: 32 pages
+/// (`MAX_ARG_STRLEN`).
 pub(super) fn argument_max() -> usize {
     32 * rustix::param::page_size()
 }
 
-fn check_length(row: &Row, arg: &OsStr) -> Result<()> {
+fn check_length(row: &FlagRow, arg: &OsStr) -> Result<()> {
     let (len, max) = (arg.len() + 1, argument_max());
     if len <= max {
         return Ok(());
     }
     let name = if row.flag.is_empty() { "one of them" } else { row.flag };
     let what = format!("{}: {name} is {len} bytes; an argument may be at most {max}", row.option);
-    Err(Error::new(ErrorKind::InvalidCommand, STAGE, what).remedy(row.long))
+    Err(Error::new(ErrorKind::InvalidCommand, OPERATION, what).remedy(row.remedy))
 }
 
-// The values of an option.
-
-fn given(is_set: bool) -> Values<'static> {
+/// Returns no value, for a flag without one.
+fn given(is_set: bool) -> FlagValues<'static> {
     is_set.then(Vec::new)
 }
 
-/// Unless it is empty.
-fn text<T: AsRef<OsStr> + ?Sized>(value: &T) -> Values<'_> {
+/// Returns one value, unless it is empty.
+fn text<T: AsRef<OsStr> + ?Sized>(value: &T) -> FlagValues<'_> {
     some(value).filter(|values| !values[0].is_empty())
 }
 
-fn some<T: AsRef<OsStr> + ?Sized>(value: &T) -> Values<'_> {
+fn some<T: AsRef<OsStr> + ?Sized>(value: &T) -> FlagValues<'_> {
     Some(vec![Cow::Borrowed(value.as_ref())])
 }
 
-fn number<T: PartialEq + ToString>(value: Option<T>, unset: T) -> Values<'static> {
+fn number<T: PartialEq + ToString>(value: Option<T>, unset: T) -> FlagValues<'static> {
     value.filter(|value| *value != unset).map(|value| vec![owned(value)])
 }
 
@@ -250,8 +257,8 @@ fn texts<T: AsRef<OsStr>>(values: &[T]) -> Vec<Cow<'_, OsStr>> {
     values.iter().map(|value| Cow::Borrowed(value.as_ref())).collect()
 }
 
-/// Unless it is empty.
-fn list<T: AsRef<OsStr>>(values: &[T]) -> Values<'_> {
+/// Returns a list, unless it is empty.
+fn list<T: AsRef<OsStr>>(values: &[T]) -> FlagValues<'_> {
     (!values.is_empty()).then(|| texts(values))
 }
 

@@ -1,4 +1,4 @@
-//! Options to arguments, without a process: each matrix is a table.
+//! The arguments and environment that options lead to, without a process.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::table::{TABLE, argument_max};
-use super::{Needs, Options, Thinking};
+use super::{HostNeeds, Options, Thinking};
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
 use crate::record::Record;
@@ -23,17 +23,21 @@ fn argv(options: &Options) -> Vec<String> {
     text_of(&options.command().expect("good options"))
 }
 
-/// Without what is always there.
+/// Returns the arguments without those that are always there.
 fn between(options: &Options) -> Vec<String> {
     let args = argv(options);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let begin = ["--output-format", "stream-json", "--verbose"];
     let end = ["--input-format", "stream-json"];
     let inner = args.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(&end));
-    inner.expect("the frame of all command lines").iter().map(|arg| (*arg).to_owned()).collect()
+    inner
+        .expect("the arguments that are always there")
+        .iter()
+        .map(|arg| (*arg).to_owned())
+        .collect()
 }
 
-/// And without the empty system prompt.
+/// Returns the arguments that a change adds to the default ones.
 fn set_by(change: impl FnOnce(Options) -> Options) -> Vec<String> {
     let args = between(&change(claude()));
     assert_eq!(args[..2], ["--system-prompt", ""], "{args:?}");
@@ -54,7 +58,7 @@ type Case = (fn(Options) -> Options, &'static [&'static str]);
 
 const NO_TEXTS: [&str; 0] = [];
 
-/// An option, and all that it adds.
+/// Options, and the arguments that they add.
 const CASES: &[Case] = &[
     (|o| o.tools(["Read", "Bash"]), &["--tools", "Read,Bash"]),
     (|o| o.tools(NO_TEXTS), &["--tools", ""]),
@@ -102,7 +106,7 @@ const CASES: &[Case] = &[
     (|o| o.plugin_dir("/p").plugin_dir("/q"), &["--plugin-dir", "/p", "--plugin-dir", "/q"]),
     (|o| o.effort("xhigh"), &["--effort", "xhigh"]),
     (|o| o.json_schema(json!({"type": "object"})), &["--json-schema", r#"{"type":"object"}"#]),
-    // Thinking: four ways to say it, what wins, and where a display has no meaning.
+    // Thinking: its four forms, which of them wins, and when a display is not sent.
     (|o| o.thinking(Thinking::Adaptive), &["--thinking", "adaptive"]),
     (|o| o.thinking(Thinking::Disabled), &["--thinking", "disabled"]),
     (|o| o.thinking(Thinking::Enabled { budget_tokens: 9 }), &["--max-thinking-tokens", "9"]),
@@ -123,13 +127,13 @@ const CASES: &[Case] = &[
     ),
     (|o| o.thinking(Thinking::Disabled).thinking_display("omitted"), &["--thinking", "disabled"]),
     (|o| o.thinking_display("omitted"), &[]),
-    // Flags that have no setter.
+    // Flags without a setter.
     (|o| o.extra_arg("debug", None), &["--debug"]),
     (|o| o.extra_arg("debug-file", "/tmp/log"), &["--debug-file", "/tmp/log"]),
     (|o| o.extra_arg("name", "-x"), &["--name=-x"]),
     (|o| o.extra_arg("name", ""), &["--name", ""]),
     (|o| o.extra_arg("b", "1").extra_arg("a", None), &["--b", "1", "--a"]),
-    // Not for the command line.
+    // Options that add no argument.
     (|o| o.agent("reviewer", json!({"prompt": "p"})), &[]),
     (|o| o.exclude_dynamic_sections(true), &[]),
     (|o| o.forward_subagent_text(true), &[]),
@@ -139,9 +143,8 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn every_option_is_its_flag_and_nothing_else() {
-    // T04 to T06, T08 to T10, T14, T15: a flag in the wrong place or in the wrong form is a
-    // session with other permissions than its host believes.
+fn each_option_adds_its_flag_and_no_other() {
+    // A flag in the wrong place or form gives a session other permissions than its host believes.
     let mut seen = BTreeSet::new();
     for (index, (change, wanted)) in CASES.iter().enumerate() {
         let args = set_by(change);
@@ -158,15 +161,16 @@ fn every_option_is_its_flag_and_nothing_else() {
 }
 
 #[test]
-fn the_page_has_every_flag() {
+fn guide_lists_every_flag() {
+    // The page is the reference of the options, and goes stale silently.
     let page = include_str!("../../../../docs/guide/claude.md");
     let missing = |flag: &&str| !page.contains(&format!("`{flag}"));
     assert_eq!(TABLE.iter().map(|row| row.flag).filter(missing).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]
-fn the_base_is_streams_of_json_and_an_empty_system_prompt() {
-    // T04, T05: the prompt goes over stdin; `--print` would end the session with its first turn.
+fn default_arguments_are_json_streams_and_empty_prompt() {
+    // The prompt goes over stdin. `--print` would end the session with its first turn.
     let plain = ["--output-format", "stream-json", "--verbose", "--system-prompt", ""];
     assert_eq!(argv(&claude()), [&plain[..], &["--input-format", "stream-json"]].concat());
     let prompt = |change: fn(Options) -> Options| between(&change(claude()));
@@ -176,11 +180,11 @@ fn the_base_is_streams_of_json_and_an_empty_system_prompt() {
     assert_eq!(prompt(|o| o.append_system_prompt("And.")), ["--append-system-prompt", "And."]);
     assert_eq!(prompt(Options::claude_code_prompt), Vec::<String>::new());
     assert_eq!(prompt(|o| o.append_system_prompt("")), Vec::<String>::new());
-    // The last one counts.
+    // The last setter counts.
     assert_eq!(prompt(|o| o.system_prompt("a").claude_code_prompt()), Vec::<String>::new());
 }
 
-/// All options that are text, with one value.
+/// Returns options in which each text has the same value.
 fn all_texts(value: &str) -> Options {
     claude()
         .system_prompt(value)
@@ -208,8 +212,8 @@ fn all_texts(value: &str) -> Options {
 }
 
 #[test]
-fn a_value_that_begins_with_a_dash_is_never_an_argument_of_its_own() {
-    // T07. The story: a session id from a request is `--dangerously-skip-permissions`.
+fn value_with_leading_dash_is_joined_to_its_flag() {
+    // A session id that comes from a request may be `--dangerously-skip-permissions`.
     for value in ["--dangerously-skip-permissions", "-p", "-", "--", "--resume=x y"] {
         let args = between(&all_texts(value));
         let joined = args.iter().filter(|arg| arg.ends_with(&format!("={value}"))).count();
@@ -220,8 +224,8 @@ fn a_value_that_begins_with_a_dash_is_never_an_argument_of_its_own() {
 }
 
 #[test]
-fn one_token_options_are_one_token_whatever_the_value() {
-    // T07. A bare `--resume` opens a menu and waits for a person.
+fn resume_options_are_one_argument() {
+    // A bare `--resume` opens a menu and waits for a person.
     for value in ["8a7b", "two words", "a=b", "a\nb", "\u{e9}"] {
         let args = between(&all_texts(value));
         for flag in ["resume", "session-id", "resume-session-at", "resume-drops-turn"] {
@@ -238,7 +242,8 @@ fn one_token_options_are_one_token_whatever_the_value() {
 }
 
 #[test]
-fn the_order_of_the_arguments_is_that_of_the_table() {
+fn arguments_are_in_the_order_of_the_table() {
+    // The order is part of what the tests of the launch compare.
     let all = all_texts("v")
         .max_turns(1)
         .max_budget_usd(1.5)
@@ -266,7 +271,8 @@ fn the_order_of_the_arguments_is_that_of_the_table() {
 }
 
 #[test]
-fn extra_flags_are_named_without_dashes() {
+fn extra_flag_name_with_dashes_is_refused() {
+    // `--debug` would become `----debug`, and a name with `=` would smuggle a value in.
     for name in ["", "-x", "--debug", "a b", "a=b", "a\nb", "\u{e9}"] {
         let error = refusal(&claude().extra_arg(name, None));
         assert!(error.to_string().contains("extra_arg"), "{error}");
@@ -274,9 +280,8 @@ fn extra_flags_are_named_without_dashes() {
 }
 
 #[test]
-fn skills_decide_on_tools_sources_and_initialize() {
-    // T11: the seven rows. What is explicit wins, nothing is said twice, and asking twice gives
-    // the same again.
+fn skills_imply_tools_and_setting_sources() {
+    // Explicit options win, no rule is sent twice, and a second call returns the same arguments.
     type Row = (fn(Options) -> Options, &'static [&'static str], Option<Value>);
     let rows: [Row; 7] = [
         (|o| o, &[], None),
@@ -317,8 +322,8 @@ fn skills_decide_on_tools_sources_and_initialize() {
 }
 
 #[test]
-fn a_skill_name_cannot_end_its_rule_or_mean_more_than_itself() {
-    // T12. The story: a skill named `x),Bash(rm:*` allows a shell.
+fn skill_name_cannot_escape_its_rule() {
+    // A skill named `x),Bash(rm:*` would allow a shell.
     let bad = [
         "",
         " ",
@@ -369,8 +374,8 @@ fn settings(options: &Options) -> Value {
 }
 
 #[test]
-fn a_sandbox_is_merged_into_the_settings() {
-    // T13: alone, into JSON, into a file; a path alone is passed on untouched.
+fn sandbox_is_merged_into_the_settings() {
+    // Alone, into JSON, and into a file. A path without a sandbox is passed on unchanged.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.json");
     fs::write(&file, r#"{"model": "opus", "sandbox": {"enabled": false}}"#).expect("written");
@@ -388,7 +393,7 @@ fn a_sandbox_is_merged_into_the_settings() {
     assert_eq!(settings(&merged), json!({"model": "opus", "sandbox": sandbox}));
     assert_eq!(set_by(|options| options.settings(path)), ["--settings", path]);
 
-    // What cannot be merged is refused: a session without its sandbox is not what was asked for.
+    // Settings that cannot be merged are refused: the session would run without its sandbox.
     let gone = folder.path().join("gone.json");
     let error = refusal(&claude().settings(gone.to_str().expect("text")).sandbox(&sandbox));
     assert!(error.to_string().contains("gone.json"), "{error}");
@@ -402,38 +407,38 @@ fn a_sandbox_is_merged_into_the_settings() {
 }
 
 fn mcp(options: &Options, servers: &[&str]) -> Value {
-    let needs = Needs { permission: false, servers };
+    let needs = HostNeeds { permission: false, servers };
     let args = text_of(&options.command_for(needs).expect("good options"));
     let at = args.iter().position(|arg| arg == "--mcp-config").expect("a configuration");
     serde_json::from_str(&args[at + 1]).expect("JSON")
 }
 
 #[test]
-fn servers_of_this_process_are_told_to_the_cli_and_their_instance_is_not() {
-    // T15, and weakness 10: what the reference keeps under `instance` is not for the CLI.
+fn own_mcp_servers_are_sent_without_instance() {
+    // `instance` holds data of this process, which may be secret.
     let sdk = json!({"type": "sdk", "name": "own", "instance": {"secret": 1}});
     let files = json!({"command": "mcp-files", "args": ["-x"], "instance": "kept"});
     let options = claude().mcp_server("own", &sdk).mcp_server("files", &files);
     let wanted = json!({"mcpServers": {"own": {"type": "sdk", "name": "own"}, "files": files}});
     assert_eq!(mcp(&options, &[]), wanted);
-    // Those that a session has need no entry, and one that is there stays as it is.
+    // Servers of the session need no entry, and an entry that exists stays as it is.
     let wanted = json!({"mcpServers": {"own": {"type": "sdk", "name": "own"}, "files": files,
         "tools": {"type": "sdk", "name": "tools"}}});
     assert_eq!(mcp(&options, &["own", "tools"]), wanted);
 
-    let needs = Needs { permission: false, servers: &["files"] };
+    let needs = HostNeeds { permission: false, servers: &["files"] };
     let error = options.command_for(needs).expect_err("two servers of one name");
     assert!(error.to_string().contains("`files`"), "{error}");
     let error = refusal(&claude().mcp_config("/etc/mcp.json").mcp_server("files", &files));
     assert!(error.to_string().contains("mcp_config"), "{error}");
-    let needs = Needs { permission: false, servers: &["tools"] };
+    let needs = HostNeeds { permission: false, servers: &["tools"] };
     let error = claude().mcp_config("/etc/mcp.json").command_for(needs).expect_err("no room");
     assert!(error.to_string().contains("mcp_config"), "{error}");
 }
 
 #[test]
-fn agents_go_to_initialize_whatever_their_size() {
-    // T16, Q01: 300 KiB of agents in an argument would be E2BIG; temporary files were the answer once.
+fn agents_are_sent_in_initialize() {
+    // An argument of 300 KiB would fail the spawn with E2BIG.
     let prompt = "x".repeat(300 << 10);
     let options = claude()
         .agent("big", json!({"description": "d", "prompt": prompt, "tools": null}))
@@ -459,8 +464,9 @@ fn agents_go_to_initialize_whatever_their_size() {
 }
 
 #[test]
-fn a_permission_handler_is_asked_over_stdio_and_nobody_else_is() {
-    let needs = Needs { permission: true, servers: &[] };
+fn permission_handler_excludes_a_prompt_tool() {
+    // With both, it would be unclear which of them decides.
+    let needs = HostNeeds { permission: true, servers: &[] };
     let args = text_of(&claude().command_for(needs).expect("good options"));
     let at = args.iter().position(|arg| arg == "--permission-prompt-tool").expect("asked");
     assert_eq!(args[at + 1], "stdio");
@@ -474,8 +480,8 @@ fn a_permission_handler_is_asked_over_stdio_and_nobody_else_is() {
 }
 
 #[test]
-fn an_argument_too_long_for_the_kernel_is_refused_by_name() {
-    // Row 26. The story: "Argument list too long" after a prompt grew by one example.
+fn too_long_argument_is_refused_by_name() {
+    // The kernel says only "Argument list too long", for example after a prompt grew.
     let room = |flag: &str| argument_max() - 1 - flag.len();
     let longest = "x".repeat(room(""));
     assert_eq!(between(&claude().system_prompt(&longest))[1].len(), argument_max() - 1);
@@ -494,13 +500,14 @@ fn an_argument_too_long_for_the_kernel_is_refused_by_name() {
         assert!(text.contains(named) && text.contains(remedy), "{text}");
         assert!(text.contains(&argument_max().to_string()) && text.len() < 300, "{text}");
     }
-    // Joined to its flag it is longer.
+    // A value that is joined to its flag is longer.
     assert!(argv(&claude().resume("x".repeat(room("--resume=")))).len() > 4);
     refusal(&claude().resume("x".repeat(room("--resume=") + 1)));
 }
 
 #[test]
-fn what_has_no_json_or_is_no_amount_is_refused_before_anything_is_spawned() {
+fn invalid_value_is_refused_before_the_spawn() {
+    // A setter cannot fail, so the error has to name the option.
     let no_json = std::collections::BTreeMap::from([((1, 2), "a key that is no text")]);
     for (name, options) in [
         ("agent", claude().agent("a", &no_json)),
@@ -516,14 +523,15 @@ fn what_has_no_json_or_is_no_amount_is_refused_before_anything_is_spawned() {
 }
 
 #[test]
-fn a_constructor_looks_at_nothing_and_the_probe_runs_as_the_session_does() {
-    // T02, T03, T26.
+fn command_needs_no_file_and_the_probe_matches_it() {
+    // Options may be made before the CLI is installed. The version has to be that of the CLI that the
+    // session runs.
     let options = claude()
         .cli_path("/nowhere/claude")
         .cwd("/nowhere")
         .process(|command| command.arg("first").user(1234, 567))
         .model("opus");
-    let command = options.command().expect("nothing is looked at");
+    let command = options.command().expect("no file is read");
     assert_eq!(command.get_program(), "/nowhere/claude");
     assert_eq!(text_of(&command)[..2], ["first", "--output-format"]);
     let probe = options.version_command();
@@ -537,7 +545,8 @@ fn a_constructor_looks_at_nothing_and_the_probe_runs_as_the_session_does() {
 }
 
 #[test]
-fn the_wait_for_background_work_is_that_of_the_cli() {
+fn background_wait_is_read_as_the_cli_reads_it() {
+    // A shorter wait than that of the CLI would end its input too early.
     const KEY: &str = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS";
     let wait = |command: AgentCommand| super::background_wait(Some(&command));
     let clean = || AgentCommand::new("claude").env_clear();

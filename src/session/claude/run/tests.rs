@@ -1,15 +1,15 @@
-//! The machine in every order of events, and against every CLI that there may be behind it.
+//! The run machine in every order of events, and against a model of each kind of CLI.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Action, After, Happened, LATE_RESULT, NEXT_RUN, Run, State};
+use super::{CliState, Expected, LATE_RESULT, NEXT_RUN, Run, RunAction, RunEvent};
 
-const RESULT: Happened = Happened::Result { queue_empty: false };
-const RUNNING: Happened = Happened::Said(State::Running);
-const IDLE: Happened = Happened::Said(State::Idle);
+const RESULT: RunEvent = RunEvent::Result { queue_empty: false };
+const RUNNING: RunEvent = RunEvent::State(CliState::Running);
+const IDLE: RunEvent = RunEvent::State(CliState::Idle);
 
-/// A machine on a clock of its own.
+/// A run with its clock.
 #[derive(Clone)]
 struct Clocked {
     run: Run,
@@ -23,20 +23,20 @@ impl Clocked {
         Self { run: Run::new(ceiling), start, now: start }
     }
 
-    fn say(&mut self, event: Happened) -> Vec<Action> {
+    fn say(&mut self, event: RunEvent) -> Vec<RunAction> {
         self.run.handle(event, self.now)
     }
 
-    fn all(&mut self, events: &[Happened]) -> Vec<Action> {
+    fn all(&mut self, events: &[RunEvent]) -> Vec<RunAction> {
         events.iter().flat_map(|event| self.say(*event)).collect()
     }
 
-    fn after(&mut self, time: Duration) -> Vec<Action> {
+    fn after(&mut self, time: Duration) -> Vec<RunAction> {
         self.now += time;
-        self.say(Happened::Tick)
+        self.say(RunEvent::Tick)
     }
 
-    /// What of the machine matters, whatever the time is.
+    /// Returns the state of the machine with times relative to now, so that equal states have one key.
     fn key(&self) -> String {
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.now));
         let run = &self.run;
@@ -44,9 +44,9 @@ impl Clocked {
             "{:?}",
             (
                 (run.state, run.owed, run.in_turn, run.has_result, run.tasks, run.woken, run.asked),
-                (run.after, run.ending, run.ended, run.stopping, run.open),
+                (run.expected, run.ending, run.ended, run.stopping, run.open),
                 (run.prompted, run.reads_ahead),
-                (left(run.after_until), left(run.ceiling_at)),
+                (left(run.expected_until), left(run.ceiling_at)),
                 run.last_prompt.map(|at| self.now.duration_since(at).min(NEXT_RUN)),
             )
         )
@@ -54,92 +54,97 @@ impl Clocked {
 }
 
 #[test]
-fn a_run_ends_with_idle_and_not_with_its_first_result() {
-    // The story: a background agent was done before the first result, and the permission prompt of the
-    // turn that it woke met a closed stream.
+fn run_ends_with_idle_not_with_first_result() {
+    // A background agent that ends before the first result wakes another turn. If the input ended with
+    // the result, the permission prompt of that turn would meet a closed stream.
     let mut cli = Clocked::new(None);
-    assert_eq!(cli.say(Happened::Prompt), [Action::TurnOpened]);
-    assert_eq!(cli.all(&[Happened::EndWhenDone, RUNNING, Happened::Turn]), []);
-    let task = [Happened::TasksBegan, Happened::TasksOver { stopped: false }];
+    assert_eq!(cli.say(RunEvent::Prompt), [RunAction::TurnOpened]);
+    assert_eq!(cli.all(&[RunEvent::EndWhenDone, RUNNING, RunEvent::Turn]), []);
+    let task = [RunEvent::TasksBegan, RunEvent::TasksOver { stopped: false }];
     assert_eq!(cli.all(&task), []);
     assert_eq!(cli.say(RESULT), [], "the state is still running");
     assert_eq!(cli.after(Duration::from_secs(3600)), []);
-    let woken = [Happened::Turn, Happened::Said(State::NeedsAnswer), Happened::Asked];
+    let woken = [RunEvent::Turn, RunEvent::State(CliState::NeedsAnswer), RunEvent::Asked];
     assert_eq!(cli.all(&woken), []);
-    assert_eq!(cli.all(&[Happened::Answered, RUNNING, RESULT]), []);
-    assert_eq!(cli.say(IDLE), [Action::EndInput, Action::TurnEnded]);
+    assert_eq!(cli.all(&[RunEvent::Answered, RUNNING, RESULT]), []);
+    assert_eq!(cli.say(IDLE), [RunAction::EndInput, RunAction::TurnEnded]);
 }
 
 #[test]
-fn each_prompt_owes_a_run_of_its_own() {
+fn each_prompt_owes_a_run() {
+    // If the first of two runs ended the input, the second prompt would be lost.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::Prompt, Happened::EndWhenDone]);
-    assert_eq!(cli.all(&[RUNNING, Happened::Turn, RESULT, IDLE]), [], "one of two");
+    cli.all(&[RunEvent::Prompt, RunEvent::Prompt, RunEvent::EndWhenDone]);
+    assert_eq!(cli.all(&[RUNNING, RunEvent::Turn, RESULT, IDLE]), [], "one of two");
     assert_eq!(cli.after(NEXT_RUN / 2), []);
-    assert_eq!(cli.all(&[RUNNING, Happened::Turn, RESULT]), []);
-    assert_eq!(cli.say(IDLE), [Action::EndInput, Action::TurnEnded]);
-    // A CLI that tells no state, the same.
+    assert_eq!(cli.all(&[RUNNING, RunEvent::Turn, RESULT]), []);
+    assert_eq!(cli.say(IDLE), [RunAction::EndInput, RunAction::TurnEnded]);
+    // A CLI that reports no state.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::Prompt, Happened::EndWhenDone]);
-    assert_eq!(cli.all(&[Happened::Turn, RESULT, Happened::Turn]), [], "one of two");
-    assert_eq!(cli.say(RESULT), [Action::EndInput, Action::TurnEnded]);
+    cli.all(&[RunEvent::Prompt, RunEvent::Prompt, RunEvent::EndWhenDone]);
+    assert_eq!(cli.all(&[RunEvent::Turn, RESULT, RunEvent::Turn]), [], "one of two");
+    assert_eq!(cli.say(RESULT), [RunAction::EndInput, RunAction::TurnEnded]);
 }
 
 #[test]
-fn prompts_that_were_answered_in_one_run_end_the_input_a_moment_later() {
+fn merged_prompts_end_the_input_after_a_wait() {
+    // A CLI may answer two prompts in one run. The input must not stay open for a second one.
     for state in [true, false] {
         let mut cli = Clocked::new(None);
-        cli.all(&[Happened::Prompt, Happened::Prompt, Happened::EndWhenDone]);
-        let run = if state { &[RUNNING, RESULT, IDLE][..] } else { &[Happened::Turn, RESULT] };
+        cli.all(&[RunEvent::Prompt, RunEvent::Prompt, RunEvent::EndWhenDone]);
+        let run = if state { &[RUNNING, RESULT, IDLE][..] } else { &[RunEvent::Turn, RESULT] };
         assert_eq!(cli.all(run), []);
         assert_eq!(cli.run.deadline(), Some(cli.now + NEXT_RUN));
-        assert_eq!(cli.after(NEXT_RUN), [Action::EndInput, Action::TurnEnded]);
+        assert_eq!(cli.after(NEXT_RUN), [RunAction::EndInput, RunAction::TurnEnded]);
     }
-    // One that reads ahead, and says that nothing is queued, has known them for long.
+    // A CLI that reads ahead, and reports an empty queue, has had both prompts for long.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::Prompt, Happened::EndWhenDone, RUNNING]);
+    cli.all(&[RunEvent::Prompt, RunEvent::Prompt, RunEvent::EndWhenDone, RUNNING]);
     cli.after(NEXT_RUN);
-    assert_eq!(cli.say(Happened::Result { queue_empty: true }), []);
-    assert_eq!(cli.say(IDLE), [Action::EndInput, Action::TurnEnded]);
+    assert_eq!(cli.say(RunEvent::Result { queue_empty: true }), []);
+    assert_eq!(cli.say(IDLE), [RunAction::EndInput, RunAction::TurnEnded]);
 }
 
 #[test]
-fn idle_without_a_result_ends_the_turn_and_says_so() {
+fn idle_without_a_result_is_reported() {
+    // A reader of the turn would otherwise wait for a result that never comes.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::EndWhenDone, Happened::Turn]);
-    assert_eq!(cli.say(IDLE), [Action::TurnEnded], "a close has nothing to interrupt");
-    assert_eq!(cli.after(LATE_RESULT), [Action::NoResult, Action::EndInput]);
-    // Some hosts of the CLI say it just before the result.
+    cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RunEvent::Turn]);
+    assert_eq!(cli.say(IDLE), [RunAction::TurnEnded], "a close has nothing to interrupt");
+    assert_eq!(cli.after(LATE_RESULT), [RunAction::NoResult, RunAction::EndInput]);
+    // Some versions send `idle` just before the result.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, RUNNING, Happened::Turn, IDLE]);
+    cli.all(&[RunEvent::Prompt, RUNNING, RunEvent::Turn, IDLE]);
     assert_eq!(cli.say(RESULT), []);
     assert_eq!(cli.after(LATE_RESULT), []);
-    assert_eq!(cli.say(Happened::EndWhenDone), [Action::EndInput]);
-    // What the CLI says before it has the prompt is none of its turn.
+    assert_eq!(cli.say(RunEvent::EndWhenDone), [RunAction::EndInput]);
+    // An `idle` from before the CLI has read the prompt does not belong to its turn.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::EndWhenDone]);
+    cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone]);
     assert_eq!((cli.say(IDLE), cli.after(NEXT_RUN)), (vec![], vec![]));
 }
 
 #[test]
-fn the_ceiling_counts_the_time_between_turns_and_no_other() {
+fn ceiling_counts_only_the_time_between_turns() {
+    // A ceiling that counted a turn would end the input of a long one; one that counted nothing would
+    // leave it open for a CLI that stays `running`.
     let limit = Duration::from_secs(600);
     let begun = || {
         let mut cli = Clocked::new(Some(limit));
-        cli.all(&[Happened::Prompt, Happened::EndWhenDone, RUNNING, Happened::Turn]);
+        cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RUNNING, RunEvent::Turn]);
         cli
     };
     let mut cli = begun();
     assert_eq!(cli.run.deadline(), None, "a turn is under way");
     cli.say(RESULT);
     assert_eq!(cli.after(limit - Duration::from_secs(1)), []);
-    assert_eq!(cli.after(Duration::from_secs(1)), [Action::EndInput]);
+    assert_eq!(cli.after(Duration::from_secs(1)), [RunAction::EndInput]);
     for stops in [
-        Happened::Turn,
-        Happened::Said(State::NeedsAnswer),
-        Happened::Asked,
-        Happened::TasksBegan,
-        Happened::Prompt,
+        RunEvent::Turn,
+        RunEvent::State(CliState::NeedsAnswer),
+        RunEvent::Asked,
+        RunEvent::TasksBegan,
+        RunEvent::Prompt,
     ] {
         let mut cli = begun();
         cli.all(&[RESULT, stops]);
@@ -147,10 +152,10 @@ fn the_ceiling_counts_the_time_between_turns_and_no_other() {
     }
     for begins_again in [
         &[RUNNING][..],
-        &[Happened::Said(State::NeedsAnswer), RUNNING],
-        &[Happened::Turn, RESULT],
-        &[Happened::Asked, Happened::Answered],
-        &[Happened::TasksBegan, Happened::TasksOver { stopped: false }],
+        &[RunEvent::State(CliState::NeedsAnswer), RUNNING],
+        &[RunEvent::Turn, RESULT],
+        &[RunEvent::Asked, RunEvent::Answered],
+        &[RunEvent::TasksBegan, RunEvent::TasksOver { stopped: false }],
     ] {
         let mut cli = begun();
         cli.say(RESULT);
@@ -159,115 +164,120 @@ fn the_ceiling_counts_the_time_between_turns_and_no_other() {
         assert_eq!(cli.run.deadline(), Some(cli.now + limit), "{begins_again:?}");
     }
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::EndWhenDone, RUNNING, RESULT]);
-    assert_eq!(cli.run.deadline(), None, "no ceiling was asked for");
+    cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RUNNING, RESULT]);
+    assert_eq!(cli.run.deadline(), None, "there is no ceiling");
 }
 
 #[test]
-fn a_task_that_is_stopped_wakes_no_turn_and_keeps_no_input_open() {
-    // Of a CLI that tells no state. One that is done wakes a turn, for which the ceiling holds.
+fn stopped_task_wakes_no_turn() {
+    // A CLI without states. A task that completes wakes a turn, which has until the ceiling. A task that
+    // is stopped wakes none, and must not keep the input open.
     for (stopped, wait) in [(true, NEXT_RUN), (false, Duration::from_secs(600))] {
         let mut cli = Clocked::new(Some(Duration::from_secs(600)));
-        cli.all(&[Happened::Prompt, Happened::EndWhenDone, Happened::Turn, Happened::TasksBegan]);
+        cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RunEvent::Turn, RunEvent::TasksBegan]);
         assert_eq!(cli.say(RESULT), []);
-        assert!(cli.run.is_open(), "an interrupt ends it, and nothing else");
-        assert_eq!(cli.say(Happened::TasksOver { stopped }), [Action::TurnEnded]);
+        assert!(cli.run.is_open(), "only an interrupt ends it");
+        assert_eq!(cli.say(RunEvent::TasksOver { stopped }), [RunAction::TurnEnded]);
         assert_eq!(cli.run.deadline(), Some(cli.now + wait), "{stopped}");
-        assert_eq!(cli.after(wait), [Action::EndInput]);
+        assert_eq!(cli.after(wait), [RunAction::EndInput]);
     }
 }
 
 #[test]
-fn an_agent_that_waits_for_an_answer_keeps_its_input() {
+fn unanswered_request_keeps_the_input_open() {
+    // The response has to go through the input.
     let mut cli = Clocked::new(None);
-    cli.all(&[Happened::Prompt, Happened::EndWhenDone, Happened::Turn, Happened::Asked]);
-    assert_eq!(cli.say(RESULT), [Action::TurnEnded]);
-    assert_eq!(cli.say(Happened::Answered), [Action::EndInput]);
+    cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RunEvent::Turn, RunEvent::Asked]);
+    assert_eq!(cli.say(RESULT), [RunAction::TurnEnded]);
+    assert_eq!(cli.say(RunEvent::Answered), [RunAction::EndInput]);
 }
 
 #[test]
-fn a_result_that_is_lost_ends_its_turn() {
+fn dropped_result_ends_its_turn() {
+    // A result above the record limit must not leave the turn, and the input, open.
     for result in [true, false] {
-        let lost = Happened::Lost { result };
+        let dropped = RunEvent::Dropped { result };
         let mut cli = Clocked::new(None);
-        cli.all(&[Happened::Prompt, Happened::EndWhenDone, Happened::Turn]);
-        assert!(cli.say(lost).contains(&Action::TurnEnded), "a close interrupts nothing");
-        assert_eq!(cli.after(NEXT_RUN).contains(&Action::EndInput), !result, "{result}");
+        cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RunEvent::Turn]);
+        assert!(cli.say(dropped).contains(&RunAction::TurnEnded), "a close interrupts nothing");
+        assert_eq!(cli.after(NEXT_RUN).contains(&RunAction::EndInput), !result, "{result}");
         assert!(cli.run.ended);
-        // It was another record, and the turn goes on.
+        // If it was another record, the turn goes on.
         let mut cli = Clocked::new(None);
-        cli.all(&[Happened::Prompt, Happened::Turn, lost]);
-        assert_eq!(cli.say(Happened::Turn), [Action::TurnOpened]);
-        // One that tells its state is over when it says so, and no turn is missed twice.
+        cli.all(&[RunEvent::Prompt, RunEvent::Turn, dropped]);
+        assert_eq!(cli.say(RunEvent::Turn), [RunAction::TurnOpened]);
+        // A CLI that reports its state ends the run with `idle`, and no wait follows.
         let mut cli = Clocked::new(None);
-        cli.all(&[Happened::Prompt, Happened::EndWhenDone, RUNNING, Happened::Turn]);
-        assert_eq!(cli.say(lost), []);
-        assert_eq!(cli.say(IDLE), [Action::EndInput, Action::TurnEnded]);
+        cli.all(&[RunEvent::Prompt, RunEvent::EndWhenDone, RUNNING, RunEvent::Turn]);
+        assert_eq!(cli.say(dropped), []);
+        assert_eq!(cli.say(IDLE), [RunAction::EndInput, RunAction::TurnEnded]);
         assert_eq!(cli.run.deadline(), None);
     }
 }
 
 #[test]
-fn an_interrupt_that_finds_no_turn_ends_with_its_answer() {
-    // The doubt whether a further run comes, and tasks of a CLI that tells no state.
-    let doubt = [Happened::Prompt, Happened::Prompt, Happened::Turn, RESULT];
-    let tasks = [Happened::Prompt, Happened::Turn, Happened::TasksBegan, RESULT];
+fn interrupt_between_turns_ends_with_its_answer() {
+    // A close would otherwise wait for a turn that never comes: after merged prompts, or with a task
+    // of a CLI without states.
+    let doubt = [RunEvent::Prompt, RunEvent::Prompt, RunEvent::Turn, RESULT];
+    let tasks = [RunEvent::Prompt, RunEvent::Turn, RunEvent::TasksBegan, RESULT];
     for events in [doubt, tasks] {
         let mut cli = Clocked::new(None);
         cli.all(&events);
         assert!(cli.run.is_open());
-        assert_eq!(cli.say(Happened::InterruptAnswered), [Action::TurnEnded]);
+        assert_eq!(cli.say(RunEvent::InterruptAnswered), [RunAction::TurnEnded]);
     }
-    // In a turn, the answer comes first and the result after it. What was queued is cancelled.
+    // Within a turn, the result comes after the answer. Queued prompts are cancelled.
     for (states, end) in [(true, &[RESULT, IDLE][..]), (false, &[RESULT])] {
         let mut cli = Clocked::new(None);
-        cli.all(&[Happened::Prompt, Happened::Prompt, Happened::Prompt]);
-        cli.all(if states { &[RUNNING, Happened::Turn] } else { &[Happened::Turn] });
-        assert_eq!(cli.say(Happened::InterruptAnswered), []);
-        assert_eq!(cli.all(end), [Action::TurnEnded], "{states}");
+        cli.all(&[RunEvent::Prompt, RunEvent::Prompt, RunEvent::Prompt]);
+        cli.all(if states { &[RUNNING, RunEvent::Turn] } else { &[RunEvent::Turn] });
+        assert_eq!(cli.say(RunEvent::InterruptAnswered), []);
+        assert_eq!(cli.all(end), [RunAction::TurnEnded], "{states}");
     }
     for events in [
-        &[Happened::Prompt][..],
-        &[Happened::Prompt, Happened::Turn],
-        &[Happened::Prompt, RUNNING, RESULT],
+        &[RunEvent::Prompt][..],
+        &[RunEvent::Prompt, RunEvent::Turn],
+        &[RunEvent::Prompt, RUNNING, RESULT],
     ] {
         let mut cli = Clocked::new(None);
         cli.all(events);
-        assert_eq!(cli.say(Happened::InterruptAnswered), [], "{events:?}");
+        assert_eq!(cli.say(RunEvent::InterruptAnswered), [], "{events:?}");
     }
 }
 
 #[test]
-fn a_prompt_that_was_not_sent_owes_nothing() {
+fn unsent_prompt_owes_no_run() {
+    // A future of `send` that is dropped must not leave a turn open.
     let mut cli = Clocked::new(None);
-    assert_eq!(cli.all(&[Happened::Prompt, Happened::Prompt]), [Action::TurnOpened]);
-    assert_eq!(cli.say(Happened::Unsent), [], "another one keeps it open");
-    assert_eq!(cli.say(Happened::Unsent), [Action::TurnEnded]);
-    assert_eq!(cli.say(Happened::EndWhenDone), [Action::EndInput]);
+    assert_eq!(cli.all(&[RunEvent::Prompt, RunEvent::Prompt]), [RunAction::TurnOpened]);
+    assert_eq!(cli.say(RunEvent::Unsent), [], "another one keeps it open");
+    assert_eq!(cli.say(RunEvent::Unsent), [RunAction::TurnEnded]);
+    assert_eq!(cli.say(RunEvent::EndWhenDone), [RunAction::EndInput]);
 }
 
-/// Everything that can happen, in every order: what must hold whatever an agent says.
+/// All events in every order, up to a depth: the invariants that hold whatever an agent does.
 #[test]
-fn no_order_of_events_ends_the_input_twice_or_under_a_turn() {
+fn no_event_order_ends_the_input_in_a_turn() {
     const DEPTH: usize = 8;
     let events = [
-        Happened::Prompt,
-        Happened::Unsent,
+        RunEvent::Prompt,
+        RunEvent::Unsent,
         RUNNING,
-        Happened::Said(State::NeedsAnswer),
+        RunEvent::State(CliState::NeedsAnswer),
         IDLE,
-        Happened::Turn,
-        Happened::Result { queue_empty: true },
+        RunEvent::Turn,
+        RunEvent::Result { queue_empty: true },
         RESULT,
-        Happened::Lost { result: true },
-        Happened::Lost { result: false },
-        Happened::TasksBegan,
-        Happened::TasksOver { stopped: false },
-        Happened::TasksOver { stopped: true },
-        Happened::Asked,
-        Happened::Answered,
-        Happened::InterruptAnswered,
-        Happened::EndWhenDone,
+        RunEvent::Dropped { result: true },
+        RunEvent::Dropped { result: false },
+        RunEvent::TasksBegan,
+        RunEvent::TasksOver { stopped: false },
+        RunEvent::TasksOver { stopped: true },
+        RunEvent::Asked,
+        RunEvent::Answered,
+        RunEvent::InterruptAnswered,
+        RunEvent::EndWhenDone,
     ];
     let mut seen = HashSet::new();
     let mut front = vec![Clocked::new(Some(Duration::from_secs(600)))];
@@ -295,10 +305,10 @@ fn no_order_of_events_ends_the_input_twice_or_under_a_turn() {
     assert!(seen.len() > 2_000, "{}", seen.len());
 }
 
-fn check(before: &Clocked, after: &Clocked, actions: &[Action], event: Option<&Happened>) {
+fn check(before: &Clocked, after: &Clocked, actions: &[RunAction], event: Option<&RunEvent>) {
     let run = &after.run;
     let count = |action| actions.iter().filter(|found| **found == action).count();
-    let ends = count(Action::EndInput);
+    let ends = count(RunAction::EndInput);
     let what = || format!("{} and {event:?}: {actions:?}", before.key());
     assert!(ends <= usize::from(!before.run.ended && run.ending), "{}", what());
     assert_eq!(run.ended, before.run.ended || ends == 1, "{}", what());
@@ -307,60 +317,60 @@ fn check(before: &Clocked, after: &Clocked, actions: &[Action], event: Option<&H
         assert!(!run.in_turn && run.asked == 0 && !run.tasks, "{}", what());
         assert!(ceiling || (run.owed == 0 && !run.is_running()), "{}", what());
     }
-    let (opened, closed) = (count(Action::TurnOpened), count(Action::TurnEnded));
+    let (opened, closed) = (count(RunAction::TurnOpened), count(RunAction::TurnEnded));
     assert_eq!(usize::from(before.run.open) + opened, usize::from(run.open) + closed);
     assert!(opened + closed <= 1, "{}", what());
     if run.in_turn || run.is_running() {
         assert!(run.open, "{}", what());
     }
-    // What is waited for has an end, unless the agent owes it.
-    if matches!(run.after, After::Result | After::End | After::Run) {
-        assert!(run.after_until.is_some_and(|at| at <= after.now + NEXT_RUN), "{}", what());
+    // Each wait has a limit, except for the turn that a task wakes.
+    if matches!(run.expected, Expected::Result | Expected::End | Expected::Run) {
+        assert!(run.expected_until.is_some_and(|at| at <= after.now + NEXT_RUN), "{}", what());
     }
     if let Some(deadline) = run.deadline() {
-        assert!(deadline > after.now || event.is_some(), "a tick leaves nothing due: {}", what());
+        assert!(deadline > after.now || event.is_some(), "nothing is due after a tick: {}", what());
     }
     let _start = after.start;
 }
 
-/// What a CLI does.
+/// How a CLI behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    /// It tells its state.
+    /// It reports its state.
     states: bool,
-    /// It reads its input one prompt at a time, and is idle in between.
+    /// It reads one prompt at a time, and is idle in between.
     one_by_one: bool,
-    /// It says `idle` before the result.
+    /// It sends `idle` before the result.
     idle_first: bool,
-    /// Its results are dropped on the way.
+    /// Its results are dropped by the record limit.
     loses: bool,
 }
 
-/// A CLI, the pipes, and the host's machine.
+/// A CLI, the pipes, and the run machine of the host.
 #[derive(Clone)]
 struct World {
     kind: Kind,
     host: Clocked,
-    /// Prompts on their way to the CLI, and in its queue.
+    /// Prompts in the pipe, and in the queue of the CLI.
     sent: usize,
     queued: usize,
-    /// What the CLI said and the host has not seen.
-    said: VecDeque<Happened>,
+    /// Events that the CLI sent and the host has not seen.
+    said: VecDeque<RunEvent>,
     running: bool,
     in_turn: bool,
-    /// The CLI waits for an answer of the host.
+    /// The CLI waits for a response of the host.
     waits: bool,
     task: bool,
     owes_wake: bool,
-    // How much more may happen.
+    // Limits on what may still happen.
     prompts: usize,
     asks: usize,
     tasks: usize,
 }
 
 impl World {
-    /// Without states the result of a prompt and that of a woken turn look alike, so there is either
-    /// one prompt or no task.
+    /// Returns the worlds to begin with. Without states, the result of a prompt and that of a woken turn
+    /// look alike, so there is either one prompt or no task.
     fn all(kind: Kind) -> Vec<Self> {
         let limits = if kind.states { &[(3, 1)][..] } else { &[(3, 0), (1, 1)] };
         limits.iter().map(|(prompts, tasks)| Self::new(kind, *prompts, *tasks)).collect()
@@ -394,32 +404,32 @@ impl World {
         )
     }
 
-    /// The CLI has nothing to do, and will not have by itself.
+    /// Returns whether the CLI has nothing to do, and will not begin anything by itself.
     fn is_done(&self) -> bool {
         let works = self.in_turn || self.waits || self.task || self.owes_wake;
         self.sent == 0 && self.queued == 0 && !works
     }
 
-    /// The host's machine sees something.
-    fn see(&mut self, event: Happened) {
+    /// Lets the host see an event.
+    fn see(&mut self, event: RunEvent) {
         let actions = self.host.say(event);
         self.obey(&actions, event);
     }
 
-    fn obey(&self, actions: &[Action], event: Happened) {
+    fn obey(&self, actions: &[RunAction], event: RunEvent) {
         assert!(
-            !actions.contains(&Action::EndInput) || self.is_done(),
+            !actions.contains(&RunAction::EndInput) || self.is_done(),
             "{:?}: the input ends with {event:?}: {}",
             self.kind,
             self.key()
         );
     }
 
-    fn say(&mut self, event: Happened) {
+    fn say(&mut self, event: RunEvent) {
         self.said.push_back(event);
     }
 
-    /// All that can happen next, but for time.
+    /// Returns all worlds that may follow, except by the passing of time.
     fn next(&self) -> Vec<Self> {
         let mut all = Vec::new();
         let mut may = |possible: bool, act: &dyn Fn(&mut Self)| {
@@ -432,16 +442,16 @@ impl World {
         let run = &self.host.run;
         may(self.prompts > 0 && !run.ended, &|world| {
             world.prompts -= 1;
-            world.see(Happened::Prompt);
+            world.see(RunEvent::Prompt);
             world.sent += 1;
         });
-        may(!run.ending, &|world| world.see(Happened::EndWhenDone));
+        may(!run.ending, &|world| world.see(RunEvent::EndWhenDone));
         may(!self.said.is_empty(), &|world| {
             let event = world.said.pop_front().expect("something was said");
             world.see(event);
         });
         may(run.asked > 0, &|world| {
-            world.see(Happened::Answered);
+            world.see(RunEvent::Answered);
             world.waits = false;
         });
         let free = !self.waits;
@@ -461,7 +471,7 @@ impl World {
                 }
                 world.runs();
                 world.in_turn = true;
-                world.say(Happened::Turn);
+                world.say(RunEvent::Turn);
             });
         }
         may(free && self.in_turn && self.queued > 0, &|world| world.queued -= 1);
@@ -469,9 +479,9 @@ impl World {
             world.asks -= 1;
             world.waits = true;
             if world.kind.states {
-                world.say(Happened::Said(State::NeedsAnswer));
+                world.say(RunEvent::State(CliState::NeedsAnswer));
             }
-            world.say(Happened::Asked);
+            world.say(RunEvent::Asked);
             if world.kind.states {
                 world.say(RUNNING);
             }
@@ -479,12 +489,12 @@ impl World {
         may(free && self.in_turn && self.tasks > 0, &|world| {
             world.tasks -= 1;
             world.task = true;
-            world.say(Happened::TasksBegan);
+            world.say(RunEvent::TasksBegan);
         });
         may(self.task, &|world| {
             world.task = false;
             world.owes_wake = true;
-            world.say(Happened::TasksOver { stopped: false });
+            world.say(RunEvent::TasksOver { stopped: false });
         });
         may(free && self.in_turn, &Self::turn_ends);
         all
@@ -499,7 +509,7 @@ impl World {
 
     fn turn_ends(&mut self) {
         self.in_turn = false;
-        let result = if self.kind.loses { Happened::Lost { result: true } } else { RESULT };
+        let result = if self.kind.loses { RunEvent::Dropped { result: true } } else { RESULT };
         let more = self.queued > 0 || self.task || self.owes_wake;
         if !self.kind.states {
             self.running = false;
@@ -515,16 +525,17 @@ impl World {
         }
     }
 
-    /// Time goes by only where the CLI has nothing to do at once.
+    /// Returns whether time may pass: the CLI has nothing to do at once.
     fn waits_for_time(&self) -> bool {
         let at_once = self.sent > 0 || self.queued > 0 || self.owes_wake || self.in_turn;
         self.said.is_empty() && (self.waits || !at_once)
     }
 }
 
-/// The host against every CLI, in every order in which the two can meet.
+/// The host against every kind of CLI, in every order of their events: the input never ends too early,
+/// and it always ends.
 #[test]
-fn no_cli_loses_an_answer_to_an_input_that_ended_and_every_input_ends() {
+fn input_ends_only_when_the_cli_is_done() {
     let mut worlds = 0;
     for bits in 0..16_u8 {
         let bit = |n: u8| bits >> n & 1 == 1;
@@ -547,8 +558,8 @@ fn no_cli_loses_an_answer_to_an_input_that_ended_and_every_input_ends() {
             {
                 let mut later = world.clone();
                 let actions = later.host.after(at - later.host.now);
-                later.obey(&actions, Happened::Tick);
-                assert!(!actions.contains(&Action::NoResult), "{kind:?}: {}", world.key());
+                later.obey(&actions, RunEvent::Tick);
+                assert!(!actions.contains(&RunAction::NoResult), "{kind:?}: {}", world.key());
                 next.push(later);
             }
             for world in next {

@@ -1,4 +1,4 @@
-//! Floor 4. JSON-RPC 2.0 as a dialect.
+//! The records of JSON-RPC 2.0.
 
 use std::borrow::Cow;
 
@@ -6,27 +6,28 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
-use crate::session::failure::RpcError;
-use crate::session::lost::{Head, Lost};
+use crate::session::dropped::RecordHead;
+use crate::session::protocol::{
+    DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of,
+};
 
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
-/// Language servers answer a request that was withdrawn with this.
+/// The code with which language servers answer a cancelled request.
 const REQUEST_CANCELLED: i64 = -32800;
 
-/// How a request is withdrawn. JSON-RPC itself has no way; the protocols on it have.
+/// How a request is cancelled. JSON-RPC itself has no way; the protocols on it have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Cancellation {
-    /// Not at all: an answer that comes too late is counted and dropped.
+    /// Not at all. A response that comes too late is counted and dropped.
     #[default]
     None,
-    /// `$/cancelRequest` with `id`. A request that the agent withdraws is answered with -32800.
-    /// Language servers, ACP.
+    /// With `$/cancelRequest` and the `id`, as language servers and ACP do. A request that the agent
+    /// cancels is answered with -32800.
     Lsp,
-    /// `notifications/cancelled` with `requestId`. MCP. A withdrawn request is not answered, and
-    /// `initialize` is never withdrawn.
+    /// With `notifications/cancelled` and the `requestId`, as MCP does. A cancelled request is not
+    /// answered, and `initialize` is never cancelled.
     Mcp,
 }
 
@@ -40,15 +41,15 @@ impl Cancellation {
     }
 }
 
-/// JSON-RPC 2.0. Its framing is the agent's.
+/// JSON-RPC 2.0.
 #[derive(Debug)]
-pub(super) struct JsonRpc {
+pub(super) struct JsonRpcProtocol {
     pub(super) cancellation: Cancellation,
 }
 
-/// Values as they stand: not one of them is built.
+/// A record from the agent. Its values stay JSON text, so none of them is built.
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct ReceivedRecord<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -61,13 +62,13 @@ struct Wire<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// `null` is a value like any other here, not an absent one.
+/// Reads `null` as a value like any other, and not as an absent one.
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 
 #[derive(Serialize)]
-struct Out<'a> {
+struct SentRecord<'a> {
     jsonrpc: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
@@ -81,7 +82,7 @@ struct Out<'a> {
     error: Option<&'a RawValue>,
 }
 
-impl Out<'_> {
+impl SentRecord<'_> {
     const EMPTY: Self =
         Self { jsonrpc: "2.0", id: None, method: None, params: None, result: None, error: None };
 
@@ -90,34 +91,36 @@ impl Out<'_> {
     }
 }
 
-/// JSON that is known to be JSON.
+/// Returns the text of bytes that are known to be JSON.
 fn raw(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(bytes).ok()
 }
 
-/// A notification, or with an id a request.
+/// Returns a notification, or with an id a request.
 pub(super) fn call(id: Option<u64>, method: &str, params: &[u8]) -> Vec<u8> {
     let id = id.map(|id| id.to_string());
     let id = id.as_deref().and_then(|id| raw(id.as_bytes()));
     let params = raw(params).filter(|params| params.get() != "null");
-    Out { id, method: Some(method), params, ..Out::EMPTY }.bytes()
+    SentRecord { id, method: Some(method), params, ..SentRecord::EMPTY }.bytes()
 }
 
-fn refusal(id: &str, failure: &RpcError) -> Vec<u8> {
-    let error = failure.as_json();
+/// Returns an error response. `id` is JSON text.
+fn error_response(id: &str, error: &RpcError) -> Vec<u8> {
+    let error = error.to_json();
     let error = error.as_deref().and_then(|error| raw(error.as_bytes()));
-    Out { id: raw(id.as_bytes()), error, ..Out::EMPTY }.bytes()
+    SentRecord { id: raw(id.as_bytes()), error, ..SentRecord::EMPTY }.bytes()
 }
 
-/// A text or a number can be an id.
+/// Returns the id of a request, which has to be a text or a number.
 fn wire_id(id: &RawValue) -> Option<WireId> {
     let text = id.get();
-    let fine = text.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
-    fine.then(|| WireId(text.into()))
+    let is_id = text.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+    is_id.then(|| WireId(text.into()))
 }
 
-impl JsonRpc {
-    fn called(&self, record: &Record, method: &str, wire: &Wire<'_>) -> Incoming {
+impl JsonRpcProtocol {
+    /// Classifies a record with a method: a request, a cancellation, or a notification.
+    fn call_of(&self, record: &Record, method: &str, wire: &ReceivedRecord<'_>) -> Incoming {
         let Some(id) = wire.id else {
             return match self.cancelled(method, wire) {
                 Some(id) => Incoming::Cancel { id },
@@ -134,77 +137,84 @@ impl JsonRpc {
             }
             None => {
                 let why = "the id of a request is a string or a number";
-                let failure = RpcError::new(why).with_code(INVALID_REQUEST);
-                Incoming::Refused { answer: refusal("null", &failure), why }
+                let error = RpcError::new(why).with_code(INVALID_REQUEST);
+                Incoming::Refused { response: error_response("null", &error), why }
             }
         }
     }
 
-    /// The id in a notification that withdraws a request.
-    fn cancelled(&self, method: &str, wire: &Wire<'_>) -> Option<WireId> {
+    /// Returns the id in a notification that cancels a request.
+    fn cancelled(&self, method: &str, wire: &ReceivedRecord<'_>) -> Option<WireId> {
         #[derive(Deserialize)]
-        struct Params<'a> {
+        struct CancelParams<'a> {
             #[serde(borrow, alias = "requestId")]
             id: &'a RawValue,
         }
         if Some(method) != self.cancellation.method() {
             return None;
         }
-        let params: Params<'_> = object(wire.params?)?;
+        let params: CancelParams<'_> = object(wire.params?)?;
         wire_id(params.id)
     }
 }
 
-/// An array: refused, and said so if a request in it waits for an answer.
+/// Classifies an array. It is refused if a request in it waits for a response.
 fn batch(record: &Record) -> Incoming {
     let calls: Vec<&RawValue> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
-    let mut calls = calls.into_iter().filter_map(object::<Wire<'_>>);
+    let mut calls = calls.into_iter().filter_map(object::<ReceivedRecord<'_>>);
     if !calls.any(|call| call.method.is_some() && call.id.is_some()) {
         return Incoming::Data;
     }
     let why = "batches are not supported: send one request a record";
-    let failure = RpcError::new(why).with_code(INVALID_REQUEST);
-    Incoming::Refused { answer: refusal("null", &failure), why }
+    let error = RpcError::new(why).with_code(INVALID_REQUEST);
+    Incoming::Refused { response: error_response("null", &error), why }
 }
 
-/// The error object of a response, or what stands in its place.
-fn failure(record: &Record, error: &RawValue) -> RpcError {
+/// Reads the error object of a response, or whatever stands in its place.
+fn rpc_error(record: &Record, error: &RawValue) -> RpcError {
     #[derive(Deserialize)]
-    struct Object<'a> {
+    struct ErrorObject<'a> {
         code: Option<i64>,
         message: Option<Cow<'a, str>>,
         #[serde(borrow, default, deserialize_with = "present")]
         data: Option<&'a RawValue>,
     }
-    match object::<Object<'_>>(error) {
-        Some(object) => RpcError {
-            message: object.message.unwrap_or_default().into_owned(),
-            code: object.code,
-            data: object.data.map(|data| record.part(data.get().as_bytes())),
-        },
-        None => RpcError::new("an error that is no error object")
+    match object::<ErrorObject<'_>>(error) {
+        Some(object) => {
+            let mut error = RpcError::new(object.message.unwrap_or_default());
+            if let Some(code) = object.code {
+                error = error.with_code(code);
+            }
+            match object.data {
+                Some(data) => error.with_data(record.part(data.get().as_bytes())),
+                None => error,
+            }
+        }
+        None => RpcError::new("the error is not an error object")
             .with_data(record.part(error.get().as_bytes())),
     }
 }
 
-impl Dialect for JsonRpc {
-    fn read(&self, record: &Record) -> Incoming {
+impl Protocol for JsonRpcProtocol {
+    fn classify(&self, record: &Record) -> Incoming {
         if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
             return batch(record);
         }
-        let Some(wire) = object_of::<Wire<'_>>(record.as_bytes()) else { return Incoming::Data };
+        let Some(wire) = object_of::<ReceivedRecord<'_>>(record.as_bytes()) else {
+            return Incoming::Data;
+        };
         if let Some(method) = &wire.method {
-            return self.called(record, method, &wire);
+            return self.call_of(record, method, &wire);
         }
         let outcome = match (wire.result, wire.error) {
-            // Some agents send both, with a null for the one that is not meant.
-            (_, Some(error)) if error.get() != "null" => Err(failure(record, error)),
+            // Some agents send both keys, with `null` for the one that does not apply.
+            (_, Some(error)) if error.get() != "null" => Err(rpc_error(record, error)),
             (Some(result), _) => Ok(record.part(result.get().as_bytes())),
             _ => return Incoming::Data,
         };
         match wire.id.map(RawValue::get) {
             None | Some("null") => Incoming::Data,
-            Some(id) => Incoming::Reply { id: id.parse().ok(), outcome },
+            Some(id) => Incoming::Response { id: id.parse().ok(), outcome },
         }
     }
 
@@ -212,7 +222,7 @@ impl Dialect for JsonRpc {
         call(Some(id), method, body)
     }
 
-    fn withdraw(&self, id: u64, method: &str) -> Option<Vec<u8>> {
+    fn cancellation(&self, id: u64, method: &str) -> Option<Vec<u8>> {
         let params = match self.cancellation {
             Cancellation::None => return None,
             Cancellation::Mcp if method == "initialize" => return None,
@@ -222,33 +232,34 @@ impl Dialect for JsonRpc {
         Some(call(None, self.cancellation.method()?, params.as_bytes()))
     }
 
-    fn answer(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
+    fn response(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
         match outcome {
             Ok(result) => {
-                Out { id: raw(to.0.as_bytes()), result: raw(result), ..Out::EMPTY }.bytes()
+                SentRecord { id: raw(to.0.as_bytes()), result: raw(result), ..SentRecord::EMPTY }
+                    .bytes()
             }
-            Err(failure) => refusal(&to.0, failure),
+            Err(error) => error_response(&to.0, error),
         }
     }
 
-    fn answer_withdrawn(&self, to: &WireId) -> Option<Vec<u8>> {
-        let failure = RpcError::new("the request was cancelled").with_code(REQUEST_CANCELLED);
-        (self.cancellation == Cancellation::Lsp).then(|| refusal(&to.0, &failure))
+    fn cancelled_response(&self, to: &WireId) -> Option<Vec<u8>> {
+        let error = RpcError::new("the request was cancelled").with_code(REQUEST_CANCELLED);
+        (self.cancellation == Cancellation::Lsp).then(|| error_response(&to.0, &error))
     }
 
-    fn unknown(&self, method: &str) -> RpcError {
+    fn unknown_method(&self, method: &str) -> RpcError {
         RpcError::new(format!("no such method: {method}")).with_code(METHOD_NOT_FOUND)
     }
 
-    fn lost(&self, head: &Head) -> Lost {
-        let Some(id) = head.id.as_deref() else { return Lost::Other(None) };
+    fn identify(&self, head: &RecordHead) -> DroppedRecord {
+        let Some(id) = head.id.as_deref() else { return DroppedRecord::Other(None) };
         if head.calls {
             let id = raw(id.as_bytes()).and_then(wire_id);
-            return id.map_or(Lost::Other(None), Lost::Request);
+            return id.map_or(DroppedRecord::Other(None), DroppedRecord::Request);
         }
         match id.parse() {
-            Ok(id) if head.replies => Lost::Answer(id),
-            _ => Lost::Other(None),
+            Ok(id) if head.replies => DroppedRecord::Response(id),
+            _ => DroppedRecord::Other(None),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 4. The control protocol of Claude Code as a dialect.
+//! The records of the control protocol of Claude Code.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,21 @@ use serde_json::value::RawValue;
 
 use crate::frame::memcpy;
 use crate::record::Record;
-use crate::session::dialect::{Dialect, Incoming, WireId, object, object_of};
-use crate::session::failure::RpcError;
-use crate::session::lost::{Head, Lost};
+use crate::session::dropped::RecordHead;
+use crate::session::protocol::{
+    DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of,
+};
 
-/// `control_request`, `control_response`, `control_cancel_request`; all else is data.
+/// The control protocol: records of the types `control_request`, `control_response` and
+/// `control_cancel_request`. All others are data.
 #[derive(Debug)]
-pub(super) struct Control;
+pub(super) struct ControlProtocol;
 
-/// Every request id of ours begins like this; the agent's are a name space of their own.
-const PREFIX: &str = "req_";
+/// The prefix of the ids of this session. The ids of the agent are a separate name space.
+const ID_PREFIX: &str = "req_";
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct ControlRecord<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -31,7 +33,7 @@ struct Wire<'a> {
 }
 
 #[derive(Deserialize)]
-struct Response<'a> {
+struct ReceivedResponse<'a> {
     #[serde(borrow)]
     subtype: Cow<'a, str>,
     #[serde(borrow)]
@@ -43,19 +45,19 @@ struct Response<'a> {
 }
 
 #[derive(Deserialize)]
-struct Subtype<'a> {
+struct RequestSubtype<'a> {
     #[serde(borrow)]
     subtype: Cow<'a, str>,
 }
 
-/// A control request of ours; the interrupt that a close sends is one, too.
+/// Returns a control request of this session. `body` is an object with its other keys, or `null`.
 pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
     let subtype = serde_json::to_string(subtype).expect("text has JSON");
-    // The body's own keys follow the subtype.
+    // The keys of the body follow the subtype, so its opening brace is replaced.
     let rest = body.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     let comma = if rest == b"}" { "" } else { "," };
     let mut out = format!(
-        "{{\"type\":\"control_request\",\"request_id\":\"{PREFIX}{id}\",\
+        "{{\"type\":\"control_request\",\"request_id\":\"{ID_PREFIX}{id}\",\
          \"request\":{{\"subtype\":{subtype}{comma}"
     )
     .into_bytes();
@@ -64,11 +66,11 @@ pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The number in an id of ours, if it is one.
+/// Returns the number in an id of this session. `None` for an id that it cannot have sent.
 fn own_id(id: &str) -> Option<u64> {
-    let digits = id.strip_prefix(PREFIX)?;
+    let digits = id.strip_prefix(ID_PREFIX)?;
     let number: u64 = digits.parse().ok()?;
-    // No `+7` and no `007`: ids are compared as they were sent.
+    // Neither `+7` nor `007`: ids are compared as they were sent.
     (number.to_string() == digits).then_some(number)
 }
 
@@ -80,14 +82,14 @@ fn error_text(error: Option<&RawValue>) -> String {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct SentResponse<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    response: Inner<'a>,
+    response: SentOutcome<'a>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct SentOutcome<'a> {
     subtype: &'static str,
     request_id: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,23 +98,24 @@ struct Inner<'a> {
     error: Option<&'a str>,
 }
 
-fn answer(id: &str, outcome: Result<&[u8], &str>) -> Vec<u8> {
+/// Returns the response to a request of the agent. `id` is JSON text.
+fn response_to(id: &str, outcome: Result<&[u8], &str>) -> Vec<u8> {
     let request_id = serde_json::from_str(id).expect("an id is kept as the JSON it came as");
     let (subtype, response, error) = match outcome {
         Ok(body) => ("success", serde_json::from_slice(body).ok(), None),
         Err(error) => ("error", None, Some(error)),
     };
-    let response = Inner { subtype, request_id, response, error };
-    serde_json::to_vec(&Answer { kind: "control_response", response })
+    let response = SentOutcome { subtype, request_id, response, error };
+    serde_json::to_vec(&SentResponse { kind: "control_response", response })
         .expect("text and raw JSON always have JSON")
 }
 
-impl Control {
-    fn asked(record: &Record, wire: &Wire<'_>) -> Incoming {
-        // Without an id there is nobody to answer; the reader may know what it is.
+impl ControlProtocol {
+    fn request_of(record: &Record, wire: &ControlRecord<'_>) -> Incoming {
+        // A request without an id cannot be answered. The reader may know what it is.
         let Some(id) = wire.request_id else { return Incoming::Data };
         let subtype = wire.request.and_then(|raw| {
-            let subtype: Subtype<'_> = object(raw)?;
+            let subtype: RequestSubtype<'_> = object(raw)?;
             Some((raw, subtype.subtype))
         });
         match subtype {
@@ -123,13 +126,13 @@ impl Control {
             },
             None => {
                 let why = "a control request without a subtype";
-                Incoming::Refused { answer: answer(id.get(), Err(why)), why }
+                Incoming::Refused { response: response_to(id.get(), Err(why)), why }
             }
         }
     }
 
-    fn answered(record: &Record, wire: &Wire<'_>) -> Incoming {
-        let Some(response) = wire.response.and_then(object::<Response<'_>>) else {
+    fn response_of(record: &Record, wire: &ControlRecord<'_>) -> Incoming {
+        let Some(response) = wire.response.and_then(object::<ReceivedResponse<'_>>) else {
             return Incoming::Data;
         };
         let outcome = if response.subtype == "success" {
@@ -140,21 +143,23 @@ impl Control {
         } else {
             Err(RpcError::new(error_text(response.error)))
         };
-        Incoming::Reply { id: own_id(&response.request_id), outcome }
+        Incoming::Response { id: own_id(&response.request_id), outcome }
     }
 }
 
-impl Dialect for Control {
-    fn read(&self, record: &Record) -> Incoming {
-        // Most records are data, and for them the type is all that is looked at.
+impl Protocol for ControlProtocol {
+    fn classify(&self, record: &Record) -> Incoming {
+        // Most records are data. For them the type in the envelope decides, without a second parse.
         let control = |kind: &Cow<'_, str>| kind.starts_with("control_");
         if record.envelope().is_ok_and(|envelope| !envelope.kind.as_ref().is_some_and(control)) {
             return Incoming::Data;
         }
-        let Some(wire) = object_of::<Wire<'_>>(record.as_bytes()) else { return Incoming::Data };
+        let Some(wire) = object_of::<ControlRecord<'_>>(record.as_bytes()) else {
+            return Incoming::Data;
+        };
         match &*wire.kind {
-            "control_request" => Self::asked(record, &wire),
-            "control_response" => Self::answered(record, &wire),
+            "control_request" => Self::request_of(record, &wire),
+            "control_response" => Self::response_of(record, &wire),
             "control_cancel_request" => match wire.request_id {
                 Some(id) => Incoming::Cancel { id: WireId(id.get().into()) },
                 None => Incoming::Data,
@@ -167,26 +172,26 @@ impl Dialect for Control {
         control_request(id, method, body)
     }
 
-    /// The protocol has no word for it.
-    fn withdraw(&self, _id: u64, _method: &str) -> Option<Vec<u8>> {
+    /// The protocol has no record for it.
+    fn cancellation(&self, _id: u64, _method: &str) -> Option<Vec<u8>> {
         None
     }
 
-    fn answer(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
-        answer(&to.0, outcome.map_err(RpcError::message))
+    fn response(&self, to: &WireId, outcome: Result<&[u8], &RpcError>) -> Vec<u8> {
+        response_to(&to.0, outcome.map_err(RpcError::message))
     }
 
-    fn unknown(&self, method: &str) -> RpcError {
-        RpcError::new(format!("nobody handles control requests of the subtype {method}"))
+    fn unknown_method(&self, method: &str) -> RpcError {
+        RpcError::new(format!("no handler for control requests of the subtype {method}"))
     }
 
-    fn lost(&self, head: &Head) -> Lost {
+    fn identify(&self, head: &RecordHead) -> DroppedRecord {
         if let Some(id) = head.answers.as_deref().and_then(own_id) {
-            return Lost::Answer(id);
+            return DroppedRecord::Response(id);
         }
         match (head.kind.as_deref(), &head.request_id) {
-            (Some("control_request"), Some(id)) => Lost::Request(WireId(id.clone())),
-            _ => Lost::Other(head.kind.clone()),
+            (Some("control_request"), Some(id)) => DroppedRecord::Request(WireId(id.clone())),
+            _ => DroppedRecord::Other(head.kind.clone()),
         }
     }
 }

@@ -1,0 +1,167 @@
+//! Deadlines of requests. A response that was in the agent's pipe in time is read before its deadline
+//! counts as missed.
+//!
+//! This runs on the session thread, so that a deadline holds even if the runtime of the session does
+//! not run its tasks: what the reader has left is then read here.
+
+use std::future::{pending, poll_fn};
+use std::sync::{Arc, TryLockError, Weak};
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crate::error::ErrorKind;
+
+use super::executor::with_deadline;
+use super::inbox::InboxItem;
+use super::reader::RoutedTurn;
+use super::state::SessionState;
+
+/// How long the engine and the reader may take to deliver what is already there.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+/// How long to wait before a retry, while another thread holds the reading half.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+/// Returns the waker for the alarms of a session. It does not keep the session alive.
+pub(super) fn deadline_waker(state: &Weak<SessionState>) -> Waker {
+    Waker::from(Arc::new(DeadlineWaker(Weak::clone(state))))
+}
+
+struct DeadlineWaker(Weak<SessionState>);
+
+impl Wake for DeadlineWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(state) = self.0.upgrade() {
+            on_alarm(&state);
+        }
+    }
+}
+
+/// Spawns the task that looks after the deadlines, unless it runs already.
+fn on_alarm(state: &Arc<SessionState>) {
+    if std::mem::replace(&mut state.lock().expiring, true) {
+        return;
+    }
+    let task = DeadlineTask(Arc::clone(state));
+    state.executor.spawn(Box::pin(async move { task.run().await }));
+}
+
+fn is_due(state: &SessionState, now: Instant) -> bool {
+    let observed = state.observer.as_ref().and_then(|observer| observer.deadline());
+    let first = state.lock().router.next_deadline();
+    [first, observed].into_iter().flatten().any(|at| at <= now)
+}
+
+/// Looks after the deadlines that are due. However the task ends, the alarm is set for the next one.
+struct DeadlineTask(Arc<SessionState>);
+
+impl DeadlineTask {
+    async fn run(&self) {
+        let Self(state) = self;
+        let due_at = state.executor.now();
+        if is_due(state, due_at) {
+            self.catch_up(due_at + CATCH_UP_MAX).await;
+            self.expire_requests(due_at);
+        }
+        let observer = state.observer.as_ref();
+        if observer.is_some_and(|observer| observer.on_deadline(due_at)) {
+            state.on_data(InboxItem::NoResult);
+        }
+    }
+
+    /// Routes everything that the agent has said by now.
+    async fn catch_up(&self, limit: Instant) {
+        let Self(state) = self;
+        loop {
+            let answer = state.writer.catch_up();
+            let caught_up = with_deadline(&state.executor, limit, answer.wait()).await.flatten();
+            let progress = self.route_all(limit).await;
+            // The engine may hold records back until its reader has caught up. They come with the
+            // next round.
+            if caught_up != Some(false) || !progress {
+                return;
+            }
+        }
+    }
+
+    /// Routes all events that are there. Returns whether there was any.
+    async fn route_all(&self, limit: Instant) -> bool {
+        let Self(state) = self;
+        let mut progress = false;
+        while state.executor.now() < limit {
+            let routed = match state.reading.try_lock() {
+                Ok(mut reading) => Some(state.route(&mut reading)),
+                Err(TryLockError::Poisoned(lock)) => Some(state.route(&mut lock.into_inner())),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            match routed {
+                // The reader task is routing. It releases the lock after one turn.
+                None => {
+                    let retry_at = state.executor.now() + RETRY_AFTER;
+                    let pause = pending::<()>();
+                    let _late = with_deadline(&state.executor, retry_at.min(limit), pause).await;
+                }
+                Some(RoutedTurn::More) => {
+                    progress = true;
+                    yield_now().await;
+                }
+                Some(RoutedTurn::All { some }) => return progress | some,
+                Some(RoutedTurn::Stalled | RoutedTurn::AtEnd | RoutedTurn::Released) => {
+                    return false;
+                }
+            }
+        }
+        progress
+    }
+
+    /// Fails the requests that were due at `due_at`.
+    fn expire_requests(&self, due_at: Instant) {
+        let Self(state) = self;
+        let (due, loss) = {
+            let mut tables = state.lock();
+            let due: Vec<_> = std::iter::from_fn(|| tables.router.take_expired(due_at)).collect();
+            tables.stats.timeouts += due.len() as u64;
+            (due, tables.last_loss.clone())
+        };
+        for (id, pending) in due {
+            let mut what = format!("`{}` was not answered in time", pending.method);
+            if !pending.sent {
+                what += "; the agent has not taken it from its input";
+            }
+            let loss = loss.as_ref().filter(|(_, below)| id < *below).map(|(loss, _)| loss);
+            let remedy = match loss {
+                Some(loss) => {
+                    what += &format!("; meanwhile {loss}, and may have been the response");
+                    "raise Limits::record_max if that was the response, or raise the timeout"
+                }
+                None => "raise the timeout",
+            };
+            pending.slot.set(Err(state.error(ErrorKind::Timeout, what).remedy(remedy)));
+            state.send_cancellation(id, &pending);
+        }
+    }
+}
+
+impl Drop for DeadlineTask {
+    fn drop(&mut self) {
+        let Self(state) = self;
+        state.lock().expiring = false;
+        state.arm();
+        // An alarm that went off while this task ran was ignored.
+        if is_due(state, state.executor.now()) {
+            on_alarm(state);
+        }
+    }
+}
+
+/// Lets the other tasks of the thread run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,141 @@
+//! Serving the agent's requests: each is handled by a task of its own, never by the reader.
+
+use std::sync::Arc;
+
+use crate::record::Record;
+
+use super::config::Task;
+use super::handlers::{AgentRequest, ContainedHandler, Handler, HandlerFuture, HandlerResult};
+use super::protocol::{RpcError, WireId};
+use super::router::IncomingRequest;
+use super::state::{AcceptedRequest, OwedResponse, SessionState};
+
+/// Starts the handler of a request, queues the request if too many handlers run, or refuses it if
+/// it has no handler.
+pub(super) fn admit(state: &Arc<SessionState>, accepted: AcceptedRequest) {
+    let request = &accepted.request;
+    {
+        let mut tables = state.lock();
+        if tables.over.is_some() {
+            // No response can be sent any more, so no handler runs.
+            tables.router.finish(request.key);
+            return;
+        }
+    }
+    let Some(handler) = state.handlers.find(&request.method) else {
+        let error = state.protocol.unknown_method(&request.method);
+        if state.finish(request.key) {
+            state.refuse(&request.id, &error, Some(accepted.owed));
+        }
+        return;
+    };
+    {
+        let mut tables = state.lock();
+        if tables.running >= state.settings.concurrency {
+            tables.waiting.push_back(accepted);
+            return;
+        }
+        tables.running += 1;
+    }
+    state.spawn(handler_task(Arc::clone(state), handler, accepted));
+}
+
+/// Returns the task of one request.
+fn handler_task(
+    state: Arc<SessionState>,
+    handler: Handler<AgentRequest>,
+    accepted: AcceptedRequest,
+) -> Task {
+    let AcceptedRequest { request, owed } = accepted;
+    let IncomingRequest { key, id, method, body, token } = request;
+    let request = AgentRequest::new(method, body);
+    let work: HandlerFuture = Box::pin(async move { handler(request).await });
+    let mut open = OpenRequest { state, key, id, begun: false, _owed: owed };
+    Box::pin(async move {
+        open.begun = true;
+        if let Some(outcome) = ContainedHandler::new(work, token).await {
+            open.respond(outcome).await;
+        }
+    })
+}
+
+/// A request of the agent with a handler task. It is refused if the task is dropped before the
+/// response.
+struct OpenRequest {
+    state: Arc<SessionState>,
+    key: u64,
+    id: WireId,
+    /// Whether the task has been polled.
+    begun: bool,
+    /// Dropped last, after the refusal is queued.
+    _owed: OwedResponse,
+}
+
+impl OpenRequest {
+    async fn respond(&self, outcome: HandlerResult) {
+        let Self { state, key, id, .. } = self;
+        if !state.finish(*key) {
+            return;
+        }
+        let outcome = outcome.as_ref().map(Record::as_bytes);
+        let response = state.protocol.response(id, outcome);
+        if let Err(error) = state.writer.send(response).await
+            && !error.is_closed()
+        {
+            // It was refused before a byte was sent: too large, or not on one line.
+            let error = RpcError::new(format!("the response cannot be sent: {error}"));
+            let response = state.protocol.response(id, Err(&error));
+            let _agent_gone = state.writer.send(response).await;
+        }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        // Without effect after a response. Otherwise the runtime dropped the task.
+        give_up(&self.state, self.key, &self.id);
+        if self.begun {
+            start_next(&self.state);
+        } else {
+            give_up_waiting(&self.state);
+        }
+    }
+}
+
+/// Starts the handler of the next request that waits.
+fn start_next(state: &Arc<SessionState>) {
+    let accepted = {
+        let mut tables = state.lock();
+        let accepted = tables.waiting.pop_front();
+        tables.running -= usize::from(accepted.is_none());
+        accepted
+    };
+    if let Some(accepted) = accepted {
+        match state.handlers.find(&accepted.request.method) {
+            Some(handler) => state.spawn(handler_task(Arc::clone(state), handler, accepted)),
+            None => unreachable!("only requests that have a handler wait for it"),
+        }
+    }
+}
+
+/// Refuses all requests that wait, because the runtime drops tasks that it never ran. If each of them
+/// got a task, that task would be dropped within the drop of the one before, and so on.
+fn give_up_waiting(state: &Arc<SessionState>) {
+    let waiting = {
+        let mut tables = state.lock();
+        tables.running -= 1;
+        std::mem::take(&mut tables.waiting)
+    };
+    for AcceptedRequest { request, owed } in waiting {
+        give_up(state, request.key, &request.id);
+        drop(owed);
+    }
+}
+
+/// Refuses a request whose handler will not answer, unless it is answered already.
+fn give_up(state: &Arc<SessionState>, key: u64, id: &WireId) {
+    if state.finish(key) {
+        let error = RpcError::new("the handler was dropped before it answered");
+        state.refuse(id, &error, None);
+    }
+}
