@@ -1,9 +1,8 @@
 //! Spawn: the cost in a process with much memory, with each option and with all of them, compared with the
 //! standard library. `std` is posix_spawn, `std_pre_exec` is fork.
 //!
-//! `spawn/itself/OPTION/RSS` is the spawn alone. `spawn/engine/OPTION/RSS` is the time for which a caller
-//! of `Engine::spawn_blocking` waits. With `die_with_parent`, and for an `async` caller, it includes the
-//! way to a spawn thread of the engine and back.
+//! The time is that for which the caller of `Engine::spawn_blocking` waits. With `die_with_parent`, and
+//! for `plain_async`, it includes the way to a spawn thread of the engine and back.
 //!
 //! The memory is touched in 4 KiB pages, like a heap of many small objects: a fork copies the page tables
 //! of all of them. Each round spawns `true`; killing and reaping it are not timed.
@@ -17,7 +16,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agentpipe::__bench::spawn_here;
 use agentpipe::{AgentCommand, Engine, ErrorKind, ResourceLimit};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -108,8 +106,14 @@ fn fork<'a>() -> Contestant<'a> {
 
 /// Whether the host allows the option: without root it may allow neither users nor cgroups.
 #[expect(clippy::print_stderr, reason = "names an option that is not measured")]
-fn is_available(option: &str, command: &AgentCommand) -> bool {
-    let Err(error) = spawn_here(command) else { return true };
+fn is_available(engine: &Engine, option: &str, command: &AgentCommand) -> bool {
+    let error = match engine.spawn_blocking(command.clone()) {
+        Ok(agent) => {
+            agent.abort_blocking();
+            return true;
+        }
+        Err(error) => error,
+    };
     let kind = error.kind();
     assert!(matches!(kind, ErrorKind::NotPermitted | ErrorKind::CgroupUnavailable), "{error}");
     eprintln!("spawn/{option}: not measured: {error}");
@@ -122,20 +126,15 @@ fn spawn(criterion: &mut Criterion) {
     let memory = touched(mib);
     let engine = Engine::new().expect("io_uring");
     let mut options = options();
-    options.retain(|(option, command)| is_available(option, command));
-    let contest = |group| Contest {
-        group,
+    options.retain(|(option, command)| is_available(&engine, option, command));
+    let contest = Contest {
+        group: "spawn",
         parameter: format!("{mib}MiB"),
         warm_up: Duration::from_millis(200),
         time: Duration::from_millis(800),
         throughput: None,
     };
     let mut contestants = vec![posix_spawn(), fork()];
-    for (option, command) in &options {
-        contestants.push(spawns_of(option, || spawn_here(command).expect("spawned before"), drop));
-    }
-    contest("spawn/itself").run(criterion, contestants);
-    let mut contestants = vec![posix_spawn()];
     for (option, command) in &options {
         let spawn = || engine.spawn_blocking(command.clone()).expect("spawned before");
         contestants.push(spawns_of(option, spawn, |agent| {
@@ -147,7 +146,7 @@ fn spawn(criterion: &mut Criterion) {
     contestants.push(spawns_of("plain_async", spawn, |agent| {
         agent.abort_blocking();
     }));
-    contest("spawn/engine").run(criterion, contestants);
+    contest.run(criterion, contestants);
     assert_eq!(memory[0], 1);
 }
 

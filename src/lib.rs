@@ -114,13 +114,6 @@ pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, Loc
 pub use record::{Envelope, Event, MalformedReason, Preview, Record};
 pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
 
-/// For benches/spawn.rs only: it changes without notice.
-#[cfg(feature = "__bench")]
-#[doc(hidden)]
-pub mod __bench {
-    pub use crate::process::spawn_here;
-}
-
 /// The guide: the pages of `docs/guide`, beside the reference.
 ///
 /// Each page begins with the targets that its links have here; in the repository they lead to files.

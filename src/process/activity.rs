@@ -1,18 +1,18 @@
-//! What is an agent doing: is it done, or may it still write?
+//! Decides from `/proc/<pid>/task/*/stat` whether an agent is idle, or may still write output.
 //!
-//! A thread that has output to write, and room in the pipe, runs, waits for a processor, or is in an
-//! uninterruptible sleep. One that waits for input, for a timer or for another thread is in an
-//! interruptible sleep. The kernel makes a sleeper runnable at the moment at which it is woken, so a
-//! thread that is seen asleep has had the processor since whatever happened to it last.
+//! A thread with output to write and room in the pipe is running, waits for a processor, or is in
+//! uninterruptible sleep (states R and D). A thread that waits for input, a timer or another thread is in
+//! interruptible sleep (S). The kernel makes a sleeper runnable at the moment it is woken, so a thread
+//! that is seen in state S has already run since the last event it was woken for.
 //!
-//! An agent is often several processes: a launcher sleeps in `wait(2)` while the real agent works.
-//! So the leader is looked at with its descendants, as far as they are in its process group or hold
-//! one of its outputs. Those that left the group with their own outputs (background jobs of a tool)
+//! An agent is often several processes: a launcher sleeps in `wait(2)` while the real agent works. So
+//! the check covers the leader and those of its descendants that are in its process group or hold one
+//! of its outputs. Descendants that have left the group and write elsewhere (background jobs of a tool)
 //! do not count.
 //!
-//! The threads are read one after another, and one of them may pass its work to another that was read
-//! before. The processor time of each process, read before and after, rules that out: where it has not
-//! changed no thread ran in between, so all were asleep at one instant.
+//! The threads are read one after another, and a running thread may hand its work to one that was read
+//! before and go to sleep itself. The processor time of each process, read before and after, rules that
+//! out: if it has not changed, no thread ran in between, so all were asleep at one instant.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,29 +20,28 @@ use std::time::Duration;
 
 use crate::close::Activity;
 
-use super::group::{Member, living_members};
-use super::proc_stat::{self, Stat};
+use super::procfs::{self, GroupMember, ProcStat, living_members};
 use super::sys::cpu_time;
 
-/// An agent with more threads is not looked at: it would take 20 ms.
+/// An agent with more threads is not checked, because that would take more than 20 ms.
 const THREADS_MAX: usize = 1024;
 
-/// Which processes an agent consists of.
+/// The processes of an agent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family<'a> {
-    /// Its leader; where that is gone, the members of its group that are left.
+    /// The leader; once it is gone, the remaining members of its group.
     pub(crate) roots: &'a [u32],
-    /// The number of its process group.
+    /// The number of the process group.
     pub(crate) group: u32,
-    /// The inodes of its stdout and stderr pipes.
+    /// The inodes of the stdout and stderr pipes.
     pub(crate) outputs: [u64; 2],
 }
 
 impl Family<'_> {
-    /// What it is doing. Reads some files of `/proc` for each thread, at about 10 us a thread, and
-    /// takes the number of threads off `budget`; the last look of a turn may take more than is left.
+    /// Returns what the agent is doing. Costs about 10 us for each thread, and subtracts the number of
+    /// threads from `budget`, which may end below what one check needs.
     pub(crate) fn activity(&self, budget: &mut usize) -> Activity {
-        if !proc_stat::is_usable() {
+        if !procfs::is_usable() {
             return Activity::Unknown;
         }
         let before: Vec<_> = self.roots.iter().map(|pid| cpu_time(*pid)).collect();
@@ -55,42 +54,42 @@ impl Family<'_> {
         if processes.as_slice() == self.roots {
             return verdict(&first, &before, self.roots);
         }
-        // There are more of them than were timed. One that comes or goes meanwhile is seen in the time
-        // of its parent or of itself.
+        // There are more processes than were timed, so time all of them. A process that starts or ends
+        // in between shows in the processor time of its parent or of itself.
         let before: Vec<_> = processes.iter().map(|pid| cpu_time(*pid)).collect();
         verdict(&self.survey(budget), &before, processes)
     }
 
-    /// Finds the processes and looks at their threads. The error is an answer that needs no more.
+    /// Finds the processes and reads the states of their threads. An error is already the answer.
     fn survey(&self, budget: &mut usize) -> Result<Survey, Activity> {
         let mut survey = Survey::default();
         self.visit(self.roots.to_vec(), &mut survey, budget)?;
         if survey.children_hidden {
             let [members] = living_members([self.group]);
-            self.visit(members.iter().map(Member::pid).collect(), &mut survey, budget)?;
+            self.visit(members.iter().map(GroupMember::pid).collect(), &mut survey, budget)?;
         }
-        // In the order of the roots, where it has nothing else.
+        // The roots first and in their order, for the comparison with `roots`.
         survey.processes.sort_unstable_by_key(|pid| {
             self.roots.iter().position(|root| root == pid).unwrap_or(self.roots.len())
         });
         Ok(survey)
     }
 
-    /// The processes to see, and those of their descendants that count.
+    /// Surveys the processes and those of their descendants that count.
     fn visit(
         &self,
-        mut to_see: Vec<u32>,
+        mut unvisited: Vec<u32>,
         survey: &mut Survey,
         budget: &mut usize,
     ) -> Result<(), Activity> {
-        while let Some(pid) = to_see.pop() {
+        while let Some(pid) = unvisited.pop() {
             if survey.processes.contains(&pid) {
                 continue;
             }
             let folder = PathBuf::from(format!("/proc/{pid}"));
             let is_root = self.roots.contains(&pid);
-            match Stat::read(&folder) {
-                // It ended meanwhile.
+            match ProcStat::read(&folder) {
+                // It has ended since it was listed.
                 None => continue,
                 Some(stat) if stat.is_dead() => continue,
                 Some(stat) if is_root || stat.group == self.group => {}
@@ -98,12 +97,13 @@ impl Family<'_> {
                 Some(_) => continue,
             }
             survey.processes.push(pid);
-            survey.add_threads(&folder, &mut to_see, budget)?;
+            survey.add_threads(&folder, &mut unvisited, budget)?;
         }
         Ok(())
     }
 
-    /// Whether a process has an output of the agent as its stdout or stderr, or hides what it has.
+    /// Returns whether a process has an output of the agent as its stdout or stderr, or hides its
+    /// descriptors.
     pub(crate) fn may_hold_output(&self, pid: u32) -> bool {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         self.holds_output(&folder) || fs::read_dir(folder.join("fd")).is_err()
@@ -122,12 +122,12 @@ impl Family<'_> {
 struct Survey {
     processes: Vec<u32>,
     threads: usize,
-    /// The kernel does not list children: the group is searched for instead.
+    /// The kernel did not list children: the process group is searched instead.
     children_hidden: bool,
 }
 
 impl Survey {
-    /// All threads of a process, and the children that each has.
+    /// Adds all threads of a process, and lists their children.
     fn add_threads(
         &mut self,
         folder: &Path,
@@ -141,18 +141,18 @@ impl Survey {
             if self.threads > THREADS_MAX {
                 return Err(Activity::Unknown);
             }
-            match Stat::read(&thread).map(|stat| stat.state) {
+            match ProcStat::read(&thread).map(|stat| stat.state) {
                 Some(b'S' | b'I' | b'P' | b'Z' | b'X' | b'x') => {}
                 Some(b'T' | b't') => return Err(Activity::Stopped),
                 Some(_) => return Err(Activity::Busy),
-                // The thread ended: something ran.
+                // The thread has just ended, so it ran.
                 None => return Err(Activity::Busy),
             }
             match fs::read_to_string(thread.join("children")) {
                 Ok(list) => {
                     children.extend(list.split_ascii_whitespace().flat_map(str::parse::<u32>))
                 }
-                // The kernel was built without CONFIG_PROC_CHILDREN, or the thread has ended.
+                // The kernel has no CONFIG_PROC_CHILDREN, or the thread has ended.
                 Err(_) => self.children_hidden = true,
             }
         }
@@ -160,7 +160,7 @@ impl Survey {
     }
 }
 
-/// All were seen asleep one after another; were they at one instant?
+/// All threads were seen asleep one after another: decides whether they were so at one instant.
 fn verdict(
     survey: &Result<Survey, Activity>,
     before: &[Option<Duration>],

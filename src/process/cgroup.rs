@@ -1,6 +1,5 @@
-//! Floor 1. A cgroup (version 2) for one agent: made before it, killed and removed after it.
-//!
-//! Where to make one is in `cgroup_place`. It costs no descriptor while the agent runs.
+//! The cgroup (version 2) of one agent: made before the agent, killed and removed after it. It costs
+//! no descriptor while the agent runs.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -8,53 +7,57 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup_place::{must_be_cgroups, place_of};
-use super::failure;
-use super::refusal::of_cgroup;
+use super::error::{self, SPAWN, of_cgroup, quoted};
+use super::procfs::{CgroupMount, cgroup_path};
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
 
-/// Names tried: one is taken where a host with our process number was killed before it could
-/// clean up.
+/// The magic number of the cgroup2 file system.
+const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+/// How many names are tried. A name is taken if a host with the same process number was killed
+/// before it removed its cgroups.
 const NAMES_MAX: usize = 4096;
-/// An agent that makes cgroups of its own makes no deeper and no more than these.
+/// How deep the cgroups are removed that an agent has made below its own.
 const DEPTH_MAX: usize = 32;
+/// How many of them are removed.
 const FOLDERS_MAX: usize = 4096;
-/// How long a drop waits for killed processes to be gone.
+/// How long a drop waits until the killed processes are gone.
 const DROP_MAX: Duration = Duration::from_secs(1);
 
-/// What became of a removal.
+/// The outcome of an attempt to remove a cgroup.
 #[derive(Debug)]
 pub(crate) enum Removal {
-    /// It is gone, or given up with a warning.
+    /// The cgroup is gone, or was given up with a warning.
     Done,
-    /// Processes are left in it. The descriptor has POLLPRI when that changes.
+    /// Processes are left in it. The descriptor reports POLLPRI when that changes.
     Busy(OwnedFd),
 }
 
-/// A cgroup of our making. Dropped, it is killed and removed, which may block for [`DROP_MAX`].
+/// A cgroup that this process made. Dropping it kills and removes it, which may block for
+/// [`DROP_MAX`].
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
-    /// Kept from the first failed removal on: a read of it is what re-arms its POLLPRI.
+    /// `cgroup.events`, kept from the first failed removal on: a read re-arms its POLLPRI.
     events: Option<File>,
-    /// The most processes beside the leader that a kill found.
+    /// The most processes beside the leader that a kill has found.
     killed: Cell<u64>,
     gone: bool,
 }
 
 impl Cgroup {
-    /// Makes one.
+    /// Makes a cgroup with a new name.
     pub(super) fn create(place: &CgroupPlace) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let parent = place_of(place)?;
-        must_be_cgroups(&parent)?;
+        let parent = parent_folder(place)?;
+        check_cgroup2(&parent)?;
         for _ in 0..NAMES_MAX {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("agentpipe-{}-{number}", std::process::id()));
@@ -68,16 +71,16 @@ impl Cgroup {
             }
         }
         let what = format!("{NAMES_MAX} cgroups of dead hosts are left in {}", parent.display());
-        Err(Error::new(ErrorKind::CgroupUnavailable, failure::SPAWN, what)
+        Err(Error::new(ErrorKind::CgroupUnavailable, SPAWN, what)
             .remedy("remove them: `rmdir agentpipe-*` there"))
     }
 
-    /// Its folder, for the birth of a process in it.
+    /// Opens its folder, for clone3(2) with CLONE_INTO_CGROUP.
     pub(super) fn folder(&self) -> Result<OwnedFd, Error> {
         self.open("", OFlags::DIRECTORY)
     }
 
-    /// Where a process writes "0" to join by itself.
+    /// Opens the file into which a process writes "0" to join.
     pub(super) fn procs(&self) -> Result<OwnedFd, Error> {
         self.open("cgroup.procs", OFlags::WRONLY)
     }
@@ -85,7 +88,7 @@ impl Cgroup {
     fn open(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         let path = self.path.join(name);
         rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
-            failure::descriptors(errno).unwrap_or_else(|| of_cgroup("opened", &path, errno.into()))
+            error::descriptors(errno).unwrap_or_else(|| of_cgroup("opened", &path, errno.into()))
         })
     }
 
@@ -93,15 +96,16 @@ impl Cgroup {
         &self.path
     }
 
-    /// SIGKILL to everybody in it, those that are being born included. True if it could be said.
+    /// Kills all processes in it, those that are being forked included. Returns whether the kernel
+    /// accepted the kill.
     pub(super) fn kill(&self, leader: u32) -> bool {
         if self.gone {
             return false;
         }
         let others = members(&self.path).filter(|pid| *pid != leader).count() as u64;
         self.killed.set(self.killed.get().max(others));
-        let said = File::options().write(true).open(self.path.join("cgroup.kill"));
-        match said.and_then(|mut file| file.write_all(b"1")) {
+        let file = File::options().write(true).open(self.path.join("cgroup.kill"));
+        match file.and_then(|mut file| file.write_all(b"1")) {
             Ok(()) => true,
             Err(error) => {
                 let cgroup = self.path.display();
@@ -111,7 +115,7 @@ impl Cgroup {
         }
     }
 
-    /// The most processes beside the leader that a kill found in it.
+    /// Returns the most processes beside the leader that a kill has found in it.
     pub(super) fn killed(&self) -> u64 {
         self.killed.get()
     }
@@ -121,7 +125,7 @@ impl Cgroup {
         if self.gone {
             return Removal::Done;
         }
-        // Before the attempt: what changes after this read is what POLLPRI tells.
+        // Read before the attempt: POLLPRI reports what changes after the read.
         let watched = self.read_events();
         let error = match remove_tree(&self.path, 0, &mut 0) {
             Ok(()) => {
@@ -141,10 +145,10 @@ impl Cgroup {
         Removal::Done
     }
 
-    /// Leaves it and who lives in it alone, as was asked for; an empty one is removed.
+    /// Leaves the cgroup and the processes in it alone; an empty one is removed.
     pub(super) fn leave(&mut self) {
         if !self.gone && remove_tree(&self.path, 0, &mut 0).is_err() {
-            crate::trace::debug!(cgroup = %self.path.display(), "left with its processes");
+            crate::trace::debug!(cgroup = %self.path.display(), "cgroup left with its processes");
         }
         self.gone = true;
         self.events = None;
@@ -157,8 +161,8 @@ impl Cgroup {
         let events = self.events.as_mut()?;
         events.rewind().ok()?;
         let mut text = [0; 64];
-        let _what_it_says = events.read(&mut text).ok()?;
-        // The same open file: a read of ours re-arms what the copy waits for.
+        let _length = events.read(&mut text).ok()?;
+        // The copy shares the open file, so the next read here re-arms its POLLPRI.
         events.as_fd().try_clone_to_owned().ok()
     }
 }
@@ -180,13 +184,13 @@ impl Drop for Cgroup {
     }
 }
 
-/// The processes in it; none where it cannot be read.
+/// Returns the processes in a cgroup; none if it cannot be read.
 fn members(path: &Path) -> impl Iterator<Item = u32> {
     let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>().into_iter()
 }
 
-/// The agent may have made cgroups below its own.
+/// Removes a cgroup and those that the agent has made below it.
 fn remove_tree(path: &Path, depth: usize, seen: &mut usize) -> io::Result<()> {
     match fs::remove_dir(path) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) && depth < DEPTH_MAX => {
@@ -200,5 +204,86 @@ fn remove_tree(path: &Path, depth: usize, seen: &mut usize) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+/// Returns the folder in which to make the cgroup of an agent.
+fn parent_folder(place: &CgroupPlace) -> Result<PathBuf, Error> {
+    match place {
+        CgroupPlace::Beneath(folder) => Ok(folder.clone()),
+        CgroupPlace::Own => own_folder().ok_or_else(|| {
+            Error::new(
+                ErrorKind::CgroupUnavailable,
+                SPAWN,
+                "no cgroup2 file system that holds this process is mounted here",
+            )
+            .remedy("mount one, or do without AgentCommand::cgroup")
+        }),
+    }
+}
+
+/// Returns the folder of this process's own cgroup. Looked up for each agent, because a service
+/// manager may move the process.
+pub(super) fn own_folder() -> Option<PathBuf> {
+    static LAST: Mutex<Option<CgroupMount>> = Mutex::new(None);
+    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_there = |folder: &Path| check_cgroup2(folder).is_ok();
+    cached_folder(&cgroups, &mut last, is_there, || fs::read("/proc/self/mountinfo").ok())
+}
+
+/// Reads the list of mounts once, and again when the known mount no longer has the cgroup: a host
+/// with a thousand mounts needs milliseconds to list them.
+fn cached_folder(
+    cgroups: &str,
+    last: &mut Option<CgroupMount>,
+    is_there: impl Fn(&Path) -> bool,
+    mounts: impl FnOnce() -> Option<Vec<u8>>,
+) -> Option<PathBuf> {
+    let path = cgroup_path(cgroups, "")?;
+    let known = last.as_ref().and_then(|mount| mount.folder(path));
+    known.filter(|folder| is_there(folder)).or_else(|| {
+        let mount = CgroupMount::find(path, &mounts()?, "")?;
+        let folder = mount.folder(path);
+        *last = Some(mount);
+        folder
+    })
+}
+
+/// Fails unless the folder is on a cgroup2 file system: one that a user named may be anywhere, and
+/// another file system may have been mounted over a known one.
+fn check_cgroup2(folder: &Path) -> Result<(), Error> {
+    let kind =
+        rustix::fs::statfs(folder).map_err(|errno| of_cgroup("made", folder, errno.into()))?;
+    if kind.f_type == CGROUP2_MAGIC {
+        return Ok(());
+    }
+    let what = format!("{} is on no cgroup2 file system", quoted(folder));
+    Err(Error::new(ErrorKind::CgroupUnavailable, SPAWN, what)
+        .remedy("give a folder of the cgroup2 mount (`findmnt -t cgroup2`)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_listed_again_only_after_a_move() {
+        // A host of containers has a thousand mounts, and every spawn listed them all.
+        let at = |point: &str| {
+            let line = format!("24 1 0:22 / {point} rw - cgroup2 cgroup2 rw\n");
+            move || Some(line.clone().into_bytes())
+        };
+        let is = |path: &str| Some(PathBuf::from(path));
+        let unread = || -> Option<Vec<u8>> { panic!("listed again") };
+        let mut last = None;
+        assert_eq!(cached_folder("0::/a\n", &mut last, |_| true, at("/one")), is("/one/a"));
+        assert_eq!(cached_folder("0::/b\n", &mut last, |_| true, unread), is("/one/b"));
+        let moved = |folder: &Path| folder.starts_with("/two");
+        assert_eq!(cached_folder("0::/b\n", &mut last, moved, at("/two")), is("/two/b"));
+        assert_eq!(cached_folder("0::/c\n", &mut last, moved, unread), is("/two/c"));
+        // A cgroup that is not visible in the known mount may be visible in another.
+        let mut part = Some(CgroupMount { root: "/docker".into(), point: "/part".into() });
+        assert_eq!(cached_folder("0::/x\n", &mut part, |_| true, at("/all")), is("/all/x"));
     }
 }

@@ -1,32 +1,41 @@
-//! Floor 1. Who may signal and reap a child.
+//! A child process: who may signal its group and reap it, and how it ended.
+//!
+//! A process number means this child only until the child is reaped; then the kernel may give the
+//! number to another process. From Linux 6.9 on signals go through the pidfd of the leader, which
+//! names its process group for good. On older kernels they go by number, and only while the leader is
+//! not reaped, by this crate or by another part of this process. The leader of a session cannot leave
+//! its process group, so a signal to the group reaches it.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group,
+    pidfd_open, test_kill_process_group, waitid,
+};
 
 use super::cgroup::{Cgroup, Removal};
+use super::sys;
 use crate::close::ExitStatus;
 use crate::sync::Permit;
 
-/// How long a killed child is waited for where there is no close to wait for it.
+/// How long to wait for a killed child if no close waits for it.
 pub(crate) const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// The right to signal a child's group and to reap the child. There is one per child.
+/// The right to signal the group of a child and to reap the child. There is one per child.
 ///
-/// A process number means this child only until it is reaped: then the kernel may give it to
-/// another. So after the reap its group is signalled through the pidfd alone.
-///
-/// Dropping it does nothing, because nothing here may block: whoever holds it must reap.
+/// Dropping it does nothing, because a drop must not block: its owner has to reap the child.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(super) pid: Pid,
+    pid: Pid,
     /// Set once, by the reap.
-    pub(super) status: Option<ExitStatus>,
-    /// What waitid(2) said where that left the status unknown.
-    pub(super) wait_error: Option<Errno>,
-    pub(super) cgroup: Option<Cgroup>,
-    /// Its place among the agents of its engine.
+    status: Option<ExitStatus>,
+    /// The error of waitid(2) that left the status unknown.
+    wait_error: Option<Errno>,
+    cgroup: Option<Cgroup>,
+    /// Counts the child for `max_agents`.
     permit: Option<Permit>,
 }
 
@@ -35,42 +44,204 @@ impl Child {
         Self { pid, status: None, wait_error: None, cgroup: None, permit: None }
     }
 
-    /// The process number, which is also that of its process group.
+    /// Returns the process number, which is also that of the process group.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Removes its cgroup, once nobody is to be left in it. Never blocks.
+    /// Removes the cgroup of the child. Never blocks.
     pub(crate) fn remove_cgroup(&mut self) -> Removal {
         self.cgroup.as_mut().map_or(Removal::Done, Cgroup::remove)
     }
 
-    /// Leaves who lives in its cgroup alone. It is removed only if it is empty.
+    /// Leaves the processes in the cgroup alone. The cgroup is removed only if it is empty.
     pub(crate) fn leave_cgroup(&mut self) {
         if let Some(cgroup) = &mut self.cgroup {
             cgroup.leave();
         }
     }
 
-    /// The most processes beside this one that a kill found in its cgroup.
+    /// Returns the most processes beside the child that a kill found in the cgroup.
     pub(crate) fn killed_in_cgroup(&self) -> u64 {
         self.cgroup.as_ref().map_or(0, Cgroup::killed)
     }
 
-    /// Another agent may take its place.
+    /// Gives the permit back: another agent may be spawned.
     pub(crate) fn give_place_back(&mut self) {
         self.permit = None;
     }
 
-    /// How it ended, once it was reaped.
+    // Signals. `pidfd` is that of the child; without it signals go by number.
+
+    /// Sends SIGTERM to the group, then SIGCONT, because a stopped process acts on SIGTERM only once
+    /// it continues. Returns whether the signal reached a process.
+    pub(crate) fn terminate(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        let reached = self.signal_group(pidfd, Signal::TERM);
+        if reached {
+            self.signal_group(pidfd, Signal::CONT);
+        }
+        reached
+    }
+
+    /// Sends SIGTERM and SIGCONT to the leader alone.
+    pub(crate) fn terminate_leader(&self) -> bool {
+        self.signal_leader(Signal::TERM) && self.signal_leader(Signal::CONT)
+    }
+
+    /// Kills the cgroup, if there is one, and the group. Returns whether the signal reached a process.
+    pub(crate) fn kill(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        let in_cgroup = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
+        let reached = self.signal_group(pidfd, Signal::KILL);
+        in_cgroup || reached
+    }
+
+    /// Kills the leader alone.
+    pub(crate) fn kill_leader(&self) -> bool {
+        self.signal_leader(Signal::KILL)
+    }
+
+    /// Returns whether a process is left in the group. Zombies count, and so does a leader that is
+    /// not reaped.
+    pub(crate) fn group_has_members(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        let tested = match pidfd.map(|pidfd| sys::signal_group(pidfd, None)) {
+            Some(result @ (Ok(()) | Err(Errno::SRCH))) => result,
+            _ => test_kill_process_group(self.pid),
+        };
+        tested != Err(Errno::SRCH)
+    }
+
+    /// Returns whether this kernel can signal the group after the leader was reaped.
+    pub(crate) fn can_signal_reaped(pidfd: Option<BorrowedFd<'_>>) -> bool {
+        pidfd.is_some_and(|pidfd| {
+            matches!(sys::signal_group(pidfd, None), Ok(()) | Err(Errno::SRCH | Errno::PERM))
+        })
+    }
+
+    fn signal_group(&self, pidfd: Option<BorrowedFd<'_>>, signal: Signal) -> bool {
+        match pidfd.map(|pidfd| sys::signal_group(pidfd, Some(signal))) {
+            Some(Ok(())) => true,
+            Some(Err(Errno::SRCH)) => false,
+            // No pidfd, a kernel before 6.9, or a refusal.
+            _ => self.is_ours() && self.was_sent(signal, kill_process_group(self.pid, signal)),
+        }
+    }
+
+    fn signal_leader(&self, signal: Signal) -> bool {
+        self.is_ours() && self.was_sent(signal, kill_process(self.pid, signal))
+    }
+
+    /// Whether the leader is not reaped, so that its number still means it.
+    fn is_ours(&self) -> bool {
+        self.status.is_none() && !matches!(self.peek(), Err(Errno::CHILD))
+    }
+
+    fn was_sent(&self, signal: Signal, result: Result<(), Errno>) -> bool {
+        if let Err(error) = result
+            && error != Errno::SRCH
+        {
+            // EPERM: the child has changed its user.
+            crate::trace::warn!(pid = self.pid(), ?signal, %error, "signal refused");
+        }
+        result.is_ok()
+    }
+
+    // The exit status.
+
+    /// Returns whether the child has exited, reaped or not. Does not reap.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.status.is_some() || !matches!(self.peek(), Ok(None))
+    }
+
+    fn peek(&self) -> Result<Option<WaitIdStatus>, Errno> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        retry_on_intr(|| waitid(WaitId::Pid(self.pid), options))
+    }
+
+    /// Reaps the child if it has exited, and returns the same status at every later call. `None`: it
+    /// runs, or it has exited and a debugger has not let go of it.
+    pub(crate) fn try_reap(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            self.status = match retry_on_intr(|| waitid(WaitId::Pid(self.pid), options)) {
+                Ok(None) => None,
+                Ok(Some(status)) => Some(exit_status(&status)),
+                Err(error) => {
+                    crate::trace::warn!(pid = self.pid(), %error, "the exit status is lost");
+                    self.wait_error = Some(error);
+                    Some(ExitStatus::Unknown)
+                }
+            };
+        }
+        self.status
+    }
+
+    /// Waits at most `limit` for the exit, and reaps. For a child that was sent SIGKILL: that ends
+    /// all but a child that runs as another user or is held by a debugger.
+    pub(crate) fn reap_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        if let Some(status) = self.try_reap() {
+            return Some(status);
+        }
+        let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else {
+            // Out of descriptors, and no other wait has a limit.
+            return self.try_reap();
+        };
+        let limit = Timespec::try_from(limit).ok();
+        // An interrupted poll needs no retry: what counts is what the reap finds.
+        let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
+        self.try_reap()
+    }
+
+    /// Leaves the reap to a thread that ends with the child. For a child that could not be reaped in
+    /// time and whose engine ends.
+    pub(crate) fn reap_in_background(&mut self) {
+        if self.status.is_some() {
+            return;
+        }
+        let pid = self.pid;
+        self.status = Some(ExitStatus::StillRunning);
+        crate::trace::error!(
+            pid = self.pid(),
+            "a killed agent has not ended; it is reaped when it does"
+        );
+        let wait = move || {
+            // ECHILD ends the wait, too.
+            let _status = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+        };
+        let thread = std::thread::Builder::new().name("agentpipe-reap".into()).spawn(wait);
+        if let Err(error) = thread {
+            crate::trace::error!(pid = self.pid(), %error, "no thread to reap it: it stays a zombie");
+        }
+    }
+
+    /// Returns why the status is unknown.
+    pub(crate) fn why_unknown(&self) -> Option<String> {
+        Some(match self.wait_error? {
+            Errno::CHILD => "another part of this process reaped it (waitpid(-1), or SIGCHLD is \
+                             ignored)"
+                .to_owned(),
+            error => format!("waitid was refused: {error}"),
+        })
+    }
+
+    /// Returns the status of a reaped child.
     #[cfg(test)]
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         self.status
     }
 }
 
-/// A child that nobody took over yet. Dropped, it kills the group and reaps the child, so a
-/// spawn that fails half-way leaves nothing.
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    if let Some(code) = status.exit_status() {
+        ExitStatus::Code(code)
+    } else if let Some(signal) = status.terminating_signal() {
+        ExitStatus::Signal(signal)
+    } else {
+        ExitStatus::Unknown
+    }
+}
+
+/// A child without an owner yet. Dropped, it kills the group and reaps the child, so a spawn that
+/// fails half-way leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct Unclaimed {
     child: Option<Child>,
@@ -87,21 +258,21 @@ impl Unclaimed {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// The cgroup it was born in.
+    /// Attaches the cgroup that the child was born in.
     pub(super) fn attach(&mut self, cgroup: Option<Cgroup>) {
         if let Some(child) = &mut self.child {
             child.cgroup = cgroup;
         }
     }
 
-    /// The place it takes.
-    pub(super) fn hold(&mut self, permit: Option<Permit>) {
+    /// Attaches the permit of the child.
+    pub(super) fn hold(&mut self, permit: Permit) {
         if let Some(child) = &mut self.child {
-            child.permit = permit;
+            child.permit = Some(permit);
         }
     }
 
-    /// Hands the child on; from here the caller must reap it.
+    /// Hands the child to its owner, who must reap it.
     pub(super) fn claim(mut self) -> Child {
         self.child.take().unwrap_or_else(|| Child::new(self.pid))
     }

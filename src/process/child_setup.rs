@@ -1,8 +1,8 @@
-//! Floor 1. What the child does between its clone and its exec.
+//! What the child does between its clone and its exec.
 //!
-//! It runs in the memory of this process: system calls only, no allocation, no lock, no panic.
-//! All it needs lies in [`Plan`]. Ids are set by the raw calls: the C library's would have every
-//! thread of this process change its user.
+//! The child runs in the memory of this process, so it makes system calls only: no allocation, no lock,
+//! nothing that can panic. All its data is prepared in [`ExecPlan`]. User and group are set by the raw
+//! system calls, because the functions of the C library would change every thread of this process.
 #![expect(unsafe_code, reason = "execve(2) and signal dispositions have no safe form")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
@@ -13,83 +13,97 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 
-/// Signals are numbered 1 to this; the kernel's set of them is one 64-bit word.
+/// Signals are numbered from 1 to this; a set of them is one 64-bit word.
 const LAST_SIGNAL: c_int = 64;
-/// The kernel's `struct sigaction` is at most this long where we run.
+/// No architecture has a longer kernel `struct sigaction`.
 const SIGACTION_WORDS: usize = 8;
 
-/// All that the child needs, laid out before there is a child.
-pub(super) struct Plan {
+/// All that the child needs, prepared before the clone.
+pub(super) struct ExecPlan {
     pub(super) program: CString,
-    pub(super) args: Strings,
-    pub(super) env: Strings,
+    pub(super) args: ExecStrings,
+    pub(super) env: ExecStrings,
     pub(super) cwd: Option<CString>,
-    /// The agent's ends, all above 2, so that putting one in place overwrites no other.
+    /// The agent's ends of the pipes: all above 2, so that no dup2 overwrites another of them.
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) limits: Vec<(Resource, Rlimit)>,
     pub(super) groups: Option<Vec<Gid>>,
     pub(super) user: Option<(Uid, Gid)>,
-    /// `cgroup.procs` of its cgroup, where it could not be born in it.
+    /// `cgroup.procs` of the agent's cgroup, if the child could not be cloned into it.
     pub(super) join: Option<OwnedFd>,
-    /// Who it dies with: this process.
+    /// This process, if the agent is to die with it.
     pub(super) dies_with: Option<Pid>,
 }
 
-/// Strings, and the null-terminated array of pointers to them.
-pub(super) struct Strings {
+/// C strings and the null-terminated array of pointers to them, as execve(2) takes it.
+pub(super) struct ExecStrings {
     owned: Vec<CString>,
     pointers: Vec<*const c_char>,
 }
 
-impl Strings {
+impl ExecStrings {
     pub(super) fn new(owned: Vec<CString>) -> Self {
         let pointers = owned.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
         Self { owned, pointers }
     }
 
-    /// The strings.
     pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
         self.owned.iter().map(CString::as_c_str)
     }
 }
 
-/// What the child was about when it failed.
+/// One step of the child, for the error if it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SetupStep {
     Session,
     Cgroup,
     Descriptors,
-    /// The limit with this number in the plan.
+    /// The limit with this index in the plan.
     Limit(u8),
     Groups,
     GroupId,
     UserId,
     DeathSignal,
-    /// This process ended meanwhile.
+    /// This process ended before the child asked for its death signal.
     Orphaned,
     Directory,
     Exec,
 }
 
-/// In the order of their numbers, which begin at 1.
-const STEPS: [Step; 11] = [
-    Step::Session,
-    Step::Cgroup,
-    Step::Descriptors,
-    Step::Limit(0),
-    Step::Groups,
-    Step::GroupId,
-    Step::UserId,
-    Step::DeathSignal,
-    Step::Orphaned,
-    Step::Directory,
-    Step::Exec,
+/// Why there is no child that runs the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloneFailure {
+    /// No memory for the stack.
+    Stack(Errno),
+    /// The kernel made no process.
+    Clone(Errno),
+    /// clone3 is denied, or knows no cgroups: the child must join its cgroup by itself.
+    NoBirthInCgroup,
+    /// The kernel is older than 5.2 and gave no pidfd.
+    NoPidfd,
+    /// A step of the child failed, and the child is reaped.
+    Child(SetupStep, Errno),
+}
+
+/// The steps in the order of their numbers, which begin at 1.
+const STEPS: [SetupStep; 11] = [
+    SetupStep::Session,
+    SetupStep::Cgroup,
+    SetupStep::Descriptors,
+    SetupStep::Limit(0),
+    SetupStep::Groups,
+    SetupStep::GroupId,
+    SetupStep::UserId,
+    SetupStep::DeathSignal,
+    SetupStep::Orphaned,
+    SetupStep::Directory,
+    SetupStep::Exec,
 ];
 
-impl Step {
-    /// Its number and, for a limit, which.
+impl SetupStep {
+    /// Returns the number of the step and, for a limit, the index.
     pub(super) fn encode(self) -> (u8, u8) {
         let (plain, detail) = match self {
             Self::Limit(which) => (Self::Limit(0), which),
@@ -99,82 +113,83 @@ impl Step {
         (number.map_or(u8::MAX, |(number, _)| number), detail)
     }
 
-    /// `None` for 0: no step failed.
+    /// Returns `None` for 0: no step failed.
     pub(super) fn decode(number: u8, detail: u8) -> Option<Self> {
         let step = STEPS.get(usize::from(number.checked_sub(1)?)).copied();
         match step {
             Some(Self::Limit(_)) => Some(Self::Limit(detail)),
-            // Nobody writes another number.
+            // No other number is written.
             step => Some(step.unwrap_or(Self::Exec)),
         }
     }
 }
 
-/// Returns only if something failed. Must keep to what the head of this file says.
-pub(super) fn set_up_and_exec(plan: &Plan) -> (Step, Errno) {
+/// Returns only if a step failed.
+pub(super) fn set_up_and_exec(plan: &ExecPlan) -> (SetupStep, Errno) {
     if let Err(failed) = set_up(plan) {
         return failed;
     }
     // SAFETY: `program`, and both arrays with all they point to, are held by `plan`; each array
-    // ends with a null pointer (`Strings::new`).
+    // ends with a null pointer (`ExecStrings::new`).
     unsafe {
         libc::execve(plan.program.as_ptr(), plan.args.pointers.as_ptr(), plan.env.pointers.as_ptr())
     };
-    (Step::Exec, Errno::from_raw_os_error(errno_of_last_call()))
+    (SetupStep::Exec, Errno::from_raw_os_error(errno_of_last_call()))
 }
 
-fn set_up(plan: &Plan) -> Result<(), (Step, Errno)> {
-    let at = |step: Step| move |errno: Errno| (step, errno);
-    // A new session is also a new process group, both with the number of the agent. The terminal of
-    // this process stays behind: an agent that has it can type into the user's shell.
-    rustix::process::setsid().map_err(at(Step::Session))?;
+fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
+    let at = |step: SetupStep| move |errno: Errno| (step, errno);
+    // A new session is also a new process group, both with the number of the agent. It has no
+    // controlling terminal: an agent with that of this process could type into the user's shell.
+    rustix::process::setsid().map_err(at(SetupStep::Session))?;
     default_dispositions();
     if let Some(procs) = &plan.join {
-        rustix::io::write(procs, b"0").map_err(at(Step::Cgroup))?;
+        rustix::io::write(procs, b"0").map_err(at(SetupStep::Cgroup))?;
     }
     rustix::stdio::dup2_stdin(&plan.stdin)
         .and_then(|()| rustix::stdio::dup2_stdout(&plan.stdout))
         .and_then(|()| rustix::stdio::dup2_stderr(&plan.stderr))
-        .map_err(at(Step::Descriptors))?;
+        .map_err(at(SetupStep::Descriptors))?;
     close_others();
-    // After the descriptors, which a low limit would refuse; before the user, who may not raise.
+    // After the descriptors, which a low limit would refuse, and before the change of the user, who
+    // may not raise a limit.
     for (number, (resource, limit)) in (0_u8..).zip(&plan.limits) {
-        rustix::process::setrlimit(*resource, *limit).map_err(at(Step::Limit(number)))?;
+        rustix::process::setrlimit(*resource, *limit).map_err(at(SetupStep::Limit(number)))?;
     }
-    // Groups first, the user last: afterwards there is no right to either.
+    // The user last: it has no right to change its groups.
     if let Some(groups) = &plan.groups {
-        rustix::thread::set_thread_groups(groups).map_err(at(Step::Groups))?;
+        rustix::thread::set_thread_groups(groups).map_err(at(SetupStep::Groups))?;
     }
     if let Some((uid, gid)) = plan.user {
-        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::GroupId))?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(Step::UserId))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(SetupStep::GroupId))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(SetupStep::UserId))?;
     }
-    // A change of the user clears it, so it comes after.
+    // After the change of the user, which clears the death signal.
     if let Some(host) = plan.dies_with {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(at(Step::DeathSignal))?;
-        // The host may have died before; then nobody will send it.
+            .map_err(at(SetupStep::DeathSignal))?;
+        // If this process ended before the call, the kernel does not send the signal.
         if rustix::process::getppid() != Some(host) {
-            return Err((Step::Orphaned, Errno::SRCH));
+            return Err((SetupStep::Orphaned, Errno::SRCH));
         }
     }
-    // As the agent's user: whether that one may enter is the question.
+    // As the agent's user, whose permissions count.
     if let Some(dir) = &plan.cwd {
-        rustix::process::chdir(dir.as_c_str()).map_err(at(Step::Directory))?;
+        rustix::process::chdir(dir.as_c_str()).map_err(at(SetupStep::Directory))?;
     }
-    // Last, and after the handlers are gone: what was pending now acts as in any new process.
+    // Last, when no handler is left: a pending signal now acts as in any new process.
     set_signal_mask(0);
     Ok(())
 }
 
-/// An ignored signal stays ignored over exec, and a handler of ours must not run in the child.
-/// Dispositions are per process, so this leaves ours alone.
+/// Resets all signal dispositions: an ignored signal stays ignored over exec, and a handler of this
+/// process must not run in the child. The child has its own copy of the dispositions.
 fn default_dispositions() {
-    // All zero is SIG_DFL, no flags, an empty mask: in whatever order the fields come.
+    // All zero is SIG_DFL, no flags, an empty mask, whatever the order of the fields.
     let default = [0_u64; SIGACTION_WORDS];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: reads `default`, which is as long as the kernel's structure; a null third
-        // argument asks for nothing back. SIGKILL and SIGSTOP are refused, which is right.
+        // SAFETY: the kernel reads `default`, which is as long as its structure; with a null third
+        // argument it writes nothing. It refuses SIGKILL and SIGSTOP, which keep their default.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -187,21 +202,21 @@ fn default_dispositions() {
     }
 }
 
-/// Not all that our process has open was opened with close-on-exec: a library of the host may
-/// have forgotten. And an exec may hang: until it is through, the child would hold the pipes of
-/// all other agents open, and none of them would see the end of its input.
+/// Closes all descriptors above 2: a library of the host may have opened one without close-on-exec.
+/// And an exec may hang: until it succeeds, the child would hold the pipes of all other agents open,
+/// and none of them would see the end of its input.
 ///
-/// A kernel before 5.9 refuses; what is ours is close-on-exec anyway.
+/// Kernels before 5.9 refuse the call; the descriptors of this crate are close-on-exec in any case.
 fn close_others() {
-    // SAFETY: takes no pointers, and closes descriptors in this process's own table, which is a
-    // copy of ours.
+    // SAFETY: takes no pointers, and closes descriptors in the child's own table, a copy of that of
+    // the parent.
     unsafe {
         libc::syscall(libc::SYS_close_range, 3 as c_long, c_long::from(u32::MAX), 0 as c_long)
     };
 }
 
-/// Sets the mask of this thread and returns the old one. The raw call, because the C library
-/// keeps two signals for itself out of every mask.
+/// Sets the signal mask of this thread and returns the old one. Uses the raw call, because the C
+/// library keeps two signals out of every mask.
 pub(super) fn set_signal_mask(mask: u64) -> u64 {
     let mut old = 0_u64;
     // SAFETY: both pointers are to one 64-bit word on this stack, as long as the size says.
@@ -217,7 +232,7 @@ pub(super) fn set_signal_mask(mask: u64) -> u64 {
     old
 }
 
-/// As the C library left it. Reads one word: allowed in the child.
+/// Returns the errno of this thread. Reads one word, which is allowed in the child.
 pub(super) fn errno_of_last_call() -> c_int {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

@@ -1,8 +1,8 @@
-//! Floor 1. clone at vfork cost, whatever this process holds in memory.
+//! clone(2) at the cost of a vfork, however much memory this process has.
 //!
-//! The child shares our memory until it execs, and our thread stands still meanwhile. So it runs
-//! on a stack of its own, touches only what [`Plan`] prepared, and takes no signal: a handler of
-//! ours would run in it, on our data. What it does is in `child_setup`.
+//! Until its exec the child shares the memory of this process, and the calling thread is suspended. So
+//! the child runs on a separate stack, touches only what [`ExecPlan`] holds, and takes no signal: a
+//! handler of this process would run in the child, on the parent's data. `child_setup` has its steps.
 #![expect(unsafe_code, reason = "clone(2) and clone3(2) have no safe form")]
 
 use std::cell::Cell;
@@ -16,48 +16,39 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use rustix::process::Pid;
 
 use super::child::Unclaimed;
-use super::child_setup::{Plan, Step, errno_of_last_call, set_signal_mask, set_up_and_exec};
+use super::child_setup::{
+    CloneFailure, ExecPlan, SetupStep, errno_of_last_call, set_signal_mask, set_up_and_exec,
+};
 
 const STACK: usize = 64 * 1024;
 /// At least a page, on every page size Linux has.
 const GUARD: usize = 64 * 1024;
 
-/// Why there is no child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloneFailure {
-    /// No memory for the stack.
-    Stack(Errno),
-    /// No process.
-    Clone(Errno),
-    /// clone3 is denied, or knows no cgroups: the child must join by itself.
-    NoBirthInCgroup,
-    /// No pidfd came with it: the kernel is older than 5.2.
-    NoPidfd,
-    /// The child gave up, and is reaped.
-    Child(Step, Errno),
-}
-
-/// What the two sides share.
-struct Shared<'a> {
-    plan: &'a Plan,
-    /// A `Step` with its detail and an errno, written by a child that gives up; 0 if it did not.
+/// The memory that the parent and the child share.
+struct CloneShared<'a> {
+    plan: &'a ExecPlan,
+    /// A [`SetupStep`], its detail and an errno, written by a child that fails; 0 otherwise.
     step: AtomicU8,
     detail: AtomicU8,
     errno: AtomicI32,
 }
 
-/// Starts the program. Returns when it runs, or when it is sure that it never will. With
-/// `cgroup`, the folder of one, it is born in there.
+/// Starts the program. Returns once the exec has succeeded or failed. With `cgroup`, the folder of a
+/// cgroup, the child is cloned into it.
 pub(super) fn clone(
-    plan: &Plan,
+    plan: &ExecPlan,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<(Unclaimed, OwnedFd), CloneFailure> {
-    let stack = Stack::take().map_err(CloneFailure::Stack)?;
-    let shared =
-        Shared { plan, step: AtomicU8::new(0), detail: AtomicU8::new(0), errno: AtomicI32::new(0) };
+    let stack = ChildStack::take().map_err(CloneFailure::Stack)?;
+    let shared = CloneShared {
+        plan,
+        step: AtomicU8::new(0),
+        detail: AtomicU8::new(0),
+        errno: AtomicI32::new(0),
+    };
     let mut pidfd: c_int = -1;
 
-    // The child's failed calls write to the errno of this thread, which it shares.
+    // Failed calls of the child write to the errno of this thread, which it shares.
     let errno = SavedErrno::new();
     let blocked = BlockedSignals::new();
     let result = match cgroup {
@@ -68,12 +59,12 @@ pub(super) fn clone(
     drop(errno);
     stack.keep();
 
-    // From here on a return of any kind kills and reaps.
+    // From here on every error return kills and reaps the child.
     let unclaimed = Unclaimed::new(result?);
     if pidfd < 0 {
         return Err(CloneFailure::NoPidfd);
     }
-    // SAFETY: the kernel put a new descriptor into `pidfd`, and nobody else knows of it.
+    // SAFETY: the kernel put a new descriptor into `pidfd`, which nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     match shared.failure() {
         None => Ok((unclaimed, pidfd)),
@@ -81,12 +72,16 @@ pub(super) fn clone(
     }
 }
 
-/// Signals are blocked and errno is put back by the caller.
-fn plain_clone(stack: &Stack, shared: &Shared<'_>, pidfd: &mut c_int) -> Result<Pid, CloneFailure> {
+/// By clone(2). The caller blocks signals and restores errno.
+fn plain_clone(
+    stack: &ChildStack,
+    shared: &CloneShared<'_>,
+    pidfd: &mut c_int,
+) -> Result<Pid, CloneFailure> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: `stack` is mapped while it is borrowed and is the child's alone; `shared` and
-    // `pidfd` outlive the call, and with CLONE_VFORK the call outlives the child's use of them;
-    // `child` keeps to what may be done in memory that is not its own.
+    // SAFETY: `stack` is mapped while it is borrowed, and only the child uses it; `shared` and `pidfd`
+    // outlive the call, and with CLONE_VFORK the call outlives the child's use of them; `child` makes
+    // system calls only, as `child_setup` says.
     let pid = unsafe {
         libc::clone(
             child,
@@ -96,21 +91,21 @@ fn plain_clone(stack: &Stack, shared: &Shared<'_>, pidfd: &mut c_int) -> Result<
             ptr::from_mut(pidfd),
         )
     };
-    // Negative is a refusal; `Pid` may not even be asked about it.
+    // `Pid::from_raw` must not be called with a negative number.
     match (pid > 0).then(|| Pid::from_raw(pid)).flatten() {
         Some(pid) => Ok(pid),
         None => Err(CloneFailure::Clone(Errno::from_raw_os_error(errno_of_last_call()))),
     }
 }
 
-/// The same by clone3, which alone can have a child born in a cgroup: to move it there afterwards
-/// would wait for every CPU of the host. The C library offers no clone3, and its `syscall` cannot
-/// return on a new stack; so this is the one place with an instruction of its own.
+/// By clone3(2), which alone can make a child inside a cgroup; to move it there afterwards would wait
+/// for every CPU of the host. The C library offers no clone3, and its `syscall` cannot return on a new
+/// stack, so this function has the instruction itself.
 #[cfg(target_arch = "x86_64")]
 fn clone_into(
     cgroup: BorrowedFd<'_>,
-    stack: &Stack,
-    shared: &Shared<'_>,
+    stack: &ChildStack,
+    shared: &CloneShared<'_>,
     pidfd: &mut c_int,
 ) -> Result<Pid, CloneFailure> {
     use std::os::fd::AsRawFd as _;
@@ -125,10 +120,9 @@ fn clone_into(
     args[6] = STACK as u64;
     args[10] = u64::from(cgroup.as_raw_fd().cast_unsigned());
     let mut result = libc::SYS_clone3;
-    // SAFETY: as for clone(2) above: the child runs on `stack`, on nothing of ours, calls
-    // `child` with `shared` and ends with exit_group, or execs; it never comes back to this code.
-    // This thread goes on at 2 with three registers changed, all declared. `args` is as long as
-    // is said.
+    // SAFETY: as for clone(2) above. The child runs on `stack`, calls `child` with `shared`, and execs
+    // or ends with exit_group; it never returns to this code. The parent continues at label 2 with
+    // three registers changed, all declared. `args` has the given length.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -157,55 +151,55 @@ fn clone_into(
         return Ok(pid);
     }
     match Errno::from_raw_os_error(-result) {
-        // ENOSYS is also what container filters answer, so that the C library tries clone(2).
+        // Container filters answer ENOSYS, too, so that the C library tries clone(2).
         Errno::NOSYS | Errno::TOOBIG | Errno::INVAL => Err(CloneFailure::NoBirthInCgroup),
         errno => Err(CloneFailure::Clone(errno)),
     }
 }
 
-/// `struct clone_args` of Linux 5.7, in words: the first that knows of cgroups.
+/// The words of `struct clone_args` of Linux 5.7, the first with a cgroup.
 #[cfg(target_arch = "x86_64")]
 const CLONE_ARGS: usize = 11;
 #[cfg(target_arch = "x86_64")]
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// Not written for this machine: the child joins by itself.
+/// Without clone3 on this architecture the child joins its cgroup by itself.
 #[cfg(not(target_arch = "x86_64"))]
 fn clone_into(
     _: BorrowedFd<'_>,
-    _: &Stack,
-    _: &Shared<'_>,
+    _: &ChildStack,
+    _: &CloneShared<'_>,
     _: &mut c_int,
 ) -> Result<Pid, CloneFailure> {
     Err(CloneFailure::NoBirthInCgroup)
 }
 
-impl Shared<'_> {
-    fn note(&self, step: Step, errno: Errno) {
+impl CloneShared<'_> {
+    fn note(&self, step: SetupStep, errno: Errno) {
         let (number, detail) = step.encode();
         self.errno.store(errno.raw_os_error(), Ordering::Relaxed);
         self.detail.store(detail, Ordering::Relaxed);
         self.step.store(number, Ordering::Release);
     }
 
-    fn failure(&self) -> Option<(Step, Errno)> {
+    fn failure(&self) -> Option<(SetupStep, Errno)> {
         let number = self.step.load(Ordering::Acquire);
-        let step = Step::decode(number, self.detail.load(Ordering::Relaxed))?;
+        let step = SetupStep::decode(number, self.detail.load(Ordering::Relaxed))?;
         Some((step, Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed))))
     }
 }
 
-/// The child, from its first instruction. Returning from here ends it.
+/// The entry point of the child. A return ends it.
 extern "C" fn child(shared: *mut c_void) -> c_int {
-    // SAFETY: `clone` passed a pointer to its `Shared`, which lives as long as it is suspended,
-    // and it is suspended until this process execs or ends.
-    let shared = unsafe { &*shared.cast_const().cast::<Shared<'_>>() };
+    // SAFETY: `clone` passed a pointer to its `CloneShared`, which lives while the parent thread is
+    // suspended, and that is until this process execs or ends.
+    let shared = unsafe { &*shared.cast_const().cast::<CloneShared<'_>>() };
     let (step, errno) = set_up_and_exec(shared.plan);
     shared.note(step, errno);
     127
 }
 
-/// No signal reaches this thread while it lives, nor the child, which inherits the mask.
+/// Blocks all signals for this thread, and for the child, which inherits the mask.
 struct BlockedSignals {
     before: u64,
 }
@@ -222,7 +216,7 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// The errno of this thread, put back when dropped.
+/// Restores the errno of this thread when it is dropped.
 struct SavedErrno {
     before: c_int,
 }
@@ -235,33 +229,33 @@ impl SavedErrno {
 
 impl Drop for SavedErrno {
     fn drop(&mut self) {
-        // SAFETY: the C library gives a pointer to this thread's errno, valid while it runs.
+        // SAFETY: returns a pointer to the errno of this thread, valid while the thread runs.
         let errno = unsafe { libc::__errno_location() };
-        // SAFETY: see above; no other thread writes there.
+        // SAFETY: valid as stated above; no other thread accesses it.
         unsafe { *errno = self.before };
     }
 }
 
-/// The child's stack, with pages below it that nobody may touch: an overflow ends the child
-/// instead of writing into our memory.
+/// The stack of a child, with guard pages below it: an overflow ends the child instead of overwriting
+/// memory of this process.
 ///
-/// A thread that spawns keeps one: to unmap it would interrupt every processor that runs a thread
-/// of this process.
-struct Stack {
+/// Each thread that spawns keeps one, because munmap(2) interrupts every processor that runs a thread of
+/// this process.
+struct ChildStack {
     base: *mut c_void,
 }
 
 thread_local! {
-    static KEPT: Cell<Option<Stack>> = const { Cell::new(None) };
+    static KEPT: Cell<Option<ChildStack>> = const { Cell::new(None) };
 }
 
-impl Stack {
+impl ChildStack {
     fn take() -> Result<Self, Errno> {
-        // A thread that is ending has none.
+        // The thread-local is gone while the thread ends.
         KEPT.try_with(Cell::take).ok().flatten().map_or_else(Self::new, Ok)
     }
 
-    /// The child that used it has execed or ended: the next may.
+    /// Keeps it for the next child of this thread. The one that used it has execed or ended.
     fn keep(self) {
         let _ = KEPT.try_with(|kept| kept.set(Some(self)));
     }
@@ -269,24 +263,24 @@ impl Stack {
     fn new() -> Result<Self, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
-        // SAFETY: a new mapping, at an address of the kernel's choice.
+        // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), GUARD + STACK, protection, flags)? };
         let stack = Self { base };
-        // SAFETY: the lower part of the mapping just made; nothing lives there.
+        // SAFETY: the lower part of the new mapping, which nothing uses yet.
         unsafe { mprotect(base, GUARD, MprotectFlags::empty())? };
         Ok(stack)
     }
 
-    /// The end of it: a stack grows down. Page-aligned, so aligned for any calling convention.
+    /// Returns the upper end: a stack grows down. Page-aligned, so aligned for any calling convention.
     fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(GUARD + STACK)
     }
 }
 
-impl Drop for Stack {
+impl Drop for ChildStack {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, whole; the child that used it has execed or ended.
-        // A failure would only leave it mapped.
+        // SAFETY: the whole mapping of `new`; the child that used it has execed or ended. A failure
+        // would only leave it mapped.
         let _ = unsafe { munmap(self.base, GUARD + STACK) };
     }
 }

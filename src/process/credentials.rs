@@ -1,15 +1,14 @@
-//! Floor 1. As whom the agent runs, and with which limits.
+//! The user, the groups and the resource limits of an agent.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{DumpableBehavior, Gid, Resource as Kernel, Rlimit, Uid};
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 
-use super::failure::invalid;
-use crate::command::AgentCommand;
-use crate::command::ResourceLimit;
+use super::error::invalid;
+use crate::command::{AgentCommand, ResourceLimit};
 use crate::error::Error;
 
-/// User, group and supplementary groups to set; `None` is left alone.
+/// The user, the group and the supplementary groups to set; `None` is not changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub(super) user: Option<(Uid, Gid)>,
@@ -17,7 +16,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// To become who we are is no change and needs no privilege.
+    /// The user and group that this process has already need no change and no privilege.
     pub(super) fn of(command: &AgentCommand) -> Result<Self, Error> {
         let groups = command.groups.as_deref().map(|groups| {
             let ids = groups.iter().map(|id| checked(*id).map(Gid::from_raw));
@@ -35,19 +34,19 @@ impl Credentials {
     }
 }
 
-/// All ones means "leave it" to the kernel.
+/// The kernel takes an id of all ones for "no change".
 fn checked(id: u32) -> Result<u32, Error> {
     if id == u32::MAX { Err(invalid("4294967295 is no user or group id")) } else { Ok(id) }
 }
 
 fn is_ours((uid, gid): (Uid, Gid)) -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
-    // A saved id that differs is a way back to it, and execve closes that way.
+    // A saved id that differs does not matter: execve(2) sets it to the effective one.
     getuid() == uid && geteuid() == uid && getgid() == gid && getegid() == gid
 }
 
-/// The limits, as the kernel wants them.
-pub(super) fn limits(command: &AgentCommand) -> Result<Vec<(Kernel, Rlimit)>, Error> {
+/// Converts the resource limits of the command.
+pub(super) fn limits(command: &AgentCommand) -> Result<Vec<(Resource, Rlimit)>, Error> {
     let value = |limit: u64| (limit != u64::MAX).then_some(limit);
     let mut limits = Vec::with_capacity(command.resources.len());
     for (resource, soft, hard) in &command.resources {
@@ -57,45 +56,52 @@ pub(super) fn limits(command: &AgentCommand) -> Result<Vec<(Kernel, Rlimit)>, Er
                 resource.as_str()
             )));
         }
-        limits.push((kernel(*resource), Rlimit { current: value(*soft), maximum: value(*hard) }));
+        limits.push((
+            kernel_resource(*resource),
+            Rlimit { current: value(*soft), maximum: value(*hard) },
+        ));
     }
     Ok(limits)
 }
 
-fn kernel(resource: ResourceLimit) -> Kernel {
+fn kernel_resource(resource: ResourceLimit) -> Resource {
     match resource {
-        ResourceLimit::AddressSpace => Kernel::As,
-        ResourceLimit::Core => Kernel::Core,
-        ResourceLimit::Cpu => Kernel::Cpu,
-        ResourceLimit::Data => Kernel::Data,
-        ResourceLimit::FileSize => Kernel::Fsize,
-        ResourceLimit::LockedMemory => Kernel::Memlock,
-        ResourceLimit::OpenFiles => Kernel::Nofile,
-        ResourceLimit::Processes => Kernel::Nproc,
-        ResourceLimit::Stack => Kernel::Stack,
+        ResourceLimit::AddressSpace => Resource::As,
+        ResourceLimit::Core => Resource::Core,
+        ResourceLimit::Cpu => Resource::Cpu,
+        ResourceLimit::Data => Resource::Data,
+        ResourceLimit::FileSize => Resource::Fsize,
+        ResourceLimit::LockedMemory => Resource::Memlock,
+        ResourceLimit::OpenFiles => Resource::Nofile,
+        ResourceLimit::Processes => Resource::Nproc,
+        ResourceLimit::Stack => Resource::Stack,
     }
 }
 
-/// A child that changes its user while it shares our memory makes that memory undumpable, which
-/// guards it from the new user's debuggers until the exec. It stays so afterwards, and would cost
-/// us core dumps and our own files in `/proc`; so it is put back, after the last such spawn under way.
+/// Restores the dumpable flag of this process after a spawn as another user.
+///
+/// A child that changes its user while it shares the memory of this process makes that memory
+/// undumpable, which guards it from debuggers of the new user until the exec. It would stay so, and
+/// cost this process its core dumps and its files in `/proc`. The flag is restored after the last
+/// of the concurrent spawns.
 #[derive(Debug)]
 pub(super) struct KeepsDumpable(());
 
-static UNDER_WAY: Mutex<UnderWay> = Mutex::new(UnderWay { count: 0, was_dumpable: false });
+static SPAWNS: Mutex<UserSpawns> = Mutex::new(UserSpawns { count: 0, was_dumpable: false });
 
-struct UnderWay {
+/// The spawns as another user that are in progress.
+struct UserSpawns {
     count: usize,
     was_dumpable: bool,
 }
 
-fn under_way() -> MutexGuard<'static, UnderWay> {
-    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+fn user_spawns() -> MutexGuard<'static, UserSpawns> {
+    SPAWNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KeepsDumpable {
     pub(super) fn new() -> Self {
-        let mut state = under_way();
+        let mut state = user_spawns();
         if state.count == 0 {
             let now = rustix::process::dumpable_behavior();
             state.was_dumpable = matches!(now, Ok(DumpableBehavior::Dumpable));
@@ -107,7 +113,7 @@ impl KeepsDumpable {
 
 impl Drop for KeepsDumpable {
     fn drop(&mut self) {
-        let mut state = under_way();
+        let mut state = user_spawns();
         state.count -= 1;
         if state.count == 0
             && state.was_dumpable

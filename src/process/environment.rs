@@ -1,4 +1,4 @@
-//! Floor 1. The environment that the agent will have.
+//! The environment of an agent.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,18 +7,19 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::failure::{invalid, quoted};
+use super::error::{invalid, quoted};
 use crate::command::AgentCommand;
 use crate::error::Error;
 
-/// Name and value of each variable.
+/// The name and the value of each variable.
 pub(super) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// Inherited unless cleared, then set and removed in the order given, then `PWD`.
+    /// Builds the environment: inherited unless cleared, then set and removed in the order of the
+    /// command, then `PWD`.
     ///
-    /// `PWD` follows the working directory that was asked for, so that a shell or a runtime does
-    /// not believe an inherited one. A command that sets or removes `PWD` itself has its way.
+    /// `PWD` is set to the working directory of the agent, because shells and runtimes trust an
+    /// inherited one. A command that sets or removes `PWD` itself overrides that.
     pub(super) fn of(command: &AgentCommand) -> Result<Self, Error> {
         let mut vars: BTreeMap<_, _> =
             if command.env_clear { BTreeMap::new() } else { env::vars_os().collect() };
@@ -38,12 +39,12 @@ impl Environment {
         Ok(Self(vars))
     }
 
-    /// The search path of the agent.
+    /// Returns the search path of the agent.
     pub(super) fn path(&self) -> Option<&OsStr> {
         self.0.get(OsStr::new("PATH")).map(OsString::as_os_str)
     }
 
-    /// As execve wants it.
+    /// Converts it for execve(2).
     pub(super) fn into_strings(self) -> Result<Vec<CString>, Error> {
         self.0
             .into_iter()
@@ -51,14 +52,14 @@ impl Environment {
                 let mut line = key.into_vec();
                 line.push(b'=');
                 line.extend_from_slice(value.as_bytes());
-                // Checked above for what the command sets; what is inherited is NUL-terminated.
+                // `check` has checked the variables of the command; inherited ones are NUL-terminated.
                 CString::new(line).map_err(|_| invalid("an environment variable holds a NUL byte"))
             })
             .collect()
     }
 }
 
-/// Says which variable, and never its value, which may be a secret.
+/// Errors name the variable and never its value, which may be a secret.
 fn check(key: &OsStr, value: Option<&OsStr>) -> Result<(), Error> {
     let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
     if has_nul(key) {
@@ -80,12 +81,12 @@ fn check(key: &OsStr, value: Option<&OsStr>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The directory as `PWD` may hold it: absolute, symbolic links kept, no `.` and no `..`. Where
-/// that cannot be found out there is no such directory, and the spawn says so later.
+/// Returns the directory as `PWD` may hold it: absolute, with symbolic links, without `.` and `..`.
+/// `None` if there is no such directory, which a later step of the spawn reports.
 fn as_pwd(dir: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(dir).ok()?;
     if absolute.components().any(|part| part == Component::ParentDir) {
-        // `a/..` is not the parent of where `a` was named, if `a` is a link.
+        // If `a` is a symbolic link, `a/..` is the parent of its target.
         return fs::canonicalize(absolute).ok();
     }
     Some(absolute.components().collect())

@@ -5,7 +5,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::credentials::Credentials;
 use super::environment::Environment;
@@ -54,9 +54,8 @@ impl Executable {
         Self { path, stamp }
     }
 
-    /// The path as this process sees it.
-    #[cfg(feature = "claude")]
-    pub(crate) fn path(&self) -> &std::path::Path {
+    /// Returns the path as this process sees it.
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -1,4 +1,5 @@
-//! Floor 1. The limits of this host that end the number of agents, read when asked.
+//! The limits of this process, its user, its cgroup and the host that bound the number of agents. They
+//! are read at each call, because others use up the same limits.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,20 +7,20 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit, getuid};
 
-use super::cgroup_place::folder_in;
+use super::procfs::cgroup_folder;
 use crate::stats::{Capacity, CapacityLimit};
 
-/// Three pipes and a pidfd.
+/// What an agent holds: three pipes and a pidfd.
 const DESCRIPTORS: u64 = 4;
-/// The other ends of the pipes, while an agent is spawned.
+/// The other ends of the pipes, held while an agent is spawned.
 const WHILE_SPAWNING: u64 = 3;
-/// Three pipes of 64 KiB.
+/// What an agent holds of the pipe limits: three pipes of 64 KiB.
 const PIPE_PAGES: u64 = 3 * 16;
-/// Bits of a capability set that lift limits of the user.
+/// Bits of the capability set that lift limits of the user.
 const SYS_ADMIN: u64 = 1 << 21;
 const SYS_RESOURCE: u64 = 1 << 24;
 
-/// Everything there is.
+/// Returns all limits that are found.
 pub(crate) fn capacity() -> Capacity {
     let mut limits = Vec::new();
     limits.extend(descriptors());
@@ -30,7 +31,7 @@ pub(crate) fn capacity() -> Capacity {
 
 fn descriptors() -> Option<CapacityLimit> {
     let value = getrlimit(Resource::Nofile).current?;
-    // The one that reads the folder is gone again when it matters.
+    // Minus the descriptor that reads the folder.
     let used = fs::read_dir("/proc/self/fd").map_or(0, |open| open.count().saturating_sub(1));
     Some(CapacityLimit {
         name: "RLIMIT_NOFILE",
@@ -41,7 +42,7 @@ fn descriptors() -> Option<CapacityLimit> {
     })
 }
 
-/// What ends the number of processes. An agent takes one at least.
+/// Returns the limits on processes. An agent is at least one.
 pub(super) fn processes() -> Vec<CapacityLimit> {
     let one = |name, value, used| CapacityLimit { name, value, used, per_agent: 1, refuses: true };
     let mut limits = Vec::new();
@@ -62,7 +63,8 @@ pub(super) fn processes() -> Vec<CapacityLimit> {
     limits
 }
 
-/// Pipes of an unprivileged user. What the user's other processes hold the kernel does not tell.
+/// Returns the limits on the pipes of an unprivileged user. The kernel does not tell what the user's
+/// other processes hold.
 fn pipe_pages() -> Vec<CapacityLimit> {
     let mut limits = Vec::new();
     if is_exempt() {
@@ -72,7 +74,7 @@ fn pipe_pages() -> Vec<CapacityLimit> {
         ("fs.pipe-user-pages-soft", "/proc/sys/fs/pipe-user-pages-soft", false),
         ("fs.pipe-user-pages-hard", "/proc/sys/fs/pipe-user-pages-hard", true),
     ] {
-        // 0 is no limit.
+        // 0 stands for no limit.
         if let Some(value) = number(Path::new(path)).filter(|value| *value > 0) {
             limits.push(CapacityLimit { name, value, used: 0, per_agent: PIPE_PAGES, refuses });
         }
@@ -80,7 +82,7 @@ fn pipe_pages() -> Vec<CapacityLimit> {
     limits
 }
 
-/// RLIMIT_NPROC and the pipe limits are not for those with one of two capabilities.
+/// RLIMIT_NPROC and the pipe limits do not apply to a process with one of two capabilities.
 fn is_exempt() -> bool {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -88,7 +90,7 @@ fn is_exempt() -> bool {
     set & (SYS_ADMIN | SYS_RESOURCE) != 0
 }
 
-/// Threads of a user, which is what the kernel counts.
+/// Counts the threads of a user, as RLIMIT_NPROC does.
 fn threads_of(uid: u32) -> u64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ours = processes.map(|entry| entry.path()).filter(|path| {
@@ -98,21 +100,23 @@ fn threads_of(uid: u32) -> u64 {
     ours.map(|path| fs::read_dir(path.join("task")).map_or(0, |tasks| tasks.count() as u64)).sum()
 }
 
-/// All threads of the host, from `0.00 0.01 0.05 1/234 5678`.
+/// Returns the number of threads on the host, from a line like `0.00 0.01 0.05 1/234 5678`.
 fn all_threads() -> Option<u64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// The tightest `pids.max` on the way up from our own cgroup, of either version: limit and use.
+/// Returns limit and use of the tightest `pids.max` from the own cgroup up to the root, in both cgroup
+/// versions.
 fn pids_of_cgroups() -> Option<(u64, u64)> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    let folders = ["", "pids"].into_iter().filter_map(|name| folder_in(&cgroups, &mounts, name));
+    let folders =
+        ["", "pids"].into_iter().filter_map(|name| cgroup_folder(&cgroups, &mounts, name));
     folders.filter_map(|folder| tightest(&folder)).min_by_key(|(value, used)| value - used)
 }
 
-/// `max` is no limit, and is no number.
+/// `max` stands for no limit and does not parse as a number.
 pub(super) fn tightest(folder: &Path) -> Option<(u64, u64)> {
     let limits = folder.ancestors().filter_map(|folder| {
         let value = number(&folder.join("pids.max"))?;

@@ -1,24 +1,33 @@
-//! Floor 1. From a command to a running agent, or to an error and nothing left behind.
+//! From a command to a running agent, or to an error with nothing left behind.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
 use super::cgroup::Cgroup;
 use super::child::{Child, Unclaimed};
-use super::child_setup::{Plan, Strings};
-use super::clone::{CloneFailure, clone};
+use super::child_setup::{CloneFailure, ExecPlan, ExecStrings};
+use super::clone::clone;
 use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
+use super::error::{self, ErrorContext};
 use super::executable::Executable;
-use super::{failure, pipes, resolve};
+use super::resolve;
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 use crate::error::Error;
 use crate::sync::Permit;
 
-/// A running agent that nobody took over yet. Dropped, it kills the agent's group and reaps it.
+/// The lowest descriptor that is used. A host that has closed its 0, 1 or 2 would otherwise get one of
+/// the pipes there and print into an agent, and the child could overwrite one before it is in place.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// A running agent without an owner yet. Dropping it kills the agent's group and reaps the agent.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     // First, so that a drop kills before it closes the pipes.
@@ -34,46 +43,46 @@ pub(crate) struct Spawned {
     executable: Executable,
 }
 
-/// A running agent, taken over: who holds `child` must reap it.
+/// The parts of a running agent. The owner of `child` must reap it.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) child: Child,
-    /// Readable when the leader has exited. To be polled only: signals and the reap are `child`'s.
+    /// Readable once the leader has exited. For polling only: `child` signals and reaps.
     pub(crate) pidfd: OwnedFd,
-    /// Our ends: not blocking, close-on-exec, above 2.
+    /// This process's ends of the pipes: non-blocking, close-on-exec, above 2.
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    /// As the kernel granted them.
+    /// The sizes in bytes that the kernel granted.
     pub(crate) stdin_pipe_size: usize,
     pub(crate) stdout_pipe_size: usize,
-    /// The file that was executed; if relative, then to the agent's working directory.
+    /// The executed file; if relative, then to the working directory of the agent.
     pub(crate) program: PathBuf,
 }
 
 impl Spawned {
-    /// The process number, which is also that of its process group.
+    /// Returns the process number, which is also that of the process group.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The file that was executed.
+    /// Returns the path of the executed file.
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
-    /// The same, to be compared with that of another agent.
+    /// Returns the executed file, for a comparison with that of another agent.
     pub(crate) fn executable(&self) -> &Executable {
         &self.executable
     }
 
-    /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until
-    /// then. Blocks for as long as a SIGKILL takes.
+    /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until then.
+    /// Blocks for as long as a SIGKILL takes.
     pub(crate) fn destroy(mut self) -> (ExitStatus, bool) {
         self.child.destroy().unwrap_or((ExitStatus::Unknown, false))
     }
 
-    /// Hands the agent on.
+    /// Hands the agent to its owner.
     pub(crate) fn into_parts(self) -> Parts {
         Parts {
             child: self.child.claim(),
@@ -88,33 +97,39 @@ impl Spawned {
     }
 }
 
-/// Spawns the agent: in a session of its own, with pipes for 0, 1 and 2 and no other descriptor,
-/// default signal dispositions and an empty mask. Returns once its exec succeeded.
+/// Spawns an agent that holds `permit`. The permit of a failed spawn is free before this returns.
+pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<Spawned, Error> {
+    let mut spawned = spawn(command)?;
+    spawned.child.hold(permit);
+    Ok(spawned)
+}
+
+/// Spawns an agent in a new session, with pipes for 0, 1 and 2 and no other descriptor, default signal
+/// dispositions and an empty signal mask. Returns once the exec has succeeded.
 ///
-/// The calling thread stands still until then, about 0.1 ms whatever this process holds in
-/// memory and whatever is asked for. Nothing here waits for the agent itself. The calling thread
-/// is the one whose end an agent that dies with its parent dies of.
-pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
-    command.limits.check()?;
+/// Blocks the calling thread until then: about 0.1 ms, whatever this process has in memory and whatever
+/// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
+/// thread ends.
+pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let args = arguments(command)?;
     let env = Environment::of(command)?;
     let credentials = Credentials::of(command)?;
     let limits = credentials::limits(command)?;
     let cwd = command.cwd.as_deref();
-    let cwd_text = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
-    let cwd_text = cwd_text.transpose()?;
+    let cwd = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
+    let cwd = cwd.transpose()?;
     let (program, executable) = Executable::find(command, env.path(), credentials.user.is_some())?;
-    let env = Strings::new(env.into_strings()?);
+    let env = ExecStrings::new(env.into_strings()?);
 
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
-    let stdin = pipes::to_agent(command.pipe_size).map_err(failure::of_pipe)?;
-    let stdout = pipes::from_agent(command.pipe_size).map_err(failure::of_pipe)?;
-    let stderr = pipes::from_agent(None).map_err(failure::of_pipe)?;
-    let mut plan = Plan {
+    let stdin = Pipe::to_agent(command.pipe_size).map_err(error::of_pipe)?;
+    let stdout = Pipe::from_agent(command.pipe_size).map_err(error::of_pipe)?;
+    let stderr = Pipe::from_agent(None).map_err(error::of_pipe)?;
+    let mut plan = ExecPlan {
         program: c_string(program.as_os_str().as_bytes(), "the program's path")?,
-        args: Strings::new(args),
+        args: ExecStrings::new(args),
         env,
-        cwd: cwd_text,
+        cwd,
         stdin: stdin.theirs,
         stdout: stdout.theirs,
         stderr: stderr.theirs,
@@ -124,14 +139,16 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         join: None,
         dies_with: command.die_with_parent.then(rustix::process::getpid),
     };
-    let started = start(&mut plan, cgroup.as_ref())?;
-    let (mut child, pidfd) = started.map_err(|cause| {
-        failure::of_clone(cause, &plan, &failure::Asked { program: &program, command })
+    let cloned = clone_into(&mut plan, cgroup.as_ref())?;
+    let (mut child, pidfd) = cloned.map_err(|cause| {
+        let context = ErrorContext { command, program: &program, seen: executable.path() };
+        error::of_clone(cause, &plan, &context)
     })?;
-    // Our copies of the agent's ends: while one is open, its exit is no EOF.
+    // Closes this process's copies of the agent's ends: with one of them open, the agent's exit would
+    // not end its output.
     drop(plan);
     child.attach(cgroup);
-    let pidfd = pipes::above_standard(pidfd).map_err(failure::of_pipe)?;
+    let pidfd = above_standard(pidfd).map_err(error::of_pipe)?;
     let pid = child.pid();
     crate::trace::debug!(pid, program = %program.display(), "spawned");
     Ok(Spawned {
@@ -148,33 +165,8 @@ pub(crate) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     })
 }
 
-/// The same, with its place among the agents of its engine. Where it fails the place is free before
-/// the caller knows: the next may be its own.
-pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<Spawned, Error> {
-    let mut child = spawn(command)?;
-    child.child.hold(Some(permit));
-    Ok(child)
-}
-
-type Started = Result<(Unclaimed, OwnedFd), CloneFailure>;
-
-/// Clones, into the cgroup if there is one. The outer error is one of the cgroup's.
-fn start(plan: &mut Plan, cgroup: Option<&Cgroup>) -> Result<Started, Error> {
-    let _dumpable = plan.user.map(|_| KeepsDumpable::new());
-    let Some(cgroup) = cgroup else { return Ok(clone(plan, None)) };
-    let folder = cgroup.folder()?;
-    match clone(plan, Some(folder.as_fd())) {
-        Err(CloneFailure::NoBirthInCgroup) => {
-            crate::trace::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
-            plan.join = Some(cgroup.procs()?);
-            Ok(clone(plan, None))
-        }
-        started => Ok(started),
-    }
-}
-
-/// The program as it was named, then its arguments. Errors name the argument by its number: its
-/// text may be a secret.
+/// Returns the program as it was named, then its arguments. Errors give the number of an argument,
+/// because its text may be a secret.
 fn arguments(command: &AgentCommand) -> Result<Vec<CString>, Error> {
     let mut args = vec![c_string(command.program.as_bytes(), "the program's name")?];
     for (index, arg) in command.args.iter().enumerate() {
@@ -184,5 +176,80 @@ fn arguments(command: &AgentCommand) -> Result<Vec<CString>, Error> {
 }
 
 fn c_string(bytes: &[u8], what: &str) -> Result<CString, Error> {
-    CString::new(bytes).map_err(|_| failure::invalid(format!("{what} holds a NUL byte")))
+    CString::new(bytes).map_err(|_| error::invalid(format!("{what} holds a NUL byte")))
+}
+
+type Cloned = Result<(Unclaimed, OwnedFd), CloneFailure>;
+
+/// Clones, into the cgroup if there is one. The outer error is one of the cgroup.
+fn clone_into(plan: &mut ExecPlan, cgroup: Option<&Cgroup>) -> Result<Cloned, Error> {
+    let _dumpable = plan.user.map(|_| KeepsDumpable::new());
+    let Some(cgroup) = cgroup else { return Ok(clone(plan, None)) };
+    let folder = cgroup.folder()?;
+    match clone(plan, Some(folder.as_fd())) {
+        Err(CloneFailure::NoBirthInCgroup) => {
+            crate::trace::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
+            plan.join = Some(cgroup.procs()?);
+            Ok(clone(plan, None))
+        }
+        cloned => Ok(cloned),
+    }
+}
+
+/// One pipe. Both ends are close-on-exec. This process's end does not block, the agent's does: each
+/// has its own open file description, and so its own flags.
+struct Pipe {
+    ours: OwnedFd,
+    theirs: OwnedFd,
+    /// In bytes, as the kernel granted it.
+    size: usize,
+}
+
+impl Pipe {
+    /// Makes a pipe that the agent reads.
+    fn to_agent(size: Option<usize>) -> Result<Self, Errno> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        Self::new(write, read, size)
+    }
+
+    /// Makes a pipe that the agent writes.
+    fn from_agent(size: Option<usize>) -> Result<Self, Errno> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        Self::new(read, write, size)
+    }
+
+    fn new(ours: OwnedFd, theirs: OwnedFd, size: Option<usize>) -> Result<Self, Errno> {
+        let ours = above_standard(ours)?;
+        let theirs = above_standard(theirs)?;
+        fcntl_setfl(&ours, fcntl_getfl(&ours)? | OFlags::NONBLOCK)?;
+        if let Some(size) = size {
+            request_size(&ours, size)?;
+        }
+        let size = fcntl_getpipe_size(&ours)?;
+        Ok(Self { ours, theirs, size })
+    }
+}
+
+/// Asks for a pipe size. The kernel grants all of it or refuses (EPERM above the limit of the user or
+/// of `pipe-max-size`), so this asks for half as much until the kernel agrees.
+fn request_size(pipe: &OwnedFd, mut size: usize) -> Result<(), Errno> {
+    let now = fcntl_getpipe_size(pipe)?;
+    if fcntl_setpipe_size(pipe, size).is_ok() {
+        return Ok(());
+    }
+    while size / 2 > now {
+        size /= 2;
+        if fcntl_setpipe_size(pipe, size).is_ok() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a descriptor above 0, 1 and 2.
+fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() >= FIRST_DESCRIPTOR {
+        return Ok(fd);
+    }
+    fcntl_dupfd_cloexec(fd.as_fd(), FIRST_DESCRIPTOR)
 }

@@ -1,4 +1,5 @@
-//! System calls that rustix does not offer.
+//! System calls that rustix does not offer. Each passes numbers, null pointers, or pointers to locals of
+//! the call.
 #![expect(
     unsafe_code,
     reason = "clock_gettime(2) of another process, and pidfd_send_signal(2) with flags"
@@ -14,28 +15,31 @@ use rustix::process::Signal;
 /// `PIDFD_SIGNAL_PROCESS_GROUP` of linux/pidfd.h, since Linux 6.9.
 const SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// Processor time of all threads of a process, to the nanosecond and up to this moment. `None` where
-/// there is no such process.
+/// Returns the processor time that all threads of a process have used until now, in nanoseconds. `None`
+/// if there is no such process.
 pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
-    // From the kernel's posix-timers: the number inverted, then CPUCLOCK_SCHED for a whole process.
+    // As clock_getcpuclockid(3) computes it: the number inverted, then CPUCLOCK_SCHED.
     let clock = !libc::clockid_t::try_from(pid).ok()? << 3 | 2;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: the pointer is to a timespec on this stack, which the call fills in and does not keep.
+    // SAFETY: the call writes to a timespec on this stack and does not keep the pointer.
     if unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: the call succeeded, so it has filled the timespec in.
+    // SAFETY: the call succeeded, so it has written the timespec.
     let time = unsafe { time.assume_init() };
     Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
 }
 
-/// Sends a signal to the process group that a pidfd's process leads, also after that process was
-/// reaped: the pidfd keeps the group from being mistaken for another. `None` only asks whether the
-/// group has a member; `ESRCH` says that it has none. `EINVAL` before Linux 6.9.
+/// Sends a signal to the process group that the process of `pidfd` leads, also after that process was
+/// reaped: the pidfd still names this group and no other. `None` only tests whether the group has a
+/// member.
+///
+/// # Errors
+/// `ESRCH` if the group has no member, `EINVAL` before Linux 6.9.
 pub(super) fn signal_group(pidfd: BorrowedFd<'_>, signal: Option<Signal>) -> Result<(), Errno> {
     let signal = signal.map_or(0, Signal::as_raw);
-    // SAFETY: passes numbers and a null pointer, which asks for the default siginfo. `pidfd` is open
-    // for as long as it is borrowed.
+    // SAFETY: passes numbers and a null pointer, which stands for the default siginfo. `pidfd` is open
+    // while it is borrowed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,

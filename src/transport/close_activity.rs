@@ -63,7 +63,7 @@ impl Transport {
             let group = self.channel.pid;
             let family = Family { roots: &[], group, outputs: self.outputs };
             let [found] = living_members([group]);
-            let members = found.iter().map(crate::process::Member::pid);
+            let members = found.iter().map(crate::process::GroupMember::pid);
             let members =
                 members.filter(|pid| *pid != group && family.may_hold_output(*pid)).collect();
             if let Some(closing) = &mut self.close {

@@ -12,7 +12,7 @@ use slab::Slab;
 use crate::close::ExitStatus;
 use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
-use crate::process::{Child, Member, descendants, find_members, living_members};
+use crate::process::{Child, GroupMember, descendants, find_members, living_members};
 use crate::record::Event;
 
 use super::close_report::write_report;
@@ -32,7 +32,7 @@ pub(super) struct Reaping {
     /// What is left of the group was looked for.
     searched: bool,
     /// Others of the group that were alive when they were killed.
-    members: Vec<Member>,
+    members: Vec<GroupMember>,
     /// When to try again after the close: the leader was not reaped in it.
     late_at: Option<Instant>,
 }
@@ -63,7 +63,7 @@ impl Transport {
         }
     }
 
-    fn note_members(&mut self, members: Vec<Member>) {
+    fn note_members(&mut self, members: Vec<GroupMember>) {
         let Some(closing) = &mut self.close else { return };
         let known = &mut closing.reaping.members;
         for member in members {

@@ -18,10 +18,10 @@ use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 use crate::command::ResourceLimit;
 use crate::error::{Error, ErrorKind};
-use crate::process::cgroup_place::{folder_in, own};
 use crate::process::host_limits::tightest;
 use crate::process::spawn::spawn;
 use crate::process::{Removal, capacity, living_members};
+use crate::process::{cgroup::own_folder, procfs::cgroup_folder};
 
 fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {
     let error = spawn(command).expect_err("must be refused");
@@ -103,7 +103,7 @@ fn what_needs_a_privilege_is_named() {
         // Who we are already is no change, and no refusal.
         let same = shell("echo same").user(getuid().as_raw(), getgid().as_raw());
         assert_eq!(run(&same).0, "same\n");
-        if let Some(folder) = own() {
+        if let Some(folder) = own_folder() {
             let says = ["could not be made", "Permission denied", "Delegate=yes"];
             let folder = fs::canonicalize(folder).expect("there");
             let says = if fs::metadata(&folder).is_ok() { &says[..] } else { &says[2..] };
@@ -171,7 +171,7 @@ fn check_entered_as_the_user(home: &Path, inside: AgentCommand) {
 
 /// Where this process may make cgroups; `None` where it may not, which must then be refused.
 fn may_make_cgroups() -> Option<PathBuf> {
-    let folder = own()?;
+    let folder = own_folder()?;
     let probe = folder.join(format!("agentpipe-test-{}", std::process::id()));
     fs::create_dir(&probe).ok()?;
     fs::remove_dir(&probe).expect("just made");
@@ -334,7 +334,7 @@ fn cgroup_folders_are_found_in_every_layout() {
     let hybrid = b"30 1 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
         31 1 0:28 / /sys/fs/cgroup/unified\\040x rw - cgroup2 none rw\n";
     let found = |cgroups, mounts, controller| {
-        folder_in(cgroups, mounts, controller).map(|path| path.display().to_string())
+        cgroup_folder(cgroups, mounts, controller).map(|path| path.display().to_string())
     };
     let is = |path: &str| Some(path.to_owned());
     assert_eq!(found("0::/a/b.service\n", unified, ""), is("/sys/fs/cgroup/a/b.service"));

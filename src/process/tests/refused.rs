@@ -9,7 +9,7 @@ use super::{run, shell, write_file};
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 use crate::error::{Error, ErrorKind};
-use crate::process::failure::interpreter;
+use crate::process::error::interpreter;
 use crate::process::spawn::spawn;
 
 /// The error, checked for what all of them share: the stage, and a single line.
