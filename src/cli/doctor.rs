@@ -1,5 +1,5 @@
-//! F5. `agentpipe doctor`: which backend runs here, what the kernel offers, which limits matter
-//! and what each of them costs.
+//! `agentpipe doctor`: says whether agentpipe works on this host, what the kernel offers, and which limits
+//! apply.
 
 use std::fs;
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::say_out;
 
-/// Tells whether agentpipe can work on this host, and what limits it.
+/// Says whether agentpipe works on this host, and what limits it.
 ///
-/// Exit code: 0 usable, 1 not.
+/// Exit code: 0 it works, 1 it does not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print one JSON object instead of text
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct HostReport {
     schema: u32,
     usable: bool,
     backend: Option<&'static str>,
@@ -32,10 +32,10 @@ struct Report {
     capacity: Room,
 }
 
-/// How many more agents there is room for.
+/// How many more agents the limits of this host allow.
 #[derive(Debug, Serialize)]
 struct Room {
-    /// Unknown where no limit is.
+    /// `None` if no limit is known.
     agents: Option<u64>,
     first_limit: Option<&'static str>,
     limits: Vec<RoomLimit>,
@@ -75,7 +75,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn examine() -> Report {
+fn examine() -> HostReport {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let (backend, features, problem) = match Engine::new() {
         Ok(engine) => (Some(engine.backend().as_str()), features(&engine), try_agent(&engine)),
@@ -83,7 +83,7 @@ fn examine() -> Report {
     };
     let usable = backend.is_some() && problem.is_none();
     let (limits, capacity) = (limits(), room());
-    Report { schema: 1, usable, backend, problem, kernel, features, limits, capacity }
+    HostReport { schema: 1, usable, backend, problem, kernel, features, limits, capacity }
 }
 
 fn room() -> Room {
@@ -103,7 +103,7 @@ fn room() -> Room {
     }
 }
 
-/// A real agent, a real close: the only proof that counts.
+/// Spawns, asks and closes a real agent, which proves more than any check of features.
 fn try_agent(engine: &Engine) -> Option<String> {
     let run = || -> Result<(), String> {
         let mut agent = engine
@@ -128,22 +128,22 @@ fn features(engine: &Engine) -> Vec<Feature> {
         Feature {
             name: "deferred task work (Linux 6.1)",
             present: found.setup_flags.contains("DEFER_TASKRUN"),
-            without_it: "completions interrupt the engine thread; more CPU per record",
+            without_it: "completions interrupt the engine thread, which costs CPU time",
         },
         Feature {
             name: "minimum wait (Linux 6.12)",
             present: found.min_wait,
-            without_it: "EngineBuilder::batch_window takes two calls a window, not one",
+            without_it: "EngineBuilder::batch_window needs two system calls per window instead of one",
         },
         Feature {
-            name: "wait that is not counted as iowait (Linux 6.15)",
+            name: "waiting without iowait (Linux 6.15)",
             present: found.no_iowait,
-            without_it: "an idle engine shows as one core in iowait in monitoring; it costs nothing",
+            without_it: "monitoring shows an idle engine as one core in iowait; this costs nothing",
         },
         Feature {
             name: "writes without SIGPIPE (Linux 6.18)",
             present: found.nosignal,
-            without_it: "SIGPIPE is blocked on the engine threads instead",
+            without_it: "the engine threads block SIGPIPE instead",
         },
     ]
 }
@@ -160,22 +160,22 @@ fn limits() -> Vec<Limit> {
         Limit {
             name: "RLIMIT_NOFILE",
             value: nofile,
-            means: "descriptors of this process: 4 an agent".to_owned(),
+            means: "open files of this process; an agent needs 4".to_owned(),
         },
         Limit {
             name: "RLIMIT_NPROC",
             value: soft(Resource::Nproc),
-            means: "processes and threads of this user; an agent may be many".to_owned(),
+            means: "processes and threads of this user; an agent may have several".to_owned(),
         },
         Limit {
             name: "pids.max of the own cgroup",
             value: pids,
-            means: "the same for the whole container".to_owned(),
+            means: "processes and threads of this container".to_owned(),
         },
         Limit {
             name: "RLIMIT_MEMLOCK",
             value: memlock,
-            means: "the rings of unprivileged users are charged here, all of a user together"
+            means: "locked memory of this user; the rings of unprivileged users count towards it"
                 .to_owned(),
         },
         Limit {
@@ -183,7 +183,7 @@ fn limits() -> Vec<Limit> {
             value: soft_pages,
             means: match soft_pages {
                 Some(pages) => format!(
-                    "beyond about {} agents of an unprivileged user new pipes hold 8 KiB, not 64",
+                    "above about {} agents of an unprivileged user, new pipes hold 8 KiB instead of 64 KiB",
                     pages / (3 * 16)
                 ),
                 None => "unknown".to_owned(),
@@ -192,44 +192,50 @@ fn limits() -> Vec<Limit> {
         Limit {
             name: "fs.pipe-max-size",
             value: number("/proc/sys/fs/pipe-max-size"),
-            means: "the largest pipe that AgentCommand::pipe_size is granted".to_owned(),
+            means: "the largest pipe, in bytes, that AgentCommand::pipe_size can set".to_owned(),
         },
         Limit {
             name: "kernel.io_uring_disabled",
             value: disabled,
             means: match disabled {
-                Some(0) | None => "io_uring is not disabled by this switch".to_owned(),
-                Some(1) => "io_uring only for its group and for privileged processes".to_owned(),
-                Some(_) => "io_uring is off for everybody".to_owned(),
+                Some(0) | None => "this setting allows io_uring".to_owned(),
+                Some(1) => {
+                    "only privileged processes and the group kernel.io_uring_group may use io_uring"
+                        .to_owned()
+                }
+                Some(_) => "this setting denies io_uring to every process".to_owned(),
             },
         },
     ]
 }
 
-/// The folder of this process's cgroup, version 2.
+/// Returns the folder of this process's cgroup, version 2.
 fn own_cgroup() -> Option<String> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     Some(format!("/sys/fs/cgroup{path}"))
 }
 
-fn print(report: &Report) {
-    let verdict = if report.usable { "usable" } else { "NOT usable" };
+fn print(report: &HostReport) {
+    let verdict = if report.usable { "works here" } else { "does NOT work here" };
     say_out(format_args!(
-        "agentpipe: {verdict}; backend {}; Linux {}",
+        "agentpipe {verdict}; backend {}; Linux {}",
         report.backend.unwrap_or("none"),
         report.kernel
     ));
     if let Some(problem) = &report.problem {
         say_out(format_args!("problem: {problem}"));
     }
-    for feature in &report.features {
-        let (mark, note) = match feature.present {
-            true => ("yes", String::new()),
-            false => ("no ", format!(": {}", feature.without_it)),
-        };
-        say_out(format_args!("  {mark} {}{note}", feature.name));
+    if !report.features.is_empty() {
+        say_out(format_args!("kernel features:"));
     }
+    for feature in &report.features {
+        match feature.present {
+            true => say_out(format_args!("  yes  {}", feature.name)),
+            false => say_out(format_args!("  no   {}: {}", feature.name, feature.without_it)),
+        }
+    }
+    say_out(format_args!("limits:"));
     for limit in &report.limits {
         let value =
             limit.value.map_or_else(|| "unlimited or unknown".to_owned(), |n| n.to_string());
@@ -241,14 +247,14 @@ fn print(report: &Report) {
 fn print_room(room: &Room) {
     match (room.agents, room.first_limit) {
         (Some(agents), Some(limit)) => {
-            say_out(format_args!("room for {agents} more agents; the first limit is {limit}"));
+            say_out(format_args!("room for {agents} more agents; {limit} is the first limit:"));
         }
         _ => say_out(format_args!("room for more agents: no limit is known")),
     }
     for limit in &room.limits {
-        let then = if limit.refuses { "" } else { ", then pipes get smaller" };
+        let after = if limit.refuses { "" } else { "; above that, pipes get smaller" };
         say_out(format_args!(
-            "  {} = {}, {} in use, {} an agent: {}{then}",
+            "  {} = {}, {} in use, {} per agent: room for {}{after}",
             limit.name, limit.value, limit.used, limit.per_agent, limit.agents
         ));
     }

@@ -1,4 +1,4 @@
-//! The flags of `agentpipe run`, and what they mean for the agent and its close.
+//! The options of `agentpipe run`, and the command and close policy that follow from them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,26 +11,26 @@ use crate::cli::units;
 
 /// Runs an agent: records from stdin to it, its records to stdout, and a bounded close.
 ///
-/// stdout carries the agent's records only, byte for byte. Lines that are no records, and records
-/// that are malformed, oversized or truncated, become one bounded line each on stderr and a count in
-/// the report; the agent's own stderr passes as it is. When stdin ends the agent is closed: raise
-/// --drain for an agent that goes on reading or answering for long after that.
+/// stdout carries the agent's records only, byte for byte. Lines that are not records, and records that
+/// are malformed, oversized or truncated, become one bounded line each on stderr and a count in the
+/// report; the agent's stderr is passed on unchanged. When stdin ends the agent is closed: raise --drain
+/// for an agent that continues to read or answer for long after that.
 ///
-/// A full stdout holds the agent back while stdin is open. Once stdin has ended, or a signal has
-/// come, an stdout that takes nothing is waited for as long as --drain says; a full stderr holds up
-/// nothing. What could not be handed on is counted in the report and said in the summary.
+/// While stdin is open, a full stdout holds the agent back. After stdin has ended, or after a signal,
+/// the command waits for an stdout that accepts nothing as long as --drain says. It never waits for
+/// a full stderr before the end. Whatever it could not pass on is counted in the report and the summary.
 ///
-/// SIGTERM, SIGINT and SIGHUP close the agent as the end of stdin does; a second one aborts it, and
+/// SIGTERM, SIGINT and SIGHUP close the agent as the end of stdin does. A second signal aborts it, and
 /// the command ends within a second. SIGINT and SIGHUP that are ignored at the start (nohup) stay
-/// ignored. The agent has a session of its own, without the terminal.
+/// ignored. The agent runs in a new session, without the terminal.
 ///
-/// Exit code: the agent's own, 128 + n if signal n killed it; 2 usage; 125 agentpipe itself failed,
-/// or the agent's code is 0 and a record of it was lost (above --record-max, discarded, or not taken
-/// by stdout); 126 the program cannot be run; 127 it cannot be found; 141 stdout was closed; 128 + n
-/// if signal n came while the exec of the agent hung.
+/// Exit code: that of the agent, or 128 + n if signal n killed it; 2 usage; 125 agentpipe itself failed,
+/// or the agent exited with 0 and a record of it was lost (above --record-max, discarded, or not
+/// accepted by stdout); 126 the program cannot be run; 127 it cannot be found; 141 stdout was closed;
+/// 128 + n if signal n came while the exec of the agent hung.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How records are told apart, on both sides
+    /// The framing of records, in both directions
     #[arg(long, value_enum, default_value_t)]
     pub(super) framing: FramingArg,
 
@@ -38,34 +38,34 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub(super) close: CloseArg,
 
-    /// How long the agent may take to read what is left of its input, how long it may then go without
-    /// writing a byte, and how long an stdout that takes nothing is waited for after that; at most 1h
+    /// How long the agent may take to read the rest of its input, how long it may then pause between two
+    /// bytes, and how long to wait after that for an stdout that accepts nothing; at most 1h
     #[arg(long, value_name = "TIME", value_parser = parse_limit, default_value = "2s")]
     drain: Duration,
 
-    /// How long the agent may go on writing in all, however steadily it does; never less than --drain,
-    /// at most 1h [default: 2.5 times --drain]
+    /// How long the agent may write after its input has ended, even without a pause; at least --drain, at
+    /// most 1h [default: 2.5 times --drain]
     #[arg(long, value_name = "TIME", value_parser = parse_limit)]
     drain_total: Option<Duration>,
 
-    /// How long it may take after SIGTERM; at most 1h [default: 1s]
+    /// How long the agent may take to exit after SIGTERM; at most 1h [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = parse_limit)]
     terminate: Option<Duration>,
 
     /// Write the close report to FILE as one line of JSON (`-` is stderr). FILE is opened before the
-    /// agent starts; a FIFO must have its reader by then
+    /// agent starts; a FIFO must have a reader already
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
 
-    /// Largest record, either way; 64 bytes to 1t
+    /// The largest record in either direction; 64 bytes to 1t
     #[arg(long, value_name = "SIZE", value_parser = parse_record_max, default_value = "16m")]
     pub(super) record_max: u64,
 
-    /// Working directory of the agent
+    /// The working directory of the agent
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// No summary line on stderr at the end
+    /// Print no summary line on stderr at the end
     #[arg(long, short)]
     pub(super) quiet: bool,
 
@@ -74,17 +74,17 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// What an agent always has to read the rest of its input.
+/// The least time that an agent has to read the rest of its input.
 const FLUSH_MIN: Duration = Duration::from_millis(500);
 
-/// The longest a stage of a close can be set to, by [`ClosePolicy`].
+/// The longest limit of a stage that [`ClosePolicy`] accepts.
 const STAGE_MAX: Duration = Duration::from_secs(3600);
 
-/// The smallest limit that [`Limits::record_max`] takes as it is, and the largest length that a
-/// Content-Length header can claim.
+/// The smallest limit that [`Limits::record_max`] accepts, and the largest length that a Content-Length
+/// header can have.
 const RECORD_MAX: std::ops::RangeInclusive<u64> = 64..=1 << 40;
 
-/// What is kept unread while the agent is closed, unless a record may be larger.
+/// Bytes that are kept unread during the close, unless a record may be larger.
 const DRAIN_MAX: usize = 64 << 20;
 
 impl Args {
@@ -120,9 +120,9 @@ impl Args {
         policy
     }
 
-    /// How long the agent may take to read what was accepted for it, once stdin has ended. All that
-    /// came on stdin is accepted before its end is seen, and an agent that may take this long to answer
-    /// may take as long to read the questions.
+    /// Returns how long the agent may take to read its queue after stdin has ended. The whole of stdin is
+    /// queued before its end is noticed, and an agent that may answer for the time of --drain may need as
+    /// long to read.
     pub(super) fn flush(&self) -> Duration {
         match self.close {
             CloseArg::Graceful => self.drain.max(FLUSH_MIN),
@@ -153,7 +153,7 @@ fn parse_record_max(text: &str) -> Result<u64, String> {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum FramingArg {
-    /// One JSON text a line
+    /// One JSON text per line
     #[default]
     Ndjson,
     /// Content-Length headers
@@ -171,9 +171,9 @@ impl From<FramingArg> for Framing {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum CloseArg {
-    /// End its input, keep reading, and only then use force
+    /// Close its stdin, continue to read, and use force only after that
     #[default]
     Graceful,
-    /// Cut its pipes at once
+    /// Close its pipes at once
     Abort,
 }

@@ -1,7 +1,8 @@
-//! The loop over own stdin, stdout, stderr, the signals and what the engine has.
+//! The event loop: stdin, stdout, stderr, signals and the events of the engine, in one thread with one
+//! wait in poll(2).
 //!
-//! One thread, one wait. No call in it blocks, so no parent that reads or writes nothing holds up
-//! the close, the signals or the end of this process.
+//! No call in it blocks, so a parent that does not read or write cannot delay the close, the signals or
+//! the end of this process.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -13,47 +14,53 @@ use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event
 use rustix::event::PollFlags;
 
 use super::Args;
-use super::bell::Bell;
-use super::clock::{Clock, TICK};
-use super::descriptor::poll_for;
+use super::descriptor::{LoopWaker, poll_for};
 use super::input::Input;
 use super::lines::Stderr;
 use super::output::Output;
-use super::report::{Losses, Target};
+use super::report::{Losses, ReportTarget};
 use super::signals::Signals;
 
-/// Beyond the worst case of the close, at its end.
+/// The time for the end of the loop beyond the longest duration of a close.
 const EXTRA: Duration = Duration::from_millis(900);
-/// From the second signal to the end, whatever the agent and the parent do.
+/// The time from the second signal to the end, whatever the agent and the parent do.
 const AFTER_SECOND_SIGNAL: Duration = Duration::from_millis(900);
-/// A parent that reads takes something within this time, however busy the machine is.
+/// The shortest wait for stdout. A parent that reads needs less, even on a busy machine.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
-/// Events taken in one turn, so that a flood of small ones keeps nothing else waiting.
+/// Events taken in one turn, so that many small events do not delay everything else.
 const EVENTS_A_TURN: usize = 1024;
 
-/// How it went.
-pub(super) struct Outcome {
-    /// `None`: the agent is not closed yet, and there is no time to wait for it.
+/// A turn of the loop that is this late was not slow: the process was stopped or had no CPU. Neither the
+/// agent nor the parent caused that, so no deadline counts the time.
+const STOPPED: Duration = Duration::from_millis(500);
+
+/// The longest wait before a deadline. A stop of the process is noticed only if it exceeds the wait, so
+/// a shorter wait hides less of it.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The end of a run.
+pub(super) struct RunEnd {
+    /// `None` if the agent is not closed and there is no time to wait for it.
     pub(super) report: Option<CloseReport>,
     pub(super) losses: Losses,
     pub(super) stdout_failed: Option<std::io::Error>,
-    /// There is no time to wait for anything more.
+    /// There is no time for further waits.
     pub(super) hurried: bool,
 }
 
 pub(super) struct EventLoop<'a> {
     args: &'a Args,
     policy: ClosePolicy,
-    target: &'a Target,
-    bell: Arc<Bell>,
+    target: &'a ReportTarget,
+    waker: Arc<LoopWaker>,
     signals: &'a Signals,
     stderr: &'a mut Stderr,
     stdout: Output,
-    /// Both are one file: a record and a line must not tear each other.
+    /// stdout and stderr are one file, so records and lines must not split each other.
     joined: bool,
     input: Input,
     reader: AgentReader,
-    /// All that the agent said and that is not handed on, once it is closed.
+    /// After the close: the events of the agent that are not passed on yet.
     rest: VecDeque<Event>,
     writer: AgentWriter,
     closed: Pin<Box<dyn Future<Output = CloseReport>>>,
@@ -62,22 +69,22 @@ pub(super) struct EventLoop<'a> {
     reader_ended: bool,
     clock: Clock,
     close_asked: bool,
-    /// When the parent wanted it over: it ended the input, or sent a signal.
+    /// When the parent asked for the end: it closed stdin or sent a signal.
     ending: Option<Instant>,
-    /// There may be one.
+    /// The signal descriptor may be readable.
     signalled: bool,
     signals_seen: u32,
-    /// By a signal after the one that asked for the end, or after the close.
+    /// A signal came after the first one, or after the close.
     hurried: bool,
-    /// It ends now, whatever is left.
+    /// When the loop ends, whatever is left.
     hard_end: Option<Instant>,
 }
 
 impl<'a> EventLoop<'a> {
     pub(super) fn new(
         args: &'a Args,
-        target: &'a Target,
-        bell: Arc<Bell>,
+        target: &'a ReportTarget,
+        waker: Arc<LoopWaker>,
         signals: &'a Signals,
         stderr: &'a mut Stderr,
         agent: Agent,
@@ -90,7 +97,7 @@ impl<'a> EventLoop<'a> {
             args,
             policy: args.policy(),
             target,
-            bell,
+            waker,
             signals,
             joined: stdout.descriptor.is_same_file(&stderr.descriptor),
             stderr,
@@ -112,24 +119,24 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Runs until the agent is closed and all it said is handed on or given up. `signals` is how
-    /// many came while it was spawned.
-    pub(super) fn run(mut self, signals: u32) -> Outcome {
-        let waker = Waker::from(Arc::clone(&self.bell));
+    /// Runs until the agent is closed and its output is passed on or given up. `signals` is the number of
+    /// signals that came during the spawn.
+    pub(super) fn run(mut self, signals: u32) -> RunEnd {
+        let waker = Waker::from(Arc::clone(&self.waker));
         let context = &mut Context::from_waker(&waker);
         for _ in 0..signals {
             self.on_signal(Instant::now());
         }
         loop {
-            self.bell.silence();
+            self.waker.reset();
             let now = self.clock.at(Instant::now());
             let mut moved = self.take_signals(now);
-            moved |= self.look_for_the_report(context);
+            moved |= self.take_report(context);
             moved |= self.take_events(context);
             moved |= self.feed_agent(now, context);
             moved |= self.flush(now);
             if self.is_over(moved, now) {
-                return self.outcome();
+                return self.finish();
             }
             let wait = if moved { Some(Duration::ZERO) } else { self.until_deadline(now) };
             self.wait(wait);
@@ -155,7 +162,7 @@ impl<'a> EventLoop<'a> {
         if self.signals_seen == 1 && self.report.is_none() {
             self.close(self.policy);
         } else {
-            // Where nothing is left to close, it is stdout that takes too long.
+            // After the close the signal means that stdout takes too long.
             let end = now + AFTER_SECOND_SIGNAL;
             self.hard_end = Some(self.hard_end.map_or(end, |known| known.min(end)));
             self.hurried = true;
@@ -163,29 +170,29 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// The parent wants it over. Only from now on is it bounded how long stdout is waited for: while
-    /// the input is open, a parent that does not read holds the agent back as any full pipe does.
+    /// Notes that the parent asked for the end. From then on the wait for stdout is bounded. While stdin is
+    /// open it is not: a parent that does not read holds the agent back, like any full pipe.
     fn end(&mut self, now: Instant) {
         self.ending.get_or_insert(now);
         let end = now + self.policy.max_duration() + EXTRA;
         self.hard_end.get_or_insert(end);
     }
 
-    /// The engine carries the close out, whatever becomes of the future.
+    /// Starts a close. The engine carries it out even though the future is dropped.
     fn close(&mut self, policy: ClosePolicy) {
         self.close_asked = true;
         let close = pin!(self.writer.close_with(policy));
         let _report = close.poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    fn look_for_the_report(&mut self, context: &mut Context<'_>) -> bool {
+    fn take_report(&mut self, context: &mut Context<'_>) -> bool {
         if self.report.is_some() {
             return false;
         }
         let Poll::Ready(report) = self.closed.as_mut().poll(context) else { return false };
         let report = self.report.insert(report).clone();
-        // Nothing follows any more, so it can be counted.
-        while let Some(event) = self.next_of_reader(context) {
+        // No event follows the report, so the rest can be counted.
+        while let Some(event) = self.next_event(context) {
             self.rest.push_back(event);
         }
         if !self.stdout.is_empty() || !self.rest.is_empty() {
@@ -194,7 +201,7 @@ impl<'a> EventLoop<'a> {
         true
     }
 
-    fn next_of_reader(&mut self, context: &mut Context<'_>) -> Option<Event> {
+    fn next_event(&mut self, context: &mut Context<'_>) -> Option<Event> {
         if self.reader_ended {
             return None;
         }
@@ -203,22 +210,22 @@ impl<'a> EventLoop<'a> {
         event
     }
 
-    /// Hands events on while there is room for them. True if there may be more.
+    /// Passes events on while there is room for them. Returns true if there may be more.
     fn take_events(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
         while taken < EVENTS_A_TURN && self.stdout.has_room() && self.stderr.has_room() {
             let event = self.rest.pop_front();
-            let Some(event) = event.or_else(|| self.next_of_reader(context)) else { break };
+            let Some(event) = event.or_else(|| self.next_event(context)) else { break };
             taken += 1;
             match event {
                 Event::Record(record) => self.stdout.push(&record),
-                other => self.tell(&other),
+                other => self.print(&other),
             }
         }
         taken > 0
     }
 
-    fn tell(&self, event: &Event) {
+    fn print(&self, event: &Event) {
         let lines = &self.stderr.lines;
         match event {
             Event::Noise(sample) => lines.say(format_args!("noise: {sample}")),
@@ -227,7 +234,7 @@ impl<'a> EventLoop<'a> {
                 lines.say(format_args!("malformed record ({}): {sample}", reason.as_str()));
             }
             Event::Truncated(sample) => lines.say(format_args!("truncated record: {sample}")),
-            // The agent's own words, as if it had kept the stderr of this process.
+            // Unchanged, as if the agent had inherited the stderr of this process.
             Event::Stderr(line) => lines.pass(line),
             _ => {}
         }
@@ -247,7 +254,7 @@ impl<'a> EventLoop<'a> {
             self.end(now);
         }
         if self.input.is_over() && !self.close_asked {
-            // What was waited for already is not waited for again.
+            // The time that the agent had for its input counts as part of the flush.
             let waited = self.input.hung_up().map_or(Duration::ZERO, |since| now - since);
             self.close(self.policy.flush(flush.saturating_sub(waited)));
             moved = true;
@@ -284,10 +291,10 @@ impl<'a> EventLoop<'a> {
         (closed && (delivered || !patient)) || self.hard_end.is_some_and(|end| now >= end)
     }
 
-    /// Until when stdout is waited for once the agent is closed, unless it takes something.
+    /// Returns until when to wait for stdout after the close, unless it accepts something.
     fn stdout_patience(&self) -> Option<Instant> {
         let ending = self.ending?;
-        // Where it is to end at once, the last that stdout can do is to take what fits.
+        // After a second signal stdout gets one more write, without a wait.
         let patience =
             if self.hurried { Duration::ZERO } else { self.args.drain().max(PATIENCE_MIN) };
         Some(ending.max(self.stdout.took) + patience)
@@ -314,7 +321,7 @@ impl<'a> EventLoop<'a> {
             (&self.stdout.descriptor, records),
             (&self.stderr.descriptor, lines),
         ];
-        let mut fds = vec![self.bell.poll_fd(), self.signals.poll_fd()];
+        let mut fds = vec![self.waker.poll_fd(), self.signals.poll_fd()];
         let mut places = [None; 3];
         let mut limit = limit;
         for ((descriptor, events), place) in three.into_iter().zip(&mut places) {
@@ -363,24 +370,80 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Counts what is left. There may still be room for lines.
-    fn outcome(mut self) -> Outcome {
+    /// Ends the loop and counts what is left. Lines may still be written.
+    fn finish(mut self) -> RunEnd {
         self.input.finish();
         let context = &mut Context::from_waker(Waker::noop());
-        while let Some(event) = self.next_of_reader(context) {
+        while let Some(event) = self.next_event(context) {
             self.rest.push_back(event);
         }
         for event in std::mem::take(&mut self.rest) {
             match event {
                 Event::Record(_) => self.rest.push_back(event),
-                other => self.tell(&other),
+                other => self.print(&other),
             }
         }
-        Outcome {
+        RunEnd {
             losses: self.losses(),
             hurried: self.hurried || self.report.is_none(),
             report: self.report,
             stdout_failed: self.stdout.failed,
         }
+    }
+}
+
+/// Time without the periods in which this process did not run.
+#[derive(Debug)]
+struct Clock {
+    /// When the turn began, by the machine's clock.
+    turn: Instant,
+    /// Time that is not counted.
+    stopped: Duration,
+}
+
+impl Clock {
+    fn new(machine: Instant) -> Self {
+        Self { turn: machine, stopped: Duration::ZERO }
+    }
+
+    /// Converts a time of the machine's clock. All deadlines are times of this clock.
+    fn at(&self, machine: Instant) -> Instant {
+        machine.checked_sub(self.stopped).unwrap_or(machine)
+    }
+
+    /// Ends a turn that waited for `waited` at most. `None` means that there was no deadline.
+    fn turned(&mut self, machine: Instant, waited: Option<Duration>) {
+        let took = machine.saturating_duration_since(self.turn);
+        let late = waited.map_or(Duration::ZERO, |waited| took.saturating_sub(waited));
+        if late > STOPPED {
+            // The start of the stop is unknown, so the whole turn is not counted.
+            self.stopped += took;
+        }
+        self.turn = machine;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stopped_time_is_not_counted() {
+        let seconds = Duration::from_secs;
+        let start = Instant::now();
+        let mut clock = Clock::new(start);
+        clock.turned(start + seconds(2), Some(seconds(2)));
+        assert_eq!(clock.at(start + seconds(2)), start + seconds(2), "a wait is counted");
+        clock.turned(start + seconds(10), Some(seconds(3)));
+        assert_eq!(
+            clock.at(start + seconds(10)),
+            start + seconds(2),
+            "a turn with a stop is not counted"
+        );
+        clock.turned(start + seconds(90), None);
+        assert_eq!(clock.at(start + seconds(90)), start + seconds(82));
+        let late = start + seconds(90) + Duration::from_millis(400);
+        clock.turned(late, Some(Duration::ZERO));
+        assert_eq!(clock.at(late), late - seconds(8), "a short delay is counted");
     }
 }

@@ -1,4 +1,4 @@
-//! Own stdin, record by record, to the agent.
+//! stdin, record by record, to the agent.
 
 use std::io;
 use std::pin::Pin;
@@ -10,19 +10,20 @@ use rustix::event::PollFlags;
 use rustix::stdio::stdin;
 
 use super::Args;
-use super::descriptor::{Descriptor, Use};
+use super::descriptor::{Descriptor, Direction};
 use super::lines::Lines;
 use super::unframe::{Found, Unframe};
 
+/// The size of a read, in bytes.
 const READ: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+enum InputState {
     /// Records are read and sent.
     Open,
-    /// The agent takes no more, so nothing is read; that the parent closes its end is still seen.
+    /// The agent accepts no more, so nothing is read. A hang-up of the parent is still noticed.
     Deaf,
-    /// It is at its end.
+    /// stdin has ended.
     Ended,
 }
 
@@ -30,12 +31,12 @@ pub(super) struct Input {
     pub(super) descriptor: Descriptor,
     unframe: Unframe,
     sending: Option<Sending>,
-    state: State,
-    /// When the parent was seen to have closed its end. What it wrote before may not be read yet.
+    state: InputState,
+    /// When the parent closed its end. What it wrote before may not be read yet.
     hung_up: Option<Instant>,
-    /// Records that were no records, or above the limit.
+    /// Records that were malformed or above the limit.
     pub(super) refused: u64,
-    /// Bytes that were read and never accepted for the agent.
+    /// Bytes that were read and not accepted by the agent's queue.
     pub(super) unsent_bytes: u64,
     chunk: Box<[u8]>,
 }
@@ -49,10 +50,10 @@ struct Sending {
 impl Input {
     pub(super) fn new(args: &Args) -> Self {
         Self {
-            descriptor: Descriptor::new(stdin(), Use::Read),
+            descriptor: Descriptor::new(stdin(), Direction::Read),
             unframe: Unframe::new(args.framing.into(), args.record_max),
             sending: None,
-            state: State::Open,
+            state: InputState::Open,
             hung_up: None,
             refused: 0,
             unsent_bytes: 0,
@@ -60,43 +61,44 @@ impl Input {
         }
     }
 
-    /// It is at its end, and all of it is sent or counted.
+    /// Whether stdin has ended and all of it is sent or counted.
     pub(super) fn has_ended(&self) -> bool {
-        self.state == State::Ended && self.sending.is_none()
+        self.state == InputState::Ended && self.sending.is_none()
     }
 
-    /// No record will be sent any more.
+    /// Whether no further record will be sent.
     pub(super) fn is_over(&self) -> bool {
-        self.state == State::Deaf || self.has_ended()
+        self.state == InputState::Deaf || self.has_ended()
     }
 
-    /// When the parent was seen to have closed its end.
+    /// Returns when the parent closed its end.
     pub(super) fn hung_up(&self) -> Option<Instant> {
         self.hung_up
     }
 
-    /// While the agent has no room nothing is read. Then only the end is of interest, and that once.
+    /// Returns the events to poll for. While the agent has no room nothing is read, and only the first
+    /// hang-up matters.
     pub(super) fn events(&self) -> Option<PollFlags> {
         match self.state {
-            State::Ended => None,
-            State::Open if self.sending.is_none() => Some(PollFlags::IN),
+            InputState::Ended => None,
+            InputState::Open if self.sending.is_none() => Some(PollFlags::IN),
             _ => self.hung_up.is_none().then_some(PollFlags::RDHUP),
         }
     }
 
-    /// What poll(2) said of it.
+    /// Notes the events that poll(2) returned.
     pub(super) fn polled(&mut self, events: PollFlags, now: Instant) {
-        if self.state == State::Open && self.sending.is_none() {
+        if self.state == InputState::Open && self.sending.is_none() {
             self.descriptor.polled(events);
         } else if events.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
             self.hung_up.get_or_insert(now);
-            if self.state == State::Deaf {
-                self.state = State::Ended;
+            if self.state == InputState::Deaf {
+                self.state = InputState::Ended;
             }
         }
     }
 
-    /// One read at the most, and all records in it. True if something moved.
+    /// Makes at most one read and sends the records in it. Returns true if something was read or sent.
     pub(super) fn step(
         &mut self,
         writer: &AgentWriter,
@@ -105,7 +107,7 @@ impl Input {
         context: &mut Context<'_>,
     ) -> bool {
         let moved = self.send_all(writer, lines, context);
-        let reads = self.state == State::Open && self.sending.is_none();
+        let reads = self.state == InputState::Open && self.sending.is_none();
         if !reads || !self.descriptor.is_ready() {
             return moved;
         }
@@ -115,18 +117,18 @@ impl Input {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
             ended => {
                 if let Err(error) = ended {
-                    lines.say(format_args!("reading stdin failed: {error}; taken for its end"));
+                    lines.say(format_args!("reading stdin failed: {error}; it counts as its end"));
                 }
                 self.unframe.end();
                 self.hung_up.get_or_insert(now);
-                self.state = State::Ended;
+                self.state = InputState::Ended;
             }
         }
         self.send_all(writer, lines, context);
         true
     }
 
-    /// Sends what was read, as far as the agent has room. True if something moved.
+    /// Sends what was read while the agent has room. Returns true if something was sent.
     fn send_all(&mut self, writer: &AgentWriter, lines: &Lines, context: &mut Context<'_>) -> bool {
         let mut moved = false;
         loop {
@@ -136,7 +138,7 @@ impl Input {
                 };
                 let len = sending.len;
                 self.sending = None;
-                self.sent(result, len, writer, lines);
+                self.on_sent(result, len, writer, lines);
             } else {
                 match self.unframe.next() {
                     None => return moved,
@@ -155,11 +157,17 @@ impl Input {
         }
     }
 
-    fn sent(&mut self, result: Result<(), Error>, len: u64, writer: &AgentWriter, lines: &Lines) {
+    fn on_sent(
+        &mut self,
+        result: Result<(), Error>,
+        len: u64,
+        writer: &AgentWriter,
+        lines: &Lines,
+    ) {
         match result {
             Ok(()) => {}
             Err(error) if error.is_closed() => {
-                if self.state == State::Open && writer.close_report().is_none() {
+                if self.state == InputState::Open && writer.close_report().is_none() {
                     lines.say(format_args!("{error}"));
                 }
                 self.unsent_bytes += len;
@@ -172,28 +180,28 @@ impl Input {
         }
     }
 
-    /// The agent takes no more: what it did not take is counted.
+    /// Stops reading because the agent accepts no more, and counts the rest.
     pub(super) fn stop(&mut self) {
         let sending = self.sending.take().map_or(0, |sending| sending.len);
         self.unsent_bytes += sending + self.unframe.held() as u64;
         self.unframe.forget();
-        if self.state == State::Open {
-            // A file does not hang up: all that it will ever say is there.
-            let says_more = self.hung_up.is_none() && !self.descriptor.is_plain();
-            self.state = if says_more { State::Deaf } else { State::Ended };
+        if self.state == InputState::Open {
+            // A file never hangs up, so there is nothing to wait for.
+            let can_hang_up = self.hung_up.is_none() && !self.descriptor.is_plain();
+            self.state = if can_hang_up { InputState::Deaf } else { InputState::Ended };
         }
     }
 
-    /// The agent is to get no more, and no end is waited for.
+    /// Stops reading without a wait for the end of stdin.
     pub(super) fn finish(&mut self) {
         self.stop();
-        self.state = State::Ended;
+        self.state = InputState::Ended;
     }
 
-    /// The parent has closed its end, and the agent had its time: what is left is counted. It is no
-    /// more than the pipe holds.
+    /// Stops reading because the parent has closed its end and the agent had its time. Counts the rest,
+    /// which is no more than a pipe holds.
     pub(super) fn cut_off(&mut self) {
-        let unread = self.state == State::Open;
+        let unread = self.state == InputState::Open;
         self.finish();
         while unread
             && let Ok(len) = self.descriptor.read(&mut self.chunk)

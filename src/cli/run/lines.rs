@@ -1,7 +1,7 @@
-//! Lines on their way to own stderr: those of the agent, of this command, and traces.
+//! Lines on their way to stderr: those of the agent, of this command, and traces.
 //!
-//! A line for which there is no room is dropped and counted: neither records nor the end of the
-//! agent may wait until the parent reads its messages.
+//! A line without room is dropped and counted. Neither records nor the close may wait for a parent that
+//! does not read stderr.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,54 +11,54 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::stdio::stderr;
 
-use super::backlog::Backlog;
-use super::bell::Bell;
-use super::descriptor::{BACK_OFF, Descriptor, Use, poll_for};
+use super::descriptor::{BACK_OFF, Descriptor, Direction, LoopWaker, poll_for};
+use super::output::Backlog;
 use super::signals::Signals;
 
-/// Lines above this are dropped.
+/// Above this many bytes lines are dropped.
 const ROOM: usize = 256 << 10;
-/// Above this no line is taken from an agent while stderr still takes something.
+/// Above this many bytes no event is taken from the agent while stderr accepts something.
 const FULL: usize = 64 << 10;
-/// How long stderr is waited for once there is nothing else to wait for, unless it takes something.
+/// How long to wait at the end for an stderr that accepts nothing.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
-/// What a pipe takes whole or not at all, so that lines of other writers fall between ours.
+/// The largest write that a pipe does not split (PIPE_BUF), so that lines of other writers do not fall
+/// into ours.
 const WHOLE: usize = 4096;
 
-/// Where lines go in. Traces come from the threads of the engine.
+/// Accepts lines, from any thread: traces come from the threads of the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Lines(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    bell: Arc<Bell>,
+    waker: Arc<LoopWaker>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     backlog: Backlog,
-    /// stderr takes no more, ever.
+    /// stderr has failed.
     broken: bool,
     dropped: u64,
 }
 
 impl Lines {
-    pub(super) fn new(bell: Arc<Bell>) -> Self {
-        Self(Arc::new(Shared { queue: Mutex::default(), bell }))
+    pub(super) fn new(waker: Arc<LoopWaker>) -> Self {
+        Self(Arc::new(Shared { queue: Mutex::default(), waker }))
     }
 
-    /// A line of this command.
+    /// Adds a line of this command.
     pub(super) fn say(&self, what: fmt::Arguments<'_>) {
         self.push(ROOM, format_args!("agentpipe: {what}\n"));
     }
 
-    /// A line of the agent or a trace, as it is.
+    /// Adds a line of the agent or a trace, unchanged.
     pub(super) fn pass(&self, line: &str) {
         self.push(ROOM, format_args!("{line}\n"));
     }
 
-    /// One of the last lines, for which there is always room.
+    /// Adds one of the last lines, for which there is always room.
     pub(super) fn say_last(&self, line: &str) {
         self.push(usize::MAX, format_args!("{line}\n"));
     }
@@ -75,17 +75,17 @@ impl Lines {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing that holds it panics.
+        // No code that holds the lock panics.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A trace is one write of a whole line.
+/// For traces: each write is a whole line.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         self.pass(text.strip_suffix('\n').unwrap_or(&text));
-        self.0.bell.ring();
+        self.0.waker.notify();
         Ok(line.len())
     }
 
@@ -94,21 +94,22 @@ impl Write for Lines {
     }
 }
 
-/// Where lines come out.
+/// Writes the lines to stderr.
 #[derive(Debug)]
 pub(super) struct Stderr {
     pub(super) descriptor: Descriptor,
     pub(super) lines: Lines,
-    /// Since when it takes nothing of what there is for it.
+    /// Since when stderr has accepted nothing.
     stuck: Option<Instant>,
 }
 
 impl Stderr {
     pub(super) fn new(lines: Lines) -> Self {
-        Self { descriptor: Descriptor::new(stderr(), Use::Write), lines, stuck: None }
+        Self { descriptor: Descriptor::new(stderr(), Direction::Write), lines, stuck: None }
     }
 
-    /// A burst of the agent waits while stderr keeps up; where it does not, lines are dropped.
+    /// Whether an event of the agent may be taken. A burst waits while stderr keeps up; if stderr is
+    /// blocked, lines are dropped instead.
     pub(super) fn has_room(&self) -> bool {
         self.lines.lock().backlog.len() < FULL || !self.descriptor.is_ready()
     }
@@ -117,12 +118,12 @@ impl Stderr {
         self.lines.lock().backlog.is_empty()
     }
 
-    /// A line stands there in part: whatever else is written to the same place would tear it.
+    /// Whether a line is partly written. Another write to the same file would split it.
     pub(super) fn is_inside_a_line(&self) -> bool {
         self.lines.lock().backlog.is_inside_an_item()
     }
 
-    /// Writes what fits. True if something moved.
+    /// Writes what fits. Returns true if something was written.
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         let mut moved = false;
         let mut queue = self.lines.lock();
@@ -135,7 +136,7 @@ impl Stderr {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => moved = true,
                 Err(_) => {
-                    // There is no other place to say it; the report has the count.
+                    // The error has nowhere else to go; the report has the count.
                     queue.broken = true;
                     queue.dropped += queue.backlog.give_up().0;
                 }
@@ -146,8 +147,8 @@ impl Stderr {
         moved
     }
 
-    /// Waits until all is written, but no longer than this for a parent that reads nothing. A signal
-    /// ends the wait.
+    /// Waits until everything is written, but no longer than `patience` for a parent that does not read. A
+    /// signal ends the wait.
     pub(super) fn finish(&mut self, patience: Duration, signals: &Signals) {
         loop {
             let now = Instant::now();
@@ -169,7 +170,7 @@ impl Stderr {
         }
     }
 
-    /// What is left will not be written. A line that stands there in part gets its end.
+    /// Drops what is left. A line that is partly written gets a newline.
     pub(super) fn give_up(&mut self) {
         let mut queue = self.lines.lock();
         let torn = queue.backlog.is_inside_an_item();
@@ -179,13 +180,13 @@ impl Stderr {
         }
     }
 
-    /// Lines that were dropped, and those that still wait.
+    /// Returns the number of lines that were dropped or are not written yet.
     pub(super) fn undelivered(&self) -> u64 {
         let queue = self.lines.lock();
         queue.dropped + queue.backlog.items() as u64
     }
 
-    /// Whether everything is written since the last [`give_up`](Self::give_up).
+    /// Whether everything was written since the last [`give_up`](Self::give_up).
     pub(super) fn is_written(&self) -> bool {
         let queue = self.lines.lock();
         queue.backlog.is_empty() && !queue.broken

@@ -1,12 +1,10 @@
-//! `agentpipe run`: records from own stdin to an agent, its records to own stdout.
+//! `agentpipe run`: passes records from stdin to an agent, and its records to stdout.
 //!
-//! `event_loop.rs` is the whole of it: one thread that waits in poll(2). Around it, `descriptor.rs`
-//! moves bytes without blocking, `signals.rs` makes a clean start, `report.rs` says what was lost.
+//! `event_loop` is the core: one thread that waits in poll(2). `descriptor` moves bytes without blocking,
+//! `input`, `output` and `lines` are the three streams, `signals` sets the signal state and `report` says
+//! what was lost.
 
 mod args;
-mod backlog;
-mod bell;
-mod clock;
 mod descriptor;
 mod event_loop;
 mod input;
@@ -29,39 +27,38 @@ use agentpipe::{Agent, AgentStats, Engine, Error, ErrorKind};
 pub(crate) use args::Args;
 
 use super::{say, trace};
-use bell::Bell;
-use descriptor::poll_for;
-use event_loop::{EventLoop, Outcome};
+use descriptor::{LoopWaker, poll_for};
+use event_loop::{EventLoop, RunEnd};
 use lines::{Lines, Stderr};
-use report::Target;
+use report::ReportTarget;
 use signals::Signals;
 
-/// agentpipe itself failed, or records of an agent that ended well were lost.
+/// agentpipe itself failed, or the agent succeeded and records of it were lost.
 const FAILED: u8 = 125;
-/// The program is there and cannot be run, as in a shell.
+/// The program exists and cannot be run, as in a shell.
 const NOT_EXECUTABLE: u8 = 126;
 /// There is no such program, as in a shell.
 const NOT_FOUND: u8 = 127;
-/// From the first signal to the end, where there is no agent yet.
+/// The time from the first signal to the end while the agent is not spawned yet.
 const HANGING_EXEC: Duration = Duration::from_millis(800);
-/// Own stdout was closed: what a shell reports of a program killed by SIGPIPE.
+/// stdout was closed: the code that a shell reports for a program killed by SIGPIPE.
 const OUTPUT_GONE: u8 = 141;
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    // Before the engine starts threads, which inherit the mask.
-    let started = Signals::take_over().and_then(|signals| Ok((signals, Bell::new()?)));
-    let (signals, bell) = match started {
+    // Before the engine starts threads, because they inherit the signal mask.
+    let started = Signals::take_over().and_then(|signals| Ok((signals, LoopWaker::new()?)));
+    let (signals, waker) = match started {
         Ok(started) => started,
         Err(error) => {
             say(format_args!("start: no descriptor for signals: {error}"));
             return ExitCode::from(FAILED);
         }
     };
-    let lines = Lines::new(Arc::clone(&bell));
+    let lines = Lines::new(Arc::clone(&waker));
     let mut stderr = Stderr::new(lines.clone());
     trace::start(move || lines.clone());
-    let code = match Target::open(args.report.as_deref()) {
-        Ok(target) => Host { args, bell, signals: &signals, target: &target }.run(&mut stderr),
+    let code = match ReportTarget::open(args.report.as_deref()) {
+        Ok(target) => Host { args, waker, signals: &signals, target: &target }.run(&mut stderr),
         Err(why) => {
             stderr.lines.say(format_args!("{why}"));
             FAILED
@@ -73,12 +70,12 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 
 struct Host<'a> {
     args: &'a Args,
-    bell: Arc<Bell>,
+    waker: Arc<LoopWaker>,
     signals: &'a Signals,
-    target: &'a Target,
+    target: &'a ReportTarget,
 }
 
-/// There is no agent: what to say of it, and the exit code.
+/// The error line and the exit code of a run without an agent.
 struct NotStarted(String, u8);
 
 impl From<Error> for NotStarted {
@@ -94,8 +91,8 @@ impl From<Error> for NotStarted {
 
 impl Host<'_> {
     fn run(&self, stderr: &mut Stderr) -> u8 {
-        // The end of an engine waits for its threads, and so for an agent that cannot be killed or an
-        // exec that hangs. The end of this process does not.
+        // Dropping an engine waits for its threads, and so for an agent that cannot be killed or an exec
+        // that hangs. The exit of this process does not wait.
         let started = Engine::new().map_err(NotStarted::from).and_then(|engine| {
             let engine = ManuallyDrop::new(engine);
             let (agent, signals) = self.spawn(&engine, stderr)?;
@@ -111,26 +108,26 @@ impl Host<'_> {
             }
         };
         let pid = agent.pid();
-        let bell = Arc::clone(&self.bell);
-        let events = EventLoop::new(self.args, self.target, bell, self.signals, stderr, agent);
-        let outcome = events.run(signals);
-        if outcome.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
+        let waker = Arc::clone(&self.waker);
+        let events = EventLoop::new(self.args, self.target, waker, self.signals, stderr, agent);
+        let end = events.run(signals);
+        if end.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
             drop(ManuallyDrop::into_inner(engine));
         }
-        self.end(outcome, pid, stderr)
+        self.conclude(end, pid, stderr)
     }
 
-    /// Spawns the agent, and gives the number of signals that came meanwhile. An agent that is about
-    /// to be there is closed like any other: to leave now could leave it behind. But an exec may hang,
-    /// on a dead network file system for one.
+    /// Spawns the agent, and returns it with the number of signals that came meanwhile. After a signal the
+    /// spawn is completed, because an exit at this point could leave the agent running. The wait is bounded:
+    /// an exec may hang, for example on a dead network file system.
     fn spawn(&self, engine: &Engine, stderr: &mut Stderr) -> Result<(Agent, u32), NotStarted> {
-        let waker = Waker::from(Arc::clone(&self.bell));
+        let waker = Waker::from(Arc::clone(&self.waker));
         let context = &mut Context::from_waker(&waker);
         let mut spawning = pin!(engine.spawn(self.args.agent()));
         let mut signals = 0;
         let mut first: Option<(i32, Instant)> = None;
         loop {
-            self.bell.silence();
+            self.waker.reset();
             if let Poll::Ready(agent) = spawning.as_mut().poll(context) {
                 return Ok((agent?, signals));
             }
@@ -146,18 +143,18 @@ impl Host<'_> {
                 return Err(NotStarted(why, u8::try_from(128 + signal).unwrap_or(FAILED)));
             }
             stderr.flush(Instant::now());
-            poll_for(&mut [self.bell.poll_fd(), self.signals.poll_fd()], left);
+            poll_for(&mut [self.waker.poll_fd(), self.signals.poll_fd()], left);
         }
     }
 
-    fn end(&self, outcome: Outcome, pid: u32, stderr: &mut Stderr) -> u8 {
-        let Outcome { report, mut losses, stdout_failed, hurried } = outcome;
+    fn conclude(&self, end: RunEnd, pid: u32, stderr: &mut Stderr) -> u8 {
+        let RunEnd { report, mut losses, stdout_failed, hurried } = end;
         let patience = if hurried { Duration::ZERO } else { lines::PATIENCE };
         stderr.finish(patience, self.signals);
         stderr.give_up();
 
         let stats = report.as_ref().map(|report| *report.stats()).unwrap_or_default();
-        // Counted last: threads of the engine may add traces at any time.
+        // Counted last, because threads of the engine may add traces at any time.
         losses.undelivered_stderr_lines = stats.stderr_lines_dropped + stderr.undelivered();
         let lost = records_lost(&stats, losses.undelivered_records);
         let code = report.as_ref().and_then(|report| report.exit().shell_code());
@@ -186,13 +183,13 @@ impl Host<'_> {
         if reported { code } else { FAILED }
     }
 
-    /// False if the report cannot be written, which is said.
+    /// Writes the report. Returns false if it cannot be written, and prints why.
     fn report(&self, json: &str, stderr: &mut Stderr) -> bool {
         if let Err(why) = self.target.write(json) {
             stderr.lines.say_last(&format!("agentpipe: {why}"));
             return false;
         }
-        if let Target::Stderr = self.target {
+        if let ReportTarget::Stderr = self.target {
             stderr.lines.say_last(json);
             stderr.finish(lines::PATIENCE, self.signals);
             return stderr.is_written();
@@ -201,7 +198,7 @@ impl Host<'_> {
     }
 }
 
-/// Records that the agent has written, and that did not come out here.
+/// Returns one line about records that the agent wrote and stdout did not get, if there are any.
 fn records_lost(stats: &AgentStats, undelivered: u64) -> Option<String> {
     let counts = [
         (stats.oversized, "above the limit (--record-max)"),

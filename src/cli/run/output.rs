@@ -1,34 +1,37 @@
-//! The agent's records on their way to own stdout.
+//! The agent's records on their way to stdout, and the queue that records and lines share.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
 use agentpipe::{Framing, Record};
 use rustix::stdio::stdout;
 
-use super::backlog::Backlog;
-use super::descriptor::{Descriptor, Use};
+use super::descriptor::{Descriptor, Direction};
 
-/// Above this no record is taken from the agent, which then waits: its records are held where they
-/// are counted, and never in two places.
+/// Above this many bytes no record is taken from the agent. Its records then wait in the engine, which
+/// counts them and holds the agent back.
 const FULL: usize = 64 << 10;
+
+/// Memory that is kept once everything is written, in bytes. More was needed for one large record.
+const KEPT: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) descriptor: Descriptor,
     framing: Framing,
     backlog: Backlog,
-    /// It takes no more, ever.
+    /// The error after which stdout accepts no more.
     pub(super) failed: Option<io::Error>,
     /// Records that will never be written, and their bytes.
     pub(super) lost: (u64, u64),
-    /// When it last took something.
+    /// When stdout last accepted something.
     pub(super) took: Instant,
 }
 
 impl Output {
     pub(super) fn new(framing: Framing, now: Instant) -> Self {
-        let descriptor = Descriptor::new(stdout(), Use::Write);
+        let descriptor = Descriptor::new(stdout(), Direction::Write);
         Self {
             descriptor,
             framing,
@@ -47,7 +50,7 @@ impl Output {
         self.backlog.is_empty()
     }
 
-    /// A record stands there in part: whatever else is written to the same place would tear it.
+    /// Whether a record is partly written. Another write to the same file would split it.
     pub(super) fn is_inside_a_record(&self) -> bool {
         self.backlog.is_inside_an_item()
     }
@@ -66,7 +69,7 @@ impl Output {
         }
     }
 
-    /// The bytes of a record with its framing.
+    /// Returns the length of a record with its framing, in bytes.
     pub(super) fn len_of(&self, record: &Record) -> u64 {
         let framing = self.header(record).len().max(b"\n".len());
         (framing + record.len()) as u64
@@ -79,7 +82,7 @@ impl Output {
         }
     }
 
-    /// Writes what fits. True if something moved, or if stdout has just failed.
+    /// Writes what fits. Returns true if something was written, or if stdout has failed.
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while !self.backlog.is_empty() && self.descriptor.is_ready() {
@@ -102,16 +105,153 @@ impl Output {
         moved
     }
 
-    /// Records and bytes that are still to be written or will never be.
+    /// Returns the records and bytes that are not written.
     pub(super) fn undelivered(&self) -> (u64, u64) {
         let (records, bytes) = self.lost;
         (records + self.backlog.items() as u64, bytes + self.backlog.len() as u64)
     }
 
-    /// What is left will not be written.
+    /// Drops what is left, and counts it as lost.
     fn give_up(&mut self) {
         let (records, bytes) = self.backlog.give_up();
         self.lost.0 += records;
         self.lost.1 += bytes;
+    }
+}
+
+/// Bytes to write, with the length of each item, so that items which are never written can be counted.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    bytes: Vec<u8>,
+    /// How many of `bytes` are written.
+    written: usize,
+    /// The lengths of the items that are not fully written.
+    items: VecDeque<usize>,
+    /// How many bytes of the first item are written.
+    begun: usize,
+}
+
+impl Backlog {
+    /// Adds one item, which `fill` appends to the bytes.
+    pub(super) fn push(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        fill(&mut self.bytes);
+        let len = self.bytes.len() - before;
+        if len > 0 {
+            self.items.push_back(len);
+        }
+    }
+
+    /// Returns the number of bytes left.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of items that are not fully written.
+    pub(super) fn items(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether the next write continues in the middle of an item.
+    pub(super) fn is_inside_an_item(&self) -> bool {
+        self.begun > 0
+    }
+
+    /// Returns the bytes left.
+    pub(super) fn left(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// Returns the rest of the first item, and as many whole items after it as fit into `most` bytes.
+    pub(super) fn whole_items(&self, most: usize) -> &[u8] {
+        let mut len = self.items.front().map_or(0, |first| first - self.begun);
+        for item in self.items.iter().skip(1) {
+            if len + item > most {
+                break;
+            }
+            len += item;
+        }
+        &self.left()[..len]
+    }
+
+    /// Notes that `len` bytes were written.
+    pub(super) fn wrote(&mut self, mut len: usize) {
+        self.written += len;
+        while let Some(first) = self.items.front() {
+            let rest = first - self.begun;
+            if len < rest {
+                self.begun += len;
+                break;
+            }
+            len -= rest;
+            self.begun = 0;
+            self.items.pop_front();
+        }
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            self.written = 0;
+            if self.bytes.capacity() > KEPT {
+                self.bytes = Vec::new();
+            }
+        } else if self.written > KEPT / 2 && self.written > self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Drops what is left, and returns its items and bytes.
+    pub(super) fn give_up(&mut self) -> (u64, u64) {
+        let lost = (self.items() as u64, self.len() as u64);
+        *self = Self::default();
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_writes_leave_whole_items() {
+        let items: Vec<Vec<u8>> = (0..50_u8).map(|n| vec![n; usize::from(n) * 7 + 1]).collect();
+        let all = items.concat();
+        for step in [1, 2, 3, 7, 100, 1000] {
+            let mut backlog = Backlog::default();
+            items.iter().for_each(|item| backlog.push(|bytes| bytes.extend_from_slice(item)));
+            let mut written = Vec::new();
+            while !backlog.is_empty() {
+                let ends = items.iter().scan(0, |sum, item| {
+                    *sum += item.len();
+                    Some(*sum)
+                });
+                let left = ends.clone().filter(|end| *end > written.len()).count();
+                assert_eq!((backlog.items(), backlog.len()), (left, all.len() - written.len()));
+                let at_an_end =
+                    written.is_empty() || ends.into_iter().any(|end| end == written.len());
+                assert_eq!(backlog.is_inside_an_item(), !at_an_end);
+                let part = &backlog.left()[..step.min(backlog.len())];
+                written.extend_from_slice(part);
+                backlog.wrote(step.min(backlog.len()));
+            }
+            assert_eq!((written == all, backlog.items(), backlog.give_up()), (true, 0, (0, 0)));
+        }
+    }
+
+    #[test]
+    fn lines_are_not_split() {
+        let mut backlog = Backlog::default();
+        for line in ["one\n", "two\n", "a longer one\n", "four\n"] {
+            backlog.push(|bytes| bytes.extend_from_slice(line.as_bytes()));
+        }
+        assert_eq!(backlog.whole_items(9), b"one\ntwo\n");
+        backlog.wrote(2);
+        assert_eq!(backlog.whole_items(6), b"e\ntwo\n");
+        backlog.wrote(6);
+        assert_eq!(backlog.whole_items(3), b"a longer one\n", "a long line is written anyway");
+        assert_eq!(backlog.give_up(), (2, 18));
     }
 }

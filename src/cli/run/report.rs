@@ -1,4 +1,4 @@
-//! What is left of a run: the report, the line for a person, the exit code.
+//! The report of a run: where it is written, and what this command could not pass on.
 
 use std::fmt;
 use std::io;
@@ -13,19 +13,19 @@ use rustix::io::{pwrite, write};
 
 use super::descriptor::poll_for;
 
-/// How long a pipe may take to have room for the report.
+/// How long to wait for a pipe to accept the report.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where the report goes.
-pub(super) enum Target {
+/// Where the report is written.
+pub(super) enum ReportTarget {
     Nowhere,
     Stderr,
     File { path: PathBuf, file: OwnedFd, regular: bool },
 }
 
-impl Target {
-    /// Opens and empties the file: before there is an agent, so that a report that cannot be written
-    /// costs nothing but a line. A FIFO must have its reader: to wait for one could take for ever.
+impl ReportTarget {
+    /// Opens and empties the file, before the agent is spawned, so that a failure has no side effect. A FIFO
+    /// must have a reader already, because a wait for one might never end.
     pub(super) fn open(path: Option<&Path>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self::Nowhere) };
         if path == Path::new("-") {
@@ -44,15 +44,15 @@ impl Target {
         Ok(Self::File { path: path.to_owned(), file, regular })
     }
 
-    /// What is known before stdout has taken everything: for who looks at the file meanwhile, or
-    /// kills this process. A pipe or stderr gets one report, at the end.
+    /// Writes a preliminary report to a regular file before stdout has accepted everything, in case this
+    /// process is killed. A pipe or stderr gets one report, at the end.
     pub(super) fn write_ahead(&self, json: &str) {
         if let Self::File { file, regular: true, .. } = self {
-            let _is_tried_again_at_the_end = replace(file, json);
+            let _tried_again_at_the_end = replace(file, json);
         }
     }
 
-    /// The report itself, unless it goes to stderr.
+    /// Writes the report, unless it goes to stderr.
     pub(super) fn write(&self, json: &str) -> Result<(), String> {
         let Self::File { path, file, regular } = self else { return Ok(()) };
         let written = if *regular { replace(file, json) } else { write_in_time(file, json) };
@@ -76,7 +76,7 @@ fn replace(file: &OwnedFd, json: &str) -> io::Result<()> {
     Ok(ftruncate(file, line.len() as u64)?)
 }
 
-/// The file was opened with O_NONBLOCK, and its open file description is this process's own.
+/// Writes to a file that was opened with O_NONBLOCK, within [`PATIENCE`].
 fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
     let line = format!("{json}\n");
     let mut left = line.as_bytes();
@@ -98,7 +98,7 @@ fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What this command could not hand on. The agent's own losses are in the [`CloseReport`].
+/// What this command could not pass on. The losses inside the engine are in the [`CloseReport`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Losses {
     pub(super) undelivered_records: u64,
@@ -119,8 +119,8 @@ impl Losses {
         ]
     }
 
-    /// The report of a close with these counts behind its own. Without a report there is what is
-    /// known: the agent, and that it is not closed.
+    /// Returns the report of a close with these counts added. Without a report the JSON names the agent and
+    /// says that it is not closed.
     pub(super) fn in_json(&self, report: Result<&CloseReport, u32>) -> String {
         let mut json = match report {
             Ok(report) => report.to_json(),
@@ -137,7 +137,7 @@ impl Losses {
     }
 }
 
-/// Behind the summary of the close.
+/// Continues the one-line summary of the close.
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.undelivered_records > 0 {

@@ -1,9 +1,9 @@
-//! SIGTERM, SIGINT and SIGHUP as bytes on a descriptor, and a clean start whatever the parent left set.
+//! SIGTERM, SIGINT and SIGHUP on a signalfd, and a defined signal state at the start. The state is
+//! inherited: a launcher may have blocked SIGTERM or ignored SIGCHLD, or be `nohup`.
 //!
-//! Signal state is inherited: a launcher may have blocked SIGTERM, ignored SIGCHLD, or be `nohup`.
-//!
-//! Invariant: signal sets are initialised before they are read, no handler is installed (only SIG_DFL
-//! and SIG_IGN), and the signalfd is new and has one owner.
+//! Invariant: signal sets are initialised before they are read, no handler is installed (only SIG_DFL and
+//! SIG_IGN), and the signalfd is new and has one owner. The mask is set before the process has a second
+//! thread, so that every thread inherits it.
 #![expect(unsafe_code, reason = "signalfd(2), the mask and the dispositions have no safe form")]
 
 use std::ffi::c_int;
@@ -23,16 +23,16 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From now on the three are read here. To be called before there is another thread: each has a
-    /// mask, and inherits it from the one that starts it. The agent gets an empty one.
+    /// Blocks the three signals and opens a signalfd for them. Must be called before the process has a
+    /// second thread. The agent gets an empty mask.
     ///
-    /// SIGHUP and SIGINT stay ignored where they are, as under `nohup` and in the background of a
-    /// script. SIGTERM does not, because nothing else would end this process in order: the kernel keeps
-    /// a blocked signal for the signalfd whatever its disposition.
+    /// SIGHUP and SIGINT stay ignored if they are, as under `nohup` and in the background of a script.
+    /// SIGTERM does not, because without it there is no orderly end: the kernel keeps a blocked signal for
+    /// the signalfd whatever its disposition.
     pub(super) fn take_over() -> io::Result<Self> {
-        // Ignored, it would have the kernel reap the agent, and its exit code would be lost.
+        // If SIGCHLD is ignored, the kernel reaps the agent and its exit code is lost.
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-        // A file that may grow no more is an error of write(2), and no reason to die.
+        // With SIGXFSZ ignored, a file at its size limit is an error of write(2) and does not kill.
         set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
         let ours = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
         let set = set_of(
@@ -55,7 +55,7 @@ impl Signals {
         Ok(Self { signalfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// The number of the next signal that came.
+    /// Returns the number of the next signal, if one is pending.
     pub(super) fn next(&self) -> Option<i32> {
         let mut siginfo = [0; SIGINFO];
         let len = rustix::io::read(&self.signalfd, &mut siginfo).unwrap_or(0);
@@ -88,8 +88,8 @@ fn is_ignored(signal: c_int) -> bool {
     unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// To SIG_DFL or SIG_IGN: no handler runs.
+/// Sets a signal to SIG_DFL or SIG_IGN.
 fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
-    // SAFETY: neither of the two is code of ours, so nothing has to be fit for a signal handler.
+    // SAFETY: neither disposition is a function, so no code runs in a signal handler.
     unsafe { libc::signal(signal, disposition) };
 }

@@ -1,20 +1,21 @@
-//! Bytes of own stdin to records. Pure; it holds one record and one read at the most.
+//! Splits stdin into records. Pure; it holds at most one record and one read.
 //!
-//! One bad record costs that record: what is passed over is told, and the next one is looked for.
+//! A bad record costs only that record: its bytes are skipped and reported, and the next record is
+//! searched.
 
 use std::ops::Range;
 
 use agentpipe::Framing;
 use memchr::memchr;
 
-/// A header line, or a block of them, longer than this is none.
+/// The longest header line and the longest header block, in bytes.
 const HEADER_MAX: usize = 8 << 10;
 
-/// What was found.
+/// A part of the input.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
     Record(Vec<u8>),
-    /// Bytes that were passed over, and why.
+    /// Bytes that were skipped, and why.
     Refused(String),
 }
 
@@ -24,38 +25,39 @@ pub(super) struct Unframe {
     bytes: Vec<u8>,
     /// How many of `bytes` are used up.
     used: usize,
-    /// Up to here no line end was found.
+    /// The prefix of `bytes` without a line end.
     searched: usize,
-    /// So much of the line was dropped, because it is too long.
+    /// Dropped bytes of a line that is too long.
     dropped: u64,
     ended: bool,
-    state: State,
+    state: Position,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum Position {
     Line,
-    /// In a header block of this many bytes; `None` as a length: no good one has come yet.
+    /// In a header block of `len` bytes; `length` is `None` until a valid one has come.
     Header {
         len: usize,
         length: Option<u64>,
         bad: bool,
     },
-    /// In a body, or before one that is above the limit, with this many bytes to come.
+    /// Before a body of this many bytes.
     Body(u64),
+    /// In a body above the limit, with this many bytes to skip.
     Skip(u64),
 }
 
-const BLOCK: State = State::Header { len: 0, length: None, bad: false };
+const BLOCK: Position = Position::Header { len: 0, length: None, bad: false };
 
-enum Line {
+enum RawLine {
     Whole(Range<usize>),
     TooLong(u64),
 }
 
 impl Unframe {
     pub(super) fn new(framing: Framing, limit: u64) -> Self {
-        let state = if framing == Framing::ContentLength { BLOCK } else { State::Line };
+        let state = if framing == Framing::ContentLength { BLOCK } else { Position::Line };
         let (bytes, used, searched, dropped) = (Vec::new(), 0, 0, 0);
         Self { limit, bytes, used, searched, dropped, ended: false, state }
     }
@@ -67,33 +69,33 @@ impl Unframe {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Nothing follows.
+    /// Notes that no further bytes follow.
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Bytes that came and belong to nothing that was found.
+    /// Returns the number of bytes that belong to no part yet.
     pub(super) fn held(&self) -> usize {
         self.bytes.len() - self.used
     }
 
-    /// Drops what it holds.
+    /// Drops the bytes that belong to no part yet.
     pub(super) fn forget(&mut self) {
         self.take(self.held());
     }
 
-    /// The next record, or what was none. `None`: more bytes are needed, or the end is reached.
+    /// Returns the next part, or `None` if more bytes are needed or the end is reached.
     pub(super) fn next(&mut self) -> Option<Found> {
         loop {
             let found = match self.state {
-                State::Line => self.line()?,
-                State::Header { len, length, bad } => self.header(len, length, bad)?,
-                State::Body(len) => self.body(len)?,
-                State::Skip(left) => {
+                Position::Line => self.line()?,
+                Position::Header { len, length, bad } => self.header(len, length, bad)?,
+                Position::Body(len) => self.body(len)?,
+                Position::Skip(left) => {
                     let len = self.held().min(usize_of(left));
                     self.take(len);
                     let left = left - len as u64;
-                    self.state = if left == 0 { BLOCK } else { State::Skip(left) };
+                    self.state = if left == 0 { BLOCK } else { Position::Skip(left) };
                     if left > 0 {
                         return None;
                     }
@@ -107,10 +109,10 @@ impl Unframe {
     }
 
     fn line(&mut self) -> Option<Option<Found>> {
-        // Room for the line end.
+        // 2 more bytes for the line end.
         let line = match self.take_line(usize_of(self.limit).saturating_add(2))? {
-            Line::Whole(line) => self.bytes[line].trim_ascii(),
-            Line::TooLong(len) => return Some(Some(self.above_the_limit("a line", len))),
+            RawLine::Whole(line) => self.bytes[line].trim_ascii(),
+            RawLine::TooLong(len) => return Some(Some(self.above_the_limit("a line", len))),
         };
         Some(match line.len() as u64 {
             0 => None,
@@ -126,22 +128,22 @@ impl Unframe {
             return cut.then(|| Some(Found::Refused("stdin ended inside a header".to_owned())));
         };
         let line = match line {
-            Line::Whole(line) if len + line.len() <= HEADER_MAX => line,
-            Line::Whole(line) => {
+            RawLine::Whole(line) if len + line.len() <= HEADER_MAX => line,
+            RawLine::Whole(line) => {
                 let len = self.text_len(line);
                 return self.bad_header(len);
             }
-            Line::TooLong(len) => return self.bad_header(len),
+            RawLine::TooLong(len) => return self.bad_header(len),
         };
         let len = len + line.len();
         let text = self.bytes[line].trim_ascii();
         if text.is_empty() {
             self.state = match length {
-                Some(length) if !bad && length > self.limit => State::Skip(length),
-                Some(length) if !bad => State::Body(length),
+                Some(length) if !bad && length > self.limit => Position::Skip(length),
+                Some(length) if !bad => Position::Body(length),
                 _ => BLOCK,
             };
-            let above = matches!(self.state, State::Skip(_));
+            let above = matches!(self.state, Position::Skip(_));
             let length = length.unwrap_or(0);
             return Some(above.then(|| self.above_the_limit("a record", length)));
         }
@@ -156,7 +158,7 @@ impl Unframe {
             Some(_) => (length, true),
             None => (length, false),
         };
-        self.state = State::Header { len, length, bad: bad || wrong };
+        self.state = Position::Header { len, length, bad: bad || wrong };
         let passed_over = if wrong { text.len() } else { before };
         Some((passed_over > 0).then(|| no_header(passed_over as u64)))
     }
@@ -182,8 +184,8 @@ impl Unframe {
         }))
     }
 
-    /// The next line with its end. At the end of the input it needs none.
-    fn take_line(&mut self, most: usize) -> Option<Line> {
+    /// Takes the next line with its line end, which the last line may lack.
+    fn take_line(&mut self, most: usize) -> Option<RawLine> {
         let end = memchr(b'\n', &self.bytes[self.searched..]).map(|at| self.searched + at + 1);
         self.searched = self.bytes.len();
         if end.is_none() {
@@ -198,12 +200,12 @@ impl Unframe {
         let line = self.take(end.unwrap_or(self.bytes.len()) - self.used);
         let dropped = std::mem::take(&mut self.dropped);
         Some(match dropped {
-            0 => Line::Whole(line),
-            _ => Line::TooLong(dropped + self.text_len(line)),
+            0 => RawLine::Whole(line),
+            _ => RawLine::TooLong(dropped + self.text_len(line)),
         })
     }
 
-    /// Without its line end.
+    /// Returns the length of a line without its line end.
     fn text_len(&self, line: Range<usize>) -> u64 {
         let line = &self.bytes[line];
         line.strip_suffix(b"\n").unwrap_or(line).len() as u64
@@ -225,8 +227,8 @@ fn no_header(len: u64) -> Found {
     Found::Refused(format!("{len} bytes on stdin are no Content-Length header and are passed over"))
 }
 
-/// Where a length stands in the line, and its value; `None` as a value: it is no number. What a
-/// program printed without a line end stands before it.
+/// Returns the position of a length in the line and its value, or `None` as the value if it is not a
+/// number. Output without a line end may precede the header.
 fn length_in(line: &[u8]) -> Option<(usize, Option<u64>)> {
     const NAME: &[u8] = b"content-length";
     let at = line.windows(NAME.len()).rposition(|part| part.eq_ignore_ascii_case(NAME))?;
@@ -235,7 +237,7 @@ fn length_in(line: &[u8]) -> Option<(usize, Option<u64>)> {
     Some((at, value))
 }
 
-/// `Content-Type: ...` and its like, which mean nothing here.
+/// Whether a line is another header, such as `Content-Type: ...`, which is ignored.
 fn is_other_header(line: &[u8]) -> bool {
     let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
@@ -250,7 +252,7 @@ fn usize_of(len: u64) -> usize {
 mod tests {
     use super::*;
 
-    /// All that is found, cut into reads of this size; a refusal is its text.
+    /// Returns all parts of an input that is cut into reads of this size. A refusal is its text.
     fn found(framing: Framing, limit: u64, input: &[u8], cut: usize) -> Vec<String> {
         let mut unframe = Unframe::new(framing, limit);
         let mut found = Vec::new();
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_records_and_a_long_one_costs_itself() {
+    fn long_line_costs_only_itself() {
         let limit = 10;
         let long = "! a line of 20 bytes on stdin is above the limit of 10";
         let check = |input: &str, wanted: &[&str]| {
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_all_there_is_overflows_nothing() {
+    fn largest_limit_does_not_overflow() {
         check_at_every_cut(Framing::Ndjson, u64::MAX, b"{}\n[]\n", &["{}", "[]"]);
         let input = b"Content-Length: 18446744073709551615\r\n\r\n{}";
         let cut = "! stdin ended inside a record, 2 bytes into the 18446744073709551615 of it";
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_again_after_what_is_none() {
+    fn next_message_is_found_after_garbage() {
         let over = |len| {
             format!("! {len} bytes on stdin are no Content-Length header and are passed over")
         };

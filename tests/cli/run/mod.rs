@@ -596,7 +596,7 @@ fn output_of(args: &[&str]) -> (Option<i32>, String, String) {
 fn doctor_reports_health_and_limits() {
     let (code, text, errors) = output_of(&["doctor"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
-    assert!(text.starts_with("agentpipe: usable; backend io_uring; Linux "), "{text}");
+    assert!(text.starts_with("agentpipe works here; backend io_uring; Linux "), "{text}");
     for word in ["RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "kernel.io_uring_disabled"] {
         assert!(text.contains(word), "{text}");
     }

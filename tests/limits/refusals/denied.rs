@@ -26,7 +26,7 @@ fn seccomp_denial_names_the_remedy() {
         let output = deny_io_uring(&mut command, errno).output().expect("starts");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stdout).expect("text");
-        assert!(text.contains("NOT usable"), "{text}");
+        assert!(text.contains("does NOT work here"), "{text}");
         let problems: Vec<&str> =
             text.lines().filter(|line| line.starts_with("problem: ")).collect();
         assert_eq!(problems.len(), 1, "{text}");
