@@ -1,4 +1,4 @@
-//! F5: the `agentpipe` command. Everything is in `cli`.
+//! The `agentpipe` command. All of it is in `cli`.
 
 mod cli;
 

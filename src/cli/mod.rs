@@ -1,4 +1,4 @@
-//! F5, the command line: one file or folder per subcommand, and the parser that picks one.
+//! The command line: one file or folder per subcommand, and the parser that selects one.
 
 #[cfg(feature = "bench")]
 mod bench;
@@ -17,7 +17,6 @@ mod usage;
 
 use std::fmt;
 use std::io::Write;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,16 +30,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // Its help stands with its flags.
+    // The help is at the options of `run`.
     Run(Box<run::Args>),
-    /// Measures agentpipe on this machine, beside the least that the kernel needs.
+    /// Measures agentpipe on this machine, and the least work that the kernel allows.
     #[cfg(feature = "bench")]
     Bench(bench::Args),
-    /// Tells whether agentpipe can work on this host, and what limits it.
+    /// Says whether agentpipe works on this host, and what limits it.
     Doctor(doctor::Args),
-    /// A misbehaving agent for tests: floods, hangs, lies and leaves as told.
+    /// A misbehaving agent for tests: floods, hangs, sends bad output and exits as its options say.
     Fake(Box<fake::Args>),
-    /// Judges a bench report by a file of ceilings.
+    /// Compares a bench report with a file of ceilings.
     #[cfg(feature = "bench")]
     Gate(gate::Args),
 }
@@ -50,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    // `run` has its own: there no thread may wait until stderr is read.
+    // `run` installs its own writer, because none of its threads may wait for a reader of stderr.
     if !matches!(cli.command, Command::Run(_)) {
         trace::start(std::io::stderr);
     }
@@ -65,12 +64,12 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// One line on stderr, with the command's name before it. A closed stderr is no reason to stop.
+/// Writes one line to stderr, after the name of the command. A closed stderr is ignored.
 fn say(what: fmt::Arguments<'_>) {
-    let _nobody_reads = writeln!(std::io::stderr().lock(), "agentpipe: {what}");
+    let _written = writeln!(std::io::stderr().lock(), "agentpipe: {what}");
 }
 
-/// One line on stdout.
+/// Writes one line to stdout. A closed stdout is ignored.
 fn say_out(what: fmt::Arguments<'_>) {
-    let _nobody_reads = writeln!(std::io::stdout().lock(), "{what}");
+    let _written = writeln!(std::io::stdout().lock(), "{what}");
 }

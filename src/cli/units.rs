@@ -1,12 +1,12 @@
 //! The units of the command line: sizes (`64k`, `1.5MiB`) and times (`250ms`, `1.5s`, `1h30m`).
 //!
-//! One grammar for both, number and unit, which no crate has with these units: `m` is a power of
-//! 1024 in every size of this command, and a fraction is allowed in both. Integers only, so that
-//! nothing is rounded up and every overflow is seen.
+//! Both have one grammar: a number, which may have a fraction, and a unit. In every size of this command
+//! `k` and `m` are powers of 1024. Integer arithmetic, so that nothing is rounded up and every overflow is
+//! an error.
 
 use std::time::Duration;
 
-/// In bytes. `k`, `m`, `g` and `t` are powers of 1024, with `b` or `ib` after them or without.
+/// Units of size, in bytes.
 const SIZES: &[(&[&str], u128)] = &[
     (&["", "b", "byte", "bytes"], 1),
     (&["k", "kb", "kib"], 1 << 10),
@@ -15,7 +15,7 @@ const SIZES: &[(&[&str], u128)] = &[
     (&["t", "tb", "tib"], 1 << 40),
 ];
 
-/// In nanoseconds.
+/// Units of time, in nanoseconds.
 const TIMES: &[(&[&str], u128)] = &[
     (&["ns"], 1),
     (&["us"], 1_000),
@@ -28,7 +28,7 @@ const TIMES: &[(&[&str], u128)] = &[
 
 const SECOND: u128 = 1_000_000_000;
 
-/// More digits after the point than any unit has a use for.
+/// The most digits after the point, more than any unit needs.
 const FRACTION_MAX: usize = 12;
 
 /// Parses a size in bytes, such as `4096`, `64k`, `1.5 MiB`.
@@ -61,7 +61,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::new(seconds, u32::try_from(total % SECOND).unwrap_or(0)))
 }
 
-/// The first number and its unit as a whole count of the smallest unit, and the text after them.
+/// Parses the first number and its unit. Returns a count of the smallest unit, and the text after it.
 fn quantity<'a>(
     text: &'a str,
     units: &[(&[&str], u128)],
@@ -76,7 +76,7 @@ fn quantity<'a>(
         None => ("0", rest),
     };
     if fraction.is_empty() || fraction.len() > FRACTION_MAX {
-        return Err(format!("{expected}: 1 to {FRACTION_MAX} digits stand after a point"));
+        return Err(format!("{expected}: a point is followed by 1 to {FRACTION_MAX} digits"));
     }
     let rest = rest.trim_start();
     let end = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
@@ -94,7 +94,7 @@ fn quantity<'a>(
     let whole: u128 = whole.parse().map_err(|_| "too large".to_owned())?;
     let parts: u128 = fraction.parse().unwrap_or(0);
     if *factor == 1 && parts > 0 {
-        return Err("there is no fraction of the smallest unit".to_owned());
+        return Err("the smallest unit has no fraction".to_owned());
     }
     let part = parts * factor / 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
     let count = whole.checked_mul(*factor).and_then(|count| count.checked_add(part));
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_parse_as_people_write_them() {
+    fn sizes_parse() {
         let good = [
             ("0", 0),
             ("4096", 4096),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_means_nothing_or_overflows_is_refused() {
+    fn bad_size_is_refused() {
         let bad = [
             "",
             "k",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn times_parse_as_people_write_them() {
+    fn times_parse() {
         let good = [
             ("0", Duration::ZERO),
             ("250ms", Duration::from_millis(250)),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_means_nothing_or_overflows_is_refused() {
+    fn bad_time_is_refused() {
         let bad = [
             "",
             "5",

@@ -1,4 +1,4 @@
-//! F5: what the parser says, with usage errors as one line like every other error.
+//! Parses the command line. A usage error is one line, like every other error.
 
 use std::process::ExitCode;
 
@@ -7,17 +7,18 @@ use clap::error::ErrorKind;
 
 use super::{Cli, say};
 
-/// The command was not understood.
+/// The exit code of a usage error.
 const USAGE: u8 = 2;
 
-/// Parses the own arguments. An error is the exit code; what there is to say was said.
+/// Parses the arguments of this process. Prints help, version or error itself, and then returns the exit
+/// code as the error.
 pub(super) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| match error.kind() {
-        // Asked for, or no subcommand at all: the help is the answer, on the stream it belongs to.
+        // The help is printed on stdout if the user asked for it, and on stderr without a subcommand.
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _nobody_reads = error.print();
+            let _printed = error.print();
             ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
         }
         _ => {
@@ -27,7 +28,7 @@ pub(super) fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-/// The parser writes paragraphs: what is wrong, tips, the usage, where the help is.
+/// Joins the paragraphs of the parser: the error, tips, the usage, a reference to the help.
 fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let mut parts: Vec<String> = text
@@ -45,7 +46,7 @@ mod tests {
     use super::one_line;
 
     #[test]
-    fn a_usage_error_is_one_line_with_its_cause() {
+    fn usage_error_is_one_line() {
         let text = "error: the following required arguments were not provided:\n  <CMD>...\n\n\
             Usage: agentpipe run -- <CMD>...\n\nFor more information, try '--help'.\n";
         assert_eq!(

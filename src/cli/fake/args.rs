@@ -1,4 +1,4 @@
-//! F5, fake: the flags. Each is one hazard; docs/guide/fake.md says which real program shows it.
+//! The options of the fake. Each is one hazard; docs/guide/fake.md names real programs that show it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ use clap::ValueEnum;
 
 use crate::cli::units::{parse_duration, parse_size};
 
-/// Without flags: every input line is written back as it came, and the end of input ends it with 0.
+/// A misbehaving agent for tests. Without options it echoes every input line and exits with 0 at the end
+/// of input.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -31,7 +32,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Framing {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
     /// `Content-Length` headers, a blank line, the body.
     ContentLength,
@@ -40,40 +41,40 @@ pub(super) enum Framing {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Conversation")]
 pub(super) struct TalkArgs {
-    /// Write every input line back as it came (the default).
+    /// Echo every input line unchanged (the default).
     #[arg(long, group = "mode")]
     pub(super) echo: bool,
-    /// Answer like a control agent: `initialize` and other control requests with a success,
-    /// a user message with an assistant and a result record.
+    /// Answer control requests such as `initialize` with a success, and a user message with an assistant
+    /// and a result record.
     #[arg(long, group = "mode")]
     pub(super) answer_initialize: bool,
-    /// How records are framed, in both directions.
+    /// The framing of records, in both directions.
     #[arg(long, value_enum, default_value = "ndjson")]
     pub(super) framing: Framing,
     /// Write this line to stderr at the start; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub(super) stderr: Vec<String>,
-    /// Write this many bytes to stderr before anything else, blocking; without SIZE for
-    /// ever, beside the rest.
+    /// Write SIZE bytes to stderr before anything else, with blocking writes; without SIZE, write without
+    /// end in a second thread.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(super) flood_stderr: Option<Option<u64>>,
-    /// Begin with a record that holds the arguments after `--`, the environment, the working
-    /// directory and the user id.
+    /// Begin with a record of the arguments after `--`, the environment, the working directory and the
+    /// user id.
     #[arg(long)]
     pub(super) tell_command: bool,
-    /// What a host adds to its command line: told by `--tell-command`, otherwise passed over.
+    /// Arguments that a host adds: reported by `--tell-command`, otherwise ignored.
     #[arg(last = true, value_name = "ARGS")]
     pub(super) rest: Vec<OsString>,
-    /// Write own pid and that of the grandchild to FILE as JSON.
+    /// Write the pids of the agent and of the grandchild to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) print_pids: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Output nobody asked for")]
+#[command(next_help_heading = "Unsolicited output")]
 pub(super) struct GenerateArgs {
-    /// Write records with blocking writes, SIZE bytes of them (rounded up to a whole
-    /// record) or for ever, then converse.
+    /// Write records with blocking writes, SIZE bytes (rounded up to a whole record) or without end, then
+    /// answer input.
     #[arg(
         long,
         value_name = "SIZE",
@@ -84,8 +85,8 @@ pub(super) struct GenerateArgs {
     /// Flood this many records.
     #[arg(long, value_name = "N", conflicts_with = "plays")]
     pub(super) records: Option<u64>,
-    /// The exact size of a generated record, newline included (the body with content-length
-    /// framing), at least 64 [default: 1k, with --like 1021].
+    /// The exact size of a generated record with its newline (of the body with content-length framing), at
+    /// least 64 [default: 1k, with --like 1021].
     #[arg(
         long,
         value_name = "SIZE",
@@ -93,13 +94,13 @@ pub(super) struct GenerateArgs {
         conflicts_with_all = ["replay", "replay_builtin", "script", "step", "chat"],
     )]
     pub(super) record_size: Option<u64>,
-    /// Flood at most this many records a second, by deadlines that do not drift.
+    /// Flood at most R records per second, by deadlines that do not drift.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: Option<u32>,
-    /// Generate only after the first input line has been answered.
+    /// Generate output only after the first input line has been answered.
     #[arg(long, conflicts_with_all = ["plays", "never_read_stdin"])]
     pub(super) flood_after_input: bool,
-    /// While flooding look at stdin between two records, answer what is there and act on its end.
+    /// While flooding, check stdin between two records, answer its lines and act on its end.
     #[arg(long, conflicts_with = "plays")]
     pub(super) read_eof_between: bool,
     /// Write one record of this size with a single write(2), so that a signal cuts it short.
@@ -125,7 +126,7 @@ pub(super) struct GenerateArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Bad output")]
 pub(super) struct SpoilArgs {
-    /// Write every byte with a write(2) of its own.
+    /// Write every byte with a separate write(2).
     #[arg(long)]
     pub(super) split_writes: bool,
     /// End with one more record, valid but without a newline.
@@ -134,7 +135,7 @@ pub(super) struct SpoilArgs {
     /// End with the first half of one more record.
     #[arg(long)]
     pub(super) truncated_tail: bool,
-    /// After each record write one that holds bytes which are not UTF-8.
+    /// After each record write one with bytes that are not UTF-8.
     #[arg(long)]
     pub(super) invalid_utf8: bool,
     /// Start with a byte order mark.
@@ -157,20 +158,20 @@ pub(super) struct SpoilArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Deafness")]
 pub(super) struct DeafArgs {
-    /// Never read stdin, and so never see its end.
+    /// Never read stdin, and so never notice its end.
     #[arg(long, conflicts_with_all = ["plays", "read_eof_between"])]
     pub(super) never_read_stdin: bool,
-    /// Stay when stdin ends.
+    /// Do not exit when stdin ends.
     #[arg(long)]
     pub(super) ignore_eof: bool,
-    /// A SIGTERM handler (SA_RESTART) that does nothing: a blocked write just goes on.
+    /// Install a SIGTERM handler (SA_RESTART) that does nothing: a blocked write continues.
     #[arg(long, conflicts_with = "sigterm_restart")]
     pub(super) ignore_sigterm: bool,
-    /// A SIGTERM handler (SA_RESTART) that sets a flag, looked at only between records: a
+    /// Install a SIGTERM handler (SA_RESTART) that sets a flag, which is checked only between records: a
     /// blocked write that has moved nothing is restarted.
     #[arg(long)]
     pub(super) sigterm_restart: bool,
-    /// Go on when a write gets EPIPE, and write nothing any more.
+    /// Continue when a write fails with EPIPE, and write nothing further.
     #[arg(long)]
     pub(super) ignore_epipe: bool,
 }
@@ -178,40 +179,39 @@ pub(super) struct DeafArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ends")]
 pub(super) struct EndArgs {
-    /// Leave once N records have been written, as a crash would: no flush delay, no marker.
+    /// Exit after N records, like a crash: no flush delay, no marker.
     #[arg(long, value_name = "N", conflicts_with = "like")]
     pub(super) exit_after: Option<u64>,
-    /// The exit status, in place of the one the mode would give.
+    /// The exit status, instead of that of the mode.
     #[arg(long, value_name = "N")]
     pub(super) exit_code: Option<u8>,
-    /// Leave at once, before anything is read.
+    /// Exit at once, before anything is read.
     #[arg(long)]
     pub(super) exit_now: bool,
-    /// End by this signal (a name or a number) wherever an exit status would have been returned.
+    /// Die by this signal (a name or a number) instead of an exit with a status.
     #[arg(long, value_name = "SIG", value_parser = parse_signal)]
     pub(super) die_by_signal: Option<i32>,
-    /// Close stdout once the generated output is written, and live on.
+    /// Close stdout after the generated output, and do not exit.
     #[arg(long, conflicts_with = "plays")]
     pub(super) close_stdout: bool,
-    /// Spawn a process that holds stdout and stderr open for DURATION, whatever becomes of
-    /// this one.
+    /// Spawn a process that holds stdout and stderr open for DURATION, even if the agent exits.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) grandchild_holds_stdout: Option<Duration>,
-    /// Put the grandchild into a session and process group of its own.
+    /// Put the grandchild into a new session and process group.
     #[arg(long, requires = "grandchild_holds_stdout")]
     pub(super) setsid: bool,
-    /// At the end of input (or at a noticed SIGTERM) wait this long before leaving, as if a
-    /// transcript were written.
+    /// At the end of input (or at a handled SIGTERM) wait for DURATION before the exit, as if a transcript
+    /// were written.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) flush_delay: Option<Duration>,
-    /// Write FILE after the flush delay: it is missing if the agent was killed too early or
-    /// lost its output.
+    /// Write FILE after the flush delay. It is missing if the agent was killed too early or lost its
+    /// output.
     #[arg(long, value_name = "FILE")]
     pub(super) marker: Option<PathBuf>,
-    /// Write FILE when a write gets EPIPE.
+    /// Write FILE when a write fails with EPIPE.
     #[arg(long, value_name = "FILE")]
     pub(super) epipe_marker: Option<PathBuf>,
-    /// The grandchild's own mode.
+    /// The mode of the grandchild.
     #[arg(long, hide = true, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) hold: Option<Duration>,
     /// The grandchild moves itself into a new session.
@@ -230,11 +230,11 @@ pub(super) enum Build {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Like a real CLI")]
 pub(super) struct ClaudeArgs {
-    /// Behave as this build of Claude Code was measured to: never blocked in write(2), a
-    /// queue in memory, its own limits at the end.
+    /// Behave like this build of Claude Code, as measured: it never blocks in write(2), queues in memory,
+    /// and has limits for its exit.
     #[arg(long, value_enum, groups = ["mode", "plays"])]
     pub(super) like: Option<Build>,
-    /// Queue this much assistant text at the first user message.
+    /// Queue SIZE bytes of assistant text at the first user message.
     #[arg(
         long,
         value_name = "SIZE",
@@ -246,15 +246,15 @@ pub(super) struct ClaudeArgs {
     /// Queue the backlog at once, before any input.
     #[arg(long, requires = "like")]
     pub(super) backlog_at_start: bool,
-    /// Stream a record each 10 ms after a user message until an `interrupt` request comes;
-    /// the end of input waits for it.
+    /// After a user message, write a record every 10 ms until an `interrupt` request; the end of input
+    /// takes effect after that.
     #[arg(long, requires = "like")]
     pub(super) mid_turn: bool,
     /// Write one more record 3 ms after each result.
     #[arg(long, requires = "like")]
     pub(super) session_state: bool,
-    /// How long the native build goes on writing after the end of input (default 30s, or 2s
-    /// with less than 1 MiB queued).
+    /// How long the native build continues to write after the end of input [default: 30s, or 2s with less
+    /// than 1 MiB queued].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "like")]
     pub(super) flush_limit: Option<Duration>,
 }
@@ -262,20 +262,20 @@ pub(super) struct ClaudeArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Replay")]
 pub(super) struct ReplayArgs {
-    /// Play a recorded trace: its `out` records in order, each `in` record waits for an
-    /// input line; `builtin:NAME` names a built-in one.
+    /// Play a recorded trace: writes its `out` records in order and waits for an input line at each `in`
+    /// record. `builtin:NAME` names a built-in trace.
     #[arg(long, value_name = "FILE", groups = ["mode", "plays"])]
     pub(super) replay: Option<PathBuf>,
-    /// Play a trace that is built in: `text_turn` or `tool_use_turn`.
+    /// Play a built-in trace: `text_turn` or `tool_use_turn`.
     #[arg(long, value_name = "NAME", groups = ["mode", "plays"])]
     pub(super) replay_builtin: Option<String>,
-    /// Keep the recorded pauses, divided by X (without it there are none).
+    /// Keep the recorded pauses, divided by X [default: no pauses].
     #[arg(long, value_name = "X", value_parser = parse_speed)]
     pub(super) speed: Option<f64>,
-    /// Fail with 1 if stdin ends before all lines the trace expects have come.
+    /// Exit with 1 if stdin ends before all expected lines have arrived.
     #[arg(long)]
     pub(super) replay_strict: bool,
-    /// Answer control requests with the ids the host sent in place of the recorded ones.
+    /// Answer control requests with the ids of the host instead of the recorded ones.
     #[arg(long)]
     pub(super) replay_map_ids: bool,
 }
@@ -283,15 +283,15 @@ pub(super) struct ReplayArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Dialogue")]
 pub(super) struct ScriptArgs {
-    /// Play the dialogue in FILE: steps like expect, send, delay and exit, one JSON object each.
-    /// A host that says anything else ends it with status 65 and one line.
+    /// Play the dialogue in FILE: steps such as expect, send, delay and exit, one JSON object each. A host
+    /// that deviates from it ends it with status 65 and one line.
     #[arg(long, value_name = "FILE", groups = ["mode", "plays"])]
     pub(super) script: Option<PathBuf>,
-    /// One step of a dialogue, in place of a file; may be given several times.
+    /// One step of a dialogue, instead of a file; may be given several times.
     #[arg(long, value_name = "JSON", groups = ["mode", "plays"])]
     pub(super) step: Vec<String>,
-    /// Ask the host COUNT times and answer what it asks, at random: late, out of order, with
-    /// withdrawals. Counts it all, and ends with status 65 if the host owes anything.
+    /// Send COUNT requests and answer those of the host, at random: late, out of order, with withdrawals.
+    /// Counts everything, and exits with 65 if the host owes an answer.
     #[arg(long, value_name = "SEED,COUNT", groups = ["mode", "plays"], value_parser = parse_chat)]
     pub(super) chat: Option<Chat>,
     /// The protocol of the chat.
@@ -309,14 +309,14 @@ pub(super) struct Chat {
 pub(super) enum ChatAs {
     /// Control requests. The agent can withdraw, the host cannot.
     Claude,
-    /// JSON-RPC; what is withdrawn (`notifications/cancelled`) is not answered.
+    /// JSON-RPC; a withdrawn request (`notifications/cancelled`) is not answered.
     Mcp,
-    /// JSON-RPC; what is withdrawn (`$/cancelRequest`) is answered with -32800.
+    /// JSON-RPC; a withdrawn request (`$/cancelRequest`) is answered with -32800.
     Lsp,
 }
 
 impl Args {
-    /// What clap cannot express: flags that contradict the value of another.
+    /// Checks what clap cannot express: options that contradict the value of another.
     pub(super) fn check(&self) -> Result<(), String> {
         let framed = self.talk.framing == Framing::ContentLength;
         if framed && (self.spoil.crlf || self.spoil.no_final_newline || self.spoil.blank_lines) {
@@ -328,7 +328,8 @@ impl Args {
         Ok(())
     }
 
-    /// A prime for the like-modes, so that a full pipe does not end where a record does.
+    /// Returns the size of a generated record. With --like it is a prime, so that a full pipe does not end
+    /// at the end of a record.
     pub(super) fn record_size(&self) -> u64 {
         let default = if self.claude.like.is_some() { 1021 } else { 1024 };
         self.generate.record_size.unwrap_or(default)
@@ -341,7 +342,7 @@ impl Args {
 
 /// The smallest size that holds every generated record with the longest sequence number.
 const MIN_RECORD: u64 = 64;
-/// What one record may be: the fake builds it in memory.
+/// The largest record, which is built in memory.
 const MAX_RECORD: u64 = 1 << 30;
 
 fn parse_record_size(text: &str) -> Result<u64, String> {
@@ -365,7 +366,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Takes `TERM`, `SIGTERM` and `15`.
+/// Parses `TERM`, `SIGTERM` or `15`.
 pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
     let wanted = text.to_ascii_uppercase();
     (1..=31)
@@ -382,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_known_by_name_short_name_and_number() {
+    fn signal_is_parsed_by_name_and_number() {
         for text in ["TERM", "SIGTERM", "term", "15"] {
             assert_eq!(parse_signal(text), Ok(15), "{text}");
         }

@@ -1,4 +1,4 @@
-//! F5, fake: how it starts and how it ends: stderr, the grandchild, markers, exit status and signals.
+//! Start and end of the fake: stderr, the grandchild, markers, exit status and signals.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -17,12 +17,12 @@ use super::{Agent, Signals};
 pub(super) enum Stop {
     /// Stdin ended.
     Eof,
-    /// The number of records, or the moment, given by a flag.
+    /// The number of records, or the moment, that an option sets.
     Enough,
-    /// A SIGTERM was noticed.
+    /// A SIGTERM was handled.
     Terminated,
     BrokenPipe,
-    /// A mode that decides for itself; `clean` if nothing was lost.
+    /// A mode that chooses its exit status; `clean` if nothing was lost.
     Exit {
         code: u8,
         clean: bool,
@@ -30,11 +30,11 @@ pub(super) enum Stop {
     /// The trace ended by a signal.
     Signal(i32),
     Failed(String),
-    /// The host did not do what the dialogue expects.
+    /// The host deviated from the dialogue.
     Mismatch(String),
 }
 
-/// The status after a mismatch. `--exit-code` does not hide it.
+/// The status after a mismatch, which `--exit-code` does not replace.
 const MISMATCH: u8 = 65;
 
 impl From<io::Error> for Stop {
@@ -43,7 +43,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// What comes before the mode: the grandchild, the pid file, stderr.
+/// Does what precedes the mode: the grandchild, the pid file, stderr.
 pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
     let grandchild = match args.ends.grandchild_holds_stdout {
         Some(duration) => Some(spawn_holder(args, duration)?),
@@ -55,7 +55,7 @@ pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
         write_whole(path, pids.as_bytes())?;
     }
     for line in &args.talk.stderr {
-        // A host may have closed stderr; the fake goes on.
+        // The host may have closed stderr, which does not end the fake.
         let _ = write_stderr(format!("{line}\n").as_bytes());
     }
     match args.talk.flood_stderr {
@@ -68,7 +68,7 @@ pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The exit: the tail, the flush, the marker, the status.
+/// Does what follows the mode: the tail, the flush, the marker, the status.
 pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
     let args = &agent.args.ends;
     let stop = match stop {
@@ -92,7 +92,7 @@ pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
         }
     };
     if matches!(stop, Stop::Eof | Stop::Enough | Stop::Exit { clean: true, .. }) {
-        // A pipe that breaks under the tail changes nothing any more.
+        // A pipe that breaks here has no further effect.
         let _ = agent.output.tail();
     }
     if flushes && let Err(error) = flush(args.flush_delay, args.marker.as_deref()) {
@@ -106,13 +106,13 @@ pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
     ExitCode::from(args.exit_code.unwrap_or(code))
 }
 
-/// One line on stderr.
+/// Writes one line to stderr.
 pub(super) fn complain(message: &str) {
-    // There is nobody else to tell.
+    // A failure has nowhere else to go.
     let _ = write_stderr(format!("agentpipe fake: {message}\n").as_bytes());
 }
 
-/// Writes a file so that a test that sees it sees all of it.
+/// Writes a file by rename, so that a test never finds a part of it.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -120,7 +120,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&part, path)
 }
 
-/// The grandchild: holds the descriptors it inherited, then leaves.
+/// Runs the grandchild, which holds the inherited descriptors for `duration`.
 pub(super) fn hold(args: &Args, duration: Duration) -> ExitCode {
     let Ok(signals) = Signals::install(args) else { return ExitCode::FAILURE };
     if args.ends.setsid_self && rustix::process::setsid().is_err() {
@@ -137,7 +137,7 @@ pub(super) fn hold(args: &Args, duration: Duration) -> ExitCode {
 }
 
 fn spawn_holder(args: &Args, duration: Duration) -> Result<u32, Stop> {
-    // The child's stdin is the writing end: its closing says that the child is set up.
+    // The child's stdin is the write end, which the child closes once it is set up.
     let (mut ready, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg0("agentpipe").args(["fake", "--hold", &format!("{}us", duration.as_micros())]);
@@ -149,7 +149,7 @@ fn spawn_holder(args: &Args, duration: Duration) -> Result<u32, Stop> {
     }
     command.stdin(Stdio::from(writer));
     let child = command.spawn()?;
-    // The command keeps a copy of the writing end.
+    // The command holds a copy of the write end.
     drop(command);
     ready.read_to_end(&mut Vec::new())?;
     Ok(child.id())
@@ -167,7 +167,7 @@ fn flood_stderr(size: Option<u64>) {
     }
 }
 
-/// Past the lock of `io::stderr`, which a blocked flood would hold.
+/// Writes to stderr without the lock of `io::stderr`, which a blocked flood would hold.
 pub(super) fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stderr(), bytes) {
@@ -179,7 +179,7 @@ pub(super) fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets go of stderr. The descriptor lives on as /dev/null.
+/// Closes stderr. The descriptor becomes /dev/null.
 pub(super) fn close_stderr() -> Result<(), Stop> {
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stderr(null).map_err(io::Error::from)?;
@@ -188,13 +188,13 @@ pub(super) fn close_stderr() -> Result<(), Stop> {
 
 fn flush(delay: Option<Duration>, marker: Option<&Path>) -> io::Result<()> {
     if let Some(delay) = delay {
-        // The time a transcript takes: nothing could wake it earlier.
+        // Stands for the time that a transcript takes; no event ends it early.
         std::thread::sleep(delay);
     }
     marker.map_or(Ok(()), |path| write_whole(path, b"flushed\n"))
 }
 
-/// Stays until a SIGTERM is noticed, for ever if none can be.
+/// Waits for a SIGTERM, without end if there is no handler.
 fn park(signals: &Signals) -> Stop {
     loop {
         match signals.wait(false, false, None) {
@@ -206,7 +206,7 @@ fn park(signals: &Signals) -> Stop {
 }
 
 fn die(signal: i32) {
-    // A test is no reason to leave a core file.
+    // Tests should not leave core files.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);
     let _ = signal_hook::low_level::emulate_default_handler(signal);

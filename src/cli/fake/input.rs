@@ -1,4 +1,4 @@
-//! F5, fake: stdin, cut into records.
+//! stdin of the fake, split into records.
 
 use std::io;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use super::args::Framing;
 use super::ends::Stop;
 use super::signals::Signals;
 
-/// What one read asks for.
+/// The size of a read, in bytes.
 const CHUNK: usize = 64 * 1024;
-/// More than this in one record is taken for a host gone wrong.
+/// The largest record, in bytes. A larger one is an error of the host.
 const LIMIT: usize = 256 << 20;
 
-/// Stdin. Holds what has been read and not yet been cut off.
+/// stdin, with the bytes that are read and not returned yet.
 #[derive(Debug)]
 pub(super) struct Input {
     framing: Framing,
     signals: Rc<Signals>,
     buffer: Vec<u8>,
     start: usize,
-    /// The newline search goes on here, so that a long record is scanned once.
+    /// Where the search for a newline continues, so that a long record is searched once.
     scanned: usize,
     ended: bool,
 }
@@ -34,7 +34,7 @@ pub(super) struct Input {
 pub(super) enum Item<'a> {
     /// A record without its newline or header.
     Record(&'a [u8]),
-    /// What stood behind the last newline when stdin ended.
+    /// The bytes after the last newline when stdin ended.
     Tail(&'a [u8]),
     End,
 }
@@ -60,7 +60,7 @@ impl Input {
         }
     }
 
-    /// The next item if it can be had without blocking.
+    /// Returns the next item if it is available without a wait.
     pub(super) fn try_next(&mut self) -> Result<Option<Item<'_>>, Stop> {
         loop {
             if let Some(range) = self.cut()? {
@@ -77,7 +77,7 @@ impl Input {
         }
     }
 
-    /// The next item, or `None` once the moment has come.
+    /// Waits for the next item. Returns `None` at `until`.
     pub(super) fn next_before(&mut self, until: Option<Instant>) -> Result<Option<Item<'_>>, Stop> {
         loop {
             if let Some(range) = self.cut()? {
@@ -97,7 +97,7 @@ impl Input {
         }
     }
 
-    /// Lets go of the pipe: the host's next write fails. Nothing more comes.
+    /// Closes the pipe: the next write of the host fails, and no further item follows.
     pub(super) fn close(&mut self) -> Result<(), Stop> {
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
@@ -127,7 +127,7 @@ impl Input {
         match rustix::io::read(rustix::stdio::stdin(), spare_capacity(&mut self.buffer)) {
             Ok(0) => self.ended = true,
             Ok(_) | Err(Errno::INTR) => {}
-            // A host may hand over a descriptor in non-blocking mode.
+            // The host may have passed a descriptor in non-blocking mode.
             Err(Errno::AGAIN) => {
                 self.signals.wait(true, false, None)?;
             }
@@ -136,7 +136,7 @@ impl Input {
         Ok(())
     }
 
-    /// Cuts the next whole record off the buffer.
+    /// Takes the next whole record from the buffer.
     fn cut(&mut self) -> Result<Option<Range<usize>>, Stop> {
         match self.framing {
             Framing::Ndjson => Ok(self.cut_line()),

@@ -1,4 +1,4 @@
-//! F5, fake: the poll loop of a CLI that never blocks in write(2). When it leaves is decided in `life`.
+//! The mode `--like`: the poll loop of a CLI that never blocks in write(2). `life` decides when it exits.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,37 +10,37 @@ use super::Agent;
 use super::args::{Build, ClaudeArgs};
 use super::ends::Stop;
 use super::input::Item;
-use super::life::{Life, Step, View};
+use super::life::{Decision, Life, View};
 use super::output::Output;
 use super::protocol::{self, Asked};
 
-/// From an `interrupt` request to the result record.
+/// The time from an `interrupt` request to the result record.
 const INTERRUPTING: Duration = Duration::from_millis(10);
-/// The pause between two records of a turn that streams.
+/// The pause between two records of a streaming turn.
 const STREAM_PAUSE: Duration = Duration::from_millis(10);
-/// From a result to the record that tells the session's state.
+/// The time from a result to the record with the state of the session.
 const STATE_PAUSE: Duration = Duration::from_millis(3);
-/// Streaming pauses while more than this is unread.
+/// Streaming pauses while more than this many bytes are queued.
 const QUEUE_LIMIT: usize = 256 << 20;
-/// Written bytes are given back once there are this many.
+/// Written bytes are removed from the queue once there are this many.
 const QUEUE_SLACK: usize = 1 << 20;
 
-/// What has been said and not yet been taken.
+/// Output that is not written yet.
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
     sent: usize,
     /// The last byte written was not the end of a record.
     inside_record: bool,
-    /// The pipe is gone, or the output was cut: what is said is forgotten.
+    /// The pipe is broken or the output was cut, so further output is dropped.
     dropped: bool,
 }
 
-/// The turn in progress, and what is due when.
+/// The turn in progress, and the times at which actions are due.
 #[derive(Debug, Default)]
 struct Turn {
     open: bool,
-    /// User messages that came while a turn was open.
+    /// User messages that arrived during a turn.
     waiting: u64,
     number: u64,
     interrupted: bool,
@@ -91,24 +91,24 @@ pub(super) fn run(agent: &mut Agent<'_>, build: Build) -> Result<Stop, Stop> {
             life.see_term(now);
         }
         if ready.input {
-            stdin_open = cli.listen(&mut agent.input, now, life.is_leaving())?;
+            stdin_open = cli.read(&mut agent.input, now, life.is_leaving())?;
             if !stdin_open && !args.deaf.ignore_eof {
                 life.see_eof(now);
             }
         }
         if !life.is_leaving() {
-            cli.go_on(now);
+            cli.carry_out(now);
         }
-        // What was said just now is tried at once, as libuv does, whether the pipe has room or not.
+        // New output is tried at once, as libuv does, without a check for room.
         if cli.queue.write(cli.output.chunk())? {
             life.see_broken_pipe(now);
-            // What this returns says whether a blocking agent would leave.
+            // The result says whether a blocking agent would exit, which does not apply here.
             let _ = cli.output.broken();
         }
         match life.step(now, cli.view()) {
-            Step::Continue => {}
-            Step::Cut => cli.queue.cut(),
-            Step::Exit { code, clean } => {
+            Decision::Continue => {}
+            Decision::Cut => cli.queue.cut(),
+            Decision::Exit { code, clean } => {
                 let clean = clean && !cli.queue.dropped;
                 return Ok(Stop::Exit { code, clean });
             }
@@ -125,8 +125,8 @@ impl Cli<'_> {
         }
     }
 
-    /// Reads what is there; false at the end of stdin.
-    fn listen(
+    /// Reads and answers the available input. Returns false at the end of stdin.
+    fn read(
         &mut self,
         input: &mut super::input::Input,
         now: Duration,
@@ -135,7 +135,7 @@ impl Cli<'_> {
         while let Some(item) = input.try_next()? {
             match item {
                 Item::End => return Ok(false),
-                // A CLI that leaves reads on and answers no more.
+                // During its exit the CLI reads but does not answer.
                 _ if leaving => {}
                 Item::Record(line) | Item::Tail(line) => self.answer(line, now),
             }
@@ -194,8 +194,8 @@ impl Cli<'_> {
         }
     }
 
-    /// Does what is due.
-    fn go_on(&mut self, now: Duration) {
+    /// Carries out the actions that are due.
+    fn carry_out(&mut self, now: Duration) {
         let due = |time: Option<Duration>| time.is_some_and(|time| time <= now);
         if due(self.turn.state_due) {
             self.turn.state_due = None;
@@ -219,7 +219,7 @@ impl Cli<'_> {
         }
     }
 
-    /// One record of answer text, of the size asked for.
+    /// Queues one record of answer text of the configured size.
     fn say_text(&mut self) {
         let mut body = Vec::new();
         let size = self.output.body_size(self.record_size);
@@ -250,7 +250,7 @@ impl Queue {
         self.bytes.len() - self.sent
     }
 
-    /// Writes once, what fits; true if the pipe is broken.
+    /// Makes one write. Returns true if the pipe is broken.
     fn write(&mut self, chunk: usize) -> io::Result<bool> {
         let rest = &self.bytes[self.sent..];
         if rest.is_empty() {
@@ -278,7 +278,7 @@ impl Queue {
         Ok(false)
     }
 
-    /// Leaves the stream in the middle of a record: what is queued is lost but for half a record, if need be.
+    /// Drops the queue and ends the stream in the middle of a record, for which half a record may be kept.
     fn cut(&mut self) {
         if self.len() == 0 {
             return;

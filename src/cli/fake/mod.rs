@@ -1,24 +1,28 @@
-//! F5, fake: the misbehaving agent. Flags are in `args`, one file per family of misbehaviour.
+//! `agentpipe fake`: an agent that misbehaves as its options say. `args` are the options, and each mode has a
+//! file: `plain`, `like_claude`, `replay`, `chat` and `script`.
 
 mod args;
 mod chat;
-mod echo;
 mod ends;
-mod flood;
 mod input;
 mod life;
 mod like_claude;
 mod output;
+mod plain;
 mod protocol;
 mod replay;
 mod script;
 mod signals;
-mod tell;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
+
+use serde::Serialize;
 
 pub(crate) use args::Args;
 
@@ -27,7 +31,7 @@ use input::Input;
 use output::Output;
 use signals::Signals;
 
-/// What every mode works with.
+/// What every mode uses.
 struct Agent<'a> {
     args: &'a Args,
     signals: Rc<Signals>,
@@ -60,11 +64,11 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     ends::finish(&mut agent, stop)
 }
 
-/// The life of the agent. Any stop, wanted or not, unwinds to here.
+/// Runs the mode that the options select. Every stop returns to here.
 fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
     ends::prepare(agent.args)?;
     if agent.args.talk.tell_command {
-        tell::command(agent)?;
+        tell_command(agent)?;
     }
     if agent.args.ends.exit_now {
         return Ok(Stop::Enough);
@@ -84,6 +88,34 @@ fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
     } else if !script.step.is_empty() {
         script::run_steps(agent, &script.step)
     } else {
-        echo::run(agent)
+        plain::run(agent)
     }
+}
+
+/// The record of `--tell-command`: the command line and the environment that the host passed.
+#[derive(Serialize)]
+struct Told {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    cwd: String,
+    uid: u32,
+}
+
+fn tell_command(agent: &mut Agent<'_>) -> Result<(), Stop> {
+    let told = Told {
+        kind: "command",
+        args: agent.args.talk.rest.iter().map(text).collect(),
+        env: env::vars_os().map(|(key, value)| (text(key), text(value))).collect(),
+        cwd: text(env::current_dir()?),
+        uid: rustix::process::getuid().as_raw(),
+    };
+    let told = serde_json::to_vec(&told).map_err(|error| Stop::Failed(error.to_string()))?;
+    agent.output.record(&told)
+}
+
+/// Converts to text. Bytes that are not UTF-8 become the replacement character.
+fn text(bytes: impl Into<OsString>) -> String {
+    bytes.into().to_string_lossy().into_owned()
 }

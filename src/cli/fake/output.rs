@@ -1,4 +1,4 @@
-//! F5, fake: stdout. Records are encoded, spoiled as told and written with blocking writes.
+//! stdout of the fake: encodes records, spoils them as the options say, and writes with blocking writes.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ const MALFORMED: &[u8] = b"{\"type\":\"malformed\",";
 const INVALID_UTF8: &[u8] = b"{\"type\":\"invalid_utf8\",\"text\":\"\xff\xfe\xc3\"}";
 const FINAL: &[u8] = b"{\"type\":\"tail\",\"text\":\"no newline follows\"}";
 
-/// Stdout and all that was asked to be wrong with it.
+/// stdout, and everything that is to be wrong with it.
 #[derive(Debug)]
 pub(super) struct Output {
     framing: Framing,
     newline: &'static [u8],
     spoil: Spoil,
-    /// How much one write(2) may carry.
+    /// The most bytes of one write(2).
     chunk: usize,
     signals: Rc<Signals>,
     scratch: Vec<u8>,
@@ -30,11 +30,11 @@ pub(super) struct Output {
     limit: Option<u64>,
     ignore_epipe: bool,
     epipe_marker: Option<PathBuf>,
-    /// Nothing can be written any more: the pipe broke or was closed.
+    /// The pipe is broken or closed, so further output is dropped.
     closed: bool,
 }
 
-/// What follows each record, and what ends the output.
+/// The bytes after each record, and the end of the output.
 #[derive(Debug)]
 struct Spoil {
     after: Vec<(&'static [u8], Wrap)>,
@@ -42,7 +42,7 @@ struct Spoil {
     truncated_tail: bool,
 }
 
-/// Whether an interjection is a record of the framing or a bare line.
+/// Whether an inserted text is a record of the framing or a bare line.
 #[derive(Clone, Copy, Debug)]
 enum Wrap {
     Record,
@@ -87,7 +87,7 @@ impl Output {
         }
     }
 
-    /// How long a record's body must be for the record to take `size` bytes.
+    /// Returns the length of the body of a record of `size` bytes.
     pub(super) fn body_size(&self, size: u64) -> usize {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         match self.framing {
@@ -96,7 +96,7 @@ impl Output {
         }
     }
 
-    /// Whether writing has become pointless.
+    /// Whether the pipe is broken or closed.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -105,7 +105,8 @@ impl Output {
         self.chunk
     }
 
-    /// Writes one record, and what is to follow it. A noticed SIGTERM is acted on before, never within.
+    /// Writes one record and the bytes after it. A handled SIGTERM takes effect before a record, never
+    /// within.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<(), Stop> {
         self.between_records()?;
         let mut bytes = std::mem::take(&mut self.scratch);
@@ -117,7 +118,7 @@ impl Output {
         self.count()
     }
 
-    /// Writes one record with a single write(2). Cut short by a signal, it stays cut.
+    /// Writes one record with a single write(2). If a signal cuts it short, it stays short.
     pub(super) fn record_in_one_write(&mut self, body: &[u8]) -> Result<(), Stop> {
         self.between_records()?;
         let mut bytes = Vec::new();
@@ -135,13 +136,13 @@ impl Output {
         self.count()
     }
 
-    /// Writes bytes as they are, not counted as a record.
+    /// Writes bytes unchanged. They do not count as a record.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         self.between_records()?;
         self.write_all(bytes)
     }
 
-    /// Writes the tail that was asked for. Comes last.
+    /// Writes the tail of the output, if there is one. Must come last.
     pub(super) fn tail(&mut self) -> Result<(), Stop> {
         let bytes = match self.framing {
             Framing::Ndjson if self.spoil.no_final_newline => FINAL.to_vec(),
@@ -156,7 +157,7 @@ impl Output {
         self.write_all(&bytes)
     }
 
-    /// Lets go of the pipe. The descriptor lives on as /dev/null, so that no other file takes its number.
+    /// Closes the pipe. The descriptor becomes /dev/null, so that no other file gets its number.
     pub(super) fn close(&mut self) -> Result<(), Stop> {
         let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(null).map_err(io::Error::from)?;
@@ -164,12 +165,12 @@ impl Output {
         Ok(())
     }
 
-    /// Appends one record as it goes over the wire, and what is to follow it.
+    /// Appends one encoded record and the bytes after it.
     pub(super) fn encode(&mut self, body: &[u8], bytes: &mut Vec<u8>) {
         if std::mem::take(&mut self.bom_due) {
             bytes.extend_from_slice(b"\xef\xbb\xbf");
         }
-        // An echoed line that came with CR LF keeps exactly one.
+        // An echoed line with CR LF keeps one CR.
         let body =
             if self.newline.len() > 1 { body.strip_suffix(b"\r").unwrap_or(body) } else { body };
         self.wrap(body, Wrap::Record, bytes);
@@ -193,7 +194,7 @@ impl Output {
         }
     }
 
-    /// Leaves the marker of a broken pipe; says whether that ends the agent.
+    /// Writes the marker of a broken pipe. Fails if the broken pipe ends the agent.
     pub(super) fn broken(&mut self) -> Result<(), Stop> {
         self.closed = true;
         if let Some(path) = &self.epipe_marker {
@@ -214,7 +215,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes all of it, whatever signals come.
+    /// Writes everything, even if signals arrive.
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Stop> {
         if self.closed {
             return Ok(());
@@ -224,7 +225,7 @@ impl Output {
             match rustix::io::write(rustix::stdio::stdout(), chunk) {
                 Ok(moved) => bytes = &bytes[moved..],
                 Err(Errno::INTR) => {}
-                // A host may hand over a descriptor in non-blocking mode.
+                // The host may have passed a descriptor in non-blocking mode.
                 Err(Errno::AGAIN) => self.wait_for_room()?,
                 Err(Errno::PIPE) => return self.broken(),
                 Err(error) => return Err(io::Error::from(error).into()),

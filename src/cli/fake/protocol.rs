@@ -1,28 +1,28 @@
-//! F5, fake: the records an agent speaks, and what a host's line asks for.
+//! The records of a Claude-like agent, and the meaning of a line of the host.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What a line from the host wants.
+/// The meaning of a line of the host.
 #[derive(Debug)]
 pub(super) enum Asked<'a> {
     Initialize(&'a str),
     Interrupt(&'a str),
     /// Any other control request.
     Control(&'a str),
-    /// A user message: a turn.
+    /// A user message, which begins a turn.
     User,
-    /// Nothing that is answered.
+    /// Anything else, which is not answered.
     Other,
 }
 
 #[derive(Deserialize)]
-struct Line<'a> {
+struct HostLine<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    /// Raw: an id goes back exactly as it came.
+    /// Raw, because an id is sent back unchanged.
     #[serde(borrow)]
     request_id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -36,7 +36,7 @@ struct Request<'a> {
 }
 
 pub(super) fn asked(line: &[u8]) -> Asked<'_> {
-    let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
+    let Ok(line) = serde_json::from_slice::<HostLine<'_>>(line) else {
         return Asked::Other;
     };
     let subtype = line.request.and_then(|request| request.subtype).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(super) fn asked(line: &[u8]) -> Asked<'_> {
     }
 }
 
-/// The records that answer a line; none for a line that asks nothing.
+/// Returns the records that answer a line.
 pub(super) fn answers(line: &[u8]) -> Vec<String> {
     match asked(line) {
         Asked::Initialize(id) => vec![initialized(id)],
@@ -76,7 +76,7 @@ pub(super) fn interrupted(id: &str) -> String {
     success(id, r#"{"still_queued":[]}"#)
 }
 
-/// `id` and `response` are JSON text.
+/// Returns a successful response. `id` and `response` are JSON text.
 pub(super) fn success(id: &str, response: &str) -> String {
     format!(
         concat!(
@@ -88,7 +88,7 @@ pub(super) fn success(id: &str, response: &str) -> String {
     )
 }
 
-/// `text` must need no escaping.
+/// Returns an assistant record. `text` is not escaped.
 pub(super) fn assistant(text: &str) -> String {
     format!(
         concat!(
@@ -125,8 +125,7 @@ pub(super) fn interrupted_result(turn: u64) -> String {
 pub(super) const SESSION_IDLE: &str =
     r#"{"type":"system","subtype":"session_state_changed","state":"idle","session_id":"fake"}"#;
 
-/// Makes `body` a JSON object of exactly `size` bytes. Sizes below what the fields take give
-/// the fields alone.
+/// Makes `body` a JSON object of exactly `size` bytes, or of the fields alone if they need more.
 pub(super) fn filler(kind: &str, sequence: u64, size: usize, body: &mut Vec<u8>) {
     const PAD: &[u8] = b",\"pad\":\"";
     static BLOCK: [u8; 4096] = [b'x'; 4096];
@@ -138,7 +137,7 @@ pub(super) fn filler(kind: &str, sequence: u64, size: usize, body: &mut Vec<u8>)
     let left = size.saturating_sub(body.len() + 1);
     if left > PAD.len() {
         body.extend_from_slice(PAD);
-        // In blocks: a debug build fills byte by byte otherwise, and tests are debug builds.
+        // In blocks, because a debug build would fill byte by byte, and tests are debug builds.
         let mut pad = size.saturating_sub(body.len() + 2);
         while pad > 0 {
             let block = pad.min(BLOCK.len());
@@ -147,7 +146,7 @@ pub(super) fn filler(kind: &str, sequence: u64, size: usize, body: &mut Vec<u8>)
         }
         body.push(b'"');
     } else {
-        // Too little room for a string: JSON allows blanks.
+        // Blanks, if there is no room for a string.
         body.resize(body.len() + left, b' ');
     }
     body.push(b'}');

@@ -1,4 +1,4 @@
-//! F5, fake: plays a recorded trace. Record texts are passed on as they stand in the file, blanks aside.
+//! The mode `--replay`: plays a recorded trace. Records are written as in the file, without blanks.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -17,7 +17,7 @@ const TOOL_USE_TURN: &str = include_str!("traces/tool_use_turn.ndjson");
 
 /// One line of a trace.
 #[derive(Deserialize)]
-struct Line<'a> {
+struct TraceLine<'a> {
     #[serde(default)]
     t_ms: f64,
     dir: &'a str,
@@ -33,10 +33,10 @@ struct Request<'a> {
     request_id: Option<&'a RawValue>,
 }
 
-/// Where the playing stands.
-struct Player<'a, 'b> {
+/// The state of the playback.
+struct Playback<'a, 'b> {
     agent: &'a mut Agent<'b>,
-    /// The last moment that both clocks agree on.
+    /// The last moment with a time of both clocks.
     mark: (Instant, f64),
     ended: bool,
     ids: Vec<(String, String)>,
@@ -70,30 +70,30 @@ fn play(
     lines: impl Iterator<Item = io::Result<String>>,
 ) -> Result<Stop, Stop> {
     let mark = (Instant::now(), 0.0);
-    let mut player = Player { agent, mark, ended: false, ids: Vec::new(), body: Vec::new() };
+    let mut player = Playback { agent, mark, ended: false, ids: Vec::new(), body: Vec::new() };
     for (number, text) in lines.enumerate() {
         let text = text?;
         if text.trim().is_empty() {
             continue;
         }
-        let line: Line<'_> = serde_json::from_str(&text)
+        let line: TraceLine<'_> = serde_json::from_str(&text)
             .map_err(|error| Stop::Failed(format!("trace line {}: {error}", number + 1)))?;
         match (line.dir, line.record) {
-            ("in", record) => player.hear(record.map_or("", RawValue::get), line.t_ms)?,
-            ("out", Some(record)) => player.say(record.get(), line.t_ms)?,
-            ("close-stdin", _) => player.hear_the_end(line.t_ms)?,
+            ("in", record) => player.await_line(record.map_or("", RawValue::get), line.t_ms)?,
+            ("out", Some(record)) => player.write(record.get(), line.t_ms)?,
+            ("close-stdin", _) => player.await_end(line.t_ms)?,
             ("exit", _) => return player.exit(line.code.unwrap_or(0), line.t_ms),
-            // `eof` is what the exit does anyway; a newer trace may hold more.
+            // The exit implies `eof`; a newer trace may hold other lines.
             _ => {}
         }
     }
-    player.hear_the_end(0.0)?;
+    player.await_end(0.0)?;
     Ok(Stop::Eof)
 }
 
-impl Player<'_, '_> {
-    /// Waits for one line from the host, whatever it says.
-    fn hear(&mut self, recorded: &str, t_ms: f64) -> Result<(), Stop> {
+impl Playback<'_, '_> {
+    /// Waits for one line of the host, whatever its content.
+    fn await_line(&mut self, recorded: &str, t_ms: f64) -> Result<(), Stop> {
         if !self.ended {
             match self.agent.input.next()? {
                 Item::Record(line) | Item::Tail(line) => {
@@ -111,7 +111,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    fn hear_the_end(&mut self, t_ms: f64) -> Result<(), Stop> {
+    fn await_end(&mut self, t_ms: f64) -> Result<(), Stop> {
         while !self.ended {
             self.ended = self.agent.input.next()? == Item::End;
         }
@@ -119,7 +119,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    fn say(&mut self, record: &str, t_ms: f64) -> Result<(), Stop> {
+    fn write(&mut self, record: &str, t_ms: f64) -> Result<(), Stop> {
         self.wait_until(t_ms)?;
         self.body.clear();
         compact(record, &mut self.body);
@@ -145,11 +145,11 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Keeps the recorded pause since the last mark.
+    /// Waits for the recorded pause since the last mark.
     fn wait_until(&mut self, t_ms: f64) -> Result<(), Stop> {
         let Some(speed) = self.agent.args.replay.speed else { return Ok(()) };
         let pause = ((t_ms - self.mark.1) / 1000.0 / speed).max(0.0);
-        // A pause no test can wait for is a broken trace.
+        // A pause beyond the range of a duration is an error in the trace.
         let pause = Duration::try_from_secs_f64(pause)
             .map_err(|_| Stop::Failed("a pause in the trace is too long".to_owned()))?;
         let due = self.mark.0 + pause;
@@ -168,7 +168,7 @@ fn pair_ids(recorded: &str, line: &[u8]) -> Option<(String, String)> {
     Some((recorded.request_id?.get().to_owned(), sent.request_id?.get().to_owned()))
 }
 
-/// Copies JSON text without the blanks between its tokens: the wire form, in the file's own order and digits.
+/// Copies JSON text without the blanks between tokens, which keeps the order of keys and all digits.
 pub(super) fn compact(text: &str, out: &mut Vec<u8>) {
     let (mut in_string, mut escaped) = (false, false);
     for byte in text.bytes() {

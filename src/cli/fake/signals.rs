@@ -1,4 +1,4 @@
-//! F5, fake: the SIGTERM handlers and the one place that waits.
+//! The SIGTERM handlers of the fake, and its only wait.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,13 +13,13 @@ use signal_hook::consts::SIGTERM;
 
 use super::args::Args;
 
-/// What a noticed SIGTERM leaves behind. Without one of the flags the default action stands.
+/// The state of a handled SIGTERM. Without one of the options the default action applies.
 #[derive(Debug)]
 pub(super) struct Signals {
     term: Option<(Arc<AtomicBool>, UnixStream)>,
 }
 
-/// What a wait found ready. All false: the time is up.
+/// What is ready after a wait. All false means that the time is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) input: bool,
@@ -30,7 +30,7 @@ impl Signals {
     pub(super) fn install(args: &Args) -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         if args.deaf.ignore_sigterm {
-            // A handler, not SIG_IGN: the write is interrupted and restarted, as in the field.
+            // A handler instead of SIG_IGN, so that the write is interrupted and restarted.
             signal_hook::flag::register(SIGTERM, flag)?;
             return Ok(Self { term: None });
         }
@@ -38,13 +38,13 @@ impl Signals {
             return Ok(Self { term: None });
         }
         signal_hook::flag::register(SIGTERM, Arc::clone(&flag))?;
-        // A flag alone would be missed between the look and the poll.
+        // Without the pipe a signal between the check of the flag and poll(2) would be missed.
         let (reader, writer) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGTERM, writer)?;
         Ok(Self { term: Some((flag, reader)) })
     }
 
-    /// Whether a SIGTERM came that is not ignored.
+    /// Whether a SIGTERM has arrived and is not ignored.
     pub(super) fn terminated(&self) -> bool {
         self.term.as_ref().is_some_and(|(flag, _)| flag.load(Ordering::Relaxed))
     }
@@ -54,7 +54,7 @@ impl Signals {
         self.term.is_some()
     }
 
-    /// Waits for stdin, stdout, a SIGTERM or the deadline; `None` waits for ever.
+    /// Waits for stdin, stdout, a SIGTERM or the deadline, if there is one.
     pub(super) fn wait(
         &self,
         input: bool,
@@ -64,7 +64,8 @@ impl Signals {
         wait_for(input, output, self.term.as_ref().map(|(_, wake)| wake), until)
     }
 
-    /// The same for one who has seen the SIGTERM: it stays pending and would end every wait.
+    /// Waits like `wait` but ignores SIGTERM, for a mode that has handled one: it stays pending and would end
+    /// every wait.
     pub(super) fn wait_on(
         &self,
         input: bool,
@@ -99,11 +100,11 @@ fn wait_for(
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        // Hang-up and error count as ready: the read or write will say which.
+        // Hang-up and error count as ready, because the read or write returns the cause.
         let mut hits = fds.iter().map(|fd| !fd.revents().is_empty());
         let input = input && hits.next() == Some(true);
         if output {
-            // Who has something to write tries it, whatever ended the wait.
+            // Not returned: after any wait the caller tries to write.
             hits.next();
         }
         return Ok(Ready { input, term: hits.next() == Some(true) });

@@ -1,9 +1,8 @@
-//! F5, fake: asks and is asked at random, withdraws and is withdrawn from, and counts it all.
+//! The mode `--chat`: sends and answers requests at random, cancels some, and counts everything.
 //!
-//! The order of events is a matter of chance and of the host; that every request has one outcome
-//! is not. What the host owes is checked as it comes, the rest at the end of input.
+//! The order of events is random, but every request has exactly one outcome. The answers of the host are
+//! checked as they arrive; missing ones are found at the end of input.
 
-mod random;
 mod wire;
 
 use std::cmp::Reverse;
@@ -16,20 +15,19 @@ use super::Agent;
 use super::args::{Chat, ChatAs};
 use super::ends::Stop;
 use super::input::Item;
-use random::Random;
 use wire::{Ask, Heard, Outcome};
 
-/// Requests of ours that are open at once, at most.
+/// The most requests of the agent that are open at once.
 const WINDOW: u64 = 64;
 /// The longest pause before a request, an answer or a withdrawal.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What is to be done at some moment.
+/// An action with a due time.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Ask,
     Withdraw(u64),
-    /// JSON text of the id; again: though it was answered.
+    /// `id` is JSON text; `again` marks the second answer to one request.
     Answer {
         id: String,
         number: Option<u64>,
@@ -37,7 +35,7 @@ enum Due {
     },
 }
 
-/// A request of ours.
+/// A request of the agent.
 #[derive(Debug)]
 struct Own {
     fails: bool,
@@ -45,37 +43,37 @@ struct Own {
     answered: bool,
 }
 
-/// What was said and heard.
+/// What was sent and received.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Lines that came.
+    /// Lines received.
     records: u64,
-    /// Requests of ours; how many were answered, withdrawn, and both.
+    /// Requests of the agent, and how many of them were answered, withdrawn, and both.
     asked: u64,
     answered: u64,
     withdrawn: u64,
     crossed: u64,
-    /// Answers of the host that say: as you withdrew it.
+    /// Answers of the host that confirm a withdrawal.
     cancelled: u64,
-    /// Requests of the host, and those of them that stay without an answer: because they say so,
-    /// or because they were withdrawn.
+    /// Requests of the host, and those that get no answer because they say so (`ignored`) or because the
+    /// host withdrew them (`dropped`).
     heard: u64,
     ignored: u64,
     dropped: u64,
-    /// Answers to the host, those that nobody asked for twice included.
+    /// Answers to the host, with second ones; `repeated` counts the second ones.
     answers: u64,
     repeated: u64,
-    /// Other records of ours.
+    /// Other records of the agent.
     notes: u64,
 }
 
-struct Player<'a, 'b> {
+struct ChatPlayer<'a, 'b> {
     agent: &'a mut Agent<'b>,
     chat: Chat,
     dialect: ChatAs,
     random: Random,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
-    /// Orders what is due at the same moment.
+    /// Orders actions with the same due time.
     sequence: u64,
     own: HashMap<u64, Own>,
     open: u64,
@@ -86,7 +84,7 @@ struct Player<'a, 'b> {
 }
 
 pub(super) fn run(agent: &mut Agent<'_>, chat: Chat) -> Result<Stop, Stop> {
-    let mut player = Player {
+    let mut player = ChatPlayer {
         dialect: agent.args.script.chat_as,
         random: Random(chat.seed),
         agent,
@@ -105,7 +103,7 @@ pub(super) fn run(agent: &mut Agent<'_>, chat: Chat) -> Result<Stop, Stop> {
     player.play()
 }
 
-impl Player<'_, '_> {
+impl ChatPlayer<'_, '_> {
     fn play(&mut self) -> Result<Stop, Stop> {
         loop {
             self.act()?;
@@ -173,7 +171,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    /// A record that is nobody's request and nobody's answer.
+    /// Sends a record that is neither a request nor an answer.
     fn note(&mut self, name: &str) -> Result<(), Stop> {
         self.tally.notes += 1;
         let record = self.dialect.data(name, json!({"seq": self.tally.notes}));
@@ -191,7 +189,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    /// One more of ours is over: there is room for another.
+    /// Notes that a request of the agent is finished, and plans the next.
     fn settled(&mut self) {
         self.open -= 1;
         let begun = self.tally.asked + self.queued();
@@ -245,7 +243,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    /// The host answers: once, as it was asked to, and not what it was not asked.
+    /// Checks an answer of the host: one per request, and the outcome that the request asked for.
     fn answered(&mut self, number: Option<u64>, outcome: Outcome) -> Result<(), &'static str> {
         let Some(own) = number.and_then(|number| self.own.get_mut(&number)) else {
             return Err("an answer to what was not asked");
@@ -276,7 +274,7 @@ impl Player<'_, '_> {
     }
 
     fn withdrawn(&mut self, id: &str) -> Result<(), Stop> {
-        // It may have crossed our answer.
+        // The withdrawal may have crossed the answer.
         let Some(_ask) = self.waiting.remove(id) else { return Ok(()) };
         if self.dialect == ChatAs::Lsp {
             return self.answer(id, Outcome::Cancelled);
@@ -293,7 +291,7 @@ impl Player<'_, '_> {
         self.note("chat_done")
     }
 
-    /// The end of input: what is owed is given, what was owed is looked for, and all is told.
+    /// Ends the chat: sends the answers that are due, checks for missing ones, and writes the tally.
     fn end(&mut self) -> Result<Stop, Stop> {
         if !self.done {
             let what = format!("chat: stdin ended with {} requests of mine open", self.open);
@@ -331,5 +329,33 @@ impl Player<'_, '_> {
         });
         self.agent.output.record(self.dialect.data("chat_tally", tally).as_bytes())?;
         Ok(Stop::Eof)
+    }
+}
+
+/// A generator that is the same in every run: SplitMix64.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Returns true once in `times` calls on average.
+    fn once_in(&mut self, times: u64) -> bool {
+        self.next().is_multiple_of(times)
+    }
+
+    /// Returns up to `limit`, and zero in a quarter of the calls.
+    fn delay(&mut self, limit: Duration) -> Duration {
+        if self.once_in(4) {
+            return Duration::ZERO;
+        }
+        let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
+        Duration::from_micros(self.next() % limit)
     }
 }

@@ -1,4 +1,4 @@
-//! F5, fake: the records of a chat, in each of its protocols.
+//! The records of a chat, in each of its protocols.
 
 use std::borrow::Cow;
 
@@ -10,26 +10,26 @@ use super::super::args::ChatAs;
 
 const CANCELLED: i64 = -32800;
 
-/// What a line of the host is.
+/// The meaning of a line of the host.
 #[derive(Debug, PartialEq)]
 pub(super) enum Heard {
-    /// A request, with its id as the JSON it came as.
+    /// A request, with its id as JSON text.
     Asked { id: String, ask: Ask },
-    /// The answer to our request of that number; `None`: to none of ours.
+    /// The answer to the agent's request of this number, or to none of its requests.
     Answered { number: Option<u64>, outcome: Outcome },
-    /// The host does not want that answer any more.
+    /// The host withdraws a request.
     Withdrawn { id: String },
     /// A notification.
     Told,
-    /// No part of a chat.
+    /// Not part of a chat.
     Strange,
 }
 
-/// What the host wants to be done about its request.
+/// How a request of the host is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Answer(u64),
-    /// Answered at once, with nothing, and not counted: a handshake.
+    /// A handshake, which is answered at once and not counted.
     Greet,
     Fail,
     Ignore,
@@ -38,15 +38,15 @@ pub(super) enum Ask {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// With the number in it.
+    /// With the number of the request.
     Success(Option<u64>),
     Error,
-    /// The error that says: as you withdrew it.
+    /// The error that confirms a withdrawal.
     Cancelled,
 }
 
 #[derive(Deserialize)]
-struct Line<'a> {
+struct ChatLine<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -110,19 +110,19 @@ impl Body<'_> {
 
 impl ChatAs {
     pub(super) fn read(self, line: &[u8]) -> Heard {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return Heard::Strange };
+        let Ok(line) = serde_json::from_slice::<ChatLine<'_>>(line) else { return Heard::Strange };
         let heard = if self == Self::Claude { line.control() } else { line.rpc() };
         heard.unwrap_or(Heard::Strange)
     }
 
-    /// Our request of that number.
+    /// Returns the agent's request of this number.
     pub(super) fn request(self, number: u64, act: &str) -> String {
         let body = match self {
             Self::Claude => json!({
                 "type": "control_request", "request_id": format!("c-{number}"),
                 "request": {"subtype": "chat", "n": number, "do": act},
             }),
-            // The same numbers as the host's own: the two directions must not be mixed up.
+            // The same numbers as the host uses, to show that it keeps the two directions apart.
             _ => json!({
                 "jsonrpc": "2.0", "id": number, "method": "chat",
                 "params": {"n": number, "do": act},
@@ -131,7 +131,7 @@ impl ChatAs {
         body.to_string()
     }
 
-    /// Our request of that number is withdrawn.
+    /// Returns the withdrawal of the agent's request of this number.
     pub(super) fn withdrawal(self, number: u64) -> String {
         match self {
             Self::Claude => json!({
@@ -143,7 +143,7 @@ impl ChatAs {
         .to_string()
     }
 
-    /// `id` is JSON text.
+    /// Returns an answer. `id` is JSON text.
     pub(super) fn answer(self, id: &str, outcome: Outcome) -> String {
         let success = match outcome {
             Outcome::Success(number) => number.map_or_else(|| json!({}), |n| json!({"n": n})),
@@ -166,7 +166,7 @@ impl ChatAs {
         }
     }
 
-    /// A record that is no part of a request: `chat_note`, `chat_done`, `chat_tally`.
+    /// Returns a record outside of requests: `chat_note`, `chat_done` or `chat_tally`.
     pub(super) fn data(self, name: &str, mut body: Value) -> String {
         if self != Self::Claude {
             return note(name, body).to_string();
@@ -180,7 +180,7 @@ fn note(method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "method": method, "params": params})
 }
 
-impl Line<'_> {
+impl ChatLine<'_> {
     fn control(self) -> Option<Heard> {
         match self.kind.as_deref()? {
             "control_request" => {

@@ -1,4 +1,4 @@
-//! F5, fake: plays a dialogue. docs/guide/fake.md has the steps; what the host does otherwise ends it.
+//! The mode `--script`: plays a dialogue. docs/guide/fake.md describes the steps. A host that deviates ends it.
 
 mod pattern;
 mod steps;
@@ -15,30 +15,30 @@ use super::{Agent, protocol};
 use pattern::{Names, compare, fill, shown};
 use steps::{Act, Rule, Step, Stream};
 
-/// Where the playing stands.
-struct Player<'a, 'b> {
+/// The state of the dialogue.
+struct ScriptPlayer<'a, 'b> {
     agent: &'a mut Agent<'b>,
     names: Names,
     rules: Vec<Rule>,
     /// Answers of rules that are not due yet.
     due: Vec<Due>,
-    /// What came during a delay and no rule took.
+    /// Records that arrived during a delay and matched no rule.
     kept: VecDeque<Vec<u8>>,
     ended: bool,
 }
 
-/// The steps of a rule that wait for their moment, with the names of their record.
+/// The steps of a rule that are due later, with the names that its record bound.
 struct Due {
     at: Instant,
     steps: Vec<Step>,
     names: Names,
 }
 
-/// What a wait brought.
-enum Heard {
+/// The result of a wait.
+enum Wake {
     Record(Vec<u8>),
     End,
-    /// The moment came first.
+    /// The time is over.
     Nothing,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn run_steps(agent: &mut Agent<'_>, steps: &[String]) -> Result<Stop,
 }
 
 fn play(agent: &mut Agent<'_>, steps: &[Step]) -> Result<Stop, Stop> {
-    let mut player = Player {
+    let mut player = ScriptPlayer {
         agent,
         names: Names::from([("pid".to_owned(), std::process::id().into())]),
         rules: Vec::new(),
@@ -65,10 +65,10 @@ fn play(agent: &mut Agent<'_>, steps: &[Step]) -> Result<Stop, Stop> {
         ended: false,
     };
     player.steps(steps)?;
-    player.outlast()
+    player.finish()
 }
 
-impl Player<'_, '_> {
+impl ScriptPlayer<'_, '_> {
     fn steps(&mut self, steps: &[Step]) -> Result<(), Stop> {
         steps.iter().try_for_each(|step| self.step(step))
     }
@@ -77,7 +77,7 @@ impl Player<'_, '_> {
         match &step.act {
             Act::Expect { pattern, skip } => self.expect(pattern, *skip, &step.place),
             Act::ExpectEnd => match self.next(None, true)? {
-                Heard::Record(line) => Err(self.mismatch(&step.place, "the end of input", &line)),
+                Wake::Record(line) => Err(self.mismatch(&step.place, "the end of input", &line)),
                 _ => Ok(()),
             },
             Act::Quiet(time) => self.quiet(*time, &step.place),
@@ -105,13 +105,13 @@ impl Player<'_, '_> {
         }
     }
 
-    /// A block without end that begins by listening ends with the input.
+    /// Whether an endless block that begins with `expect` ends, because the input has ended.
     fn input_is_over(&mut self, steps: &[Step]) -> Result<bool, Stop> {
         if !matches!(steps, [Step { act: Act::Expect { .. }, .. }, ..]) {
             return Ok(false);
         }
         match self.next(None, true)? {
-            Heard::Record(line) => {
+            Wake::Record(line) => {
                 self.kept.push_front(line);
                 Ok(false)
             }
@@ -119,10 +119,10 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Waits for a record that fits; rules take others.
+    /// Waits for a matching record. Rules answer others.
     fn expect(&mut self, pattern: &Value, skip: bool, place: &str) -> Result<(), Stop> {
         loop {
-            let Heard::Record(line) = self.next(None, true)? else {
+            let Wake::Record(line) = self.next(None, true)? else {
                 let what = format!("{place}: stdin ended, expected {}", json(pattern));
                 return Err(Stop::Mismatch(what));
             };
@@ -145,11 +145,11 @@ impl Player<'_, '_> {
         let until = Instant::now() + time;
         loop {
             match self.next(Some(until), true)? {
-                Heard::Nothing => return Ok(()),
-                Heard::End => {
+                Wake::Nothing => return Ok(()),
+                Wake::End => {
                     return Err(Stop::Mismatch(format!("{place}: stdin ended, expected silence")));
                 }
-                Heard::Record(line) => {
+                Wake::Record(line) => {
                     if !self.rule_takes(&line)? {
                         return Err(self.mismatch(place, "silence", &line));
                     }
@@ -158,13 +158,13 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Waits; without rules nothing is read meanwhile, so that a host may find the pipe full.
+    /// Waits. Without rules nothing is read meanwhile, so that the pipe of the host may fill.
     fn delay(&mut self, time: Duration) -> Result<(), Stop> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             if self.rules.is_empty() || self.ended {
                 self.pause(until)?;
-            } else if let Heard::Record(line) = self.next(Some(until), false)?
+            } else if let Wake::Record(line) = self.next(Some(until), false)?
                 && !self.rule_takes(&line)?
             {
                 self.kept.push_back(line);
@@ -173,9 +173,9 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    /// After the last step: the rules go on until the end of input, and answer what they owe.
-    fn outlast(&mut self) -> Result<Stop, Stop> {
-        while let Heard::Record(line) = self.next(None, true)? {
+    /// Applies the rules after the last step until the end of input, and sends the answers that are due.
+    fn finish(&mut self) -> Result<Stop, Stop> {
+        while let Wake::Record(line) = self.next(None, true)? {
             if !self.rule_takes(&line)? {
                 return Err(self.mismatch("after the last step", "the end of input", &line));
             }
@@ -186,35 +186,35 @@ impl Player<'_, '_> {
         Ok(Stop::Eof)
     }
 
-    /// The next record, with due answers given meanwhile. `kept`: whether one that came during a
-    /// delay counts.
-    fn next(&mut self, until: Option<Instant>, kept: bool) -> Result<Heard, Stop> {
+    /// Waits for the next record and sends due answers meanwhile. `kept` says whether to return records that
+    /// arrived during a delay.
+    fn next(&mut self, until: Option<Instant>, kept: bool) -> Result<Wake, Stop> {
         if kept && let Some(line) = self.kept.pop_front() {
-            return Ok(Heard::Record(line));
+            return Ok(Wake::Record(line));
         }
         loop {
-            self.give_due()?;
+            self.send_due()?;
             let wake = [until, self.next_due()].into_iter().flatten().min();
             match self.agent.input.next_before(wake)? {
                 Some(Item::Record(line) | Item::Tail(line)) => {
-                    return Ok(Heard::Record(line.to_vec()));
+                    return Ok(Wake::Record(line.to_vec()));
                 }
                 Some(Item::End) => {
                     self.ended = true;
-                    return Ok(Heard::End);
+                    return Ok(Wake::End);
                 }
                 None if until.is_some_and(|until| until <= Instant::now()) => {
-                    return Ok(Heard::Nothing);
+                    return Ok(Wake::Nothing);
                 }
                 None => {}
             }
         }
     }
 
-    /// Waits without reading; due answers are given.
+    /// Waits without reading, and sends due answers.
     fn pause(&mut self, until: Instant) -> Result<(), Stop> {
         loop {
-            self.give_due()?;
+            self.send_due()?;
             if Instant::now() >= until {
                 return Ok(());
             }
@@ -225,7 +225,7 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Lets the first rule that fits answer.
+    /// Lets the first matching rule answer. Returns false if none matches.
     fn rule_takes(&mut self, line: &[u8]) -> Result<bool, Stop> {
         let Ok(value) = parse(line) else { return Ok(false) };
         for rule in &mut self.rules {
@@ -234,12 +234,12 @@ impl Player<'_, '_> {
             }
             let Ok(found) = compare(&rule.pattern, &value, &self.names) else { continue };
             rule.times = rule.times.map(|times| times - 1);
-            // What a rule binds is its own: it must not disturb the dialogue.
+            // The names that a rule binds must not change those of the dialogue.
             let mut names = self.names.clone();
             names.extend(found);
             let at = Instant::now() + rule.after;
             self.due.push(Due { at, steps: rule.steps.clone(), names });
-            self.give_due()?;
+            self.send_due()?;
             return Ok(true);
         }
         Ok(false)
@@ -249,7 +249,7 @@ impl Player<'_, '_> {
         self.due.iter().map(|due| due.at).min()
     }
 
-    fn give_due(&mut self) -> Result<(), Stop> {
+    fn send_due(&mut self) -> Result<(), Stop> {
         while let Some(at) = self.next_due().filter(|at| *at <= Instant::now()) {
             let Some(first) = self.due.iter().position(|due| due.at == at) else { break };
             let due = self.due.remove(first);
@@ -263,7 +263,7 @@ impl Player<'_, '_> {
     }
 }
 
-/// The steps that never wait.
+/// Carries out a step that does not wait.
 fn act(agent: &mut Agent<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
     let filled = |template: &str, json: bool| {
         fill(template, names, json)
@@ -275,7 +275,7 @@ fn act(agent: &mut Agent<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
         Act::RawHex(bytes) => agent.output.raw(bytes),
         Act::Stderr(template) => {
             let line = filled(template, false)? + "\n";
-            // A host may have closed stderr; the dialogue goes on.
+            // The host may have closed stderr, which does not end the dialogue.
             let _ = ends::write_stderr(line.as_bytes());
             Ok(())
         }
@@ -293,7 +293,7 @@ fn act(agent: &mut Agent<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
             }
             Ok(())
         }
-        // These wait; the parser keeps them out of rules.
+        // These wait. The parser does not accept them in rules.
         Act::Expect { .. }
         | Act::ExpectEnd
         | Act::Quiet(_)

@@ -1,24 +1,24 @@
-//! F5, fake: patterns that a record must match, and texts with the values they bound. Pure.
+//! Patterns for records, and templates that are filled with the values which patterns bound. Pure.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// What has been bound, by name.
+/// Bound values, by name.
 pub(super) type Names = BTreeMap<String, Value>;
 
-/// Anything, as long as it is there.
+/// Matches any value, but not a missing key.
 const ANYTHING: &str = "_";
-/// The key must not be there.
+/// Matches a missing key.
 const ABSENT: &str = "absent";
 
-/// How much of a record an error shows.
+/// The most bytes of a record that an error shows.
 const SHOWN: usize = 300;
 
-/// Whether `value` holds all that `pattern` asks for, and what it binds. The error is a fragment
-/// that names the first difference.
+/// Compares a value with a pattern and returns the values that the pattern binds. The error names the
+/// first difference.
 ///
-/// An object may hold more keys than its pattern, a list must be as long as its own.
+/// An object may have more keys than its pattern; a list must be as long as its pattern.
 pub(super) fn compare(pattern: &Value, value: &Value, names: &Names) -> Result<Names, String> {
     let mut found = Names::new();
     let mut path = String::new();
@@ -89,14 +89,14 @@ fn place(path: &str) -> &str {
     if path.is_empty() { "the record" } else { path }
 }
 
-/// The name in a string that is nothing but `${name}`.
+/// Returns the name if the pattern is a string of the form `${name}`.
 fn whole_name(pattern: &Value) -> Option<&str> {
     let name = pattern.as_str()?.strip_prefix("${")?.strip_suffix('}')?;
     (!name.contains('}')).then_some(name)
 }
 
-/// Puts bound values in for `${name}`. In JSON text a string that is nothing else becomes the
-/// value itself; inside a longer string a value becomes text.
+/// Replaces each `${name}` by its value. In JSON text, a string of the form `${name}` becomes the value
+/// itself; inside a longer string the value becomes text.
 pub(super) fn fill(template: &str, names: &Names, json: bool) -> Result<String, String> {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
@@ -124,7 +124,7 @@ pub(super) fn fill(template: &str, names: &Names, json: bool) -> Result<String, 
     Ok(out)
 }
 
-/// A record for an error: one line, bounded.
+/// Formats a record for an error, as one bounded line.
 pub(super) fn shown(record: &[u8]) -> String {
     let cut = &record[..record.len().min(SHOWN)];
     let text: String = String::from_utf8_lossy(cut)
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_a_subset_and_a_list_is_whole() {
+    fn pattern_matches_a_subset_of_keys() {
         let record = json!({"a": {"b": [1, {"c": 2, "d": 3}]}, "e": null});
         for fits in [json!({}), json!({"a": {"b": [1, {"c": 2}]}}), json!({"e": null})] {
             assert_eq!(found(&fits, &record), Ok(Names::new()), "{fits}");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_binds_compares_or_asks_for_absence() {
+    fn names_bind_compare_and_match_absence() {
         let record = json!({"id": "k-1", "n": {"deep": 7}});
         let names = found(&json!({"id": "${=known}", "n": "${n}"}), &record).unwrap();
         assert_eq!(names, Names::from([("n".to_owned(), json!({"deep": 7}))]));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_value_keeps_its_type_and_is_text_inside_text() {
+    fn bound_value_keeps_its_type() {
         let names = Names::from([("id".to_owned(), json!("a\"b")), ("n".to_owned(), json!(17))]);
         let json = r#"{"z":1.50,"id":"${id}","n":"${n}","t":"<${id}|${n}>"}"#;
         let wanted = r#"{"z":1.50,"id":"a\"b","n":17,"t":"<a\"b|17>"}"#;

@@ -1,4 +1,4 @@
-//! F5, fake: the text of a script, read into steps and checked before the first is played.
+//! Parses the text of a script into steps, all of which are checked before the first is played.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::{args, replay};
 
-/// One step, and where it stands.
+/// One step and its place in the script.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     /// `step 3 (expect)`; the steps of a block are `step 3.1`.
@@ -24,10 +24,10 @@ pub(super) enum Act {
         skip: bool,
     },
     ExpectEnd,
-    /// Nothing may come for so long.
+    /// No record may arrive for this time.
     Quiet(Duration),
     Delay(Duration),
-    /// JSON text, as it goes out once the names are filled in.
+    /// JSON text in which names are replaced.
     Send(String),
     Raw(String),
     RawHex(Vec<u8>),
@@ -35,7 +35,7 @@ pub(super) enum Act {
     Close(Stream),
     Exit(u8),
     Die(i32),
-    /// `None`: for ever.
+    /// `count` is `None` for an endless flood.
     Flood {
         count: Option<u64>,
         size: u64,
@@ -55,17 +55,17 @@ pub(super) enum Stream {
     Stderr,
 }
 
-/// What is done about a record that matches, whenever it comes.
+/// The answer to every matching record, whenever it arrives.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) pattern: Value,
     pub(super) steps: Vec<Step>,
     pub(super) after: Duration,
-    /// How often still; `None`: always.
+    /// How often the rule still applies; `None` means without limit.
     pub(super) times: Option<u64>,
 }
 
-/// The verbs and the keys that may stand beside each. The first one found is the verb.
+/// The verbs, and the keys that each may have. The first one found is the verb.
 const VERBS: &[(&str, &[&str])] = &[
     ("on", &["send", "steps", "after", "times"]),
     ("repeat", &["steps"]),
@@ -82,13 +82,13 @@ const VERBS: &[(&str, &[&str])] = &[
     ("flood", &["size", "type"]),
 ];
 
-/// The longest script and the deepest block in it; both are slips, not scripts.
+/// The longest script and the deepest block. More is a mistake.
 const MAX_STEPS: usize = 100_000;
 const MAX_DEPTH: usize = 16;
 
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
-/// Reads a whole script: JSON objects, one a step, and lines that begin with `#`.
+/// Parses a script: one JSON object per step, and comment lines that begin with `#`.
 pub(super) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let text: String = text
         .lines()
@@ -119,7 +119,7 @@ fn step(fields: &Fields<'_>, number: &str, depth: usize) -> Result<Step, String>
     }
     match act(verb, fields, number, depth) {
         Ok(act) => Ok(Step { place, act }),
-        // A step inside has said where.
+        // The error of an inner step names its place already.
         Err(error) if error.starts_with("step ") => Err(error),
         Err(error) => Err(format!("{place}: {error}")),
     }
@@ -172,7 +172,7 @@ fn rule(fields: &Fields<'_>, number: &str, depth: usize) -> Result<Rule, String>
         let place = format!("step {number} (on)");
         steps.insert(0, Step { place, act: Act::Send(compact(send)) });
     }
-    // A rule runs in the middle of another step's wait; one that waits itself would hold that up.
+    // A rule runs during the wait of another step, which a step that waits would delay.
     let waits = |step: &&Step| {
         matches!(
             step.act,
@@ -213,7 +213,7 @@ fn optional<T: DeserializeOwned>(fields: &Fields<'_>, key: &str) -> Result<Optio
     if fields.contains_key(key) { get(fields, key).map(Some) } else { Ok(None) }
 }
 
-/// A number, or `"forever"`.
+/// Parses a number or `"forever"`.
 fn times(value: Value) -> Result<Option<u64>, String> {
     match (value.as_u64(), value.as_str()) {
         (Some(times), _) => Ok(Some(times)),
@@ -223,7 +223,7 @@ fn times(value: Value) -> Result<Option<u64>, String> {
 }
 
 fn milliseconds(fields: &Fields<'_>, key: &str) -> Result<Duration, String> {
-    // A day is more than a test has.
+    // At most a day.
     let ms: u64 = get(fields, key)?;
     if ms > 86_400_000 { Err("too long".to_owned()) } else { Ok(Duration::from_millis(ms)) }
 }
@@ -231,7 +231,7 @@ fn milliseconds(fields: &Fields<'_>, key: &str) -> Result<Duration, String> {
 fn compact(value: &RawValue) -> String {
     let mut out = Vec::new();
     replay::compact(value.get(), &mut out);
-    // Blanks went, nothing else: it is still UTF-8.
+    // Only blanks were removed, so the text is still UTF-8.
     String::from_utf8_lossy(&out).into_owned()
 }
 
