@@ -1,25 +1,25 @@
-//! Runs code of the user (wakers, tracing subscribers) on threads that serve other users
-//! too: a panic in it ends there.
+//! Containment of panics in code of the user (wakers, tracing subscribers) that runs on threads that serve
+//! other users, too.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `work`. A panic in it goes no further and is logged, once, as one of `what`.
+/// Runs `work` and catches a panic in it, which is logged as a panic of `what`.
 pub(crate) fn contain(what: &str, work: impl FnOnce()) {
     let Err(payload) = catch_unwind(AssertUnwindSafe(work)) else { return };
-    // The subscriber may be what panics.
+    // The subscriber itself may be what panics.
     quietly(|| tracing::error!(panic = message(&*payload), "{what} panicked"));
     discard(payload);
 }
 
-/// The same without a log line: for the log itself.
+/// Runs `work` and catches a panic in it without a log line: for the log itself.
 pub(crate) fn quietly(work: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
         discard(payload);
     }
 }
 
-/// What the panic said, where it was a text.
+/// Returns the message of a panic, if it is a text.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -28,10 +28,10 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// The payload is a value of the code that panicked, with a destructor of its own.
+/// Drops the payload, whose destructor is code of the user and may panic as well.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        #[expect(clippy::mem_forget, reason = "its destructor may panic again, without an end")]
+        #[expect(clippy::mem_forget, reason = "its destructor may panic each time")]
         std::mem::forget(again);
     }
 }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_panics_in_its_destructor_is_contained() {
+    fn panic_in_the_payload_destructor_is_contained() {
         let mut returned = 0;
         contain("a test", || std::panic::panic_any(Bomb));
         returned += 1;
@@ -59,9 +59,9 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_during_an_unwinding_is_contained() {
-        // The story: an engine thread unwinds, its destructors report to the readers, and the waker
-        // of one of them panics. Let out, that aborts the process.
+    fn panic_while_unwinding_is_contained() {
+        // An engine thread unwinds, its destructors report to the readers, and the waker of a reader
+        // panics. Without containment that aborts the process.
         struct Reports<'a>(&'a mut bool);
         impl Drop for Reports<'_> {
             fn drop(&mut self) {

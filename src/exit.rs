@@ -1,8 +1,10 @@
-//! Keeps a process that exits until the agents that were dropped a moment before are gone.
+//! Delays the exit of the process until the agents that were dropped just before are gone.
 //!
-//! A drop does not wait. Where it is the last thing that `main` does, the process would end before the
-//! agents are killed: so `exit` waits for them, for the threads of a dropped engine, and for spawns
-//! under way. A process that ends in another way (`_exit`, a signal, an exec) does not.
+//! A drop does not wait. If it is the last act of `main`, the process would end before the agents are
+//! killed. So `exit` waits for them, for the threads of a dropped engine, and for spawns in progress. A
+//! process that ends otherwise (`_exit`, a signal, an exec) does not wait.
+//!
+//! The only unsafe call registers a function without arguments that never unwinds.
 //!
 //! Invariant: the registered function takes no argument, does not unwind, and lives as long as the
 //! program.
@@ -16,19 +18,18 @@ use rustix::thread::futex;
 
 use crate::origin::Origin;
 
-/// How long `exit` waits at most: longer than an abort with the default limits takes. A thread that
-/// is blocked by a waker would hold it for ever.
+/// How long `exit` waits at most: longer than an abort with the default limits takes. A thread that a
+/// waker blocks must not delay it without end.
 const EXIT_MAX: Duration = Duration::from_secs(5);
 
-/// Those that `exit` waits for, in the lower half; above it the process that they are counted
-/// in: a fork has none of them. No lock, because a fork may find it taken for good.
-static DEPARTING: AtomicU32 = AtomicU32::new(0);
+/// The number of departures in the lower half, and the process that they belong to in the upper half: a
+/// fork has none of them. Not a lock, which may be taken for good in a fork.
+static DEPARTURES: AtomicU32 = AtomicU32::new(0);
 
-const COUNT: u32 = 0xffff;
+const COUNT_MASK: u32 = 0xffff;
 
-/// Work that `exit` waits for: the abort of an agent without handles, the end of an engine thread
-/// without an engine, a spawn whose future may be gone. Dropped by the thread that does it, as its last
-/// act.
+/// Work that `exit` waits for: the abort of an agent without handles, the end of an engine thread without
+/// an engine, a spawn whose future may be gone. The thread that does the work drops it as its last act.
 #[derive(Debug)]
 pub(crate) struct Departure(());
 
@@ -36,8 +37,8 @@ impl Departure {
     pub(crate) fn begin() -> Self {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the function takes nothing, returns, and lives as long as the program.
-            // Where there is no room for it, `exit` does not wait.
+            // SAFETY: the function takes no arguments, returns, and lives as long as the program. If
+            // there is no room for it, `exit` does not wait.
             let _refused = unsafe { libc::atexit(wait) };
         }
         change(1);
@@ -48,7 +49,7 @@ impl Departure {
 impl Drop for Departure {
     fn drop(&mut self) {
         change(-1);
-        let _woken = futex::wake(&DEPARTING, futex::Flags::PRIVATE, 1);
+        let _woken = futex::wake(&DEPARTURES, futex::Flags::PRIVATE, 1);
     }
 }
 
@@ -56,25 +57,25 @@ fn process() -> u32 {
     Origin::here().number() << 16
 }
 
-/// How many of them run in this process.
+/// Returns how many departures of this process a word counts.
 fn count(word: u32) -> u32 {
-    if word & !COUNT == process() { word & COUNT } else { 0 }
+    if word & !COUNT_MASK == process() { word & COUNT_MASK } else { 0 }
 }
 
 fn change(by: i32) {
-    let changed = |word| Some(process() | count(word).saturating_add_signed(by).min(COUNT));
-    let _before = DEPARTING.fetch_update(Ordering::AcqRel, Ordering::Acquire, changed);
+    let changed = |word| Some(process() | count(word).saturating_add_signed(by).min(COUNT_MASK));
+    let _before = DEPARTURES.fetch_update(Ordering::AcqRel, Ordering::Acquire, changed);
 }
 
 extern "C" fn wait() {
     let until = Instant::now() + EXIT_MAX;
     loop {
-        let word = DEPARTING.load(Ordering::Acquire);
+        let word = DEPARTURES.load(Ordering::Acquire);
         let left = until.saturating_duration_since(Instant::now());
         if count(word) == 0 || left.is_zero() {
             return;
         }
         let left = Timespec::try_from(left).ok();
-        let _woken = futex::wait(&DEPARTING, futex::Flags::PRIVATE, word, left.as_ref());
+        let _woken = futex::wait(&DEPARTURES, futex::Flags::PRIVATE, word, left.as_ref());
     }
 }

@@ -1,8 +1,11 @@
-//! Tells a process from a fork of it.
+//! Distinguishes a process from a fork of it.
 //!
-//! A forked child has the handles of its parent's engines and none of the threads that serve them.
-//! It may find any lock taken for good, it shares every descriptor, and the memory of the rings is
-//! not mapped in it. So what belongs to an engine remembers its process, and does nothing elsewhere.
+//! A forked child has the handles of its parent's engines and none of the threads behind them. Any lock
+//! may be taken for good there, every descriptor is shared, and the memory of the rings is not mapped. So
+//! every part of an engine remembers its process, and does nothing in another.
+//!
+//! The process is identified by a number in a page that the kernel fills with zeroes in a forked child
+//! (MADV_WIPEONFORK). The page is never unmapped and accessed only as one `AtomicU64`.
 //!
 //! Invariant: one page of zeroes that is never unmapped; only its first number is accessed, atomically.
 //! The kernel wipes it in a forked child before the child runs.
@@ -16,20 +19,18 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The process in which something was made.
-///
-/// Compared by a number in a page that is all zeroes after a fork, by whatever call that was made.
-/// A `getpid` would be a system call in every `send`.
+/// The process in which a value was made. A comparison costs one load; `getpid` would be a system call in
+/// every `send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin(u64);
 
-/// Numbers given out, here and in the processes that this one was forked from.
+/// The numbers given out in this process and in those that it was forked from.
 static GIVEN: AtomicU64 = AtomicU64::new(0);
 
 static MARK: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
 
 impl Origin {
-    /// This process.
+    /// Returns this process.
     pub(crate) fn here() -> Self {
         let Some(mark) = MARK.get_or_init(map) else { return Self(0) };
         let known = mark.load(Relaxed);
@@ -40,39 +41,38 @@ impl Origin {
         Self(mark.compare_exchange(0, new, Relaxed, Relaxed).map_or_else(|first| first, |_| new))
     }
 
-    /// Whether this is that process, and no fork of it.
+    /// Returns whether the calling process is this one, and not a fork of it.
     pub(crate) fn is_here(self) -> bool {
         MARK.get().copied().flatten().map_or(0, |mark| mark.load(Relaxed)) == self.0
     }
 
-    /// Differs from that of each process between this one and the one it was forked from, as long as
-    /// those are not 65,536 deep.
+    /// Returns a number that differs from those of all processes that this one descends from by forks, up
+    /// to 65,535 generations.
     pub(crate) fn number(self) -> u32 {
         (self.0 & 0xffff) as u32
     }
 
-    /// An error of the operation `stage` where this is a fork.
-    pub(crate) fn check(self, stage: &'static str) -> Result<()> {
-        if self.is_here() { Ok(()) } else { Err(foreign(stage)) }
+    /// Fails with an error of `operation` in a fork of this process.
+    pub(crate) fn check(self, operation: &'static str) -> Result<()> {
+        if self.is_here() { Ok(()) } else { Err(foreign(operation)) }
     }
 }
 
-/// The error of every call on a handle in a forked child.
-pub(crate) fn foreign(stage: &'static str) -> Error {
+/// Returns the error of a call on a handle in a forked child.
+pub(crate) fn foreign(operation: &'static str) -> Error {
     let what = "the engine belongs to another process, of which this one is a fork";
-    Error::new(ErrorKind::EngineStopped, stage, what).remedy("make an engine after the fork")
+    Error::new(ErrorKind::EngineStopped, operation, what).remedy("make an engine after the fork")
 }
 
-/// None where the page cannot be had: then a fork is not told from its parent. No ring can be
-/// mapped there either.
+/// Maps the page. `None` if that fails: a fork is then not detected, but no ring can be mapped either.
 fn map() -> Option<&'static AtomicU64> {
     let len = rustix::param::page_size();
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours.
+    // SAFETY: a new mapping, at an address that the kernel chooses.
     let page = unsafe { mmap_anonymous(ptr::null_mut(), len, prot, flags) }.ok()?;
-    // SAFETY: the range is the mapping made above, which holds zeroes only.
+    // SAFETY: the range is the new mapping, which holds only zeroes.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork) }.ok()?;
-    // SAFETY: the page is aligned, valid for the number, and never unmapped; it is accessed
-    // atomically only, and a wipe happens before the child runs.
+    // SAFETY: the page is aligned, large enough, and never unmapped; it is accessed only atomically, and
+    // the kernel wipes it before the child runs.
     Some(unsafe { AtomicU64::from_ptr(page.cast()) })
 }

@@ -1,10 +1,10 @@
-//! The events of this crate. A subscriber that panics loses its event and costs nothing
-//! else: an event is sent from the middle of a turn, where unwinding would leave an operation
-//! without its record, and on threads that serve agents of other users.
+//! The `tracing` macros of this crate. They contain a panic of the subscriber: an event is sent in the
+//! middle of a turn, where unwinding would leave an operation without its owner, and on threads that serve
+//! agents of other users.
 
 macro_rules! contained {
     ($level:ident, $send:ident, $($event:tt)+) => {
-        // One load where nothing listens; the level is no code of the subscriber's.
+        // One load if no subscriber listens. The check of the level calls no code of a subscriber.
         if ::tracing::level_enabled!(::tracing::Level::$level) {
             $crate::contain::quietly(|| ::tracing::$send!($($event)+));
         }

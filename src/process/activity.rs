@@ -190,7 +190,7 @@ mod tests {
 
     use super::{Activity, Family};
 
-    /// With time for any process.
+    /// With a budget for any process.
     fn activity(pid: u32) -> Activity {
         family(pid).activity(&mut 1000)
     }
@@ -267,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn process_that_waits_for_input_is_asleep() {
+    fn process_waiting_for_input_is_asleep() {
         let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
     }
 
     #[test]
-    fn running_process_is_never_seen_asleep() {
+    fn running_process_is_busy() {
         let child = Group::shell("while :; do :; done");
         for _ in 0..1000 {
             assert_eq!(activity(child.id()), Activity::Busy);
@@ -284,7 +284,7 @@ mod tests {
 
     /// With more busy processes than processors, each is without one for most of the time.
     #[test]
-    fn process_that_waits_for_a_processor_is_never_seen_asleep() {
+    fn process_waiting_for_a_processor_is_busy() {
         let busy: Vec<_> = (0..8).map(|_| Group::shell("while :; do :; done")).collect();
         for _ in 0..200 {
             for child in &busy {
@@ -305,9 +305,9 @@ mod tests {
         must_become(child.id(), Activity::AllAsleep);
     }
 
-    /// A tool's job has left the group and writes to a file: it is no part of the agent.
+    /// A background job of a tool has left the group and writes to a file: it is not part of the agent.
     #[test]
-    fn job_in_a_session_of_its_own_does_not_count() {
+    fn background_job_in_another_session_is_ignored() {
         let script = "setsid sh -c 'echo $$ >&3; exec >/dev/null 2>&1; while :; do :; done' 3>&1 & \
                       read line";
         let mut child = Group::shell(script);
@@ -317,7 +317,7 @@ mod tests {
 
     /// The real agent behind `timeout` or `setsid` is in another group and holds the output.
     #[test]
-    fn process_outside_the_group_that_holds_an_output_counts() {
+    fn output_holder_outside_the_group_counts() {
         let child = Group::shell("setsid -w sh -c 'while :; do :; done'; :");
         let stdout = child.0.stdout.as_ref().expect("piped");
         let inode = rustix::fs::fstat(stdout).expect("a pipe").st_ino;
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn look_takes_its_threads_off_the_budget() {
+    fn check_subtracts_its_threads_from_the_budget() {
         let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
         let mut budget = 10;
@@ -360,34 +360,34 @@ mod tests {
         assert_eq!(budget, 9);
     }
 
-    /// One thread hands its work to another over and over: at each instant one of them is awake, and
-    /// a look that reads one after the other could find both asleep.
+    /// Two threads hand work to each other: one of them is always awake, but a check that reads one after
+    /// the other could find both asleep.
     #[test]
-    fn threads_that_pass_work_around_are_not_seen_asleep() {
+    fn threads_that_pass_work_on_are_never_idle() {
         let mut relay = Command::new(std::env::current_exe().expect("this binary"));
         relay.args(["--exact", "--nocapture", "process::activity::tests::relay"]);
         relay.env("AGENTPIPE_TEST_RELAY", "1");
         let child = Group::start(&mut relay, "relay");
         for n in 0..20_000 {
             let seen = activity(child.id());
-            assert_eq!(seen, Activity::Busy, "look {n}");
+            assert_eq!(seen, Activity::Busy, "check {n}");
         }
     }
 
-    /// The process of the test above: two threads that wake each other through channels. In any other
-    /// run it passes one token and ends.
+    /// The process of the test above: two threads that wake each other through channels. Run as a test it
+    /// passes one token and ends.
     #[test]
     fn relay() {
-        let for_ever = std::env::var_os("AGENTPIPE_TEST_RELAY").is_some();
+        let endless = std::env::var_os("AGENTPIPE_TEST_RELAY").is_some();
         let (there, from_here) = std::sync::mpsc::channel::<()>();
         let (back, from_there) = std::sync::mpsc::channel::<()>();
         let echo =
             std::thread::spawn(move || while from_here.recv().is_ok() && back.send(()).is_ok() {});
         let mut rounds = 0;
-        if for_ever {
+        if endless {
             std::io::Write::write_all(&mut std::io::stdout(), b"relay\n").expect("piped");
         }
-        while for_ever || rounds == 0 {
+        while endless || rounds == 0 {
             there.send(()).expect("the other thread lives");
             from_there.recv().expect("the other thread answers");
             rounds += 1;

@@ -1,4 +1,4 @@
-//! Spawning real small programs: `sh`, `cat`, `sleep`, and what stands in their way.
+//! Spawns of small real programs: `sh`, `cat`, `sleep`.
 
 mod errno;
 mod exit;
@@ -20,7 +20,7 @@ use super::spawn::{Parts, spawn};
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
 
-/// Nothing here takes a tenth of it.
+/// A generous limit: no wait takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(command: &AgentCommand) -> Parts {
@@ -43,14 +43,14 @@ fn await_readable(fd: impl AsFd, until: Instant) {
     );
 }
 
-/// Everything up to the end of the pipe, which comes when its last holder is gone.
+/// Reads up to the end of the pipe, which comes when its last holder is gone.
 fn read_to_end(fd: OwnedFd) -> String {
     let mut text = Vec::new();
     read_until(&mut File::from(fd), &mut text, |_| false);
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// One line, without its end.
+/// Reads one line, without its end.
 fn read_line(fd: &OwnedFd) -> String {
     let mut text = Vec::new();
     let mut file = File::from(fd.try_clone().expect("a descriptor"));
@@ -71,14 +71,14 @@ fn read_until(file: &mut File, text: &mut Vec<u8>, done: impl Fn(&[u8]) -> bool)
     }
 }
 
-/// Reaps, after the pidfd said that it is time.
+/// Waits for the exit on the pidfd, and reaps.
 fn reap(parts: &mut Parts) -> ExitStatus {
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
     assert!(parts.child.has_exited());
     parts.child.try_reap().expect("it has exited")
 }
 
-/// What the agent printed, and how it ended.
+/// Runs an agent: its output, and how it ended.
 fn run(command: &AgentCommand) -> (String, ExitStatus) {
     let mut parts = start(command);
     drop(parts.stdin);
@@ -94,13 +94,13 @@ fn write_file(path: &Path, text: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// The processes there are: gone ones, and only those, are missing in `/proc`.
+/// Whether a process exists, as a zombie or alive.
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Makes this thread, and only this one, unprivileged, so that root gets the answers of a user.
-/// If we are no root, nothing needs to be done, and could not be.
+/// Makes this thread alone unprivileged, so that root gets the results of a user. Does nothing without
+/// root.
 fn become_nobody() {
     if rustix::process::geteuid().is_root() {
         let nobody = rustix::process::Uid::from_raw(65534);

@@ -92,7 +92,7 @@ impl SessionInbox {
 }
 
 /// Tasks that waited for an event.
-pub(super) struct WaitingReaders(sync::Waiting, Vec<Waker>);
+pub(super) struct WaitingReaders(sync::TasksToWake, Vec<Waker>);
 
 impl WaitingReaders {
     pub(super) fn wake(self) {

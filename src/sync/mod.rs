@@ -8,4 +8,4 @@ mod wait_list;
 
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use set_once::SetOnce;
-pub(crate) use wait_list::{Sole, WaitKey, WaitList, Waiting, wake};
+pub(crate) use wait_list::{Sole, TasksToWake, WaitKey, WaitList, wake};

@@ -1,4 +1,4 @@
-//! Floor 0. A value that is set once and waited for by many, on any runtime or none.
+//! A value that is set once, and that any number of tasks wait for, on any runtime or none.
 
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,18 +7,18 @@ use std::task::{Context, Poll};
 use crate::origin::Origin;
 use crate::sync::{WaitKey, WaitList};
 
-/// Set once; every waiter gets a clone.
+/// A value that is set once. Every waiter gets a clone.
 ///
-/// In a forked child nothing sets it any more, and its lock may be taken for good: there it has no
-/// value, and a wait for it ends with `None`.
+/// In a forked child no thread sets it, and its lock may be taken for good: it has no value there, and a
+/// wait resolves to `None`.
 #[derive(Debug)]
 pub(crate) struct SetOnce<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<SetOnceState<T>>,
     origin: Origin,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct SetOnceState<T> {
     value: Option<T>,
     wakers: WaitList,
 }
@@ -31,11 +31,11 @@ impl<T: Clone> Default for SetOnce<T> {
 
 impl<T: Clone> SetOnce<T> {
     pub(crate) fn new() -> Self {
-        let state = State { value: None, wakers: WaitList::default() };
+        let state = SetOnceState { value: None, wakers: WaitList::default() };
         Self { state: Mutex::new(state), origin: Origin::here() }
     }
 
-    /// Sets the value and wakes every waiter. Later values are passed over: false.
+    /// Sets the value and wakes every waiter. Returns false, and drops the value, if there is one already.
     pub(crate) fn set(&self, value: T) -> bool {
         let Some(mut state) = self.lock() else { return false };
         if state.value.is_some() {
@@ -48,13 +48,13 @@ impl<T: Clone> SetOnce<T> {
         true
     }
 
-    /// The value, if it is there.
+    /// Returns a clone of the value, if it is set.
     pub(crate) fn get(&self) -> Option<T> {
         self.lock()?.value.clone()
     }
 
-    /// For a future's `poll`, which keeps its own place.
-    pub(crate) fn poll(&self, place: &mut WaitKey, context: &mut Context<'_>) -> Poll<Option<T>> {
+    /// Polls for the value. The caller keeps `key` from one poll to the next.
+    pub(crate) fn poll(&self, key: &mut WaitKey, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut own = None;
         loop {
             {
@@ -62,7 +62,7 @@ impl<T: Clone> SetOnce<T> {
                 if let Some(value) = &state.value {
                     return Poll::Ready(Some(value.clone()));
                 }
-                if state.wakers.register(place, context.waker(), &mut own) {
+                if state.wakers.register(key, context.waker(), &mut own) {
                     return Poll::Pending;
                 }
             }
@@ -70,43 +70,43 @@ impl<T: Clone> SetOnce<T> {
         }
     }
 
-    /// Waits as a future. Cancel-safe: dropping it changes nothing and leaves nothing.
+    /// Waits for the value. Cancel-safe: a dropped future deregisters its task.
     pub(crate) fn wait(&self) -> Wait<'_, T> {
-        Wait { latch: self, place: WaitKey::default() }
+        Wait { cell: self, key: WaitKey::default() }
     }
 }
 
 impl<T> SetOnce<T> {
-    /// Whether it can have a value in this process.
+    /// Returns whether it belongs to this process.
     pub(crate) fn is_here(&self) -> bool {
         self.origin.is_here()
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, State<T>>> {
+    fn lock(&self) -> Option<MutexGuard<'_, SetOnceState<T>>> {
         self.is_here().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// One waiter.
+/// The future of [`SetOnce::wait`].
 #[derive(Debug)]
 pub(crate) struct Wait<'a, T> {
-    latch: &'a SetOnce<T>,
-    place: WaitKey,
+    cell: &'a SetOnce<T>,
+    key: WaitKey,
 }
 
 impl<T: Clone> Future for Wait<'_, T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let Self { latch, place } = &mut *self;
-        latch.poll(place, context)
+        let Self { cell, key } = &mut *self;
+        cell.poll(key, context)
     }
 }
 
 impl<T> Drop for Wait<'_, T> {
     fn drop(&mut self) {
-        let waker = self.latch.lock().and_then(|mut state| state.wakers.forget(&mut self.place));
-        // Here no lock is held: the last waker of a task may free all the task has.
+        let waker = self.cell.lock().and_then(|mut state| state.wakers.forget(&mut self.key));
+        // Dropped without the lock: the last waker of a task frees all that the task owns.
         drop(waker);
     }
 }

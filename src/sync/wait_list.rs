@@ -1,10 +1,10 @@
-//! Floor 0. The tasks that wait for one thing: woken all together, and forgotten when they give up.
+//! The tasks that wait for one event: all are woken together, and a task that gives up is removed.
 //!
-//! A waker holds its task. A task that timed out and went away must not be held until the thing
-//! happens, which may be never.
+//! A waker keeps its task alive, so the waker of a task that timed out must not stay until the event,
+//! which may never happen.
 //!
-//! To clone, wake or drop a waker runs code of the user: none of the three happens under a lock,
-//! and on a thread of ours a panic in it is contained.
+//! Cloning, waking and dropping a waker run code of the user. None of the three happens under a lock, and
+//! on a thread of an engine a panic in it is contained.
 
 use std::task::Waker;
 
@@ -12,31 +12,31 @@ use slab::Slab;
 
 use crate::contain::contain;
 
-/// Waiting tasks.
+/// The waiting tasks.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     waiting: Slab<Waker>,
-    /// Counts the wakings: a place is good until the next one.
+    /// Counts the wake-ups: a key is valid until the next one.
     round: u64,
 }
 
-/// The registration of one waiting task. Empty before its first poll.
+/// The registration of one task. Empty before its first poll.
 #[derive(Debug, Default)]
 pub(crate) struct WaitKey(Option<(u64, usize)>);
 
 impl WaitList {
-    /// Registers `own`, a clone of `waker` that the caller made before it took its lock. False
-    /// where there is none yet and one is needed: make it and try again.
+    /// Registers `own`, a clone of `waker` that the caller made before it took its lock. Returns false if
+    /// a clone is needed and `own` is empty: release the lock, clone, and try again.
     ///
-    /// What `own` holds afterwards is to be dropped once no lock is held. One entry per place,
-    /// however often it is polled.
+    /// The caller drops what is left in `own` after it released its lock. A key has one entry, however
+    /// often its task polls.
     pub(crate) fn register(
         &mut self,
-        place: &mut WaitKey,
+        key: &mut WaitKey,
         waker: &Waker,
         own: &mut Option<Waker>,
     ) -> bool {
-        let known = match place.0 {
+        let known = match key.0 {
             Some((round, slot)) if round == self.round => self.waiting.get_mut(slot),
             _ => None,
         };
@@ -46,50 +46,50 @@ impl WaitList {
         let Some(new) = own.take() else { return false };
         match known {
             Some(known) => *own = Some(std::mem::replace(known, new)),
-            None => place.0 = Some((self.round, self.waiting.insert(new))),
+            None => key.0 = Some((self.round, self.waiting.insert(new))),
         }
         true
     }
 
-    /// The task waits no more. Its waker is to be dropped once no lock is held.
+    /// Removes a task. The caller drops the waker after it released its lock.
     #[must_use]
-    pub(crate) fn forget(&mut self, place: &mut WaitKey) -> Option<Waker> {
-        let (round, slot) = place.0.take()?;
+    pub(crate) fn forget(&mut self, key: &mut WaitKey) -> Option<Waker> {
+        let (round, slot) = key.0.take()?;
         if round == self.round { self.waiting.try_remove(slot) } else { None }
     }
 
-    /// All of them, to be woken once no lock is held.
+    /// Removes all tasks. The caller wakes them after it released its lock.
     #[must_use]
-    pub(crate) fn take(&mut self) -> Waiting {
+    pub(crate) fn take(&mut self) -> TasksToWake {
         self.round += 1;
-        Waiting(std::mem::take(&mut self.waiting))
+        TasksToWake(std::mem::take(&mut self.waiting))
     }
 }
 
-/// The last owner may be a thread of ours.
+/// Contains panics, because the last owner may be a thread of an engine.
 impl Drop for WaitList {
     fn drop(&mut self) {
         self.waiting.drain().for_each(discard);
     }
 }
 
-/// Tasks that are to be woken.
+/// Tasks to be woken.
 #[derive(Debug)]
-pub(crate) struct Waiting(Slab<Waker>);
+pub(crate) struct TasksToWake(Slab<Waker>);
 
-impl Waiting {
-    /// Wakes each, whatever the wakers before it did.
+impl TasksToWake {
+    /// Wakes each task, also if a waker before it panics.
     pub(crate) fn wake(self) {
         self.0.into_iter().for_each(|(_, waker)| wake(Some(waker)));
     }
 }
 
-/// The only task that waits for something.
+/// The waker of the only task that waits for an event.
 #[derive(Debug, Default)]
 pub(crate) struct Sole(Option<Waker>);
 
 impl Sole {
-    /// [`WaitList::register`] for a task that cannot give up.
+    /// Registers a task that never gives up, as [`WaitList::register`] does.
     pub(crate) fn register(&mut self, waker: &Waker, own: &mut Option<Waker>) -> bool {
         if self.0.as_ref().is_some_and(|known| known.will_wake(waker)) {
             return true;
@@ -101,7 +101,7 @@ impl Sole {
         true
     }
 
-    /// To be woken once no lock is held.
+    /// Removes the task. The caller wakes it after it released its lock.
     #[must_use]
     pub(crate) fn take(&mut self) -> Option<Waker> {
         self.0.take()
@@ -114,7 +114,7 @@ impl Drop for Sole {
     }
 }
 
-/// Wakes a task of the user's, if there is one.
+/// Wakes a task, if there is one. Contains a panic of its waker.
 pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         contain("a waker", || waker.wake());
@@ -133,17 +133,17 @@ mod tests {
 
     use super::*;
 
-    /// Panics when woken, and when dropped.
-    struct Mine(Arc<AtomicUsize>);
+    /// A waker that panics when it is woken and when it is dropped.
+    struct PanickingWaker(Arc<AtomicUsize>);
 
-    impl Wake for Mine {
+    impl Wake for PanickingWaker {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
             panic!("a waker");
         }
     }
 
-    impl Drop for Mine {
+    impl Drop for PanickingWaker {
         fn drop(&mut self) {
             if !std::thread::panicking() {
                 self.0.fetch_add(1, Ordering::Relaxed);
@@ -154,41 +154,41 @@ mod tests {
 
     fn waiting(counts: &Arc<AtomicUsize>) -> (WaitList, Vec<WaitKey>) {
         let mut wakers = WaitList::default();
-        let mut places = Vec::new();
+        let mut keys = Vec::new();
         for _ in 0..3 {
-            let waker = Waker::from(Arc::new(Mine(Arc::clone(counts))));
-            let (mut place, mut own) = (WaitKey::default(), Some(waker.clone()));
-            assert!(wakers.register(&mut place, &waker, &mut own) && own.is_none());
-            places.push(place);
+            let waker = Waker::from(Arc::new(PanickingWaker(Arc::clone(counts))));
+            let (mut key, mut own) = (WaitKey::default(), Some(waker.clone()));
+            assert!(wakers.register(&mut key, &waker, &mut own) && own.is_none());
+            keys.push(key);
         }
-        (wakers, places)
+        (wakers, keys)
     }
 
     #[test]
-    fn a_waker_that_panics_keeps_no_other_from_being_woken() {
+    fn panicking_waker_does_not_stop_the_others() {
         let counts = Arc::default();
-        let (mut wakers, _places) = waiting(&counts);
+        let (mut wakers, _keys) = waiting(&counts);
         wakers.take().wake();
         assert_eq!(counts.load(Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn a_waker_that_panics_when_dropped_is_contained() {
+    fn panic_in_a_waker_drop_is_contained() {
         let counts = Arc::default();
-        let (wakers, _places) = waiting(&counts);
+        let (wakers, _keys) = waiting(&counts);
         drop(wakers);
         assert_eq!(counts.load(Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn a_place_of_an_earlier_round_touches_no_later_waker() {
+    fn stale_key_does_not_remove_a_later_waker() {
         let mut wakers = WaitList::default();
         let mut old = WaitKey::default();
         let mut new = WaitKey::default();
         assert!(wakers.register(&mut old, Waker::noop(), &mut Some(Waker::noop().clone())));
         wakers.take().wake();
         assert!(wakers.register(&mut new, Waker::noop(), &mut Some(Waker::noop().clone())));
-        assert!(wakers.forget(&mut old).is_none(), "the slot has another task now");
+        assert!(wakers.forget(&mut old).is_none(), "the slot belongs to another task");
         assert!(wakers.forget(&mut new).is_some());
     }
 }

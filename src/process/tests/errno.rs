@@ -1,4 +1,4 @@
-//! A child shares the memory of the thread that spawns it until its exec, the errno among it.
+//! Until its exec a child shares the memory of the thread that spawns it, including its errno.
 
 use std::fs::File;
 use std::io;
@@ -6,15 +6,15 @@ use std::io;
 use super::{reap, start};
 use crate::command::AgentCommand;
 
-/// Has this thread's last failed call be one with this error.
+/// Makes ENOENT the errno of this thread.
 fn fail_with_enoent() -> Option<i32> {
     File::open("/no/such/file").expect_err("it is not there").raw_os_error()
 }
 
 #[test]
-fn a_spawn_leaves_the_errno_of_the_host_as_it_was() {
-    // The story: a handler of the host, or its C code, reads errno after a call that failed, and
-    // meets there what failed in a child.
+fn spawn_preserves_errno() {
+    // C code of the host reads errno after a failed call of its own, and must not find the errno of a
+    // call that failed in a child.
     let mut agents = Vec::new();
     for command in [AgentCommand::new("/bin/true"), AgentCommand::new("/bin/true").env("A", "1")] {
         let before = fail_with_enoent();

@@ -1,4 +1,4 @@
-//! Signals, statuses, groups, and what a drop leaves behind.
+//! Signals, exit statuses, process groups, and the effect of a drop.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -18,16 +18,16 @@ use crate::process::spawn::spawn;
 use crate::process::{Child, descendants, living_members};
 
 #[test]
-fn exit_code_and_signal_are_told_apart() {
+fn exit_code_and_signal_are_distinguished() {
     assert_eq!(run(&shell("exit 0")).1, ExitStatus::Code(0));
     assert_eq!(run(&shell("exit 255")).1, ExitStatus::Code(255));
     assert_eq!(run(&shell("kill -9 $$")).1, ExitStatus::Signal(9));
     assert_eq!(run(&shell("exit 137")).1, ExitStatus::Code(137));
-    // A core dump is still the signal.
+    // An exit with a core dump is still reported as its signal.
     assert_eq!(run(&shell("kill -ABRT $$")).1, ExitStatus::Signal(6));
 }
 
-/// Looking must not reap, and a reap must not lose the status to the next caller.
+/// `has_exited` must not reap, and `try_reap` must keep the status for later calls.
 #[test]
 fn status_is_reaped_once_and_kept() {
     let mut parts = start(&shell("read line; exit 7"));
@@ -44,14 +44,14 @@ fn status_is_reaped_once_and_kept() {
     assert!(parts.child.has_exited());
 }
 
-/// How many living processes the group has.
+/// Counts the living processes of a group.
 fn members(group: u32) -> usize {
     let [members] = living_members([group]);
     members.len()
 }
 
-/// By number, a group is signalled only while its leader is not reaped: afterwards the number may
-/// be that of another group.
+/// A group is signalled by number only while its leader is not reaped: afterwards the number may belong
+/// to another group.
 #[test]
 fn reaped_leader_is_not_signalled_by_number() {
     // A second process keeps the group, and so the number, alive after the leader.
@@ -65,7 +65,7 @@ fn reaped_leader_is_not_signalled_by_number() {
     assert!(!parts.child.terminate(None));
     assert!(parts.child.group_has_members(None), "it must have survived");
     assert_eq!(members(group), 1);
-    // The pidfd still means this group and no other.
+    // The pidfd still names this group and no other.
     let pidfd = parts.pidfd.try_clone().expect("dup");
     assert!(Child::can_signal_reaped(Some(pidfd.as_fd())), "Linux 6.9");
     assert!(parts.child.kill(Some(pidfd.as_fd())));
@@ -78,8 +78,8 @@ fn reaped_leader_is_not_signalled_by_number() {
     assert!(!parts.child.kill(Some(pidfd.as_fd())), "no process is left to be reached");
 }
 
-/// SIGCHLD ignored, or a `waitpid(-1)` in a library of the host: the status is lost, and the group
-/// still has to go.
+/// With SIGCHLD ignored, or a `waitpid(-1)` in a library of the host, the status is lost; the group must
+/// be killed all the same.
 #[test]
 fn group_of_a_stolen_leader_is_killed_through_its_pidfd() {
     let mut parts = start(&shell("sleep 1000 & echo; exit 7"));
@@ -122,7 +122,7 @@ fn stopped_child_can_act_on_sigterm() {
     }
 }
 
-/// The grandchild holds our pipe: a kill of the leader alone leaves it open for 1000 s.
+/// The grandchild holds the pipe: a kill of the leader alone leaves it open for 1000 s.
 #[test]
 fn kill_reaches_the_grandchild() {
     for kill in [true, false] {
@@ -140,7 +140,7 @@ fn kill_reaches_the_grandchild() {
     }
 }
 
-/// The end of a pipe comes a moment before the death of its last holder.
+/// A pipe ends a moment before its last holder is dead.
 fn await_empty(group: u32) {
     let start = Instant::now();
     while members(group) != 0 {
@@ -149,9 +149,9 @@ fn await_empty(group: u32) {
     }
 }
 
-/// What is left when the leader goes first is still reached: the zombie keeps the number.
+/// The zombie of a leader that exits first keeps the number, so the rest of the group is still reached.
 #[test]
-fn kill_after_the_leaders_exit_reaches_the_rest() {
+fn kill_after_leader_exit_reaches_group() {
     let mut parts = start(&shell("sleep 1000 & echo ready"));
     assert_eq!(read_line(&parts.stdout), "ready");
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
@@ -160,10 +160,10 @@ fn kill_after_the_leaders_exit_reaches_the_rest() {
     assert_eq!(parts.child.try_reap(), Some(ExitStatus::Code(0)));
 }
 
-/// A leader that joined another group would be missed by every signal to its own. The leader of a
-/// session cannot: the kernel refuses. The agent here is this test itself.
+/// A leader in another group would miss every signal to its own. The kernel refuses to move the leader
+/// of a session. The agent is this test itself.
 #[test]
-fn a_leader_cannot_leave_its_group() {
+fn leader_cannot_leave_its_group() {
     const OTHER_GROUP: &str = "AGENTPIPE_TEST_JOIN_GROUP";
     if let Ok(group) = std::env::var(OTHER_GROUP) {
         let own = rustix::process::getpid();
@@ -175,12 +175,12 @@ fn a_leader_cannot_leave_its_group() {
         println!("stayed");
         await_readable(rustix::stdio::stdin(), Instant::now() + PATIENCE);
     } else {
-        check_a_leader_that_tries_to_leave(OTHER_GROUP);
+        check_leader_that_tries_to_leave(OTHER_GROUP);
     }
 }
 
-fn check_a_leader_that_tries_to_leave(other_group: &str) {
-    // Not the group of this test: in a PID namespace of its own that one may have no number.
+fn check_leader_that_tries_to_leave(other_group: &str) {
+    // Not the group of this test, which may have no number in a PID namespace.
     let mut neighbour = std::process::Command::new("/bin/cat")
         .stdin(std::process::Stdio::piped())
         .process_group(0)
@@ -189,7 +189,7 @@ fn check_a_leader_that_tries_to_leave(other_group: &str) {
     let mut parts = start(
         &AgentCommand::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", "--nocapture"])
-            .arg("process::tests::exit::a_leader_cannot_leave_its_group")
+            .arg("process::tests::exit::leader_cannot_leave_its_group")
             .env(other_group, neighbour.id().to_string()),
     );
     let mut said = Vec::new();
@@ -198,11 +198,11 @@ fn check_a_leader_that_tries_to_leave(other_group: &str) {
     assert!(parts.child.kill(None));
     assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
     drop(neighbour.stdin.take());
-    assert!(neighbour.wait().expect("a status").success(), "a stranger is not ours to kill");
+    assert!(neighbour.wait().expect("a status").success(), "a process of another group was killed");
 }
 
 #[test]
-fn members_of_several_groups_in_one_pass() {
+fn members_of_several_groups_are_told_apart() {
     let script = |n: usize| format!("{}echo ready; read line", "sleep 1000 & ".repeat(n));
     let mut all: Vec<_> = [0, 2, 1].map(|n| start(&shell(&script(n)))).into();
     for parts in &all {
@@ -229,9 +229,9 @@ fn unreaped_leader_is_a_member_of_its_group() {
     assert!(!parts.child.group_has_members(Some(parts.pidfd.as_fd())));
 }
 
-/// The engine ended, or registering the agent failed: a spawned agent that nobody took over.
+/// If the engine ends, or the agent cannot be registered, a spawned agent has no owner.
 #[test]
-fn dropped_before_it_was_taken_over_leaves_nothing() {
+fn dropped_spawn_leaves_nothing() {
     let spawned = spawn(&shell("trap '' TERM; sleep 1000 & wait")).expect("spawns");
     let pid = spawned.pid();
     assert!(exists(pid));
@@ -239,7 +239,7 @@ fn dropped_before_it_was_taken_over_leaves_nothing() {
     assert!(!exists(pid), "neither process nor zombie");
 }
 
-/// A failed exec leaves no zombie: our children are the same as before.
+/// After a failed exec this process has the same children as before.
 #[test]
 fn failed_exec_leaves_no_zombie() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -248,13 +248,13 @@ fn failed_exec_leaves_no_zombie() {
     for _ in 0..50 {
         assert!(spawn(&AgentCommand::new(&file)).is_err());
     }
-    // Only children of this thread, so that other tests' agents do not count.
+    // Only children of this thread: other tests spawn, too.
     let children = std::fs::read_to_string("/proc/thread-self/children").expect("children");
     assert_eq!(children.trim(), "");
 }
 
 #[test]
-fn three_pipes_carry_what_they_should() {
+fn each_pipe_carries_its_stream() {
     let mut parts = start(&shell("read line; echo out $line; echo err $line >&2"));
     std::fs::File::from(parts.stdin.try_clone().expect("dup")).write_all(b"x\n").expect("write");
     assert_eq!(read_line(&parts.stdout), "out x");
@@ -262,10 +262,10 @@ fn three_pipes_carry_what_they_should() {
     assert_eq!(reap(&mut parts), ExitStatus::Code(0));
 }
 
-/// The agent became root by a set-user-ID program: our SIGKILL is refused. Whoever drops it, and
-/// whoever joins that thread, must not wait for as long as it lives.
+/// If the agent becomes root by a set-user-ID program, SIGKILL is refused. A drop must not wait until
+/// such an agent ends.
 #[test]
-fn child_that_cannot_be_killed_is_not_waited_for_without_limit() {
+fn unkillable_child_is_waited_for_with_a_limit() {
     let spawned = spawn(&shell("sleep 1000")).expect("spawns");
     let pid = Pid::from_raw(i32::try_from(spawned.pid()).expect("a pid")).expect("a pid");
     let begun = Instant::now();
@@ -275,15 +275,15 @@ fn child_that_cannot_be_killed_is_not_waited_for_without_limit() {
     });
     dropper.join().expect("no panic");
     assert!(begun.elapsed() < PATIENCE, "it waited for what it could not kill");
-    // As root it is still there; else it could be killed, and is reaped.
+    // It lives on if this test is root; otherwise it could be killed, and is reaped.
     let killed = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     assert_eq!(killed.is_ok(), rustix::process::geteuid().is_root());
-    // A thread that was left behind for it reaps it when it ends.
+    // A background thread reaps it when it ends.
     while killed.is_ok() && exists(pid.as_raw_pid().unsigned_abs()) {
         assert!(begun.elapsed() < PATIENCE, "it stays a zombie");
         std::thread::yield_now();
     }
-    // The same for one that nobody signalled at all.
+    // Nor for one that was never signalled.
     let mut parts = start(&shell("sleep 1000"));
     assert_eq!(parts.child.reap_within(Duration::from_millis(10)), None);
     parts.child.kill(None);

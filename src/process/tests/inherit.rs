@@ -1,4 +1,4 @@
-//! What the agent gets from us, and what it must not get.
+//! What an agent inherits from this process, and what it must not inherit.
 #![expect(unsafe_code, reason = "signal dispositions of this process have no safe form")]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::{read_line, run, shell, start};
 use crate::command::AgentCommand;
 use crate::process::spawn::Parts;
 
-/// A `cat` that has answered once: it is through its loader, and in its loop.
+/// A `cat` that has answered once, so its loader is done and it is in its loop.
 fn cat_at_work() -> Parts {
     let parts = start(&AgentCommand::new("/bin/cat"));
     write(&parts.stdin, b"ready\n");
@@ -39,12 +39,12 @@ fn status_field(pid: u32, name: &str) -> u64 {
     u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("a mask")
 }
 
-/// The leak that keeps a pipe of another agent open for ever: a descriptor of the host, opened
-/// without close-on-exec by some library.
+/// A library of the host opens a descriptor without close-on-exec. In an agent it would keep a pipe of
+/// another agent open.
 #[test]
 fn leaked_descriptor_does_not_reach_the_agent() {
     let file = File::open("/dev/null").expect("open");
-    // dup gives one without close-on-exec.
+    // dup(2) returns a descriptor without close-on-exec.
     let leaked = rustix::io::dup(&file).expect("dup");
     let parts = cat_at_work();
     let mut open = BTreeMap::new();
@@ -63,7 +63,7 @@ fn leaked_descriptor_does_not_reach_the_agent() {
 
 /// O_NONBLOCK on the agent's ends makes programs lose output with EAGAIN.
 #[test]
-fn only_our_ends_are_non_blocking() {
+fn agents_pipe_ends_block() {
     let parts = cat_at_work();
     for fd in [&parts.stdin, &parts.stdout, &parts.stderr] {
         assert!(fcntl_getfl(fd).expect("flags").contains(OFlags::NONBLOCK));
@@ -85,8 +85,8 @@ fn only_our_ends_are_non_blocking() {
     end(parts);
 }
 
-/// A server ignores SIGPIPE and SIGHUP and blocks signals for its own good. An agent that
-/// inherits that survives SIGTERM, or never learns that its reader is gone.
+/// A server ignores SIGPIPE and SIGHUP and blocks signals. An agent that inherits that survives SIGTERM,
+/// or never learns that its reader is gone.
 #[test]
 fn ignored_and_blocked_signals_do_not_reach_the_agent() {
     for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGTTOU, 40] {
@@ -105,24 +105,24 @@ fn ignored_and_blocked_signals_do_not_reach_the_agent() {
     let ours = || {
         let status = fs::read_to_string("/proc/thread-self/status").expect("status");
         let signals = status.lines().filter(|line| line.starts_with("Sig")).collect::<Vec<_>>();
-        // The queue's length changes by itself.
+        // The length of the queue changes at any time.
         signals.into_iter().filter(|line| !line.starts_with("SigQ")).collect::<String>()
     };
     let before = ours();
     let parts = cat_at_work();
-    assert_eq!(ours(), before, "our own signals are as they were");
+    assert_eq!(ours(), before, "the signals of this thread have changed");
     let pid = parts.child.pid();
     assert_eq!(status_field(pid, "SigIgn"), 0);
     assert_eq!(status_field(pid, "SigBlk"), 0);
     assert_eq!(status_field(pid, "SigCgt"), 0);
-    // And so SIGTERM ends it.
+    // So SIGTERM ends it.
     let mut parts = parts;
     assert!(parts.child.terminate(None));
     assert_eq!(super::reap(&mut parts).signal(), Some(libc::SIGTERM));
 }
 
 #[test]
-fn process_group_of_its_own() {
+fn agent_leads_a_process_group() {
     let parts = cat_at_work();
     let pid = parts.child.pid();
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid"));
@@ -131,22 +131,22 @@ fn process_group_of_its_own() {
 }
 
 #[test]
-fn environment_is_inherited_set_removed_and_cleared() {
+fn environment_options_apply_in_order() {
     let ours = std::env::var("PATH").expect("a PATH");
     assert_eq!(run(&shell("echo $PATH")).0, format!("{ours}\n"));
     let command = shell("echo ${A-none} ${B-none}").env("A", "1").env("B", "2=3");
     assert_eq!(run(&command).0, "1 2=3\n");
-    // The last word counts.
+    // The last option wins.
     assert_eq!(run(&command.clone().env_remove("A").env("B", "")).0, "none\n");
     assert_eq!(run(&command.clone().env_remove("A").env("A", "4")).0, "4 2=3\n");
     let bare = AgentCommand::new("env").env("A", "1").env_clear().env("B", "2");
-    // No PATH of its own: the default one finds it.
+    // Without PATH the default one finds it.
     assert_eq!(run(&bare).0, "B=2\n");
 }
 
-/// What std does by a full fork: 45 ms at 1 GiB.
+/// The standard library forks for this: 45 ms at 1 GiB.
 #[test]
-fn program_is_searched_in_the_agents_own_path() {
+fn program_is_searched_in_the_path_of_the_agent() {
     let dir = tempfile::tempdir().expect("a directory");
     super::write_file(&dir.path().join("only-here"), "#!/bin/sh\necho found $0 $1\n", 0o755);
     let command = AgentCommand::new("only-here").arg("x").env("PATH", dir.path());
@@ -163,14 +163,14 @@ fn end_quietly(mut parts: Parts) {
     super::reap(&mut parts);
 }
 
-/// argv[0] is the name as given: programs with many names act by it.
+/// Programs with several names choose what to do by argv[0].
 #[test]
 fn first_argument_is_the_name_as_given() {
     let (text, _) = run(&AgentCommand::new("cat").arg("/proc/self/cmdline"));
     assert_eq!(text, "cat\0/proc/self/cmdline\0");
 }
 
-/// Runtimes take PWD for the truth, so an inherited one puts the agent into our directory.
+/// Runtimes trust PWD, so an inherited one would put the agent into the directory of this process.
 #[test]
 fn pwd_follows_the_working_directory() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -191,13 +191,13 @@ fn pwd_follows_the_working_directory() {
     assert_eq!(pwd(env().cwd(&real).env("PWD", "/mine")), "PWD=/mine");
     assert_eq!(pwd(env().cwd(&real).env_remove("PWD")), "");
     assert_eq!(pwd(env().env_clear().cwd(&real)), is(&real));
-    // And it is where it works.
+    // The working directory itself is right, too.
     let (text, _) = run(&shell("cat /proc/self/cmdline >/dev/null; /bin/pwd -P").cwd(&link));
     assert_eq!(text.trim_end(), fs::canonicalize(&real).expect("real").to_string_lossy());
 }
 
 #[test]
-fn pipe_size_is_asked_for_and_told() {
+fn pipe_size_is_set_and_reported() {
     let command = AgentCommand::new("/bin/cat").pipe_size(200_000);
     let parts = start(&command);
     assert_eq!(parts.stdin_pipe_size, 262_144, "rounded up by the kernel");
@@ -212,15 +212,15 @@ fn pipe_size_is_asked_for_and_told() {
     end(parts);
 }
 
-/// The kernel refuses what is above its limit, it does not grant less. The agent must run, and
-/// have the most that the limit allows.
+/// The kernel refuses a size above its limit instead of granting less. The agent must run with the
+/// largest size that the limit allows.
 #[test]
-fn pipe_size_above_the_limit_is_no_error() {
+fn pipe_size_above_the_limit_is_reduced() {
     let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("a limit");
     let limit: usize = limit.trim().parse().expect("a number");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The limit is not for root. This thread only.
+            // The limit does not apply to root. Changes this thread only.
             super::become_nobody();
             let parts = start(&AgentCommand::new("/bin/cat").pipe_size(1 << 40));
             for size in [parts.stdin_pipe_size, parts.stdout_pipe_size] {
@@ -231,10 +231,10 @@ fn pipe_size_above_the_limit_is_no_error() {
     });
 }
 
-/// Two spawns at once: an agent that got the other's pipe end keeps it open, and the end of
-/// the other is never seen.
+/// An agent that inherits the pipe end of another agent keeps it open, so the output of that one never
+/// ends.
 #[test]
-fn agents_spawned_at_once_do_not_hold_each_others_pipes() {
+fn concurrent_spawns_share_no_pipes() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -250,7 +250,7 @@ fn agents_spawned_at_once_do_not_hold_each_others_pipes() {
                         std::time::Instant::now() + super::PATIENCE,
                     );
                     assert_eq!(parts.child.try_reap(), Some(crate::close::ExitStatus::Code(0)));
-                    // One that outlives the rounds to come.
+                    // This one outlives the following rounds.
                     living.push(start(&command));
                 }
                 living.into_iter().for_each(end);

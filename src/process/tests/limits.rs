@@ -1,5 +1,5 @@
-//! Limits of the process, and the cost of a spawn. A limit is process-wide, so each of these
-//! tests runs in a process of its own: this test binary, asked for that one test.
+//! The limits of this process, and the cost of a spawn. A limit applies to the whole process, so each
+//! test runs alone in a process: this test binary with one test selected.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::process::spawn::spawn;
 
 const ALONE: &str = "AGENTPIPE_TEST_ALONE";
 
-/// True in the process of its own. Else runs it, and asserts that the test ran and passed there.
+/// Returns true in the separate process. Otherwise runs it, and asserts that the test passed there.
 pub(super) fn alone(file: &str, test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
@@ -39,15 +39,15 @@ fn set_limit(resource: Resource, soft: u64) {
 }
 
 fn open_descriptors() -> usize {
-    // Less the one that reads the directory.
+    // Minus the descriptor that reads the directory.
     fs::read_dir("/proc/self/fd").expect("fd").count() - 1
 }
 
-/// 58 agents at 3 pipes each and a limit of 256: the error must say so, and nothing may leak at
-/// whichever of the seven descriptors of a spawn the limit strikes.
+/// The error must name the limit, and nothing may leak at whichever of the seven descriptors of a spawn
+/// the limit is reached.
 #[test]
-fn at_the_descriptor_limit() {
-    if !alone("limits", "at_the_descriptor_limit") {
+fn descriptor_limit_is_reported_without_a_leak() {
+    if !alone("limits", "descriptor_limit_is_reported_without_a_leak") {
         return;
     }
     let command = AgentCommand::new("/bin/cat");
@@ -74,10 +74,10 @@ fn at_the_descriptor_limit() {
     assert_eq!(fill.len(), 7);
 }
 
-/// An agent's whole life costs no descriptor, whether it ran or not.
+/// No descriptor may be left of an agent, whether it ran or could not be spawned.
 #[test]
-fn no_descriptor_is_lost() {
-    if !alone("limits", "no_descriptor_is_lost") {
+fn spawns_leak_no_descriptor() {
+    if !alone("limits", "spawns_leak_no_descriptor") {
         return;
     }
     let before = open_descriptors();
@@ -86,7 +86,7 @@ fn no_descriptor_is_lost() {
         drop(spawn(&AgentCommand::new("/bin/cat")).expect("spawns"));
         let long = AgentCommand::new("/bin/cat").arg("x".repeat(200_000));
         spawn(&long).expect_err("too long");
-        // The same at each step before the exec, and with a cgroup where there can be one.
+        // Nor at each step before the exec, nor with a cgroup if the host allows one.
         let all = AgentCommand::new("/bin/cat").user(65_534, 65_534).die_with_parent(true);
         spawn(&all.clone().cwd("/root/no")).expect_err("no directory");
         spawn(&all.clone().limit(Limited::OpenFiles, 1 << 40, 1 << 40)).expect_err("no such limit");
@@ -97,10 +97,10 @@ fn no_descriptor_is_lost() {
     assert_eq!(open_descriptors(), before);
 }
 
-/// EAGAIN from clone.
+/// clone(2) fails with EAGAIN.
 #[test]
-fn at_the_process_limit() {
-    if !alone("limits", "at_the_process_limit") {
+fn process_limit_is_reported() {
+    if !alone("limits", "process_limit_is_reported") {
         return;
     }
     set_limit(Resource::Nproc, 0);
@@ -116,11 +116,11 @@ fn at_the_process_limit() {
     assert_eq!(open_descriptors(), before);
 }
 
-/// A fork copies page tables: 11 ms at 256 MiB, 45 ms at 1 GiB, on the thread that serves all. The
-/// standard library forks for most of these options.
+/// A fork copies page tables: 11 ms at 256 MiB, 45 ms at 1 GiB. The standard library forks for most of
+/// these options.
 #[test]
-fn spawn_costs_the_same_in_a_big_process() {
-    if !alone("limits", "spawn_costs_the_same_in_a_big_process") {
+fn spawn_cost_does_not_grow_with_memory() {
+    if !alone("limits", "spawn_cost_does_not_grow_with_memory") {
         return;
     }
     let fastest = |command: &AgentCommand| -> Duration {
@@ -139,7 +139,7 @@ fn spawn_costs_the_same_in_a_big_process() {
     let big = fastest(&plain);
     assert_eq!(touched[touched.len() - 1], 1);
     println!("fastest spawn: {small:?}, with 256 MiB: {big:?}");
-    // A fork takes more than twice this; less is a busy machine.
+    // A fork takes more than twice this; a busy machine may cause less.
     let most_of = |usual: Duration| (usual * 5).max(Duration::from_millis(5));
     assert!(big <= most_of(small), "{small:?} became {big:?}");
     let most = plain

@@ -1,6 +1,6 @@
-//! Each option of a spawn, seen from the child; and what is said where one is refused.
+//! Each option of a spawn, as the child sees it, and the error if it is refused.
 //!
-//! Users and cgroups can be had by root only. Elsewhere the same tests hold the refusal.
+//! Users and cgroups need root. Without root the same tests check the refusal.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -39,9 +39,9 @@ fn is_root() -> bool {
 
 const IDS: &str = "grep -E '^(Uid|Gid|Groups):' /proc/self/status | tr -s '\\t ' ' '";
 
-/// One of the four ids left behind is a way back to root; so is a supplementary group.
+/// Any of the four ids, or a supplementary group, that is not changed is a way back to root.
 #[test]
-fn all_ids_are_those_of_the_user_asked_for() {
+fn all_ids_of_the_user_are_set() {
     let command = shell(IDS).user(65_534, 65_533);
     if is_root() {
         check_all_ids(command);
@@ -55,22 +55,22 @@ fn check_all_ids(command: AgentCommand) {
     assert_eq!(run(&command).0.replace(": \n", ":\n"), format!("{ids}Groups:\n"));
     let (text, _) = run(&command.groups([7, 8]));
     assert_eq!(text.trim_end(), format!("{ids}Groups: 7 8"));
-    // Groups alone: the user stays.
+    // Groups alone do not change the user.
     assert!(run(&shell(IDS).groups([9])).0.contains("Uid: 0 0 0 0\nGid: 0 0 0 0\nGroups: 9"));
-    // And no thread of ours has changed: the C library's calls would have changed all.
+    // No thread of this process has changed: the calls of the C library would have changed all.
     for task in fs::read_dir("/proc/self/task").expect("tasks").flatten() {
-        // A thread of another test may be gone, or be nobody by its own will.
+        // A thread of another test may be gone, or have changed its user itself.
         let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
         assert!(!status.contains("65533"), "{comm}{status}");
     }
 }
 
-/// The new user's debugger must not reach our memory while the child shares it, so the kernel
-/// makes that memory undumpable. For ever, if nobody puts it back.
+/// The kernel makes the memory that a child of another user shares undumpable. It must be dumpable
+/// again afterwards.
 #[test]
-fn we_stay_dumpable_after_a_spawn_as_another_user() {
-    if super::limits::alone("options", "we_stay_dumpable_after_a_spawn_as_another_user") {
+fn host_stays_dumpable_after_user_spawn() {
+    if super::limits::alone("options", "host_stays_dumpable_after_user_spawn") {
         let before = dumpable_behavior().expect("a value");
         assert_eq!(before, DumpableBehavior::Dumpable);
         let command = shell("exit 3").user(65_534, 65_534);
@@ -89,9 +89,10 @@ fn we_stay_dumpable_after_a_spawn_as_another_user() {
     }
 }
 
-/// As nobody, whoever runs the tests: the step that was refused is named, and what would help.
+/// The error names the refused step and the remedy. The thread is unprivileged, also if root runs the
+/// tests.
 #[test]
-fn what_needs_a_privilege_is_named() {
+fn missing_privilege_is_named() {
     let refused = || {
         super::become_nobody();
         let says = ["supplementary groups", "CAP_SETGID"];
@@ -100,7 +101,7 @@ fn what_needs_a_privilege_is_named() {
         let above = shell("true").limit(ResourceLimit::OpenFiles, 1 << 40, 1 << 40);
         let says = ["RLIMIT_NOFILE could not be set to 1099511627776:1099511627776", "hard limit"];
         refusal(&above, ErrorKind::NotPermitted, &says);
-        // Who we are already is no change, and no refusal.
+        // The current user needs no privilege.
         let same = shell("echo same").user(getuid().as_raw(), getgid().as_raw());
         assert_eq!(run(&same).0, "same\n");
         if let Some(folder) = own_folder() {
@@ -120,7 +121,7 @@ fn what_needs_a_privilege_is_named() {
 }
 
 #[test]
-fn limits_are_set_soft_and_hard() {
+fn soft_and_hard_limits_are_set() {
     let script = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -Ht";
     let command = shell(script)
         .limit(ResourceLimit::OpenFiles, 1, 1)
@@ -130,16 +131,16 @@ fn limits_are_set_soft_and_hard() {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum;
     assert_eq!(hard, None, "this test wants an unlimited hard limit to start from");
     assert_eq!(run(&command).0, "100\n200\n0\nunlimited\n");
-    // As low as can be: the pipes are in place before the limit is.
+    // The lowest limit: the pipes are in place before it is set.
     let mut parts = start(&AgentCommand::new("/bin/sh").limit(ResourceLimit::OpenFiles, 0, 0));
-    // The loader may not even open its libraries; that we got so far is the point.
+    // The loader cannot open its libraries, which shows that the exec succeeded.
     parts.child.kill(None);
     reap(&mut parts);
 }
 
-/// A directory of the user's own: we may not enter it, the agent may. And the other way round.
+/// The agent may enter a directory of its user that this process may not enter, and the reverse.
 #[test]
-fn the_working_directory_is_entered_as_the_user() {
+fn working_directory_is_entered_as_the_user() {
     let dir = tempfile::tempdir().expect("a directory");
     let home = dir.path().join("home");
     fs::create_dir(&home).expect("mkdir");
@@ -161,7 +162,7 @@ fn check_entered_as_the_user(home: &Path, inside: AgentCommand) {
     assert_eq!(run(&inside.clone().user(65_534, 65_534)).0, expected);
     let says = ["working directory", "home` cannot be entered", "Permission denied"];
     refusal(&inside.user(65_533, 65_533), ErrorKind::BadWorkingDirectory, &says);
-    // So is the program executed as the user.
+    // The program is executed as the user, too.
     let tool = home.join("tool");
     super::write_file(&tool, "#!/bin/sh\n", 0o755);
     let says = ["tool`, or the interpreter it names, may not be executed as 65533:65533"];
@@ -169,7 +170,7 @@ fn check_entered_as_the_user(home: &Path, inside: AgentCommand) {
     refusal(&command, ErrorKind::ProgramNotExecutable, &says);
 }
 
-/// Where this process may make cgroups; `None` where it may not, which must then be refused.
+/// The folder in which this process may make cgroups. `None` if it may not: then a spawn must be refused.
 fn may_make_cgroups() -> Option<PathBuf> {
     let folder = own_folder()?;
     let probe = folder.join(format!("agentpipe-test-{}", std::process::id()));
@@ -178,9 +179,9 @@ fn may_make_cgroups() -> Option<PathBuf> {
     Some(folder)
 }
 
-/// What `setsid` puts out of reach of every signal to the group.
+/// After `setsid` no signal to the group reaches the grandchild.
 #[test]
-fn a_grandchild_that_left_the_group_dies_with_its_cgroup() {
+fn cgroup_kill_reaches_a_grandchild_outside_the_group() {
     let script = "setsid sh -c 'echo away; exec sleep 1000' & cat /proc/self/cgroup; cat; exit 5";
     let command = shell(script).cgroup();
     if let Some(folder) = may_make_cgroups() {
@@ -194,7 +195,7 @@ fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
     let mut parts = start(command);
     let mut said = Vec::new();
     let mut stdout = File::from(parts.stdout.try_clone().expect("a descriptor"));
-    // Both speak at once, in either order, and where there are more hierarchies it is many lines.
+    // Both write at once, in either order; with several hierarchies these are many lines.
     read_until(&mut stdout, &mut said, |text| {
         let text = String::from_utf8_lossy(text);
         text.ends_with('\n') && text.contains("away") && text.contains("/agentpipe-")
@@ -206,7 +207,7 @@ fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
     assert!(path.exists(), "{}", path.display());
     drop(parts.stdin);
     await_readable(&parts.pidfd, Instant::now() + PATIENCE);
-    // Who holds the pipe is still there, in a group of its own.
+    // The process that holds the pipe lives on in another group.
     assert_eq!(living_members([parts.child.pid()]), [[]]);
     assert!(parts.child.kill(None));
     assert_eq!(parts.child.killed_in_cgroup(), 1);
@@ -222,9 +223,9 @@ fn check_the_grandchild_dies(command: &AgentCommand, folder: &Path) {
     assert!(!path.exists(), "removed");
 }
 
-/// An agent that makes cgroups itself must not leave them to us for ever.
+/// Cgroups that an agent has made itself must not be left behind.
 #[test]
-fn cgroups_below_the_agents_own_are_removed_too() {
+fn nested_cgroups_are_removed() {
     if let Some(folder) = may_make_cgroups() {
         check_cgroups_below(&folder);
     } else {
@@ -244,7 +245,7 @@ fn check_cgroups_below(folder: &Path) {
     reap(&mut parts);
     drop(parts.child);
     assert!(!made[0].exists());
-    // One that was never taken over, and one that never came to be.
+    // The cgroup of a dropped spawn, and that of a failed one.
     drop(spawn(&shell("setsid sleep 1000 & sleep 1000").cgroup_beneath(&base)).expect("spawns"));
     let unfit = AgentCommand::new("/bin/sh").arg("x".repeat(200_000)).cgroup_beneath(&base);
     refusal(&unfit, ErrorKind::InvalidCommand, &["128 KiB"]);
@@ -252,7 +253,7 @@ fn check_cgroups_below(folder: &Path) {
 }
 
 #[test]
-fn a_folder_that_is_no_cgroup_is_refused_and_left_as_it_was() {
+fn folder_outside_cgroup2_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let command = shell("true").cgroup_beneath(dir.path());
     refusal(&command, ErrorKind::CgroupUnavailable, &["is on no cgroup2 file system", "findmnt"]);
@@ -261,9 +262,9 @@ fn a_folder_that_is_no_cgroup_is_refused_and_left_as_it_was() {
     refusal(&command, ErrorKind::CgroupUnavailable, &["could not be made", "No such file"]);
 }
 
-/// The kernel watches the thread that spawned; `engine` spawns on one that outlives the agents.
+/// The kernel watches the thread that spawned. An engine spawns on one that outlives such agents.
 #[test]
-fn one_that_dies_with_its_parent_dies_with_the_spawning_thread() {
+fn die_with_parent_follows_the_spawning_thread() {
     let command = shell("trap '' TERM HUP; echo up; while :; do sleep 1000; done");
     let spawn_elsewhere = |command: &AgentCommand| {
         let parts = thread::scope(|scope| {
@@ -280,16 +281,16 @@ fn one_that_dies_with_its_parent_dies_with_the_spawning_thread() {
     let mut parts = spawn_elsewhere(&command.clone().die_with_parent(true));
     assert_eq!(reap(&mut parts), ExitStatus::Signal(libc::SIGKILL));
     parts.child.kill(None);
-    // Without it the agent lives on.
+    // Without the option the agent lives on.
     let mut parts = spawn_elsewhere(&command);
     assert!(!parts.child.has_exited());
     assert!(parts.child.kill(None));
     reap(&mut parts);
 }
 
-/// A change of the user clears the signal that the kernel owes; so the order matters.
+/// A change of the user clears the death signal, so the order of the steps matters.
 #[test]
-fn everything_together() {
+fn all_options_work_together() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let command = AgentCommand::new("sh")
@@ -342,7 +343,7 @@ fn cgroup_folders_are_found_in_every_layout() {
     assert_eq!(found("8:pids:/x\n0::/y\n", hybrid, ""), is("/sys/fs/cgroup/unified x/y"));
     assert_eq!(found("8:pids:/x\n0::/y\n", hybrid, "pids"), is("/sys/fs/cgroup/pids/x"));
     assert_eq!(found("3:cpu,pids:/x\n", hybrid, "pids"), is("/sys/fs/cgroup/pids/x"));
-    // A bind mount of a part, as in a container without a cgroup namespace.
+    // A bind mount of a part of the hierarchy, as in a container without a cgroup namespace.
     let part = b"24 1 0:22 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
     assert_eq!(found("0::/docker/1/in\n", part, ""), is("/sys/fs/cgroup/in"));
     assert_eq!(found("0::/elsewhere\n", part, ""), None);
@@ -351,7 +352,7 @@ fn cgroup_folders_are_found_in_every_layout() {
 }
 
 #[test]
-fn the_tightest_limit_on_the_way_up_counts() {
+fn tightest_pids_max_up_to_the_root_counts() {
     let dir = tempfile::tempdir().expect("a directory");
     let put = |folder: &str, max: &str, now: &str| {
         let folder = dir.path().join(folder);
@@ -364,12 +365,12 @@ fn the_tightest_limit_on_the_way_up_counts() {
     put("a/b", "50\n", "20\n");
     assert_eq!(tightest(&dir.path().join("a/b")), Some((100, 90)));
     put("a", "80\n", "90\n");
-    assert_eq!(tightest(&dir.path().join("a/b")), Some((80, 80)), "over the limit is no room");
+    assert_eq!(tightest(&dir.path().join("a/b")), Some((80, 80)), "no room above the limit");
     assert_eq!(tightest(dir.path()), None);
 }
 
 #[test]
-fn the_capacity_of_this_host_is_told() {
+fn capacity_names_the_limits_of_this_host() {
     let capacity = capacity();
     let names: Vec<&str> = capacity.limits().iter().map(|limit| limit.name).collect();
     for name in ["RLIMIT_NOFILE", "kernel.threads-max", "kernel.pid_max"] {

@@ -1,4 +1,4 @@
-//! What cannot be spawned, and what the user is told.
+//! Commands that cannot be spawned, and the errors.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::process::error::interpreter;
 use crate::process::spawn::spawn;
 
-/// The error, checked for what all of them share: the stage, and a single line.
+/// Returns the error of a spawn, checked for its kind, its operation and a single line.
 fn refusal(command: &AgentCommand, kind: ErrorKind) -> Error {
     let error = spawn(command).expect_err("must be refused");
     assert_eq!(error.kind(), kind, "{error}");
@@ -28,16 +28,16 @@ fn assert_says(error: &Error, parts: &[&str]) {
     }
 }
 
-/// An empty name would be joined to every directory on PATH and find the directory itself.
+/// An empty name joined to a directory of PATH would find the directory itself.
 #[test]
-fn empty_command() {
+fn empty_command_is_refused() {
     let error = refusal(&AgentCommand::new(""), ErrorKind::InvalidCommand);
     assert_eq!(error.to_string(), "spawn: empty command");
 }
 
-/// A NUL byte would cut the string short: another argument than was asked for.
+/// A NUL byte would cut the string short, so the agent would get another argument.
 #[test]
-fn nul_byte_is_named_and_its_text_is_not() {
+fn nul_byte_is_reported_without_its_text() {
     let nul = OsStr::from_bytes(b"sec\0ret");
     let cat = || AgentCommand::new("/bin/cat");
     let says = |command: AgentCommand, what: &str| {
@@ -63,19 +63,19 @@ fn unknown_program_names_the_directories_searched() {
         &error,
         &["no program `no-such-agent` on PATH (dirs searched: `/nowhere`, `/usr/bin`); install it"],
     );
-    // An endless PATH makes no endless error.
+    // A long PATH does not make a long error.
     let long = (0..100).map(|n| format!("/d{n}")).collect::<Vec<_>>().join(":");
     let error =
         refusal(&AgentCommand::new("no-such-agent").env("PATH", long), ErrorKind::ProgramNotFound);
     assert_says(&error, &["`/d19` and 80 more)"]);
-    // A name that breaks the line does not break the error's.
+    // A line break in a name is escaped.
     let error = refusal(&AgentCommand::new("no\nsuch"), ErrorKind::ProgramNotFound);
     assert_says(&error, &["`no\\nsuch`"]);
 }
 
-/// A relative name belongs to the agent's working directory, not to ours.
+/// A relative name starts at the working directory of the agent, not at that of this process.
 #[test]
-fn relative_name_is_sought_from_the_agents_directory() {
+fn relative_name_starts_at_the_agents_directory() {
     let dir = tempfile::tempdir().expect("a directory");
     write_file(&dir.path().join("agent"), "#!/bin/sh\necho $0\n", 0o755);
     let command = AgentCommand::new("./agent");
@@ -84,7 +84,7 @@ fn relative_name_is_sought_from_the_agents_directory() {
     assert_eq!(run(&command.clone().cwd(dir.path())), ("./agent\n".into(), ExitStatus::Code(0)));
     let error = refusal(&AgentCommand::new("./other").cwd(dir.path()), ErrorKind::ProgramNotFound);
     assert_says(&error, &["seen from its working directory"]);
-    // So does a relative entry of PATH, an empty one included.
+    // So do relative and empty entries of PATH.
     for path in [".", "", "/nowhere:"] {
         let command = AgentCommand::new("agent").env("PATH", path).cwd(dir.path());
         assert_eq!(run(&command).0, "./agent\n", "PATH={path}");
@@ -98,7 +98,7 @@ fn not_executable_is_not_not_found() {
     write_file(&plain, "#!/bin/sh\n", 0o644);
     let error = refusal(&AgentCommand::new(&plain), ErrorKind::ProgramNotExecutable);
     assert_says(&error, &["plain` may not be executed"]);
-    // The same by PATH, where it is passed over if there is a better one.
+    // On PATH such a file is skipped if a later directory has a program.
     let by_path = |path: &str| AgentCommand::new("plain").env("PATH", path);
     let here = dir.path().to_str().expect("UTF-8");
     let error = refusal(&by_path(here), ErrorKind::ProgramNotExecutable);
@@ -119,16 +119,16 @@ fn not_executable_is_not_not_found() {
     assert_says(&error, &["no program at `/bin/sh/x`"]);
 }
 
-/// ENOENT from the exec of a file that is there: what is missing is its interpreter.
+/// ENOENT from the exec of a file that exists means that its interpreter is missing.
 #[test]
-fn script_without_interpreter() {
+fn missing_interpreter_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let script = dir.path().join("script");
     write_file(&script, "#! /no/such/node --flag\n", 0o755);
     let error = refusal(&AgentCommand::new(&script), ErrorKind::ProgramNotExecutable);
     assert_says(&error, &["the interpreter `/no/such/node` that the script", "does not exist"]);
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    // Checked out on the wrong system: the interpreter's name ends in a carriage return.
+    // With CRLF line ends the name of the interpreter ends in a carriage return.
     write_file(&script, "#!/bin/sh\r\necho\r\n", 0o755);
     let error = refusal(&AgentCommand::new(&script), ErrorKind::ProgramNotExecutable);
     assert_says(&error, &["`/bin/sh\\r`", "convert it to LF"]);
@@ -139,9 +139,9 @@ fn script_without_interpreter() {
     assert_eq!(interpreter(b"\x7fELF"), None);
 }
 
-/// execvp would hand such a file to /bin/sh. It is more often a truncated download.
+/// execvp(3) would run such a file with /bin/sh, but it is more often a truncated download.
 #[test]
-fn neither_binary_nor_script() {
+fn unknown_file_format_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     write_file(&file, "echo run by a shell\n", 0o755);
@@ -165,9 +165,9 @@ fn bad_working_directory_is_named() {
     refusal(&shell("true").cwd(""), ErrorKind::BadWorkingDirectory);
 }
 
-/// As another user, so that the answer is the same when root runs the tests.
+/// Runs as another user, so that the result is the same if root runs the tests.
 #[test]
-fn no_permission() {
+fn permission_errors_are_told_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let locked = dir.path().join("locked");
     fs::create_dir(&locked).expect("mkdir");
@@ -185,22 +185,22 @@ fn no_permission() {
             let error =
                 refusal(&AgentCommand::new(locked.join("agent")), ErrorKind::ProgramNotExecutable);
             assert_says(&error, &["cannot be reached"]);
-            // On PATH, a directory that may not be searched is none of the program's fault.
+            // A directory of PATH that may not be searched is reported as such.
             let error = refusal(
                 &AgentCommand::new("agent").env("PATH", &locked),
                 ErrorKind::ProgramNotFound,
             );
             assert_says(&error, &["locked` (not readable)"]);
-            // Unprivileged, and well.
+            // A spawn of an unprivileged user succeeds.
             assert_eq!(run(&shell("echo well")).0, "well\n");
         });
     });
     fs::set_permissions(&locked, mode(0o700)).expect("chmod");
 }
 
-/// E2BIG: the kernel's limit is per string, which nobody expects.
+/// The kernel limits each string as well (E2BIG).
 #[test]
-fn too_long_an_argument() {
+fn overlong_argument_is_reported() {
     let long = "x".repeat(200_000);
     let error = refusal(&AgentCommand::new("/bin/cat").arg(&long), ErrorKind::InvalidCommand);
     assert_says(&error, &["the longest of them 200001", "128 KiB", "stdin"]);
