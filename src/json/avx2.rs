@@ -10,8 +10,8 @@ use std::arch::x86_64::{
     _mm256_set1_epi8,
 };
 
-use super::block::{BLOCK, Look, Masks, Rare};
-use super::{Member, Seen};
+use super::block::{BLOCK, BlockScanner, Masks, RareMasks};
+use super::{JsonMember, JsonSummary};
 
 /// Used by [`pass`] alone.
 struct ByVectors;
@@ -28,17 +28,20 @@ fn is_there() -> bool {
 
 /// The pass with these instructions; `None` where the processor has not all of them.
 #[inline]
-pub(super) fn keys<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Option<Seen>> {
+pub(super) fn validate<'a>(
+    text: &'a [u8],
+    see: &mut impl FnMut(JsonMember<'a>),
+) -> Option<Option<JsonSummary>> {
     // SAFETY: `is_there` saw each of the features that `pass` is compiled with.
     is_there().then(|| unsafe { pass(text, see) })
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
-fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(Member<'a>)) -> Option<Seen> {
-    super::pass::<ByVectors>(text, see)
+fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(JsonMember<'a>)) -> Option<JsonSummary> {
+    super::validate_with::<ByVectors>(text, see)
 }
 
-impl Look for ByVectors {
+impl BlockScanner for ByVectors {
     #[inline(always)]
     fn is_ascii(block: &[u8; BLOCK]) -> bool {
         // SAFETY: only `pass` uses this, and `keys` asked `is_there` before it.
@@ -58,7 +61,7 @@ impl Look for ByVectors {
     }
 
     #[inline(always)]
-    fn rare(block: &[u8; BLOCK]) -> Rare {
+    fn rare(block: &[u8; BLOCK]) -> RareMasks {
         // SAFETY: as in `is_ascii`.
         unsafe { rare(block) }
     }
@@ -137,9 +140,9 @@ fn has_rare(block: &[u8; BLOCK]) -> bool {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn rare(block: &[u8; BLOCK]) -> Rare {
+fn rare(block: &[u8; BLOCK]) -> RareMasks {
     let [low, high] = halves(block);
-    Rare {
+    RareMasks {
         backslash: bits(equal(low, b'\\'), equal(high, b'\\')),
         control: bits(controls(low), controls(high)),
     }
@@ -169,15 +172,15 @@ fn parity(bits: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::tests::sees_what_is_there;
+    use super::super::block::tests::check_scanner;
     use super::*;
 
     #[test]
     fn vectors_show_every_byte_where_there_are_some() {
-        let found = keys(b"{}", &mut |_| ());
+        let found = validate(b"{}", &mut |_| ());
         if is_there() {
-            assert_eq!(found, Some(Some(Seen { is_ascii: true })));
-            assert_eq!(sees_what_is_there::<ByVectors>(), 256 * BLOCK);
+            assert_eq!(found, Some(Some(JsonSummary { is_ascii: true })));
+            assert_eq!(check_scanner::<ByVectors>(), 256 * BLOCK);
         } else {
             assert_eq!(found, None, "no pass with instructions that are missing");
         }

@@ -1,36 +1,36 @@
-//! Floor 0. A key of the outermost object, and what stands behind it.
+//! Members of the outermost object: a key and its value.
 
 use memchr::memchr2;
 
 use super::block::equal;
 
-/// What a key is, or a value.
+/// A key or a value, as far as the pass knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
-    /// Text without escapes, between its quotes.
+pub(crate) enum JsonValue<'a> {
+    /// Text without escapes, without its quotes.
     Text(&'a [u8]),
-    /// Text that has to be unescaped.
+    /// Text with escapes.
     Escaped,
-    /// No text.
+    /// Not text.
     Other,
 }
 
-/// The strings of a block, and its other tokens.
+/// The tokens of a block.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Strings {
-    /// Where the block begins in the text.
+pub(super) struct BlockTokens {
+    /// The index of the block in the text.
     pub(super) at: usize,
-    /// Opening and closing ones.
+    /// Opening and closing quotes.
     pub(super) quotes: u64,
-    /// Their opening quotes.
+    /// Opening quotes.
     pub(super) strings: u64,
     pub(super) tokens: u64,
-    /// No string has an escape here.
+    /// No string of the block has an escape.
     pub(super) plain: bool,
 }
 
-impl Strings {
-    /// What is between the quotes of the string that begins at this place, if it ends here.
+impl BlockTokens {
+    /// Returns the string that begins at `place`, if it ends in this block.
     #[inline]
     fn text<'a>(&self, text: &'a [u8], place: usize) -> Option<&'a [u8]> {
         let end = behind(self.quotes, place)?;
@@ -38,51 +38,51 @@ impl Strings {
     }
 }
 
-/// The first of the bits above this one.
+/// Returns the first set bit above `place`.
 #[inline]
 fn behind(bits: u64, place: usize) -> Option<usize> {
     let bits = bits & (u64::MAX << place << 1);
     (bits != 0).then_some(bits.trailing_zeros() as usize)
 }
 
-/// A key and where it stands. What its block does not hold is read when it is asked for.
+/// A member. What is not inside the block of its key is parsed when it is needed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Member<'a> {
+pub(crate) struct JsonMember<'a> {
     text: &'a [u8],
     at: usize,
     key: Option<&'a [u8]>,
-    value: Option<Value<'a>>,
+    value: Option<JsonValue<'a>>,
 }
 
-impl<'a> Member<'a> {
-    /// `place` is that of the key's opening quote in its block.
+impl<'a> JsonMember<'a> {
+    /// `place` is the position of the key's opening quote in its block.
     #[inline]
-    pub(super) fn new(text: &'a [u8], place: usize, block: &Strings) -> Self {
+    pub(super) fn new(text: &'a [u8], place: usize, block: &BlockTokens) -> Self {
         let value = behind(block.tokens, place).and_then(|colon| behind(block.tokens, colon));
         let value = match value {
             Some(value) if block.strings >> value & 1 == 1 => {
-                block.text(text, value).map(Value::Text)
+                block.text(text, value).map(JsonValue::Text)
             }
-            Some(_) => Some(Value::Other),
+            Some(_) => Some(JsonValue::Other),
             None => None,
         };
         Self { text, at: block.at + place, key: block.text(text, place), value }
     }
 
     #[inline]
-    pub(crate) fn key(self) -> Value<'a> {
+    pub(crate) fn key(self) -> JsonValue<'a> {
         match self.key {
-            Some(key) => Value::Text(key),
-            None => string(self.text, self.at).map_or(Value::Other, |(key, _)| key),
+            Some(key) => JsonValue::Text(key),
+            None => string(self.text, self.at).map_or(JsonValue::Other, |(key, _)| key),
         }
     }
 
     #[inline]
-    pub(crate) fn value(self) -> Value<'a> {
-        self.value.unwrap_or_else(|| self.value_elsewhere().unwrap_or(Value::Other))
+    pub(crate) fn value(self) -> JsonValue<'a> {
+        self.value.unwrap_or_else(|| self.value_elsewhere().unwrap_or(JsonValue::Other))
     }
 
-    fn value_elsewhere(self) -> Option<Value<'a>> {
+    fn value_elsewhere(self) -> Option<JsonValue<'a>> {
         let behind = match self.key {
             Some(key) => self.at + key.len() + 2,
             None => string(self.text, self.at)?.1,
@@ -93,8 +93,8 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The string that begins here, and where it is over. `None` where none begins, or it never ends.
-fn string(text: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
+/// Returns the string that begins at `at` and the index behind it.
+fn string(text: &[u8], at: usize) -> Option<(JsonValue<'_>, usize)> {
     if text.get(at) != Some(&b'"') {
         return None;
     }
@@ -103,7 +103,8 @@ fn string(text: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
     loop {
         at += plain(text.get(at..)?)?;
         if text[at] == b'"' {
-            let value = if escaped { Value::Escaped } else { Value::Text(&text[start..at]) };
+            let value =
+                if escaped { JsonValue::Escaped } else { JsonValue::Text(&text[start..at]) };
             return Some((value, at + 1));
         }
         escaped = true;
@@ -111,10 +112,10 @@ fn string(text: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
     }
 }
 
-/// How many bytes come before the next quote or backslash.
+/// Returns the number of bytes before the next quote or backslash.
 #[inline]
 fn plain(text: &[u8]) -> Option<usize> {
-    /// Keys and names end within so many words of eight bytes; a call costs more than these.
+    /// Keys and names end within this many words of eight bytes; a call of memchr costs more.
     const WORDS: usize = 5;
     let (words, _) = text.as_chunks::<8>();
     for (index, word) in words.iter().take(WORDS).enumerate() {

@@ -1,14 +1,14 @@
-//! Floor 0. Which brackets are open.
+//! The open brackets, one bit per level.
 
 use super::block::BLOCK;
 use super::places;
 
-/// A bit for each, set for an object.
+/// One bit per open bracket, set for an object.
 pub(super) struct Nesting {
     innermost: u64,
-    /// One more than are open: so it is a multiple of 64 only where a word is full.
+    /// One more than the number of open brackets, so that it is a multiple of 64 only if a word is full.
     level: usize,
-    /// The 64 levels outside of `innermost`, and so on. Empty for anything a sane agent says.
+    /// Words of 64 levels outside of `innermost`. Empty for all usual records.
     outer: Vec<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Nesting {
         self.level += 1;
     }
 
-    /// Something must be open.
+    /// Closes the innermost bracket. One must be open.
     #[inline]
     pub(super) fn close(&mut self) {
         self.innermost >>= 1;
@@ -36,10 +36,11 @@ impl Nesting {
         }
     }
 
-    /// All brackets of a block, one after the other without a branch: where the innermost one is
-    /// an object's, `None` where one closes what is none of its kind. `Some(None)`, and nothing is
-    /// changed, where that takes a closer look: it comes up to the outermost bracket, or is deeper
-    /// than a word.
+    /// Applies all brackets of a block without a branch per bracket. Returns the positions at which the
+    /// innermost bracket is an object, or `None` if a bracket closes one of the other kind.
+    ///
+    /// Returns `Some(None)` and changes nothing if the block may reach the outermost bracket or is
+    /// deeper than one word.
     #[inline(always)]
     pub(super) fn deep(
         &mut self,
@@ -55,7 +56,7 @@ impl Nesting {
         let mut innermost = self.innermost;
         let mut wrong = 0;
         for place in places(open | close) {
-            // Of the four this bit is set in the braces.
+            // This bit differs between braces and brackets.
             let brace = u64::from(block[place] >> 5 & 1);
             let opens = open >> place & 1;
             let was = innermost;
@@ -68,19 +69,19 @@ impl Nesting {
         (wrong & 1 == 0).then_some(Some(objects))
     }
 
-    /// Whether the innermost bracket is an object's.
+    /// Whether the innermost bracket is an object.
     #[inline]
     pub(super) fn in_object(&self) -> bool {
         self.innermost & 1 == 1
     }
 
-    /// [`in_object`](Self::in_object) as all bits or none.
+    /// [`in_object`](Self::in_object) as a mask of all bits or none.
     #[inline]
     pub(super) fn objects(&self) -> u64 {
         0_u64.wrapping_sub(self.innermost & 1)
     }
 
-    /// Whether just one bracket is open, as all bits or none.
+    /// Whether exactly one bracket is open, as a mask of all bits or none.
     #[inline]
     pub(super) fn outermost(&self) -> u64 {
         0_u64.wrapping_sub(u64::from(self.depth() == 1))

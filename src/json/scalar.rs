@@ -1,8 +1,8 @@
-//! Floor 0. Numbers, literals and escapes, byte by byte. `None` is no JSON.
+//! Numbers, literals and escapes, byte by byte. `None` means that the text is not JSON.
 
 use super::places;
 
-/// The scalar that begins here, up to what ends it.
+/// Checks the scalar that begins at `at` and the byte that ends it.
 #[inline]
 pub(super) fn check(text: &[u8], at: usize) -> Option<()> {
     let text = text.get(at..)?;
@@ -24,10 +24,10 @@ fn check_any(text: &[u8]) -> Option<()> {
     matches!(end, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']').then_some(())
 }
 
-/// Up to seven digits and what ends them. False for much else.
+/// Whether the bytes are a number of up to seven digits and its end. False for many other numbers.
 fn is_short_number(bytes: &[u8; 8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    // A byte has its high bits clear where it is a digit, and adding 6 leaves them so.
+    // A digit xor '0' has its high bits clear, and adding 6 keeps them clear.
     let digits = u64::from_le_bytes(*bytes) ^ (ONES * u64::from(b'0'));
     let others = (digits | (digits & (ONES * 0x0f)).wrapping_add(ONES * 6)) & (ONES * 0xf0);
     let count = others.trailing_zeros() as usize / 8;
@@ -54,7 +54,7 @@ fn number(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// Where they end. At least one.
+/// Returns the index behind one or more digits.
 fn digits(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     while text.get(at).is_some_and(u8::is_ascii_digit) {
@@ -63,8 +63,8 @@ fn digits(text: &[u8], start: usize) -> Option<usize> {
     (at > start).then_some(at)
 }
 
-/// What stands behind a backslash, at these places from `at` on. Half of a surrogate pair is text
-/// as good as any here.
+/// Checks the escaped bytes at these positions, counted from `at`. A lone surrogate is accepted, as
+/// JSON allows it.
 pub(super) fn check_escapes(text: &[u8], at: usize, escaped: u64) -> Option<()> {
     for place in places(escaped) {
         let at = at + place;

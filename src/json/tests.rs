@@ -1,17 +1,16 @@
-//! The pass against `serde_json`: what one takes, the other takes.
+//! The validator compared with `serde_json`: both accept the same texts.
 
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
-use super::{ByWords, Seen, Value, is_valid, keys, pass};
+use super::{ByWords, JsonSummary, JsonValue, is_valid, validate, validate_with};
 
 fn reference(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Every text here, cut off at every byte, is judged as `serde_json` judges it.
 #[test]
-fn a_text_cut_anywhere_is_judged_as_serde_does() {
+fn truncated_texts_match_serde() {
     let texts = [
         r#"{"type":"assistant","n":[1,-0,0.5,1e9,2E-7,3.25e+1],"x":{"y":null,"z":[true,false]}}"#,
         r#" { "a" : "b\"c\\ \/\b\f\n\r\t\u00e9\ud83d" , "long" : "0123456789abcdef0123456789abcdef01" } "#,
@@ -30,10 +29,9 @@ fn a_text_cut_anywhere_is_judged_as_serde_does() {
     }
 }
 
-/// Blocks of 64 bytes have no seam: each text at every place of a block, cut and whole, by the
-/// instructions of this machine and by those of any.
+/// Tokens may cross the border between two blocks of 64 bytes, so each text is tested at every offset.
 #[test]
-fn a_text_is_judged_alike_wherever_it_stands_in_a_block() {
+fn texts_match_serde_at_every_block_offset() {
     let texts = [
         r#"{"a":[1,{"b\\\"":"\\","c":{}}],"d":-1.5e+7,"e":[[]],"f":"","g":[true,null,12345678]}"#,
         r#"{"a":[1,{"b":2]}}"#,
@@ -47,22 +45,21 @@ fn a_text_is_judged_alike_wherever_it_stands_in_a_block() {
             for shift in 0..64 {
                 let text = " ".repeat(shift) + &text[..cut];
                 assert_eq!(is_valid(text.as_bytes()), reference(&text), "{text:?}");
-                let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+                let by_words = validate_with::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
                 assert_eq!(by_words, reference(&text), "{text:?}");
             }
         }
     }
 }
 
-/// The story: keys were shown of a deeper level, where brackets opened and closed in one block.
-/// What a block holds of a key and its value is taken from it, and the rest is read.
+/// Keys of a deeper level were returned if brackets opened and closed in one block.
 #[test]
-fn members_are_the_same_wherever_they_stand_in_a_block() {
+fn members_are_the_same_at_every_block_offset() {
     let long = "l".repeat(200);
     let text =
         r#"{"a":"b","c":[{"d":{"e":1}},{"f":[{}]}],"g" : "h","i":{"i":{}},"j":[],"k":"LONG","#;
     let text = text.replace("LONG", &long) + r#""\\":"n\"","o":"\/","p":"","":0}"#;
-    let (some, other) = (Value::Text, Value::Other);
+    let (some, other) = (JsonValue::Text, JsonValue::Other);
     let expected = [
         (some(b"a"), some(b"b")),
         (some(b"c"), other),
@@ -70,24 +67,24 @@ fn members_are_the_same_wherever_they_stand_in_a_block() {
         (some(b"i"), other),
         (some(b"j"), other),
         (some(b"k"), some(long.as_bytes())),
-        (Value::Escaped, Value::Escaped),
-        (some(b"o"), Value::Escaped),
+        (JsonValue::Escaped, JsonValue::Escaped),
+        (some(b"o"), JsonValue::Escaped),
         (some(b"p"), some(b"")),
         (some(b""), other),
     ];
     for shift in 0..64 {
         let text = " ".repeat(shift) + &text;
         let mut seen = Vec::new();
-        keys(text.as_bytes(), &mut |member| seen.push((member.key(), member.value())));
+        validate(text.as_bytes(), &mut |member| seen.push((member.key(), member.value())));
         assert_eq!(seen, expected, "{shift}");
         let mut by_words = Vec::new();
-        pass::<ByWords>(text.as_bytes(), &mut |it| by_words.push((it.key(), it.value())));
+        validate_with::<ByWords>(text.as_bytes(), &mut |it| by_words.push((it.key(), it.value())));
         assert_eq!(by_words, expected, "{shift}");
     }
 }
 
 #[test]
-fn what_is_nearly_json_is_refused() {
+fn almost_json_is_refused() {
     for text in [
         "",
         " ",
@@ -142,7 +139,7 @@ fn what_is_nearly_json_is_refused() {
     ] {
         assert!(!reference(text), "{text:?} is a bad example");
         assert!(!is_valid(text.as_bytes()), "{text:?}");
-        // Wherever the wrong token is a block away from the one before it.
+        // The wrong token may be one block behind the token before it.
         for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
             let text = text[..at].to_owned() + &" ".repeat(64) + &text[at..];
             assert_eq!(is_valid(text.as_bytes()), reference(&text), "{text:?}");
@@ -150,7 +147,7 @@ fn what_is_nearly_json_is_refused() {
     }
 }
 
-/// The brackets' bits are kept in words; the seams lie at every 64th level.
+/// The levels are kept in words of 64 bits, so every 64th level is a border.
 #[test]
 fn nesting_is_right_at_any_depth() {
     for depth in [1, 2, 63, 64, 65, 127, 128, 129, 5000] {
@@ -167,9 +164,9 @@ fn nesting_is_right_at_any_depth() {
     }
 }
 
-/// A special byte at any place of any length of text: blocks, words and rests have no seam.
+/// A special byte at any position of a string of any length.
 #[test]
-fn the_end_of_a_string_is_found_at_every_length() {
+fn strings_of_every_length_end_correctly() {
     for len in 0..200 {
         let text = "x".repeat(len);
         assert!(is_valid(format!("\"{text}\"").as_bytes()), "{len}");
@@ -185,44 +182,51 @@ fn the_end_of_a_string_is_found_at_every_length() {
 }
 
 #[test]
-fn keys_are_those_of_the_outermost_object() {
+fn members_are_those_of_the_outermost_object() {
     let text =
         br#" {"a":"one","b":{"a":"two"},"c":["a"],"d":"t\n","e":-1,"f":null,"a":"","\u0061":1 } "#;
     let mut seen = Vec::new();
-    let object = keys(text, &mut |member| seen.push((member.key(), member.value())));
-    assert_eq!(object, Some(Seen { is_ascii: true }));
-    let (text, other) = (Value::Text, Value::Other);
+    let object = validate(text, &mut |member| seen.push((member.key(), member.value())));
+    assert_eq!(object, Some(JsonSummary { is_ascii: true }));
+    let (text, other) = (JsonValue::Text, JsonValue::Other);
     let expected = [
         (text(b"a"), text(b"one")),
         (text(b"b"), other),
         (text(b"c"), other),
-        (text(b"d"), Value::Escaped),
+        (text(b"d"), JsonValue::Escaped),
         (text(b"e"), other),
         (text(b"f"), other),
         (text(b"a"), text(b"")),
-        (Value::Escaped, other),
+        (JsonValue::Escaped, other),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(keys(b"[{\"a\":1}]", &mut |_| panic!("no key")), Some(Seen { is_ascii: true }));
-    assert_eq!(keys(b"{", &mut |_| ()), None);
+    assert_eq!(
+        validate(b"[{\"a\":1}]", &mut |_| panic!("no key")),
+        Some(JsonSummary { is_ascii: true })
+    );
+    assert_eq!(validate(b"{", &mut |_| ()), None);
 }
 
-/// Every block is asked, the plain ones and the last one too.
+/// Every block counts, also plain text blocks and the last one.
 #[test]
-fn one_byte_above_127_anywhere_is_seen() {
+fn non_ascii_byte_is_found_anywhere() {
     for len in 0..200 {
         let text = "x".repeat(len);
         let ascii = format!("{{\"k\":\"{text}\"}}");
-        assert_eq!(keys(ascii.as_bytes(), &mut |_| ()), Some(Seen { is_ascii: true }), "{len}");
+        assert_eq!(
+            validate(ascii.as_bytes(), &mut |_| ()),
+            Some(JsonSummary { is_ascii: true }),
+            "{len}"
+        );
         let other = format!("{{\"k\":\"{text}\u{80}\"}}");
         let other = other.as_bytes();
-        assert_eq!(keys(other, &mut |_| ()), Some(Seen { is_ascii: false }), "{len}");
-        let by_words = pass::<ByWords>(other, &mut |_| ());
-        assert_eq!(by_words, Some(Seen { is_ascii: false }), "{len}");
+        assert_eq!(validate(other, &mut |_| ()), Some(JsonSummary { is_ascii: false }), "{len}");
+        let by_words = validate_with::<ByWords>(other, &mut |_| ());
+        assert_eq!(by_words, Some(JsonSummary { is_ascii: false }), "{len}");
     }
 }
 
-/// Texts that are JSON, or nearly so.
+/// Texts that are JSON or almost.
 fn texts() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
         "{",
@@ -283,23 +287,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn any_text_is_judged_as_serde_does(text in texts()) {
+    fn any_text_matches_serde(text in texts()) {
         prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
-        let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+        let by_words = validate_with::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
         prop_assert_eq!(by_words, reference(&text), "{}", text);
     }
 
-    /// Brackets in a block that comes nowhere near the outermost one are looked at in another way.
+    /// Blocks far from the outermost bracket take another code path.
     #[test]
-    fn any_text_is_judged_alike_deep_within_another(text in texts(), before in 0..64_usize) {
+    fn any_deeply_nested_text_matches_serde(text in texts(), before in 0..64_usize) {
         let text = "[".repeat(30) + &" ".repeat(before + 40) + &text + &" ".repeat(64) + &"]".repeat(30);
         prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
-        let by_words = pass::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
+        let by_words = validate_with::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
         prop_assert_eq!(by_words, reference(&text), "{}", text);
     }
 
     #[test]
-    fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn any_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(text) = std::str::from_utf8(&bytes) {
             prop_assert_eq!(is_valid(&bytes), reference(text));
         } else {

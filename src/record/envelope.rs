@@ -1,16 +1,22 @@
-//! Floor 0. What a message is, without the rest of it.
+//! The envelope: the few routing keys that are common to agent protocols, found in the one pass that
+//! checks the JSON.
+//!
+//! A host routes a record by its type, its request and its session, and most records are not parsed
+//! any further. `parent_tool_use_id` is among the keys because a record of a subagent is routed by it.
+//! The check of the JSON visits every key anyway, so noting these five costs almost nothing, while a
+//! second pass costs as much as the first.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
 
-use crate::json::{self, Seen, Value};
+use crate::json::{self, JsonSummary, JsonValue};
 
 #[cfg(test)]
 mod tests;
 
-/// What a message is, without the rest of it. See [`Record::envelope`](crate::Record::envelope).
+/// The routing keys of a message. See [`Record::envelope`](crate::Record::envelope).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope<'a> {
@@ -31,12 +37,12 @@ pub struct Envelope<'a> {
     pub parent_tool_use_id: Option<Cow<'a, str>>,
 }
 
-/// Where the text of the envelope's keys stands in a record: what the check of the JSON saw on
-/// its way. 32 bytes, no pointer.
+/// Where the values of the routing keys are in a record, as found by the check of its JSON. 32 bytes,
+/// without a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
     starts: [u32; KEYS],
-    /// [`ABSENT`] where there is no such key, or no text behind it.
+    /// [`ABSENT`] if there is no such key, or its value is not text.
     lens: [u16; KEYS],
     known: bool,
     is_ascii: bool,
@@ -47,21 +53,22 @@ const KEYS: usize = 5;
 const ABSENT: u16 = u16::MAX;
 
 impl Outline {
-    /// Nobody looked, or it takes a parser to tell.
+    /// No outline: the record was not checked, or needs a parser.
     pub(crate) const UNKNOWN: Self =
         Self { starts: [0; KEYS], lens: [0; KEYS], known: false, is_ascii: false };
 
-    /// One pass without allocation; `None` for what is no JSON. It stays unknown for what is no
-    /// object, for escapes in an outermost key or in the envelope, for a key of the envelope that
-    /// stands there twice, and for text that is longer than any id.
+    /// Checks the JSON in one pass without allocation. Returns `None` if it is not valid.
+    ///
+    /// The outline is unknown if the text is not an object, if an outermost key or a routing value has
+    /// escapes, if a routing key occurs twice, or if a routing value is longer than any id.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
         let mut outline = Self { lens: [ABSENT; KEYS], ..Self::UNKNOWN };
         let mut seen = [false; KEYS];
         let mut plain = true;
         let mut object = false;
-        let Seen { is_ascii } = json::keys(text, &mut |member| {
+        let JsonSummary { is_ascii } = json::validate(text, &mut |member| {
             object = true;
-            let Value::Text(key) = member.key() else {
+            let JsonValue::Text(key) = member.key() else {
                 plain = false;
                 return;
             };
@@ -75,9 +82,9 @@ impl Outline {
             };
             plain &= !std::mem::replace(&mut seen[index], true);
             match member.value() {
-                Value::Other => {}
-                Value::Escaped => plain = false,
-                Value::Text(value) => {
+                JsonValue::Other => {}
+                JsonValue::Escaped => plain = false,
+                JsonValue::Text(value) => {
                     let start = value.as_ptr().addr() - text.as_ptr().addr();
                     match (u32::try_from(start), u16::try_from(value.len())) {
                         (Ok(start), Ok(len)) if len != ABSENT => {
@@ -94,7 +101,7 @@ impl Outline {
         Some(outline)
     }
 
-    /// The bytes are text for certain: none is above 127.
+    /// Whether all bytes are known to be ASCII.
     pub(crate) fn is_ascii(&self) -> bool {
         self.is_ascii
     }
@@ -103,7 +110,7 @@ impl Outline {
         self.known
     }
 
-    /// The envelope of the bytes that this is the outline of. `None` if it is not known.
+    /// Returns the envelope of `record`, whose outline this is, or `None` if it is unknown.
     pub(crate) fn envelope<'a>(&self, record: &'a [u8]) -> Option<Envelope<'a>> {
         if !self.known {
             return None;
@@ -126,12 +133,12 @@ impl Outline {
     }
 }
 
-/// Text as it stands, `None` for anything else; a key of the wrong type is not an error here.
+/// Deserializes text, and any other value as `None`: a key of another type is not an error.
 fn text<'de: 'a, 'a, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Cow<'a, str>>, D::Error> {
-    struct Text;
-    impl<'de> serde::de::Visitor<'de> for Text {
+    struct TextVisitor;
+    impl<'de> serde::de::Visitor<'de> for TextVisitor {
         type Value = Option<Cow<'de, str>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,5 +180,5 @@ fn text<'de: 'a, 'a, D: serde::Deserializer<'de>>(
             Ok(None)
         }
     }
-    deserializer.deserialize_any(Text)
+    deserializer.deserialize_any(TextVisitor)
 }

@@ -1,38 +1,38 @@
-//! Floor 0. What an agent's reader is given.
+//! Events: what the reader of an agent receives.
 
 use std::fmt;
 
 use crate::close::ExitStatus;
 use crate::record::Record;
 
-/// Something that came from an agent, in the order it came.
+/// An item of an agent's output. Events arrive in the order of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// One message.
     Record(Record),
-    /// A line that is no record: debug output, a blank word, a JSON scalar.
+    /// A line that is not a record: debug output, or a JSON scalar.
     Noise(Preview),
-    /// A record above the limit. Its bytes were counted and dropped; the stream goes on.
+    /// A record above the limit. Its bytes were counted and dropped; the stream continues.
     Oversized(Preview),
-    /// A record that is not valid JSON, not valid UTF-8, or has a broken header.
+    /// A record that is not valid JSON, is not valid UTF-8, or has a broken header.
     Malformed {
-        /// What is wrong with it.
+        /// Why the record is malformed.
         reason: MalformedReason,
-        /// What is known of it.
+        /// The length and the first bytes.
         sample: Preview,
     },
     /// The output ended inside a record.
     Truncated(Preview),
-    /// A line of stderr, without its newline, if asked for with
+    /// A line of stderr, without its newline. Only with
     /// [`AgentCommand::stderr_events`](crate::AgentCommand::stderr_events).
     Stderr(String),
-    /// The agent is gone and its output is at its end. Always the last event.
+    /// The agent has exited and its output has ended. Always the last event.
     Exit(ExitStatus),
 }
 
 impl Event {
-    /// The record, if it is one.
+    /// Returns the record, or `None` for any other event.
     #[must_use]
     pub fn into_record(self) -> Option<Record> {
         match self {
@@ -41,9 +41,9 @@ impl Event {
         }
     }
 
-    /// What this event counts for in the inbox.
+    /// Returns the weight of this event in the inbox, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        // Terms: the payload, and what an event costs in a queue even when it is empty.
+        // The payload, and the cost of the smallest event in a queue.
         const SLOT: usize = 64;
         SLOT + match self {
             Self::Record(record) => record.len(),
@@ -61,16 +61,16 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MalformedReason {
-    /// Not one JSON text.
+    /// Not a JSON text.
     Json,
     /// Not UTF-8.
     Utf8,
-    /// A Content-Length header that cannot be read.
+    /// A `Content-Length` header that cannot be parsed.
     Header,
 }
 
 impl MalformedReason {
-    /// `json`, `utf8` or `header`.
+    /// Returns a short description, such as `not valid JSON`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl MalformedReason {
     }
 }
 
-/// What is known of bytes that did not become a record: how many, and the first of them.
+/// The length and the first bytes of output that did not become a record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preview {
     pub(crate) len: u64,
@@ -89,36 +89,36 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Keeps at most `keep` of the first bytes.
+    /// Keeps at most `keep` bytes of `head`.
     pub(crate) fn new(len: u64, head: &[u8], keep: usize) -> Self {
         Self { len, head: head[..head.len().min(keep)].into() }
     }
 
-    /// The length in bytes, framing excluded.
+    /// Returns the length in bytes, without the framing.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there were no bytes.
+    /// Returns true if the length is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The first bytes, at most 160.
+    /// Returns the first bytes, at most 160.
     #[must_use]
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 }
 
-/// One bounded line, control characters escaped: fit for a log. Of bytes that need escapes fewer
-/// are shown.
+/// Prints one bounded line with control characters escaped, for logs. Shows fewer bytes if many need an
+/// escape.
 impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes: ", self.len)?;
-        let mut shown = Shown { left: SHOWN_MAX, out: f };
+        let mut shown = BoundedText { left: SHOWN_MAX, out: f };
         let whole = shown.bytes(&self.head)?;
         if !whole || self.len > self.head.len() as u64 {
             f.write_str("...")?;
@@ -127,17 +127,17 @@ impl fmt::Display for Preview {
     }
 }
 
-/// Characters of a sample that are shown, escapes counted as written.
+/// The most characters shown of a preview. Escapes count as written.
 const SHOWN_MAX: usize = 320;
 
-/// Writes escaped bytes until there is no room.
-struct Shown<'a, 'b> {
+/// Writes escaped bytes up to a limit.
+struct BoundedText<'a, 'b> {
     left: usize,
     out: &'a mut fmt::Formatter<'b>,
 }
 
-impl Shown<'_, '_> {
-    /// False where not all of them found room.
+impl BoundedText<'_, '_> {
+    /// Returns false if not all bytes fit.
     fn bytes(&mut self, bytes: &[u8]) -> Result<bool, fmt::Error> {
         for chunk in bytes.utf8_chunks() {
             for char in chunk.valid().chars() {

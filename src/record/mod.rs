@@ -1,4 +1,4 @@
-//! Floor 0. One message from an agent, and a lazy view of it.
+//! Records: one message from an agent, and a lazy view of its JSON.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,63 +15,65 @@ pub use envelope::Envelope;
 pub(crate) use envelope::Outline;
 pub use event::{Event, MalformedReason, Preview};
 
-/// The bytes of exactly one message, without its framing. Cheap to clone: a shared slice.
+/// The bytes of exactly one message, without its framing.
 ///
-/// The JSON in it is not parsed until asked for.
+/// A clone shares the bytes. The JSON is not parsed before a method needs it.
 #[derive(Clone)]
 pub struct Record {
     bytes: Bytes,
-    /// Found by the framer's check, so that the envelope costs no second pass.
+    /// Found by the framer's check, so that the envelope needs no second pass.
     outline: Outline,
 }
 
 impl Record {
-    /// `outline`: of these bytes, or [`Outline::UNKNOWN`].
+    /// `outline` is that of these bytes, or [`Outline::UNKNOWN`].
     pub(crate) fn new(bytes: Bytes, outline: Outline) -> Self {
         Self { bytes, outline }
     }
 
-    /// The message, byte for byte.
+    /// Returns the message, byte for byte.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The message as text. Records from an agent are checked to be UTF-8.
+    /// Returns the message as text. Records from an agent are always UTF-8.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where it is not UTF-8 (a record you made yourself).
+    ///
+    /// [`ErrorKind::InvalidRecord`] if a record made by the caller is not UTF-8.
     pub fn as_str(&self) -> Result<&str> {
         std::str::from_utf8(&self.bytes)
             .map_err(|error| Error::new(ErrorKind::InvalidRecord, "parse", error.to_string()))
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there are no bytes.
+    /// Returns true if the record has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The whole message as `T`.
+    /// Parses the whole message as `T`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where it is not JSON or not a `T`.
+    ///
+    /// [`ErrorKind::InvalidRecord`] if it is not JSON or not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(&error))
     }
 
-    /// The few keys that say what a message is, borrowed where they need no unescaping; all
-    /// other values are skipped, not built. Keys of another type than text are passed over.
+    /// Returns the routing keys of the message: the few keys that say what it is. Other values are
+    /// skipped and not built. A routing key whose value is not text is `None`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where it is not a JSON object, and where one of those keys
-    /// stands there twice.
+    ///
+    /// [`ErrorKind::InvalidRecord`] if the message is not a JSON object or holds a routing key twice.
     pub fn envelope(&self) -> Result<Envelope<'_>> {
         let outlined = match self.outline.is_known() {
             true => self.outline.envelope(&self.bytes),
@@ -80,21 +82,22 @@ impl Record {
         if let Some(envelope) = outlined {
             return Ok(envelope);
         }
-        // Escapes and everything that is wrong: rare, and serde says best what it is.
+        // Rare: escapes, and errors, which serde describes best.
         serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(&error))
     }
 
-    /// A part of this record, without a copy: the parent's bytes live as long as the part.
+    /// Returns a part of this record without a copy. The part keeps the bytes of its parent alive.
     ///
-    /// `part` must be a slice of this record, as a borrowed parse gives it.
+    /// `part` must be a slice of this record, as a borrowed parse returns it.
     pub(crate) fn part(&self, part: &[u8]) -> Self {
         Self::new(self.bytes.slice_ref(part), Outline::UNKNOWN)
     }
 
-    /// Any value as a record of JSON.
+    /// Serializes a value as a record.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where the value has no JSON: a map with keys that are no text.
+    ///
+    /// [`ErrorKind::InvalidRecord`] if the value has no JSON form, such as a map whose keys are not text.
     pub fn from_json(value: &(impl serde::Serialize + ?Sized)) -> Result<Self> {
         let bytes = serde_json::to_vec(value)
             .map_err(|error| Error::new(ErrorKind::InvalidRecord, "encode", error.to_string()))?;
@@ -107,7 +110,7 @@ impl Record {
     }
 }
 
-/// By the bytes.
+/// Compares the bytes.
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
@@ -134,7 +137,7 @@ impl From<Vec<u8>> for Record {
     }
 }
 
-/// At most 160 bytes of it: records may be large, logs should not.
+/// Shows at most 160 bytes, because records may be large and logs should not be.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.bytes[..self.bytes.len().min(160)];
@@ -142,7 +145,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The JSON as it stands.
+/// Serializes the JSON unchanged.
 impl serde::Serialize for Record {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         let raw: &serde_json::value::RawValue =

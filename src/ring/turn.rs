@@ -232,7 +232,7 @@ impl Ring {
         match error.raw_os_error() {
             Some(libc::EINTR | libc::ETIME) => Ok(()),
             // Too many uncollected completions, or no memory for requests. Both pass: with the
-            // completions collected just now, or with those of the operations in flight.
+            // completions that were just collected, or with those of the operations in flight.
             Some(libc::EBUSY | libc::EAGAIN) if !self.inflight.cqes.is_empty() => Ok(()),
             Some(libc::EBUSY | libc::EAGAIN) => {
                 let limit = timeout.map_or(BUSY_WAIT, |timeout| timeout.min(BUSY_WAIT));

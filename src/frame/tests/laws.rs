@@ -139,7 +139,7 @@ fn accounted(events: &[Event]) -> u64 {
         Event::Record(record) => record.len() as u64,
         Event::Noise(sample) | Event::Oversized(sample) | Event::Truncated(sample) => sample.len(),
         Event::Malformed { sample, .. } => sample.len(),
-        other => panic!("{other:?} is no frame"),
+        other => panic!("{other:?} is not a frame"),
     };
     events.iter().map(bytes).sum()
 }

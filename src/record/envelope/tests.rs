@@ -1,4 +1,4 @@
-//! The outline against the parser: where it is known, both say the same.
+//! The outline compared with a parser: if the outline is known, both agree.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn by_parser(text: &str) -> Option<Envelope<'_>> {
 }
 
 #[test]
-fn an_outline_is_unknown_where_a_pass_cannot_tell() {
+fn outline_is_unknown_if_it_needs_a_parser() {
     for text in [
         "[]",
         "1",
@@ -27,13 +27,13 @@ fn an_outline_is_unknown_where_a_pass_cannot_tell() {
 }
 
 #[test]
-fn an_outline_of_other_bytes_is_no_panic() {
+fn outline_of_other_bytes_does_not_panic() {
     let outline = Outline::of(br#"{"type":"result","session_id":"s"}"#).expect("JSON");
     assert_eq!(outline.envelope(b"{}"), None);
     assert_eq!(outline.envelope("{\"type\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}".as_bytes()), None);
 }
 
-/// Objects with the envelope's keys in any order, of any type, once and twice.
+/// Objects with routing keys in any order and of any type, some of them twice.
 fn objects() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         r#""type""#,
@@ -69,7 +69,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn what_the_outline_says_the_parser_says(text in objects()) {
+    fn outline_agrees_with_the_parser(text in objects()) {
         let outline = Outline::of(text.as_bytes()).expect("it is JSON");
         if outline.is_known() {
             prop_assert_eq!(outline.envelope(text.as_bytes()), by_parser(&text), "{}", text);
