@@ -24,7 +24,7 @@ fn shared<T: Send + Sync + std::fmt::Debug + 'static>() -> &'static str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-/// As `shared`, for what everybody may copy about and keep.
+/// Like `shared`, for values that are copied and kept.
 fn shared_and_cloned<T: Send + Sync + Clone + std::fmt::Debug + 'static>() -> &'static str {
     shared::<T>()
 }
@@ -33,7 +33,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The types that lib.rs re-exports; a `Result` is an alias and no type of its own.
+/// The types that lib.rs re-exports; a `Result` is only an alias.
 fn exported() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("src/lib.rs")).expect("lib.rs is there");
     let uses = text.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next());
@@ -207,7 +207,7 @@ fn public_items(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let item = &text[at..];
         let mut own = words(item).skip(1);
         let end = match own.next() {
-            // Its fields are public by a `pub` of their own.
+            // Each field has its own `pub`.
             Some("struct") => item.find(['{', ';', '(']),
             Some(field) if item[4 + field.len()..].starts_with(':') => item.find('\n'),
             _ => item.find(['{', ';', '=']),

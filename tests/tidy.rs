@@ -11,9 +11,11 @@ use agentpipe::CloseStage;
 /// The modules of the library, lowest layer first. A file names its own module and those of lower
 /// layers; two modules of one layer never name each other.
 const LAYERS: &[&[&str]] = &[
-    &["json", "config", "contain", "counters", "deadline"],
+    &["json", "contain", "counters", "deadline"],
     &["trace", "close", "io"],
-    &["command", "error"],
+    &["error"],
+    &["config"],
+    &["command"],
     &["origin", "record", "stats"],
     &["exit", "sync"],
     &["frame", "ring", "process"],

@@ -53,7 +53,7 @@ fn report(p99: f64) -> Value {
     })
 }
 
-/// So many scenarios, each with a name of its own.
+/// This number of scenarios, each with its own name.
 fn many(count: usize) -> Value {
     let figures = json!({"n": 1, "p50_us": 1, "p90_us": 1, "p99_us": 1, "max_us": 1});
     let one = |index| json!({"name": format!("s{index}"), "group": "g", "figures": figures});
@@ -254,7 +254,7 @@ fn huge_missing_and_endless_files_exit_1() {
     for (path, says) in [
         ("none.json", "No such file"),
         ("/dev/zero", "not a regular file"),
-        // Nobody writes to it: opening it as usual would wait for ever.
+        // It has no writer: a plain open would wait without end.
         ("fifo", "not a regular file"),
         (".", "a directory"),
     ] {
@@ -372,7 +372,7 @@ fn scenario<'a>(report: &'a mut Value, name: &str) -> &'a mut Value {
     all.iter_mut().find(|it| it["name"] == name).expect("the starting limits name it")
 }
 
-/// So many microseconds more in each sample of it.
+/// Adds these microseconds to each sample.
 fn delay(report: &mut Value, name: &str, us: f64) {
     let it = scenario(report, name);
     for figure in ["p50_us", "p90_us", "p99_us", "max_us"] {

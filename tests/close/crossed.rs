@@ -1,5 +1,5 @@
 //! Closing an agent while something else happens to it: both pipes full, a death half-way, a
-//! status taken by somebody else, more output than may be kept.
+//! status taken by another part of the host, more output than may be kept.
 
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,7 @@ fn stolen_exit_status_is_unknown() {
     let engine = engine();
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let pid = pid_of(&agent);
-    // Taken in the same instant as it dies: whoever is first has it, and both ways must end well.
+    // Both wait for the same exit: either may get the status, and both ways must end well.
     let thief = std::thread::spawn(move || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
     kill_process(pid, Signal::KILL).expect("it lives");
     let stolen = matches!(thief.join().expect("no panic"), Ok(Some(_)));

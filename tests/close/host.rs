@@ -39,9 +39,8 @@ impl Drop for BusyHost {
     }
 }
 
-/// The story: with six runnable processes for each processor an agent is often runnable without a
-/// processor for a tenth of a second. It was taken for silent, its input was ended, and a Node program
-/// dropped up to 99 % of its queue; the report said that nothing was lost.
+// With six runnable processes per processor an agent often waits a tenth of a second for one. The
+// close took that for silence and ended its input, and a Node program dropped most of its queue.
 #[test]
 fn busy_host_does_not_look_like_silence() {
     let _alone = undisturbed();
@@ -72,7 +71,7 @@ fn busy_host_does_not_look_like_silence() {
     assert!(whole >= 4, "only {whole} of 6 were delivered in full");
 }
 
-/// `agentpipe run` of the built-in agent, in a process group of its own, with its traces.
+/// `agentpipe run` of the built-in agent, in its own process group, with its traces.
 struct Run {
     child: Child,
     stderr: BufReader<ChildStderr>,

@@ -1,4 +1,4 @@
-//! The close matrix through `agentpipe run`: stdin ends, nobody reads stdout until the report is
+//! The close matrix through `agentpipe run`: stdin ends, stdout is not read until the report is
 //! there, and the report says what became of the agent.
 
 use std::fs;
@@ -29,7 +29,7 @@ impl Run {
         run
     }
 
-    /// Ends its stdin once its stdout is full: the agent is up, and nobody reads.
+    /// Ends its stdin once its stdout is full: the agent runs, and its output is unread.
     fn start_unread(flags: &[&str]) -> Self {
         let mut run = Self::open(&[], flags);
         let stdout = run.child.stdout.as_ref().expect("piped");
@@ -121,7 +121,7 @@ const ROWS: &[Row] = &[
         flags: &["--ignore-eof"], stage: "terminate", code: 143, bytes: Some(0) },
     Row { hazard: "ignores SIGTERM, too", options: QUICK,
         flags: &["--ignore-eof", "--ignore-sigterm"], stage: "kill", code: 137, bytes: Some(0) },
-    Row { hazard: "floods for ever", options: QUICK,
+    Row { hazard: "floods without end", options: QUICK,
         flags: &["--flood", "--never-read-stdin", "--ignore-sigterm"], stage: "cut", code: 1, bytes: None },
     Row { hazard: "a native CLI, idle", options: &[],
         flags: &["--like", "claude-native"], stage: "drain", code: 0, bytes: Some(0) },

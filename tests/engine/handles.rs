@@ -48,7 +48,7 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>, woken: &Arc<Woken>) -> Poll<F::
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken))))
 }
 
-/// Polls once, so that what is asked for is on its way, and drops the future.
+/// Polls once, so that the request is sent, and drops the future.
 fn ask<F: Future>(future: F) {
     let _no_matter = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }

@@ -1,6 +1,4 @@
-//! The engine as its users hold it: back-pressure, stderr, half a close, many agents, any runtime.
-//!
-//! The agents are real processes. Times are asserted against generous ceilings only.
+//! The pipes of an agent: back-pressure, stderr, half-closed input, many agents, and any runtime.
 
 use std::fs;
 use std::future::Future;
@@ -45,7 +43,7 @@ fn check_sequence(records: &[Record], count: u64) {
     assert_eq!(found, (0..count).collect::<Vec<u64>>());
 }
 
-/// Sits in write(2) with nobody reading.
+/// Whether it is blocked in write(2).
 fn is_blocked_in_write(pid: u32) -> bool {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     call.split(' ').next() == Some(libc::SYS_write.to_string().as_str())
@@ -286,11 +284,11 @@ impl Wake for Done {
 
 #[test]
 fn busy_handles_do_not_starve_others() {
-    // The story: the mailbox of an engine thread is never empty, so its pipes never have a turn,
-    // and no deadline of a close is looked at.
+    // If the mailbox of an engine thread is never empty, its pipes must still have their turns, and
+    // the deadlines of a close too.
     //
-    // No clock can tell that on a busy machine, so the engine is held until the mailbox is as full
-    // as it may ever be and a record lies in a pipe, and the order of the two is asserted.
+    // A clock cannot show that on a busy machine, so the test holds the engine until the mailbox is
+    // full and a record lies in a pipe, and asserts the order of the two.
     const ASKED: usize = 20_000;
     let engine = engine();
     let ended = spawn(&engine, fake(&["--exit-now"]));
@@ -402,7 +400,7 @@ async fn talk_and_close(engine: Engine, number: usize) -> AgentStats {
     *report.stats()
 }
 
-/// All of them live at the same time: nobody closes before the last one has spoken.
+/// All of them live at the same time: none is closed before the last one has answered.
 async fn talk_all_and_close(engine: Engine, agents: usize) {
     let meeting = Arc::new(tokio::sync::Barrier::new(agents));
     let mut running = tokio::task::JoinSet::new();

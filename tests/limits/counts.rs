@@ -14,16 +14,16 @@ use crate::allocator::calls;
 use crate::support::PROGRAM;
 use crate::support::own_process::{alone, test_name};
 
-/// Records that are counted, in rounds of so many.
+/// Records of one counted round.
 const RECORDS: u64 = 1000;
 /// Before that, so that every queue and buffer has its size.
 const WARM_UP: u64 = 200;
 
-/// An agent that says what it is told to say.
+/// An agent that repeats what the test writes.
 struct Parrot {
     agent: Agent,
     mouth: File,
-    /// One write's worth: so many records, each with its newline.
+    /// The bytes of one write: `records` records, each with its newline.
     lines: Vec<u8>,
     records: u64,
 }

@@ -1,5 +1,5 @@
-//! What one idle agent costs this process: bytes of user memory, descriptors, operations in the
-//! ring. Counted, not estimated: by an allocator that keeps the books, in a process of its own.
+//! What one idle agent costs this process: bytes of user memory, descriptors, and operations in the
+//! ring, counted and not estimated.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use agentpipe::{Agent, AgentCommand, Engine, ExitStatus};
 
 /// Enough that what is held once and grows by doubling does not decide.
 const AGENTS: usize = 200;
-/// What docs/guide/operating.md promises, beside the handle.
+/// The documented limit, without the handle.
 const BYTES_MAX: usize = 4096;
 
 fn echo() -> AgentCommand {

@@ -1,7 +1,5 @@
 //! Nothing leaks: 1000 agents come and go in every way there is, and afterwards descriptors,
 //! children, threads, pool buffers and kernel operations are exactly what they were.
-//!
-//! One test in a process of its own, because it counts what belongs to the process.
 
 use std::future::Future;
 use std::pin::pin;
@@ -20,7 +18,7 @@ use agentpipe::{
 /// In the environment of every agent, and so of whatever it leaves behind.
 const MARK: &str = "AGENTPIPE_LEAK_TEST";
 const CYCLES: usize = 1000;
-/// So many agents at a time.
+/// Agents at a time.
 const LANES: usize = 16;
 
 fn fake(args: &[&str]) -> AgentCommand {

@@ -1,8 +1,6 @@
 //! Nothing leaks above the agents either: 1000 sessions come and go in every way there is, with
 //! requests in both directions, and afterwards descriptors, threads and children are exactly what
 //! they were, the shared session thread included.
-//!
-//! One test in a process of its own, because it counts what belongs to the process.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -17,7 +15,7 @@ use agentpipe::session::{RpcError, Settings, jsonrpc};
 use agentpipe::{Engine, ErrorKind, ExitStatus};
 
 const CYCLES: usize = 1000;
-/// So many sessions at a time.
+/// Sessions at a time.
 const LANES: usize = 12;
 
 /// Two requests of the agent: both have to be answered.

@@ -1,5 +1,5 @@
-//! What a close gives to the kernel, seen from outside: the trace `agentpipe::ring` has a line for
-//! each submission entry. A process of its own, because the trace is of the whole process.
+//! What a close submits to the kernel, seen from outside: the trace `agentpipe::ring` has an event for
+//! each submission entry. The subscriber is global, so the test runs in its own process.
 
 use std::fmt;
 use std::fs;
@@ -59,7 +59,7 @@ struct Submitted(Arc<Mutex<Vec<Sqe>>>);
 
 impl Submitted {
     fn all(&self) -> MutexGuard<'_, Vec<Sqe>> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("not poisoned")
     }
 }
 

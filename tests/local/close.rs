@@ -50,7 +50,7 @@ fn unread_full_stdout_is_drained() {
     });
 }
 
-/// Nobody of that process runs.
+/// No thread of that process runs.
 fn asleep(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
     let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
@@ -59,9 +59,9 @@ fn asleep(pid: u32) -> bool {
 
 #[test]
 fn busy_thread_is_not_silence() {
-    // The story: the close waits for the agent's output to fall silent. Meanwhile the thread does
-    // something else for 30 ms, or gets no processor, and the agent fills its pipe and sleeps. Its
-    // input was ended then, and a Node program dropped the megabytes that it had queued.
+    // A close waits until the agent's output is silent. Meanwhile the thread does something else for
+    // 30 ms, and the agent fills its pipe and sleeps. Its input was ended then, and a Node program
+    // dropped the megabytes that it had queued.
     in_each(async |engine: LocalEngine| {
         let flags = ["--like", "claude-node", "--backlog", "13m", "--backlog-at-start"];
         let (mut reader, agent) = spawn(&engine, &flags).await.split();
@@ -78,7 +78,7 @@ fn busy_thread_is_not_silence() {
                 break;
             }
             read = agent.stats().bytes_in;
-            // The thread is not given to the engine until the agent has slept for so long.
+            // The thread is not given to the engine until the agent has slept.
             let mut slept = Instant::now();
             while slept.elapsed() < Duration::from_millis(30) {
                 if !asleep(agent.pid()) {
@@ -168,7 +168,7 @@ fn blocked_writer_does_not_delay_the_close() {
         tokio::task::yield_now().await;
         let report = writer.abort().await;
         assert!(report.unsent_bytes() > 64 << 10, "{report}");
-        assert!(blocked.await.expect("it ends").is_err(), "the writer is told");
+        assert!(blocked.await.expect("it ends").is_err(), "the writer gets an error");
         assert_sound(&report);
     });
 }
@@ -227,14 +227,14 @@ fn dead_runtime_keeps_no_agent_alive() {
             let engine = LocalEngine::new().expect("io_uring");
             let mut agent = spawn(&engine, &["--flood", "--ignore-eof", "--ignore-sigterm"]).await;
             assert!(agent.next_record().await.is_some());
-            sender.send(agent.pid()).expect("somebody listens");
+            sender.send(agent.pid()).expect("the test listens");
             *place.borrow_mut() = Some((engine, agent));
         }));
         // The runtime is gone, the handles are not.
         let pid = handles.recv().expect("a pid");
         assert_gone(pid);
         let (engine, agent) = kept.take().expect("kept");
-        let report = agent.close_report().expect("nobody waits in vain");
+        let report = agent.close_report().expect("the report is there");
         assert_eq!(report.reason(), CloseReason::Shutdown, "{report}");
         assert_eq!(engine.counters().in_kernel, 0);
         assert_sound(&report);

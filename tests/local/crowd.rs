@@ -113,7 +113,7 @@ fn burst_never_exceeds_max_agents() {
             }
         }
         assert_eq!((agents.len(), refused), (3, 13));
-        // Who closes one has its place, at once and every time.
+        // A close frees its place at once, every time.
         for _ in 0..20 {
             agents.pop().expect("three of them").abort().await;
             let mut next = engine.spawn(fake(&[])).await.expect("its place is free");

@@ -45,7 +45,7 @@ fn in_tokio_uring(program: Program) {
     tokio_uring::start(program);
 }
 
-/// The program with an engine of its own, in each of the runtimes.
+/// Runs the program with a new engine in each of the runtimes.
 pub(crate) fn in_each(program: impl AsyncFn(LocalEngine) + Copy + 'static) {
     for runtime in RUNTIMES {
         runtime(Box::pin(async move {
@@ -54,7 +54,7 @@ pub(crate) fn in_each(program: impl AsyncFn(LocalEngine) + Copy + 'static) {
     }
 }
 
-/// Lets everybody else on this thread run until it holds.
+/// Yields to the other tasks of this thread until the condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {

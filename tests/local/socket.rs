@@ -1,4 +1,4 @@
-//! The program of docs/examples/tokio_uring_socket.rs: a Unix socket served by tokio-uring, an agent for each client, all
+//! The program of the guide: a Unix socket served by tokio-uring, an agent for each client, all
 //! on one thread.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use agentpipe::{AgentCommand, CloseReport, ExitStatus, LocalAgentWriter, LocalEn
 use tokio::net::UnixListener;
 use tokio_uring::net::UnixStream;
 
-/// Serves so many clients, one agent each; the reports in the order they came.
+/// Serves this number of clients, one agent each; returns the reports in their order.
 async fn listen(
     engine: &LocalEngine,
     listener: &UnixListener,

@@ -97,7 +97,7 @@ fn waker_can_shut_the_engine_down() {
         let (begun, work) = begin(async move { asked.shutdown(Duration::MAX).await });
         in_a_turn(&engine, work).await;
         let report: ShutdownReport = outcome(&begun).await;
-        // The one whose waker it was has no handle any more: it is aborted, or was just now.
+        // The one whose waker it was has no handle any more: it is aborted.
         assert!((1..=2).contains(&report.agents), "{report:?}");
         let closed = other.closed().await;
         assert_eq!((closed.exit(), closed.reason()), (ExitStatus::Code(0), CloseReason::Shutdown));

@@ -1,6 +1,6 @@
 //! The real Claude Code against sessions, with a stand-in for its API.
 //!
-//! Not part of `cargo test`: it needs a program of 400 MB from a registry. It is a target of its own
+//! Not part of `cargo test`: it needs a program of 400 MB from a registry. It is a separate target
 //! behind the feature `__real_cli`, so that where that is not asked for nothing of it runs or passes.
 //! `.ci/run` installs the CLI and runs it, or counts it as skipped. By hand:
 //!
@@ -27,7 +27,7 @@ const ROUNDS: usize = 10;
 /// For anything that takes a moment, on a machine that does much else.
 const CEILING: Duration = Duration::from_secs(60);
 
-/// A CLI with a home and a working directory of its own.
+/// A CLI with its own home and working directory.
 struct Cli {
     engine: Engine,
     api: Api,

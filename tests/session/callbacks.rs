@@ -1,4 +1,4 @@
-//! Callbacks: what the reference's acceptance list K asks, over a real child.
+//! Callbacks of a Claude Code session: permissions and hooks, and the form of their answers.
 
 use std::time::Duration;
 
@@ -137,8 +137,8 @@ fn failed_callback_is_an_error_answer() {
     let shapeless =
         answer_to(may_it(|_| Ok(Permission::allow())), json!({"subtype": "can_use_tool"}));
     assert!(shapeless["error"].as_str().unwrap().contains("tool_name"), "{shapeless}");
-    let nobody = answer_to(Session::builder(), bash(json!({})));
-    assert!(nobody["error"].as_str().unwrap().contains("can_use_tool"), "{nobody}");
+    let unhandled = answer_to(Session::builder(), bash(json!({})));
+    assert!(unhandled["error"].as_str().unwrap().contains("can_use_tool"), "{unhandled}");
 }
 
 fn hook<T: Serialize + Send + 'static>(output: fn(HookRequest) -> T) -> Builder {

@@ -1,4 +1,4 @@
-//! Why it ended: Q23 to Q34 of the reference's acceptance list, over a real child.
+//! Why a session ended: the last failed result explains an exit better than its status.
 
 use agentpipe::session::claude::Session;
 use agentpipe::{CloseReason, Error, ErrorKind, ExitStatus};
@@ -27,7 +27,7 @@ fn end_after(records: &[Value], end: &str) -> (Error, Session) {
     steps.extend([r#"{"stderr":"at the end"}"#.to_owned(), end.to_owned()]);
     wait(async {
         let session = start(&engine(), &steps).await;
-        // Q34: what is pending fails with the same words, and at once.
+        // Pending requests fail at once with the same text.
         let (first, second) = tokio::join!(session.interrupt(), session.mcp_status());
         let error = first.expect_err("no answer");
         assert_eq!(second.expect_err("no answer").to_string(), error.to_string());
@@ -150,7 +150,7 @@ fn failed_result_explains_a_closed_stdout() {
     ];
     wait(async {
         let session = start(&engine(), &steps).await;
-        let error = session.interrupt().await.expect_err("nobody can answer");
+        let error = session.interrupt().await.expect_err("the agent is gone");
         assert_eq!(error.kind(), ErrorKind::AgentError, "{error}");
         assert!(error.to_string().contains("no credit; the agent closed its stdout"), "{error}");
         assert_eq!(session.as_session().close_report(), None, "it is still being waited for");

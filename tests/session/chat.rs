@@ -183,7 +183,7 @@ fn must_agree(tally: &Value, stats: &SessionStats, session: &Session) {
     // Ours: one outcome each.
     let outcomes = stats.settled + stats.timeouts + stats.withdrawn + stats.failed;
     assert_eq!((stats.asked, stats.failed, stats.pending), (outcomes, 0, 0), "{context}");
-    // Every answer of the agent met its request, or came too late; none to what nobody asked.
+    // Every answer of the agent met its request, or came too late; none without a request.
     assert_eq!(count("answers"), stats.settled + stats.late, "{context}");
     assert_eq!((stats.unknown, stats.duplicate, stats.refused), (0, 0, 0), "{context}");
     let once = count("answers") - count("repeated");

@@ -1,4 +1,4 @@
-//! A client that stays: what the reference's acceptance list S asks, over a real child.
+//! A session that stays open for many turns: its messages, its requests, and its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -173,7 +173,7 @@ fn closed_session_fails_every_call_at_once() {
         }
         assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
         assert_eq!((session.next().await, session.next_record().await), (None, None));
-        let error = session.read_turn(|_| ()).await.expect_err("there is no turn any more");
+        let error = session.read_turn(|_| ()).await.expect_err("there is no further turn");
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         session.end_input();
         session.end_input_when_done();

@@ -1,5 +1,4 @@
-//! However an agent ends, what waits for it fails at once and says how it ended. Weaknesses 10,
-//! 11, 12, 15, 16 of the reference: 60 s each.
+//! However an agent ends, pending calls fail at once and their errors say how it ended.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -64,7 +63,7 @@ fn closed_stdout_fails_pending_requests() {
             r#"{"delay":300}"#,
         ];
         let session = start(&engine(), &steps).await;
-        let error = session.interrupt().await.expect_err("nobody can answer");
+        let error = session.interrupt().await.expect_err("the agent is gone");
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert!(error.to_string().contains("closed its stdout"), "{error}");
         assert_eq!(session.as_session().close_report(), None, "it is still being waited for");
@@ -168,7 +167,7 @@ fn close_and_shutdown_fail_pending_requests() {
 fn last_drop_ends_agent_and_handlers() {
     let (sender, dropped) = mpsc::channel();
     let builder = jsonrpc::Session::builder().handle("slow", move |_| {
-        sender.send("running").expect("somebody listens");
+        sender.send("running").expect("the test listens");
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;

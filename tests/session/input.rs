@@ -1,4 +1,4 @@
-//! When the agent's input ends: Q01 to Q15 of the reference's acceptance list, over a real child.
+//! When the input of a Claude Code session ends: after the result, as long as a handler may be needed.
 
 use std::time::Duration;
 

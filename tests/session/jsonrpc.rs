@@ -101,7 +101,7 @@ fn failing_handlers_still_answer() {
 fn withdrawn_request_is_dropped_unanswered() {
     let (sender, dropped) = mpsc::channel();
     let builder = Session::builder().cancellation(Cancellation::Mcp).handle("slow", move |_| {
-        sender.send("running").expect("somebody listens");
+        sender.send("running").expect("the test listens");
         let guard = Dropped(sender.clone());
         async move {
             let _guard = guard;

@@ -1,4 +1,4 @@
-//! Answers and requests of the agent pass by data that nobody reads. Weaknesses 13 and 14.
+//! Answers and requests of the agent overtake unread data.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ fn overloaded_session_fails_requests_at_once() {
             error.to_string().contains(&format!("{unread} bytes of data are unread")),
             "{error}"
         );
-        let again = session.interrupt().await.expect_err("still nobody reads");
+        let again = session.interrupt().await.expect_err("still overloaded");
         assert_eq!(again.kind(), ErrorKind::Overloaded);
         let report = session.abort().await;
         assert!(report.exit() != ExitStatus::StillRunning, "{report}");

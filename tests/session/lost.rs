@@ -1,4 +1,4 @@
-//! A record that is dropped because it is too large or broken: its waiter is told.
+//! A record that is dropped because it is too large or broken: its waiter gets an error.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ fn timeout_names_dropped_records() {
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         let text = error.to_string();
         assert!(text.contains("a record of 5") && text.contains("Limits::record_max"), "{text}");
-        // What was lost before a request is no answer to it.
+        // A record lost before a request is not its answer.
         let error =
             session.as_session().request_with_timeout("b", (), limit).await.expect_err("silent");
         assert!(!error.to_string().contains("record_max"), "{error}");

@@ -33,7 +33,7 @@ use agentpipe::Engine;
 use agentpipe::session::claude;
 use serde_json::{Value, json};
 
-/// What the reference takes 60 s for has to be over long before this.
+/// Every wait here ends long before the default timeout of a request, which is 60 s.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Two steps: the agent asks, and expects this answer or one with more keys.

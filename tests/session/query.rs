@@ -1,5 +1,4 @@
-//! One query from its handshake to its end: Q16 to Q22 and Q35 to Q38 of the reference's
-//! acceptance list, over a real child.
+//! One query from its handshake to its end.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -67,7 +66,7 @@ fn cancelled_control_request_is_not_answered() {
     let (sender, told) = mpsc::channel();
     let builder = Session::builder()
         .can_use_tool(move |_| {
-            sender.send("running").expect("somebody listens");
+            sender.send("running").expect("the test listens");
             let guard = Dropped(sender.clone());
             async move {
                 let _guard = guard;
@@ -80,7 +79,7 @@ fn cancelled_control_request_is_not_answered() {
     let hook = json!({"subtype": "hook_callback", "callback_id": "hook_0"});
     let steps = [
         HANDSHAKE.to_owned(),
-        cancel("nobody".into()),
+        cancel("unknown".into()),
         cancel(json!(7)),
         says(json!({"type": "control_cancel_request"})),
         says(json!({"type": "control_request", "request_id": "slow", "request": tool})),

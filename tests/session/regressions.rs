@@ -1,5 +1,5 @@
-//! Weaknesses 10, 13, 16 and 23 of the reference, where tests/session/ends.rs and lanes.rs do not
-//! show already that they are not here.
+//! Defects of other clients that a session must not have: children without an owner, readers that
+//! stop, deadlines that never begin, tables that grow.
 
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
@@ -36,7 +36,7 @@ fn failed_start_leaves_no_agent() {
     assert_eq!(wait(engine.shutdown(SOON)).aborted, 0, "and nothing else was there");
 }
 
-/// Floods the session, and asks and answers on top of what nobody reads.
+/// Floods the session, and sends requests and answers on top of the unread data.
 fn must_pass_by(settings: Settings, records: usize, size: usize) {
     let flood = format!(r#"{{"flood":{records},"size":{size},"type":"assistant"}}"#);
     let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {"a": 1}});
@@ -236,7 +236,7 @@ fn prompt_beyond_the_budget_waits() {
         while session.as_session().metrics().stalls == 0 {
             tokio::task::yield_now().await;
         }
-        let error = session.interrupt().await.expect_err("nobody reads");
+        let error = session.interrupt().await.expect_err("overloaded");
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
         let unread = session.as_session().metrics().unread;
         assert!(
@@ -284,6 +284,10 @@ fn closed_session_answers_nothing() {
         while session.next().await.is_some() {}
         let stats = session.as_session().metrics();
         assert_eq!((stats.serving, stats.running), (0, 0), "{stats:?}");
-        assert_eq!(calls.try_iter().count(), 0, "no handler runs for an answer nobody can send");
+        assert_eq!(
+            calls.try_iter().count(),
+            0,
+            "no handler runs for an answer that cannot be sent"
+        );
     });
 }

@@ -1,5 +1,5 @@
-//! A session on every kind of runtime, and its tasks where the host wants them. Q17 and Q37 of the
-//! reference's acceptance list: asyncio and trio there, tokio and none at all here.
+//! A session on every kind of runtime, and its tasks where the host wants them: tokio's pool, one
+//! thread, a local set, or no runtime.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -33,9 +33,9 @@ fn blocking(pool: &tokio::runtime::Runtime) -> (Builder, Receiver<()>, Sender<()
     let (release, released) = mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
     let builder = Session::builder().settings(on(pool)).handle("block", move |_| {
-        sender.send(()).expect("somebody listens");
+        sender.send(()).expect("the test listens");
         let waited = released.lock().expect("one handler").recv_timeout(SOON).is_ok();
-        async move { if waited { Ok(json!({})) } else { Err(RpcError::new("nobody came")) } }
+        async move { if waited { Ok(json!({})) } else { Err(RpcError::new("timed out")) } }
     });
     (builder, blocked, release)
 }

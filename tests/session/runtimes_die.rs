@@ -37,7 +37,7 @@ fn assert_told(error: &Error) {
     assert!(text.contains("close its sessions before a runtime ends"), "{text}");
 }
 
-/// An agent that asks so many times, and says so.
+/// An agent that sends this number of requests, and reports that.
 fn asking(times: usize) -> [String; 3] {
     let ask = r#"{"send":{"jsonrpc":"2.0","id":"${i}","method":"slow"}}"#;
     [
@@ -57,7 +57,7 @@ fn dead_runtime_ends_its_sessions() {
         let sender = sender.clone();
         let builder =
             jsonrpc::Session::builder().settings(on(&runtime)).handle("slow", move |_| {
-                sender.send("running").expect("somebody listens");
+                sender.send("running").expect("the test listens");
                 let guard = Dropped(sender.clone());
                 async move {
                     let _guard = guard;
@@ -79,12 +79,12 @@ fn dead_runtime_ends_its_sessions() {
             std::thread::yield_now();
         }
         drop(runtime);
-        assert_told(&waits.join().expect("no panic").expect_err("nobody answers"));
+        assert_told(&waits.join().expect("no panic").expect_err("no answer"));
         assert_eq!(reads.join().expect("no panic"), None, "the end");
         for _ in 0..2 {
             assert_eq!(told.recv_timeout(SOON), Ok("dropped"));
         }
-        assert_told(&wait(session.request("again", ())).expect_err("nobody would answer"));
+        assert_told(&wait(session.request("again", ())).expect_err("no answer comes"));
         assert_told(&session.as_session().close_reason().expect("over"));
         let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.serving, stats.running), (0, 0, 0), "{stats:?}");
@@ -109,7 +109,7 @@ fn dead_runtime_with_a_long_queue_is_not_recursive() {
     });
     let (sender, running) = mpsc::channel();
     let builder = jsonrpc::Session::builder().settings(settings).handle("slow", move |_| {
-        sender.send(()).expect("somebody listens");
+        sender.send(()).expect("the test listens");
         std::future::pending::<Result<(), RpcError>>()
     });
     let engine = engine();
@@ -146,7 +146,7 @@ fn refusing_executor_fails_the_start() {
             let engine = engine.clone();
             move || pollster::block_on(builder.start(&engine, command))
         });
-        assert_told(&starting.join().expect("no panic").expect_err("nobody reads"));
+        assert_told(&starting.join().expect("no panic").expect_err("it is not read"));
     }
     await_no_agent(&engine);
     assert_eq!(engine.abandoned(), 3, "each was aborted");

@@ -1,6 +1,5 @@
-//! Records that look like something inside the host, and envelopes that are none. Weakness 22:
-//! in the reference, types `end` and `error` were its own marks in the same queue, a malformed
-//! envelope killed the reader, and a request without a subtype was never answered.
+//! Records that look like internal marks of the host, and malformed envelopes: the first are data, the
+//! second cost only themselves.
 
 use agentpipe::Event;
 use agentpipe::session::claude::{self, Message};
@@ -31,7 +30,7 @@ const IMPOSTORS: &[&str] = &[
     r#"{"type":"control_something_new","request_id":"x"}"#,
 ];
 
-/// Requests that name nothing: with an id there is somebody to answer.
+/// Requests without a subtype: those with an id can be answered.
 const NAMELESS: &[&str] = &[
     r#"{"type":"control_request","request_id":"n0"}"#,
     r#"{"type":"control_request","request_id":"n1","request":null}"#,

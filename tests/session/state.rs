@@ -318,7 +318,7 @@ fn turn_without_a_result_ends() {
             assert_eq!(error.kind(), ErrorKind::NoResult, "{error}");
             assert!(error.to_string().contains("idle"), "{error}");
             assert_eq!(seen, if idle == visible { 2 } else { 1 });
-            // The next turn is a turn of its own.
+            // The next turn is separate.
             session.send("again").await.expect("sent");
             session.read_turn(|_| ()).await.expect("a result");
             let report = session.close().await;

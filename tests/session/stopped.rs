@@ -1,5 +1,5 @@
-//! Sessions of a host that does not run for a while: stopped, as by a debugger, `docker pause` or a
-//! terminal. A file of its own, because it stops the whole process.
+//! Sessions of a host that does not run for a while: stopped by a debugger, `docker pause` or a
+//! terminal. Each test stops its whole process, so it has its own.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

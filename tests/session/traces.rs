@@ -107,7 +107,7 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("a string")
 }
 
-/// A session that is told by a trace what to do, and what to expect.
+/// A session that sends and expects the records of a trace.
 struct Host {
     session: Session,
     requests: HashMap<String, JoinHandle<Result<Record, Error>>>,

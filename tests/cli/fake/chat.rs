@@ -1,4 +1,4 @@
-//! `--chat`: the agent that asks and is asked at random, and keeps count.
+//! `--chat`: the agent that sends and answers requests at random, and counts them.
 
 use super::{Fake, converse};
 

@@ -110,7 +110,7 @@ fn unread_stdin_fills_the_pipe() {
     let mut fake = Fake::start(&["--never-read-stdin"]);
     let stdin = fake.stdin.as_mut().expect("open");
     let size = fcntl_getpipe_size(&*stdin).expect("a pipe");
-    // Exactly what the pipe takes; one byte more would block for ever.
+    // Exactly what the pipe takes; one more byte would block without end.
     stdin.write_all(&vec![b'x'; size]).expect("there is room");
     assert!(fake.is_alive_after(100));
     let stdin = fake.stdin.as_ref().expect("open");

@@ -40,7 +40,7 @@ fn stdout_can_end_before_the_process() {
     let mut fake = Fake::start(&["--flood", "64k", "--close-stdout"]);
     assert_eq!(fake.rest().len(), 64 << 10);
     assert!(fake.is_alive_after(100));
-    fake.send("nobody hears the answer");
+    fake.send("the answer is lost");
     fake.end_input();
     assert_eq!(fake.timed_exit().0, Some(0));
 
@@ -93,7 +93,7 @@ fn grandchild_can_leave_the_group() {
         let start = Instant::now();
         while test_kill_process(grandchild).is_ok() {
             assert!(start.elapsed() < CEILING);
-            // Whoever adopted it may take a while to reap it.
+            // Its new parent may take a while to reap it.
             let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
             if stat.is_empty() || stat.contains(") Z ") {
                 break;

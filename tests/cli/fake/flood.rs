@@ -1,4 +1,4 @@
-//! Output nobody asked for.
+//! Unsolicited output.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -14,7 +14,7 @@ fn finite_flood_has_its_exact_size() {
         assert_eq!(line.len(), 4095);
         assert_eq!(json(line)["seq"], number);
     }
-    // A size that is no multiple is rounded up to whole records.
+    // A size between two multiples is rounded up to whole records.
     assert_eq!(converse(&["--flood", "1025"], "").0.len(), 2048);
     assert_eq!(converse(&["--records", "3", "--record-size", "64"], "").0.len(), 192);
     assert_eq!(converse(&["--records", "3", "--record-size", "64", "--crlf"], "").0.len(), 192);

@@ -101,7 +101,7 @@ impl Fake {
         bytes
     }
 
-    /// Waits until the agent cannot write any more because nobody reads.
+    /// Waits until the agent cannot write because its output is unread.
     fn wait_until_full(&self) {
         let pipe = self.stdout.as_ref().expect("stdout is open").get_ref();
         let size = fcntl_getpipe_size(pipe).expect("a pipe") as u64;

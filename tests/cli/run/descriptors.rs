@@ -163,7 +163,7 @@ fn every_kind_of_stdin_is_read_to_its_end() {
         let mut child = command.spawn().expect("starts");
         drop(command);
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        // Nothing is there at first: that is no end, and no error.
+        // It is empty at first, which is neither an end nor an error.
         ours.write_all(b"{\"first\":1}\n").expect("written");
         let mut first = String::new();
         stdout.read_line(&mut first).expect("text");

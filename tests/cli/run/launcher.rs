@@ -26,7 +26,7 @@ pub(crate) fn inheriting<'a>(
             return Err(io::Error::last_os_error());
         }
         for signal in ignored {
-            // SAFETY: SIG_IGN is no code of ours.
+            // SAFETY: SIG_IGN runs no code.
             if unsafe { libc::signal(*signal, libc::SIG_IGN) } == libc::SIG_ERR {
                 return Err(io::Error::last_os_error());
             }

@@ -258,7 +258,7 @@ fn lines_about_binary_output_stay_bounded() {
 fn content_length_works_both_ways() {
     let frame = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
     let flags = ["--framing", "content-length"];
-    // A body may hold a newline, and a header another field; the name's case is no matter.
+    // A body may hold a newline, and a header another field; the case of the name does not matter.
     let bodies = ["{\"a\":\n1}", "{\"b\":\"\u{e9}\"}", "[1,\r\n2]"];
     let other = "content-length: 7\r\nContent-Type: x\r\n\r\n{\"c\":2}";
     let input: String = bodies.iter().map(|body| frame(body)).collect::<String>() + other;
@@ -278,7 +278,7 @@ fn exit_code_is_the_agents() {
         assert_eq!(done.stdout, b"{}\n");
     }
     for (signal, number) in [("KILL", 9), ("TERM", 15), ("SEGV", 11)] {
-        // Its stdin stays open: nobody but the agent ends this.
+        // Its stdin stays open: only the agent ends this.
         let agent = fake(&["--exit-now", "--die-by-signal", signal]);
         let done = Run::start(&[], &agent).collect();
         assert_eq!(done.code(), Some(128 + number));
@@ -456,7 +456,7 @@ fn consumer_that_leaves_ends_the_agent() {
     let done = run.collect();
     assert_eq!(done.code(), Some(141), "{done:?}");
     assert_eq!(done.report["close"]["mode"], "abort");
-    assert_eq!(done.stderr, Vec::<String>::new(), "a closed pipe is no error to tell");
+    assert_eq!(done.stderr, Vec::<String>::new(), "a closed pipe is not an error");
     // On a busy machine the grace of an abort may be over before the agent gets to run.
     let left_by_itself = done.report["exit"] == serde_json::json!({ "code": 1 });
     assert_eq!(marker.exists(), left_by_itself, "{}", done.report);

@@ -141,7 +141,7 @@ fn unwritable_report_starts_no_agent() {
     let fifo = folder.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
     assert!(fs::metadata(&fifo).expect("there").file_type().is_fifo());
-    // To open a FIFO that has no reader would wait for one, maybe for ever.
+    // To open a FIFO without a reader waits for one, maybe without end.
     let fifo = fifo.to_str().expect("text");
     let cases =
         [(fifo, "No such device"), ("/no/such/folder/r", "No such file"), ("/", "directory")];
@@ -162,7 +162,7 @@ fn report_that_fails_late_is_an_error() {
     let script = "exec \"$0\" run --report - -- \"$0\" fake 2>/dev/full";
     let mut shell = Command::new("sh");
     shell.args(["-c", script, PROGRAM]).stdin(Stdio::null());
-    assert_eq!(shell.status().expect("starts").code(), Some(125), "a report lost is no success");
+    assert_eq!(shell.status().expect("starts").code(), Some(125), "a lost report is not success");
 }
 
 #[test]

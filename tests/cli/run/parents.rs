@@ -151,7 +151,7 @@ fn check(case: &Case, strict: bool) -> Duration {
     let lost = count("records_discarded") + count("undelivered_records");
     let must_lose = case.floods && !reads("stdout") && case.act != Act::TwoSignals;
     assert!(lost > 0 || !must_lose, "{shown}");
-    assert!(lost == 0 || code != 0, "a loss is no success: {shown}");
+    assert!(lost == 0 || code != 0, "a loss is not success: {shown}");
     assert!(count("undelivered_bytes") >= count("undelivered_records"), "{shown}");
     let told = stderr.finish();
     assert!(told > 0, "{shown}");
@@ -160,7 +160,7 @@ fn check(case: &Case, strict: bool) -> Duration {
     took
 }
 
-/// What no end of the input exceeds, with the settings of a user who sets none.
+/// The end of the input takes no longer, with default settings.
 fn bound() -> Duration {
     let policy = ClosePolicy::graceful().flush(Duration::from_secs(2));
     policy.max_duration() + Duration::from_secs(1)

@@ -1,6 +1,6 @@
 //! Parents of all kinds that die at random moments, by SIGKILL, and leave no process behind.
 //!
-//! Each is a process of its own, and all it does follows from its seed. A thousand of them:
+//! Each is a process, and all it does follows from its seed. A thousand of them:
 //! `AGENTPIPE_PARENTS=1000 cargo test --release --test cli leave_no_process -- --nocapture`; another
 //! thousand with `AGENTPIPE_SEED`, the number of the first.
 

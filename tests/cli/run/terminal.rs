@@ -1,4 +1,4 @@
-//! The terminal of a user who runs `agentpipe run` in it.
+//! The terminal of the user, which the agent must not have.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -27,7 +27,7 @@ fn agent_has_no_terminal() {
     match std::env::var(PART).as_deref() {
         Ok("shell") => as_shell(test_name!()),
         Ok("agent") => {
-            assert_eq!(getsid(None), Ok(getpid()), "a session of its own");
+            assert_eq!(getsid(None), Ok(getpid()), "it leads its own session");
             let refused = own_terminal().map(drop);
             assert_eq!(refused, Err(Some(Errno::NXIO.raw_os_error())));
             println!("{{\"terminal\":false}}");

@@ -174,7 +174,7 @@ fn spawn_racing_a_shutdown_is_whole_or_refused() {
     assert!(agents > 0 && refused > 0, "{agents} agents, {refused} refused");
 }
 
-/// Answers when its input has ended, after a while, and with a code of its own.
+/// Answers when its input has ended, after a while, and with its own exit code.
 fn slow() -> AgentCommand {
     let script = "cat >/dev/null; sleep 0.3; echo '{\"last\":1}'; exit 7";
     AgentCommand::new("sh").args(["-c", script])

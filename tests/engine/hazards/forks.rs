@@ -38,7 +38,7 @@ fn check_foreign<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 fn now<F: Future + ?Sized>(mut future: Pin<&mut F>) -> F::Output {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits for ever"),
+        Poll::Pending => panic!("it never resolves"),
     }
 }
 

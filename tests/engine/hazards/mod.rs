@@ -1,7 +1,5 @@
-//! Engines under code that is not theirs and hosts that are not careful: wakers and subscribers that
-//! panic, threads that die, spawns that race a shutdown, drops in async code, forks.
-//!
-//! The agents are real processes. Times are asserted against generous ceilings only.
+//! Faults around an engine: wakers and subscribers that panic, threads that die, spawns that race a
+//! shutdown, drops in async code, forks.
 
 mod drops;
 mod ended;

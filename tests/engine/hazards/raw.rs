@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// The child's pid in the parent; `None` in the child, which has this thread alone.
 pub(crate) fn fork() -> Option<i32> {
-    // SAFETY: the child of a test that runs in a process of its own; it goes on with this thread,
+    // SAFETY: the child of a test that runs in its own process; it goes on with this thread,
     // and glibc makes its allocator usable there.
     match unsafe { libc::fork() } {
         0 => None,

@@ -1,7 +1,6 @@
 //! The host process around an engine: its signals, its forks, its standard descriptors, its death.
 //!
-//! What belongs to a process is tried in a process of its own, see `alone`. Times are asserted
-//! against generous ceilings only.
+//! A test that changes the process runs in its own, see `alone`.
 
 mod forks;
 mod signals;

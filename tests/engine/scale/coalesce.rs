@@ -1,5 +1,4 @@
-//! The coalescing window of an engine: fewer wake-ups, and nobody who asks for something waits for
-//! it. That both ways of the kernel keep it is shown where the ring is (`src/ring/tests/window.rs`).
+//! The batch window of an engine: fewer wake-ups, and no request waits for it.
 
 use std::io::{BufRead, BufReader};
 use std::process::Command;
@@ -53,14 +52,14 @@ impl Ear {
         Self { _folder: folder, path, heard }
     }
 
-    /// Says every line it is told, and the end.
+    /// Sends every line that it receives, and the end.
     fn speaker(&self) -> AgentCommand {
         let script = "while read -r line; do echo \"$line\" > \"$0\"; done; echo end > \"$0\"";
         AgentCommand::new("/bin/sh").args(["-c", script]).arg(&self.path)
     }
 
     fn expect(&self, line: &str) {
-        assert_eq!(self.heard.recv_timeout(CEILING).expect("it is told"), line);
+        assert_eq!(self.heard.recv_timeout(CEILING).expect("a line"), line);
     }
 }
 
@@ -123,7 +122,7 @@ fn batch_window_does_not_delay_requests() {
     drop(busy);
 }
 
-/// Enters for so many records of each, all of them in order.
+/// Enters for this number of records of each agent, all in order.
 fn enters_for(engine: &Engine, records: u64) -> u64 {
     let mut agents = busy(engine, 10);
     let before = engine.stats().io.enters;

@@ -67,7 +67,7 @@ fn stuck_reader_costs_only_its_own_agent() {
     let unread = fake(&["--flood"]).limits(Limits::new().inbox_high(64 << 10));
     let unread = spawn(&engine, &unread);
     wait_until("its reading is paused", || engine.stats().pauses == 1);
-    // What it had written before is taken by now; nothing follows.
+    // Its earlier output is read, and nothing follows.
     let ring = engine.counters_blocking()[0];
     assert_eq!(ring.buffers_free, ring.buffers, "no buffer is held for it");
     assert!(median_of_rounds(&mut agents) < ANSWER_MAX);
@@ -99,7 +99,7 @@ fn listen(agent: &mut Agent, gate: Gate) {
     assert!(polled.is_pending(), "it has said nothing yet");
 }
 
-/// So many bytes are in the agent's stdout.
+/// The bytes in the agent's stdout.
 fn in_its_pipe(agent: &Agent) -> u64 {
     let path = format!("/proc/{}/fd/1", agent.pid());
     let pipe = std::fs::File::open(path).expect("its stdout");
@@ -108,13 +108,12 @@ fn in_its_pipe(agent: &Agent) -> u64 {
 
 #[test]
 fn flooder_is_read_for_two_turns_at_most() {
-    // The story: a thousand customers on one thread, and the agent of one of them prints a log
-    // file. docs/guide/operating.md states what the others wait for: what the flooder wrote is read for the
-    // turn under way and the next one at most, and a turn takes a pool of buffers at most.
+    // The documented bound: a thousand agents share a thread, and the output of a flooding one is
+    // read for the current turn and the next one at most before another agent is served. A turn
+    // takes a pool of buffers at most.
     //
-    // No clock can tell that on a busy machine, so it is counted where the engine works: it is held
-    // until the answer of another agent is in its pipe, and asked how much it read of the flooder
-    // before it delivers that answer.
+    // A clock cannot show that on a busy machine, so the test counts: it holds the engine until the
+    // answer of another agent is in its pipe, and reads how much of the flood came before it.
     const BUFFERS: u64 = 128;
     const TURN: u64 = BUFFERS * 4096;
     let engine = engine();
@@ -127,7 +126,7 @@ fn flooder_is_read_for_two_turns_at_most() {
     let cat = AgentCommand::new("cat");
     let mut crowd: Vec<Agent> = (0..1000).map(|_| spawn(&engine, &cat)).collect();
     let mut brake = crowd.pop().expect("a thousand");
-    // Says what it is told beside its stdin, so that nothing of ours is on the way.
+    // It gets its text beside its stdin, so that no write of the engine is pending.
     let mut speaker = spawn(&engine, &cat.clone().arg(&fifo));
     let flood = fake(&["--flood", "--record-size", "256"]);
     let (mut flood, flooder) = spawn(&engine, &flood).split();

@@ -1,16 +1,15 @@
-//! Many agents on one box: what a crowd costs, who waits for whom, and what a full kernel does.
+//! Many agents in one process: what they cost, how they share a thread, and what a full kernel does.
 //!
-//! The agents are real processes. What belongs to a process (descriptors, children, threads) is
-//! counted in a process of its own, see `alone`. Times are asserted as ratios of one run or
-//! against generous ceilings.
+//! A test that counts descriptors, children or threads runs in its own process, see `alone`. Times are
+//! asserted as ratios of one run or against generous ceilings.
 
+mod busy_poll;
 mod coalesce;
 mod crowd;
 mod fairness;
 mod full;
-mod spin;
+mod pool;
 mod stats;
-mod warm;
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -1,4 +1,4 @@
-//! How many agents there may be, and what is said to the one too many.
+//! How many agents an engine admits, and the error above that.
 
 use std::fs;
 use std::sync::Barrier;
@@ -39,7 +39,7 @@ fn burst_never_exceeds_max_agents() {
         check_error(error, ErrorKind::ResourceLimit, &says);
     }
     let mut agents: Vec<Agent> = agents.into_iter().flatten().collect();
-    // Who closes one has its place, at once and every time.
+    // A close frees its place at once, every time.
     for _ in 0..50 {
         let closed = agents.pop().expect("three of them");
         assert_eq!(closed.abort_blocking().killed_extra(), 0);
@@ -154,8 +154,9 @@ fn small_pipe_is_reported() {
     }
     if rustix::process::geteuid().is_root() {
         // This thread, and those that it starts from here.
-        let nobody = rustix::process::Uid::from_raw(65_534);
-        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+        let unprivileged = rustix::process::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(unprivileged, unprivileged, unprivileged)
+            .expect("root may");
     }
     let engine = engine();
     let cat = || AgentCommand::new("/bin/cat");

@@ -1,12 +1,12 @@
-//! A program whose exec hangs for as long as we like: the file is under a write lease, and to open
-//! it waits until the lease is given up. So hangs an exec on a file server that does not answer.
-#![expect(unsafe_code, reason = "leases are to be had by raw fcntl only")]
+//! A program whose exec hangs, as on a file server that does not answer: the file is under a write
+//! lease, and an open waits until the lease is given up.
+#![expect(unsafe_code, reason = "leases need a raw fcntl")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// As every Linux has it; libc does not name it.
+/// The number on every Linux; libc does not name it.
 const F_SETSIG: i32 = 10;
 
 /// The lease; given up when dropped.
@@ -15,9 +15,9 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// On a file that nobody has open. The kernel gives it up after `fs.lease-break-time` (45 s).
+    /// On a file that is not open elsewhere. The kernel gives it up after `fs.lease-break-time` (45 s).
     pub(crate) fn take(path: &Path) -> Self {
-        // For reading: a program that somebody has open for writing cannot be run, and the exec goes
+        // For reading: a program that is open for writing cannot be run, and the exec goes
         // on a moment before a descriptor that is being closed is closed.
         let file = File::open(path).expect("ours");
         let set = |command, value: i32| {
@@ -25,14 +25,14 @@ impl Lease {
             let done = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
             assert_eq!(done, 0, "fcntl({command}): {}", std::io::Error::last_os_error());
         };
-        // The signal to who holds a lease, if somebody wants to open the file: one that is
-        // ignored, for the default one ends the process.
+        // The signal to the holder of a lease when another process opens the file: an ignored one,
+        // because the default one ends the process.
         set(F_SETSIG, libc::SIGURG);
         set(libc::F_SETLEASE, libc::F_WRLCK);
         Self { file }
     }
 
-    /// Somebody hangs because of it.
+    /// Whether an open or an exec waits for it.
     pub(crate) fn is_wanted(&self) -> bool {
         // SAFETY: passes numbers only; the descriptor is open.
         let lease = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) };

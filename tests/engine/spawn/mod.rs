@@ -63,7 +63,7 @@ fn hanging_exec_blocks_no_other_spawn() {
     assert_eq!(after.close_blocking().exit(), ExitStatus::Code(0));
 }
 
-/// A host that spawns from a thread that ends, says who the agent is, and waits to be killed.
+/// A host that spawns from a thread that ends, prints the pid of the agent, and waits to be killed.
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
     let engine = engine();
@@ -331,7 +331,7 @@ impl Drop for Cgroups {
     }
 }
 
-/// An agent with a grandchild in a session of its own; the grandchild's process id.
+/// An agent with a grandchild in its own session; the grandchild's process id.
 fn with_runaway(engine: &Engine, folder: &Path) -> (Agent, u32) {
     let script =
         "setsid sh -c 'trap \"\" TERM; echo \"{\\\"pid\\\":$$}\"; exec sleep 1000' & cat; wait";

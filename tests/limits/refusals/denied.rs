@@ -1,4 +1,4 @@
-//! Hosts that deny io_uring: the line names who denies it and what to do.
+//! Hosts that deny io_uring: the error names the cause and the remedy.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -55,15 +55,16 @@ fn without_locked_memory(program: &str, as_nobody: bool) -> Command {
 
 #[test]
 fn memlock_denial_names_the_remedy() {
-    // Where the whole test tree is below a folder of root's, nobody could not reach it.
+    // The test tree may be below a folder of root's, which another user cannot reach.
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let program = folder.path().join("agentpipe");
     fs::copy(PROGRAM, &program).expect("copied");
-    // Root is not charged, so root runs it as nobody.
+    // Root is not charged, so root runs it as the user 65534.
     let as_nobody = rustix::process::geteuid().is_root();
     let program = program.to_str().expect("utf-8");
     let output = without_locked_memory(program, as_nobody).output();
-    let output = output.expect("root may become nobody; run the tests as an ordinary user instead");
+    let output =
+        output.expect("root may change its user; run the tests as an ordinary user instead");
     check_refusal(&output, 125, &["RLIMIT_MEMLOCK is 0 bytes", "ulimit -l"]);
 }

@@ -51,7 +51,7 @@ fn check_no_agent_outlives_it() {
         let report = agent.closed_blocking();
         agent.send_blocking("{}").expect_err("the agent is gone");
         let folder = format!("/proc/{}", report.pid());
-        assert!(!Path::new(&folder).exists(), "it is no zombie");
+        assert!(!Path::new(&folder).exists(), "it is reaped");
     }
     drop(agents);
     drop(engine);

@@ -23,7 +23,7 @@ fn denied_clone3_still_joins_the_cgroup() {
 }
 
 fn check_joined() {
-    // A grandchild in a session of its own: no signal to the group reaches it.
+    // A grandchild in another session: no signal to the group reaches it.
     let script = "setsid sh -c 'trap \"\" TERM; \
         echo \"{\\\"pid\\\":$$,\\\"cgroup\\\":\\\"$(sed -n s/^0:://p /proc/self/cgroup)\\\"}\"; \
         exec sleep 1000' & cat; wait";
@@ -39,7 +39,7 @@ fn check_joined() {
     let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("a line of cgroup2");
     let its = said["cgroup"].as_str().expect("a path");
-    assert_ne!(its, own, "it has one of its own");
+    assert_ne!(its, own, "it has another cgroup");
     let report = agent.abort_blocking();
     assert!(report.killed_extra() >= 1, "{report}");
     let runaway = PathBuf::from(format!("/proc/{}", said["pid"]));

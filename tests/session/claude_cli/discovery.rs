@@ -1,4 +1,4 @@
-//! Where the CLI is found, and when. T01 to T03.
+//! Where the CLI is searched, and when.
 
 use std::path::Path;
 

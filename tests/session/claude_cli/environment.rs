@@ -1,4 +1,4 @@
-//! What the CLI finds in its environment. T24, T17.
+//! The environment and the working directory of the CLI.
 
 use agentpipe::session::claude::{Options, Session};
 use agentpipe::{AgentCommand, ErrorKind};
@@ -25,9 +25,9 @@ const READS_STATE: &str = "CLAUDE_CODE_SDK_READS_SESSION_STATE";
 
 const CLIENT: &str = concat!("agentpipe/", env!("CARGO_PKG_VERSION"));
 
-/// What is asked for, and what arrives; the parent has `INHERITED`.
+/// The requested change, and what arrives; the parent has `INHERITED`.
 const CASES: &[Case] = &[
-    // Defaults: who we are, and nothing that we are not.
+    // Defaults: the names of this library, and none of the parent.
     (
         |options| options,
         &[
@@ -74,7 +74,7 @@ const CASES: &[Case] = &[
         |options| options.file_checkpointing(true),
         &[("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING", Some("true"))],
     ),
-    // An empty environment still says who we are.
+    // An empty environment still identifies this library.
     (
         |options| options.process(|command| command.env_clear().env("ONLY", "this")),
         &[

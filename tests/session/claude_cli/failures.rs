@@ -1,5 +1,4 @@
-//! What goes wrong between the options and a session leaves nothing behind, and can be tried again.
-//! Weaknesses 10 and 26.
+//! A start that fails between its options and its session leaves nothing behind, and can be repeated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +20,7 @@ fn check_starts(engine: &Engine, options: Options) {
     let session = wait(Session::builder().start(engine, options)).expect("starts");
     assert_eq!(wait(session.close()).exit(), ExitStatus::Code(0));
     drop(session);
-    // Its reader lets go of it in a turn of its own.
+    // Its reader drops it in a later turn.
     wait_until("the engine forgot it", || engine.agents() == 0);
 }
 
@@ -92,7 +91,7 @@ fn invalid_options_spawn_no_cli() {
     let pids = path_of(&folder, "pids");
     let options =
         || telling(&["--answer-initialize", "--print-pids", pids.to_str().expect("text")]);
-    let no_json = BTreeMap::from([((1, 2), "a key that is no text")]);
+    let no_json = BTreeMap::from([((1, 2), "a key that is not text")]);
     let plain = Session::builder;
     let failures = [
         (plain().option("agents", &no_json), options(), ErrorKind::InvalidRecord, "key"),

@@ -1,4 +1,4 @@
-//! One options value, two places: the command line and `initialize`. Q01, Q02, T04 to T07, T16.
+//! The options of the CLI: its command line and the `initialize` request agree.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn handlers_are_announced_to_the_cli() {
         session.close().await;
 
         let options = telling(&["--print-pids", pids]).permission_prompt_tool("stdio");
-        let error = asking().start(&engine(), options).await.expect_err("two who answer");
+        let error = asking().start(&engine(), options).await.expect_err("two handlers");
         check_error(&error, ErrorKind::InvalidCommand, &["can_use_tool", "`stdio`"]);
         assert!(!std::path::Path::new(pids).exists(), "found before anything was spawned");
     });

@@ -1,5 +1,5 @@
 //! The options of the CLI against real children: what arrives there, where the CLI is found, what is
-//! left when it fails, and how it is asked for its version.
+//! left when it fails, and how its version is probed.
 
 mod discovery;
 mod environment;
@@ -57,7 +57,7 @@ fn path_of(folder: &TempDir, name: &str) -> PathBuf {
     folder.path().canonicalize().expect("it is there").join(name)
 }
 
-/// Whether there is such a process that is no zombie.
+/// Whether the process exists and is not a zombie.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());

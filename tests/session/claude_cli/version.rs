@@ -1,4 +1,4 @@
-//! The CLI is asked for its version: once, in the background, and within a limit. T27, weakness 9.
+//! The version probe of the CLI: once, in the background, and within a limit.
 
 use std::fs;
 use std::io;
@@ -36,7 +36,7 @@ fn warnings(program: &Path) -> Vec<String> {
     lines.lines().filter(|line| line.contains(program)).map(str::to_owned).collect()
 }
 
-/// A CLI of its own, which counts how often it is asked.
+/// A CLI that counts how often its version is probed.
 struct Cli {
     folder: TempDir,
     program: PathBuf,
@@ -55,7 +55,7 @@ impl Cli {
         cli
     }
 
-    /// From now on it does this when it is asked.
+    /// Replaces what it does when its version is probed.
     fn answers(&self, probe: &str) {
         install(&self.program, &script(&format!("echo $$ >>'{}'\n{probe}", self.pids().display())));
     }
@@ -64,7 +64,7 @@ impl Cli {
         path_of(&self.folder, "asked")
     }
 
-    /// Who was asked.
+    /// The names of the probed CLIs.
     fn asked(&self) -> Vec<String> {
         let pids = fs::read_to_string(self.pids()).unwrap_or_default();
         pids.lines().map(str::to_owned).collect()
@@ -94,7 +94,7 @@ fn old_cli_is_warned_about_once() {
             assert_eq!((version.to_string(), version < CliVersion::OLDEST), ("1.0.9".into(), true));
         }
         wait_until("a warning", || !warnings(&cli.program).is_empty());
-        // From here the answer is known, and who starts warns at once or never.
+        // From here the version is known, and a start warns at once or never.
         sessions.push(cli.start(&engine).await);
         for session in sessions {
             assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
@@ -123,7 +123,7 @@ fn version_is_cached_until_the_file_changes() {
         let updated = cli.start(&engine).await;
         assert_eq!(updated.cli_version().await.expect("says it").to_string(), "2.2.0");
         assert_eq!(cli.asked().len(), 2);
-        // Who runs on the old file still knows what that was.
+        // A session on the old file still has its version.
         for session in sessions.into_iter().chain([updated]) {
             assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
         }
@@ -160,7 +160,7 @@ fn stuck_version_probe_is_ended() {
             sessions.push(cli.start(&engine).await);
         }
         // The first is under way, and its session works.
-        wait_until("it is asked", || clis[0].asked().len() == 1);
+        wait_until("it is probed", || clis[0].asked().len() == 1);
         sessions[0].send("Hello.").await.expect("sent");
         assert!(sessions[0].read_turn(|_| {}).await.is_ok());
         assert!(is_alive(&clis[0].asked()[0]), "still within its limit");
@@ -171,7 +171,7 @@ fn stuck_version_probe_is_ended() {
             assert!(!is_alive(&cli.asked()[0]), "reaped before the answer: {error}");
         }
         assert_eq!(engine.agents(), sessions.len(), "the sessions, and nothing else");
-        // What the CLI did is remembered, its silence too; what may pass is asked again.
+        // The outcome is cached, silence too; a transient failure is probed again.
         for (session, cli) in sessions.iter().zip(&clis) {
             let before = cli.asked().len();
             let error = session.cli_version().await.expect_err("no version");
@@ -197,13 +197,13 @@ fn version_probe_takes_no_place() {
     let engine = Engine::builder().max_agents(2).build().expect("an engine");
     wait(async {
         let first = cli.start(&engine).await;
-        wait_until("it is asked", || cli.asked().len() == 1);
+        wait_until("it is probed", || cli.asked().len() == 1);
         let second = cli.start(&engine).await;
         assert!(is_alive(&cli.asked()[0]));
         for session in [first, second] {
             assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
         }
-        // Nobody waits for the question: it ends with the engine.
+        // The start does not wait for the probe, which ends with the engine.
         engine.shutdown(std::time::Duration::from_secs(5)).await;
     });
     wait_until("it is gone", || !is_alive(&cli.asked()[0]));

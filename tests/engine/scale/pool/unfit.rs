@@ -1,4 +1,4 @@
-//! Spares that may not be handed out any more.
+//! Idle agents that must not be handed out: dead, expired, or of another executable.
 
 use std::fs;
 use std::time::Duration;

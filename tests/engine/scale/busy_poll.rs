@@ -1,4 +1,4 @@
-//! An engine thread that looks for more before it sleeps.
+//! An engine thread that polls for more before it sleeps.
 
 use std::fs;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Spares never stand in the way of an agent that somebody waits for.
+//! Idle agents never take the place of an agent that a caller waits for.
 
 use std::sync::Barrier;
 use std::thread;

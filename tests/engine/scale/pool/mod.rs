@@ -1,4 +1,4 @@
-//! Spares: who gets one, who must not, and what becomes of the others.
+//! The pool of idle agents: which caller gets one, and how the others end.
 
 mod limits;
 mod unfit;
