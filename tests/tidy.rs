@@ -49,7 +49,8 @@ const UNSAFE_FILES: &[&str] = &[
 /// A subscriber may panic, so `trace` calls it for everyone else.
 const TRACERS: &[&str] = &["src/trace.rs", "src/contain.rs", "src/cli/", "src/ring/tests"];
 
-/// Words of the code, the places in src that may use them, and what to do instead.
+/// Words of the code, the places in src that may use them, and what to do instead. Unit tests at the
+/// end of a file may use them, too.
 const FENCED: &[(&str, &[&str], &str)] = &[
     ("io_uring::", &["src/ring/"], "ask for it through src/ring/"),
     ("tokio_uring::", &["src/local/"], "keep it out of the core"),
@@ -95,6 +96,12 @@ impl Source {
 
     fn is_command(&self) -> bool {
         self.path == "src/main.rs" || self.module() == "cli"
+    }
+
+    /// The line from which on the file holds unit tests only.
+    fn tests_begin(&self) -> usize {
+        let is_start = |pair: &[String]| pair[0] == "#[cfg(test)]" && pair[1].ends_with('{');
+        self.code.windows(2).position(is_start).map_or(usize::MAX, |index| index + 1)
     }
 
     /// The word after each `prefix` in the code, with its line. `prefix` begins a word.
@@ -220,7 +227,8 @@ fn fenced_words_stay_in_their_places() {
     for source in sources() {
         for (word, places, remedy) in FENCED {
             if !places.iter().any(|place| source.path.starts_with(place)) {
-                for (line, _) in source.words_after(word) {
+                let tests = source.tests_begin();
+                for (line, _) in source.words_after(word).iter().filter(|(line, _)| *line < tests) {
                     found.push(format!("{}:{line}: `{word}`; {remedy}", source.path));
                 }
             }

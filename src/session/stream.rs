@@ -55,7 +55,9 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
-    use crate::{AgentCommand, Engine, session::jsonrpc};
+    use crate::command::AgentCommand;
+    use crate::engine::Engine;
+    use crate::session::jsonrpc;
 
     #[test]
     fn stream_yields_every_event_up_to_the_exit() {
@@ -76,7 +78,7 @@ mod tests {
                     _ => "other",
                 });
             }
-            crate::Result::Ok(kinds)
+            crate::error::Result::Ok(kinds)
         });
         assert_eq!(kinds.expect("a session"), ["record", "noise", "exit"]);
     }
