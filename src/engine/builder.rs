@@ -33,7 +33,7 @@ impl EngineBuilder {
         }
     }
 
-    /// Engine threads, each with a ring of its own; agents are spread over them by load. Default
+    /// Engine threads, each with a ring of its own; agents are spread over them by number. Default
     /// 1; 1 to 256, and a value outside of that is set to the nearer end. One thread
     /// carries hundreds of agents (docs/guide/operating.md).
     #[must_use]

@@ -225,8 +225,7 @@ impl Engine {
         self.shared.abandoned.load(Ordering::Relaxed)
     }
 
-    /// What all threads together have done. Takes no lock and wakes no thread, so it may be
-    /// asked as often as one likes.
+    /// Returns what all threads together have done. Wakes no thread, so it may be called often.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let mut threads = self.thread_stats().into_iter();
@@ -235,14 +234,14 @@ impl Engine {
         all
     }
 
-    /// The same for each thread, in the order of their names: `agentpipe-0` and so on.
+    /// Returns what each thread has done, in the order of their names: `agentpipe-0` and so on.
     #[must_use]
     pub fn thread_stats(&self) -> Vec<EngineStats> {
-        self.shared.threads.iter().map(|thread| thread.board.read()).collect()
+        self.shared.threads.iter().map(|thread| thread.published.read()).collect()
     }
 
-    /// Sends both to `tracing`, as events of the target `agentpipe::stats`. Nobody does that
-    /// by a clock: call it from a timer of your own. A thread that ends sends its own.
+    /// Sends [`thread_stats`](Self::thread_stats) and [`stats`](Self::stats) as `tracing` events with the
+    /// target `agentpipe::stats`. Call it from a timer; the engine sends an event only when a thread ends.
     pub fn trace_stats(&self) {
         for (index, stats) in self.thread_stats().into_iter().enumerate() {
             stats.trace(&format!("agentpipe-{index}"));
@@ -346,7 +345,7 @@ impl EngineShared {
             .remedy("the log has the reason; make another engine"))
     }
 
-    /// Hands a spawned child to the engine thread with the least to do. Runs on the thread that
+    /// Hands a spawned child to the engine thread with the fewest agents. Runs on the thread that
     /// spawned. The engine thread is woken by the guard; a child that no thread takes is killed and
     /// reaped here.
     fn hand_over(
@@ -358,12 +357,11 @@ impl EngineShared {
         let channel = Arc::clone(&adoption.channel);
         loop {
             self.check()?;
-            let now = Instant::now();
-            let loads = self.threads.iter().map(|thread| {
-                let load = || Load { agents: thread.live.get(), pace: thread.board.pace(now) };
-                thread.mailbox.accepts_agents().then(load)
-            });
-            let Some(index) = least_loaded(loads) else { continue };
+            let agents = self
+                .threads
+                .iter()
+                .map(|thread| thread.mailbox.accepts_agents().then(|| thread.live.get()));
+            let Some(index) = least_loaded(agents) else { continue };
             let Thread { mailbox, live, .. } = &self.threads[index];
             adoption.count_among(live);
             match mailbox.adopt(adoption) {
@@ -403,79 +401,31 @@ impl Link for MailboxLink {
     }
 }
 
-/// What one engine thread has to do.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    /// Its living agents, those on their way included.
-    agents: usize,
-    /// Records and KiB per second, of late.
-    pace: f64,
-}
-
-/// The work that a quiet agent is expected to do, in records and KiB per second: it will not stay
-/// quiet. A thousand agents at this pace are a fifth of what a thread carries.
-const NOMINAL_PACE: f64 = 20.0;
-
-impl Load {
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 agents")]
-    fn expected(&self) -> f64 {
-        self.agents as f64 * NOMINAL_PACE + self.pace
-    }
-}
-
-/// Returns the thread with the least to do among those that accept agents; the first of equals.
-///
-/// An agent stays where it was put. While its agents are quiet, their number is the best guess of
-/// what a thread will have to do; if a few of them do all the work, its recent pace is.
-fn least_loaded(loads: impl IntoIterator<Item = Option<Load>>) -> Option<usize> {
-    let loads = loads.into_iter().enumerate().filter_map(|(index, load)| Some((index, load?)));
-    let least = loads.min_by(|(_, a), (_, b)| a.expected().total_cmp(&b.expected()));
-    least.map(|(index, _)| index)
+/// Returns the thread with the fewest agents, the first of equals. `None` stands for a thread that has
+/// ended: without agents it would otherwise get every new one.
+fn least_loaded(agents: impl IntoIterator<Item = Option<usize>>) -> Option<usize> {
+    let counts =
+        agents.into_iter().enumerate().filter_map(|(index, agents)| Some((index, agents?)));
+    counts.min_by_key(|(_, agents)| *agents).map(|(index, _)| index)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Places `count` agents one after the other; returns how many went to each thread.
-    fn place(paces: &[f64], agents: &mut [usize], count: usize) -> Vec<usize> {
-        let mut placed = vec![0; agents.len()];
-        for _ in 0..count {
-            let loads =
-                paces.iter().zip(&*agents).map(|(&pace, &agents)| Some(Load { agents, pace }));
-            let thread = least_loaded(loads).expect("there are threads");
-            agents[thread] += 1;
-            placed[thread] += 1;
-        }
-        placed
-    }
-
     #[test]
-    fn quiet_threads_get_equally_many_agents() {
-        assert_eq!(place(&[0.0; 4], &mut [0; 4], 100), [25; 4]);
-        assert_eq!(place(&[0.0; 3], &mut [10, 0, 4], 13), [0, 9, 4]);
+    fn threads_get_equally_many_agents() {
+        let mut agents = [10, 0, 4];
+        for _ in 0..13 {
+            agents[least_loaded(agents.map(Some)).expect("there are threads")] += 1;
+        }
+        assert_eq!(agents, [10, 9, 8]);
         assert_eq!(least_loaded([]), None);
     }
 
     #[test]
-    fn thread_with_busy_agents_gets_fewer() {
-        // Ten agents that stream keep a thread busy. By their number alone it would get the next
-        // forty agents, while its neighbour sleeps.
-        assert_eq!(place(&[20_000.0, 0.0], &mut [10, 50], 900), [0, 900]);
-        // With a thousand nominal agents the neighbour has as much to do, and both get the same.
-        assert_eq!(place(&[20_000.0, 0.0], &mut [10, 1010], 100), [50, 50]);
-    }
-
-    #[test]
     fn ended_thread_gets_no_agent() {
-        // A thread that has ended has the fewest agents: every new agent would go to it and die.
-        let busy = Load { agents: 1000, pace: 1e6 };
-        assert_eq!(least_loaded([None, Some(busy), None]), Some(1));
+        assert_eq!(least_loaded([None, Some(1000), None]), Some(1));
         assert_eq!(least_loaded([None, None]), None);
-    }
-
-    #[test]
-    fn little_work_does_not_crowd_the_other_threads() {
-        assert_eq!(place(&[60.0, 0.0], &mut [0, 0], 101), [49, 52]);
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
 use crate::process::SpawnPoolGuard;
-use crate::stats::Board;
+use crate::stats::PublishedStats;
 use crate::sync::SetOnce;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
@@ -32,7 +32,7 @@ pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
     pub(super) features: KernelFeatures,
     /// Its counters, published once a turn.
-    pub(super) board: Arc<Board>,
+    pub(super) published: Arc<PublishedStats>,
     /// Its agents, those on their way included.
     pub(super) live: LiveAgents,
     handle: Mutex<Option<JoinHandle<()>>>,
@@ -40,7 +40,7 @@ pub(super) struct Thread {
 }
 
 /// What a new thread reports: what its ring can do, and where its counters are.
-type Start = Result<(KernelFeatures, Arc<Board>)>;
+type Start = Result<(KernelFeatures, Arc<PublishedStats>)>;
 
 /// The report of a thread that starts. Dropped without one, as by a panic, it reports an error:
 /// `build` waits for it.
@@ -78,9 +78,9 @@ impl Thread {
         let (handle, start) = launch(format!("agentpipe-{index}"), run)?;
         let handle = Mutex::new(Some(handle));
         let origin = Origin::here();
-        let (features, board) = start.clone().unwrap_or_default();
+        let (features, published) = start.clone().unwrap_or_default();
         let live = LiveAgents::default();
-        let thread = Self { mailbox, features, board, live, handle, origin };
+        let thread = Self { mailbox, features, published, live, handle, origin };
         // Without the join its ring could still be there when the error is returned.
         start.inspect_err(|_| thread.join())?;
         Ok(thread)
@@ -181,7 +181,7 @@ fn run(
         Ok(opened) => opened,
         Err(error) => return report.send(Err(error)),
     };
-    report.send(Ok((features, driver.board())));
+    report.send(Ok((features, driver.published_stats())));
     let mut replies = ShutdownReplies::default();
     let mut turns = EngineLoop { driver, queue, busy_poll, replies: &mut replies };
     contain("an engine thread", || turns.run());
@@ -265,7 +265,7 @@ impl EngineLoop<'_> {
             }
         }
         let name = std::thread::current().name().unwrap_or_default().to_owned();
-        self.driver.board().read().trace(&name);
+        self.driver.published_stats().read().trace(&name);
         self.driver.drain();
     }
 

@@ -24,7 +24,7 @@ use crate::counters::{IoCounters, KernelFeatures};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::process::{SpawnPool, SpawnPoolGuard};
-use crate::stats::Board;
+use crate::stats::PublishedStats;
 use crate::sync::{Permits, SetOnce};
 use crate::transport::{Adoption, Channel, Driver, LiveAgents, Request};
 
@@ -37,7 +37,7 @@ pub(super) struct LocalDriver {
     /// What was requested while the transport driver was borrowed.
     deferred: RefCell<Vec<Deferred>>,
     /// The published counters, for a waker that reads them during a turn.
-    board: Arc<Board>,
+    published: Arc<PublishedStats>,
     task: RefCell<Option<Waker>>,
     /// The task is going to run.
     awake: Cell<bool>,
@@ -102,11 +102,11 @@ impl LocalDriver {
         (spawn_pool, spawning): (SpawnPool, SpawnPoolGuard),
         admission: Permits,
     ) -> Rc<Self> {
-        let board = transport.board();
+        let published = transport.published_stats();
         Rc::new(Self {
             transport: RefCell::new(Some(transport)),
             deferred: RefCell::default(),
-            board,
+            published,
             task: RefCell::new(None),
             awake: Cell::new(false),
             shutdown: RefCell::new(None),
@@ -166,7 +166,7 @@ impl LocalDriver {
         }
         match self.transport.try_borrow() {
             Ok(transport) => transport.as_ref().map(Driver::counters).unwrap_or_default(),
-            Err(_) => self.board.read().io,
+            Err(_) => self.published.read().io,
         }
     }
 

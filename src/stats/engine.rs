@@ -1,24 +1,29 @@
-//! Floor 0. What an engine, or one of its threads, has done: the snapshot that users see.
+//! The statistics of an engine: a snapshot for the user, and the cell in which an engine thread publishes
+//! its own.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::close::CloseStage;
-use crate::counters::IoCounters;
-use crate::stats::Histogram;
+use crate::counters::{AgentStats, IoCounters};
+use crate::origin::Origin;
 
-/// What an engine, or one thread of it, has done since it was started. Agents that are gone are
-/// counted as long as the engine lives. Sizes are bytes on the pipes.
+use super::histogram::Histogram;
+
+/// What an engine, or one of its threads, has done since its start. Agents that are gone are included.
+/// Sizes are bytes on the pipes.
 ///
-/// Reading it takes no lock and wakes nobody. The numbers of a busy thread are at most one turn
-/// old, each for itself: two of them may be from two turns.
+/// Reading it wakes no thread. The numbers of a thread are at most one turn old. All zero in a forked
+/// child.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineStats {
-    /// Agents now: taken over by the engine, and their close not reported.
+    /// Agents now: taken over by the engine thread, and their close not reported.
     pub agents: u64,
     /// Agents taken over since the start.
     pub spawned: u64,
-    /// Records that came from agents, discarded ones included.
+    /// Records read from agents, discarded ones included.
     pub records_in: u64,
     /// Bytes read from their stdout.
     pub bytes_in: u64,
@@ -26,35 +31,51 @@ pub struct EngineStats {
     pub records_out: u64,
     /// Bytes written to their stdin.
     pub bytes_out: u64,
-    /// Records that nobody took.
+    /// Records without a reader, or beyond the drain buffer.
     pub records_discarded: u64,
     /// The bytes of those records.
     pub bytes_discarded: u64,
     /// Times reading an agent was paused because its reader was slow.
     pub pauses: u64,
-    /// What the ring did. Of an engine, all rings together, but for `buffers_free_min`: there it
-    /// is the lowest of any.
+    /// The counters of the ring. For an engine the sum of all rings, and the lowest `buffers_free_min`.
     pub io: IoCounters,
-    /// How long closes took, from their begin to their report.
+    /// How long closes took, from the request to the report.
     pub close_times: Histogram,
     pub(crate) closes: [u64; CloseStage::ALL.len()],
 }
 
 impl EngineStats {
-    /// Closes reported.
+    /// Returns the number of closes reported.
     #[must_use]
     pub fn closed(&self) -> u64 {
         self.closes.iter().sum()
     }
 
-    /// Closes in which the agent's exit was seen in this stage:
+    /// Returns the number of closes in which the agent exited in this stage: see
     /// [`CloseReport::stage`](crate::CloseReport::stage).
     #[must_use]
     pub fn closed_in(&self, stage: CloseStage) -> u64 {
         self.closes[stage as usize]
     }
 
-    /// Adds another thread's.
+    /// Adds what an agent did between two readings of its counters.
+    pub(crate) fn add_difference(&mut self, before: &AgentStats, after: &AgentStats) {
+        self.records_in += after.records_in - before.records_in;
+        self.bytes_in += after.bytes_in - before.bytes_in;
+        self.records_out += after.records_out - before.records_out;
+        self.bytes_out += after.bytes_out - before.bytes_out;
+        self.records_discarded += after.records_discarded - before.records_discarded;
+        self.bytes_discarded += after.bytes_discarded - before.bytes_discarded;
+        self.pauses += after.pauses - before.pauses;
+    }
+
+    /// Counts a reported close.
+    pub(crate) fn note_close(&mut self, stage: CloseStage, took: Duration) {
+        self.closes[stage as usize] += 1;
+        self.close_times.record(took);
+    }
+
+    /// Adds the statistics of another thread.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.agents += other.agents;
         self.spawned += other.spawned;
@@ -82,7 +103,7 @@ impl EngineStats {
         }
     }
 
-    /// As a `tracing` event of the target `agentpipe::stats`.
+    /// Sends a `tracing` event with the target `agentpipe::stats`.
     pub(crate) fn trace(&self, of: &str) {
         let Self { agents, spawned, records_in, bytes_in, .. } = *self;
         let Self { records_out, bytes_out, records_discarded, pauses, .. } = *self;
@@ -102,11 +123,11 @@ impl EngineStats {
     }
 }
 
-fn micros(time: std::time::Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// One line for a person: the closes by stage, where there were any, and what to look at first.
+/// One line for a log, with the number of closes by stage.
 impl fmt::Display for EngineStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -135,5 +156,64 @@ impl fmt::Display for EngineStats {
             }
         }
         Ok(())
+    }
+}
+
+/// The statistics that an engine thread publishes once a turn, for any thread to read. The lock is held
+/// for one copy, so a reader delays a turn by less than a microsecond.
+#[derive(Debug)]
+pub(crate) struct PublishedStats {
+    stats: Mutex<EngineStats>,
+    origin: Origin,
+}
+
+impl Default for PublishedStats {
+    fn default() -> Self {
+        Self { stats: Mutex::default(), origin: Origin::here() }
+    }
+}
+
+impl PublishedStats {
+    fn lock(&self) -> MutexGuard<'_, EngineStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the statistics at the end of a turn.
+    pub(crate) fn publish(&self, stats: &EngineStats) {
+        self.lock().clone_from(stats);
+    }
+
+    /// Returns the statistics of the last turn. All zero in a forked child, where the lock may be taken
+    /// for good.
+    pub(crate) fn read(&self) -> EngineStats {
+        if self.origin.is_here() { self.lock().clone() } else { EngineStats::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_stats_are_read() {
+        let before = AgentStats { records_in: 3, bytes_in: 5, ..AgentStats::default() };
+        let after = AgentStats { records_in: 4, bytes_in: 7, pauses: 7, ..AgentStats::default() };
+        let io = IoCounters { enters: 3, buffers_free_min: 4, ..IoCounters::default() };
+        let mut stats = EngineStats { agents: 5, spawned: 6, io, ..EngineStats::default() };
+        stats.add_difference(&before, &after);
+        stats.note_close(CloseStage::Drain, Duration::from_micros(90));
+        stats.note_close(CloseStage::Kill, Duration::from_micros(30));
+        let published = PublishedStats::default();
+        published.publish(&stats);
+        let read = published.read();
+        assert_eq!((read.agents, read.spawned, read.records_in, read.bytes_in), (5, 6, 1, 2));
+        assert_eq!((read.pauses, read.io), (7, io));
+        assert_eq!((read.closed(), read.closed_in(CloseStage::Kill)), (2, 1));
+        assert_eq!(read.close_times.total(), Duration::from_micros(120));
+        assert_eq!(read.close_times.max(), Duration::from_micros(90));
+        let mut both = read.clone();
+        both.merge(&read);
+        assert_eq!((both.closed(), both.agents, both.io.enters), (4, 10, 6));
+        assert_eq!(both.io.buffers_free_min, 4, "the lowest, not the sum");
     }
 }

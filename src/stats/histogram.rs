@@ -1,22 +1,22 @@
-//! Floor 0. How long something took, counted in buckets: fixed memory, no allocation, any range.
+//! A histogram of durations: counts in buckets, with fixed memory and without allocation.
 
 use std::time::Duration;
 
-/// Buckets up to 4 us hold one microsecond each; above, each doubling has four.
+/// Buckets up to 4 us hold one microsecond each; above, each doubling has this many.
 const STEPS: u64 = 4;
 
-/// Up to 2^28 us, four and a half minutes; what is longer is counted in the last.
-pub(crate) const BUCKETS: usize = 108;
+/// Buckets up to 2^28 us, four and a half minutes. Longer durations count in the last.
+const BUCKETS: usize = 108;
 
 /// A distribution of durations, in microseconds.
 ///
-/// A quantile is exact to a quarter of its value, always towards the longer; the count, the sum
-/// and the maximum are exact.
+/// A quantile is at most a quarter too long, and never too short; the count, the sum and the maximum are
+/// exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    pub(crate) counts: [u64; BUCKETS],
-    pub(crate) total_us: u64,
-    pub(crate) max_us: u64,
+    counts: [u64; BUCKETS],
+    total_us: u64,
+    max_us: u64,
 }
 
 impl Default for Histogram {
@@ -25,8 +25,8 @@ impl Default for Histogram {
     }
 }
 
-/// The bucket that a duration falls into.
-pub(crate) fn bucket_of(us: u64) -> usize {
+/// Returns the bucket of a duration in microseconds.
+fn bucket_of(us: u64) -> usize {
     let index = if us < STEPS {
         us
     } else {
@@ -36,33 +36,41 @@ pub(crate) fn bucket_of(us: u64) -> usize {
     usize::try_from(index).map_or(BUCKETS - 1, |index| index.min(BUCKETS - 1))
 }
 
-/// The first microsecond that is beyond a bucket.
+/// Returns the first microsecond beyond a bucket.
 fn end_of(bucket: usize) -> u64 {
     let next = bucket as u64 + 1;
     if next < STEPS { next } else { (STEPS + next % STEPS) << (next / STEPS - 1) }
 }
 
 impl Histogram {
-    /// How many were counted.
+    /// Counts a duration.
+    pub(crate) fn record(&mut self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.counts[bucket_of(us)] += 1;
+        self.total_us = self.total_us.saturating_add(us);
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// Returns how many durations were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together.
+    /// Returns the sum of the durations.
     #[must_use]
     pub fn total(&self) -> Duration {
         Duration::from_micros(self.total_us)
     }
 
-    /// The longest.
+    /// Returns the longest duration.
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.max_us)
     }
 
-    /// The time within which this share of them ended: 0.5 for the median, 0.99 and so on. At
-    /// most a quarter too long. Zero where nothing was counted.
+    /// Returns the duration that this share does not exceed: 0.5 for the median, 0.99 for the 99th
+    /// percentile. At most a quarter too long; zero if nothing was counted.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         let count = self.count();
@@ -85,14 +93,14 @@ impl Histogram {
         Duration::ZERO
     }
 
-    /// The buckets that hold anything, shortest first: the end of each and its own count. What
-    /// a monitoring system needs for a histogram of its own.
+    /// Returns the buckets that are not empty, shortest first: the end of each and its count, as a
+    /// monitoring system takes them.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let held = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         held.map(|(bucket, count)| (Duration::from_micros(end_of(bucket)), *count))
     }
 
-    /// Adds another one's counts.
+    /// Adds the counts of another histogram.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (own, more) in self.counts.iter_mut().zip(&other.counts) {
             *own += more;
@@ -107,8 +115,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_no_wider_than_a_quarter_of_what_it_holds() {
-        // The story: an alert on p99 that is twice too long, or too short, wakes somebody up.
+    fn bucket_is_at_most_a_quarter_wide() {
+        // A p99 that is twice too long, or too short, raises a false alert.
         let mut before = 0;
         let mut us = 0;
         while us < 1 << 28 {
@@ -123,12 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_of_known_times() {
+    fn quantiles_of_known_durations() {
         let mut all = Histogram::default();
         for us in 1..=1000 {
-            all.counts[bucket_of(us)] += 1;
-            all.total_us += us;
-            all.max_us = all.max_us.max(us);
+            all.record(Duration::from_micros(us));
         }
         let mut twice = all.clone();
         twice.merge(&all);

@@ -3,9 +3,8 @@
 mod capacity;
 mod engine;
 mod histogram;
-mod published;
 
 pub use capacity::{Capacity, CapacityLimit};
 pub use engine::EngineStats;
+pub(crate) use engine::PublishedStats;
 pub use histogram::Histogram;
-pub(crate) use published::{Board, Meter};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::command::AgentCommand;
-use crate::counters::{AgentStats, Work};
+use crate::counters::AgentStats;
 use crate::frame::{Framer, StderrLines};
 use crate::io::{PipeIo, Role, Tag};
 use crate::process::Spawned;
@@ -65,7 +65,7 @@ impl Transport {
             framer: Framer::new(command.framing, &limits),
             stderr: StderrLines::new(&limits),
             intake,
-            tallied: Work::default(),
+            tallied: AgentStats::default(),
             paused: false,
             last_output: now,
             stdout_ended: false,

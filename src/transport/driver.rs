@@ -18,7 +18,7 @@ use crate::counters::IoCounters;
 use crate::deadline;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::REAP_MAX;
-use crate::stats::Board;
+use crate::stats::PublishedStats;
 
 use super::adoption::Adoption;
 use super::buffers::ReadBuffers;
@@ -116,8 +116,8 @@ impl Driver {
     }
 
     /// Where the counts of this thread can be read, by anybody and without a lock.
-    pub(crate) fn board(&self) -> Arc<Board> {
-        self.tally.board()
+    pub(crate) fn published_stats(&self) -> Arc<PublishedStats> {
+        self.tally.published()
     }
 
     pub(crate) fn counters(&self) -> IoCounters {
@@ -263,7 +263,7 @@ impl Driver {
         self.prepare(now);
         if self.touched.is_empty() {
             // Nothing was done but calls that brought nothing.
-            self.tally.publish(&self.io.counters(), now);
+            self.tally.publish(&self.io.counters());
             self.answer_catch_ups();
             return;
         }
@@ -282,13 +282,13 @@ impl Driver {
             }
         }
         // Who sees a record or a report finds it counted.
-        self.tally.publish(&self.io.counters(), now);
+        self.tally.publish(&self.io.counters());
         let mut paused = false;
         for slot in touched.drain(..) {
             paused |= self.hand_over(slot);
         }
         if paused {
-            self.tally.publish(&self.io.counters(), now);
+            self.tally.publish(&self.io.counters());
         }
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::close::ClosePolicy;
 use crate::close::ExitStatus;
-use crate::counters::{Backend, Work};
+use crate::counters::{AgentStats, Backend};
 use crate::frame::{Framer, StderrLines};
 use crate::io::{EndId, PipeIo, Role};
 use crate::process::Child;
@@ -103,7 +103,7 @@ pub(crate) struct Transport {
     pub(super) stderr: StderrLines,
     pub(super) intake: Intake,
     /// What of its counters is in the sums of its thread already.
-    pub(super) tallied: Work,
+    pub(super) tallied: AgentStats,
     /// Reading stdout is stopped until the reader catches up.
     pub(super) paused: bool,
     pub(super) last_output: Instant,
