@@ -22,12 +22,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Sizes are bytes of JSON. A value out of its range is an error of the builder's `start` or
 /// `attach`, with the kind [`InvalidSettings`](ErrorKind::InvalidSettings).
 #[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Settings {
     request_timeout: Option<Duration>,
-    pub(super) router: RouterLimits,
+    pending_max: usize,
+    requests_max: usize,
+    requests_bytes_max: usize,
     pub(super) unread_max: usize,
     pub(super) concurrency: usize,
     pub(super) discard_data: bool,
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(super) executor: Option<Arc<dyn Fn(Task) + Send + Sync>>,
 }
 
@@ -35,7 +39,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             request_timeout: Some(REQUEST_TIMEOUT),
-            router: RouterLimits { pending: 1024, serving: 256, serving_bytes: 16 << 20 },
+            pending_max: 1024,
+            requests_max: 256,
+            requests_bytes_max: 16 << 20,
             unread_max: 8 << 20,
             concurrency: 32,
             discard_data: false,
@@ -72,42 +78,42 @@ impl Settings {
     /// [`Overloaded`](ErrorKind::Overloaded). Default 1024.
     #[must_use]
     pub fn pending_max(mut self, requests: usize) -> Self {
-        self.router.pending = requests;
+        self.pending_max = requests;
         self
     }
 
     /// Returns how many requests of this session may be open at once.
     #[must_use]
     pub fn get_pending_max(&self) -> usize {
-        self.router.pending
+        self.pending_max
     }
 
     /// Sets how many requests of the agent may be open at once, including those that wait for a
     /// handler. A further request is answered with an error. Default 256.
     #[must_use]
     pub fn requests_max(mut self, requests: usize) -> Self {
-        self.router.serving = requests;
+        self.requests_max = requests;
         self
     }
 
     /// Returns how many requests of the agent may be open at once.
     #[must_use]
     pub fn get_requests_max(&self) -> usize {
-        self.router.serving
+        self.requests_max
     }
 
     /// Sets how many bytes the open requests of the agent may hold together. A single request may
     /// be larger. Default 16 MiB.
     #[must_use]
     pub fn requests_bytes_max(mut self, bytes: usize) -> Self {
-        self.router.serving_bytes = bytes;
+        self.requests_bytes_max = bytes;
         self
     }
 
     /// Returns how many bytes the open requests of the agent may hold together.
     #[must_use]
     pub fn get_requests_bytes_max(&self) -> usize {
-        self.router.serving_bytes
+        self.requests_bytes_max
     }
 
     /// Sets how many handlers may run at once. Further requests of the agent wait. Default 32, at
@@ -185,6 +191,14 @@ impl Settings {
         self.executor.is_some()
     }
 
+    pub(super) fn router_limits(&self) -> RouterLimits {
+        RouterLimits {
+            pending: self.pending_max,
+            serving: self.requests_max,
+            serving_bytes: self.requests_bytes_max,
+        }
+    }
+
     /// Checks the ranges of all values.
     pub(super) fn check(&self) -> Result<()> {
         for (name, value) in [("concurrency", self.concurrency), ("unread_max", self.unread_max)] {
@@ -201,7 +215,9 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("request_timeout", &self.request_timeout)
-            .field("router", &self.router)
+            .field("pending_max", &self.pending_max)
+            .field("requests_max", &self.requests_max)
+            .field("requests_bytes_max", &self.requests_bytes_max)
             .field("unread_max", &self.unread_max)
             .field("concurrency", &self.concurrency)
             .field("discard_data", &self.discard_data)
@@ -212,6 +228,7 @@ impl fmt::Debug for Settings {
 
 /// A snapshot of the tables and counters of a session. See [`Session::metrics`](super::Session::metrics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SessionStats {
     /// Requests of this session that wait for their response.
@@ -268,5 +285,15 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidSettings);
             assert!(error.to_string().contains("at least 1"), "{error}");
         }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn absent_keys_have_their_default() {
+        // A file of settings need not repeat the defaults.
+        let text = r#"{"request_timeout":{"secs":7,"nanos":0},"pending_max":3}"#;
+        let settings: Settings = serde_json::from_str(text).expect("settings");
+        assert_eq!(settings.get_request_timeout(), Some(Duration::from_secs(7)));
+        assert_eq!((settings.get_pending_max(), settings.get_requests_max()), (3, 256));
     }
 }

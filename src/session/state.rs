@@ -23,7 +23,7 @@ use super::config::{SessionStats, Settings, Task};
 use super::executor::{Executor, SessionAlarm};
 use super::handlers::{CancelToken, Handlers};
 use super::inbox::{InboxItem, SessionInbox};
-use super::protocol::{Observer, Protocol, RpcError};
+use super::protocol::{Observer, Protocol, RpcError, WireId};
 use super::router::{IncomingRequest, PendingRequest, Router};
 
 /// Records of this session that may wait for room in the outbox before the session stops reading.
@@ -131,7 +131,7 @@ impl SessionState {
         deadline_waker: fn(&Weak<Self>) -> Waker,
     ) -> Result<Arc<Self>> {
         let tables = Tables {
-            router: Router::new(settings.router),
+            router: Router::new(settings.router_limits()),
             inbox: SessionInbox::default(),
             ended: false,
             over: None,
@@ -282,7 +282,7 @@ impl SessionState {
     /// Refuses a request of the agent.
     pub(super) fn refuse(
         self: &Arc<Self>,
-        id: &super::protocol::WireId,
+        id: &WireId,
         error: &RpcError,
         owed: Option<OwedResponse>,
     ) {

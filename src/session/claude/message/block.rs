@@ -1,30 +1,29 @@
-//! Floor 4. The blocks that the content of a message is made of.
+//! The content of a message, and its blocks.
 
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::{Fields, Value, Wrong, view};
-use super::json::Json;
-use super::value::elements;
+use super::fields::{Fields, view};
+use super::value::{FieldValue, Json, ViewError, elements};
 
-/// One block of a message's content, by its `type`.
+/// A block of the content of a message, by its `type`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Block<'a> {
     /// `text`
     Text(TextBlock<'a>),
     /// `thinking`
-    Thinking(Thinking<'a>),
+    Thinking(ThinkingBlock<'a>),
     /// `tool_use`: the agent calls a tool.
     ToolUse(ToolUse<'a>),
-    /// `tool_result`: what the tool gave.
+    /// `tool_result`: the result of a tool.
     ToolResult(ToolResult<'a>),
     /// `server_tool_use`: a tool that the API itself runs.
     ServerToolUse(ServerToolUse<'a>),
     /// `advisor_tool_result`
     AdvisorToolResult(AdvisorToolResult<'a>),
-    /// A block of another type, or of none: `image` and all that is to come.
+    /// A block of another type, or without a type: `image`, and types of a later CLI.
     Other(Json<'a>),
 }
 
@@ -37,11 +36,11 @@ view! {
 }
 
 view! {
-    /// What the model thought before it answered.
-    Thinking: "type" = "thinking" {
-        /// The thought; may be empty where it is withheld.
+    /// The thinking of the model before its answer.
+    ThinkingBlock: "type" = "thinking" {
+        /// The text. It may be empty if the API withholds it.
         thinking: Cow<'a, str> = needed "thinking",
-        /// Proves to the API that the thought is its own.
+        /// Proves to the API that the thinking is its own.
         signature: Cow<'a, str> = needed "signature",
     }
 }
@@ -49,11 +48,11 @@ view! {
 view! {
     /// A call of a tool.
     ToolUse: "type" = "tool_use" {
-        /// What the [`ToolResult`] refers to.
+        /// The id to which the [`ToolResult`] refers.
         id: Cow<'a, str> = needed "id",
         /// The tool: `Bash`, `mcp__server__tool`, ...
         name: Cow<'a, str> = needed "name",
-        /// What it is called with.
+        /// The input of the tool.
         input: Json<'a> = needed "input",
     }
 }
@@ -61,19 +60,19 @@ view! {
 view! {
     /// A call of a tool that runs on the server.
     ServerToolUse: "type" = "server_tool_use" {
-        /// What its result refers to.
+        /// The id to which the result refers.
         id: Cow<'a, str> = needed "id",
         /// The tool: `web_search`, `advisor`, ...
         name: Cow<'a, str> = needed "name",
-        /// What it is called with.
+        /// The input of the tool.
         input: Json<'a> = needed "input",
     }
 }
 
 view! {
-    /// What a tool gave.
+    /// The result of a tool.
     ToolResult: "type" = "tool_result" {
-        /// The [`ToolUse::id`] it answers.
+        /// The [`ToolUse::id`] that it answers.
         tool_use_id: Cow<'a, str> = needed "tool_use_id",
         /// A text or a list of blocks.
         content: Option<Json<'a>> = maybe "content",
@@ -83,22 +82,22 @@ view! {
 }
 
 view! {
-    /// What the advisor said.
+    /// The result of the advisor.
     AdvisorToolResult: "type" = "advisor_tool_result" {
-        /// The [`ServerToolUse::id`] it answers.
+        /// The [`ServerToolUse::id`] that it answers.
         tool_use_id: Cow<'a, str> = needed "tool_use_id",
-        /// Its words, as an object.
+        /// The text of the advisor, as an object.
         content: Json<'a> = needed "content",
     }
 }
 
-impl<'a> Value<'a> for Block<'a> {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
+impl<'a> FieldValue<'a> for Block<'a> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
         let Ok(fields) = Fields::of(json) else { return Ok((Self::Other(json), true)) };
         let Ok(kind) = fields.tag("type") else { return Ok((Self::Other(json), true)) };
         let block = match &*kind {
             "text" => TextBlock::of(fields).map(Self::Text),
-            "thinking" => Thinking::of(fields).map(Self::Thinking),
+            "thinking" => ThinkingBlock::of(fields).map(Self::Thinking),
             "tool_use" => ToolUse::of(fields).map(Self::ToolUse),
             "tool_result" => ToolResult::of(fields).map(Self::ToolResult),
             "server_tool_use" => ServerToolUse::of(fields).map(Self::ServerToolUse),
@@ -109,9 +108,9 @@ impl<'a> Value<'a> for Block<'a> {
     }
 }
 
-impl<'a> Value<'a> for Vec<Block<'a>> {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
-        let blocks: Result<Self, Wrong> = elements(json)?
+impl<'a> FieldValue<'a> for Vec<Block<'a>> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
+        let blocks: Result<Self, ViewError> = elements(json)?
             .enumerate()
             .map(|(at, json)| Ok(Block::read(json).map_err(|wrong| wrong.inside(at))?.0))
             .collect();
@@ -129,6 +128,34 @@ impl Serialize for Block<'_> {
             Self::ServerToolUse(block) => block.serialize(to),
             Self::AdvisorToolResult(block) => block.serialize(to),
             Self::Other(json) => json.serialize(to),
+        }
+    }
+}
+
+/// The content of a message: a text, or a list of blocks.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Content<'a> {
+    /// Plain text.
+    Text(Cow<'a, str>),
+    /// Blocks.
+    Blocks(Vec<Block<'a>>),
+}
+
+impl<'a> FieldValue<'a> for Content<'a> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
+        match Cow::read(json) {
+            Ok((text, whole)) => Ok((Self::Text(text), whole)),
+            Err(_) => Vec::read(json).map(|(blocks, whole)| (Self::Blocks(blocks), whole)),
+        }
+    }
+}
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => text.serialize(to),
+            Self::Blocks(blocks) => blocks.serialize(to),
         }
     }
 }

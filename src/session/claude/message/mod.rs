@@ -1,10 +1,11 @@
-//! Floor 4. What an agent's messages say: typed views, made on request only.
+//! Typed views of the messages of Claude Code.
 //!
-//! [`Message::of`] looks at a [`Record`] that [`Session::next_record`](super::Session::next_record)
-//! or [`read_turn`](super::Session::read_turn) gave, and borrows from it; the session itself never
-//! does, so a message that has no view costs nobody anything but the view. Nothing is dropped on
-//! the way: types, blocks and words that are not known have a variant `Other`, keys without a
-//! field are in `extra`, and a view serializes to the object it was read from.
+//! [`Message::of`] parses a [`Record`] from
+//! [`next_record`](crate::session::Session::next_record) or
+//! [`read_turn`](super::Session::read_turn), and borrows from it. The session itself makes no view, so a
+//! message without one costs the session nothing. Nothing is lost: unknown types, blocks and words have a
+//! variant `Other`, keys without a field are in `extra`, and a view serializes to the object that it was
+//! read from.
 //!
 //! ```
 //! use agentpipe::Record;
@@ -20,11 +21,11 @@
 //! # Ok::<(), agentpipe::Error>(())
 //! ```
 
-// A view is a table of keys (turn.rs, system.rs, block.rs); fields.rs makes a type of it.
+// turn.rs, system.rs and block.rs declare views as tables of keys, from which the macro `view` in
+// fields.rs makes types. value.rs has the types of their fields.
 
 mod block;
 mod fields;
-mod json;
 mod system;
 mod turn;
 mod value;
@@ -39,12 +40,12 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
-use fields::{Fields, Wrong};
+use fields::Fields;
+use value::ViewError;
 
 pub use block::{
-    AdvisorToolResult, Block, ServerToolUse, TextBlock, Thinking, ToolResult, ToolUse,
+    AdvisorToolResult, Block, Content, ServerToolUse, TextBlock, ThinkingBlock, ToolResult, ToolUse,
 };
-pub use json::{Extra, Json};
 pub use system::{
     HookEvent, MirrorError, System, TaskNotification, TaskPatch, TaskProgress, TaskStarted,
     TaskStatus, TaskUpdated,
@@ -53,9 +54,9 @@ pub use turn::{
     Assistant, AssistantContent, AssistantError, ConversationReset, DeferredToolUse, Origin,
     RateLimitEvent, RateLimitInfo, StreamEvent, TurnResult, User, UserContent,
 };
-pub use value::Content;
+pub use value::{Extra, Json};
 
-/// A message of the agent, by its `type` and `subtype`.
+/// A view of a message, by its `type` and `subtype`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Message<'a> {
@@ -85,37 +86,37 @@ pub enum Message<'a> {
     RateLimitEvent(Box<RateLimitEvent<'a>>),
     /// `conversation_reset`
     ConversationReset(ConversationReset<'a>),
-    /// Any other type: `keep_alive`, `transcript_mirror`, and those to come.
-    Other(Other<'a>),
+    /// Any other type: `keep_alive`, `transcript_mirror`, and types of a later CLI
+    Other(OtherMessage<'a>),
 }
 
-/// A message of a type that has no view.
+/// A message of a type without a view.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Other<'a> {
+pub struct OtherMessage<'a> {
     /// Its `type`.
     pub kind: Cow<'a, str>,
-    /// All of it.
+    /// The whole record.
     pub record: &'a Record,
 }
 
 impl<'a> Message<'a> {
-    /// The view of a record. It borrows: texts without escapes, and all that has no type of its
-    /// own here, are not copied. Takes time in proportion to the record's length.
+    /// Returns the view of a record. It borrows texts without escapes, and JSON without a type, from the
+    /// record. Takes time in proportion to the length of the record.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRecord`] where the record is no JSON object, has no `type`, or lacks a
-    /// required key of its type, or where the value of that is none for it. The error names the
-    /// key and the type it was looked for in. An optional key never makes an error.
+    /// [`ErrorKind::InvalidRecord`] if the record is not a JSON object, has no `type`, or lacks a required
+    /// key of its type, or if that key has another type. The error names the key and the type of the
+    /// message. An optional key is never an error.
     pub fn of(record: &'a Record) -> Result<Self> {
         Self::read(record).map_err(|wrong| {
-            let what = format!("a record of {} bytes is no message: {wrong}", record.len());
+            let what = format!("a record of {} bytes is not a message: {wrong}", record.len());
             Error::new(ErrorKind::InvalidRecord, "parse", what)
         })
     }
 
-    fn read(record: &'a Record) -> std::result::Result<Self, Wrong> {
-        let json = Json::of(record).map_err(|error| Wrong::new(error.to_string()))?;
+    fn read(record: &'a Record) -> std::result::Result<Self, ViewError> {
+        let json = Json::of(record).map_err(|error| ViewError::new(error.to_string()))?;
         let fields = Fields::of(json)?;
         let kind = fields.tag("type")?;
         let message = match &*kind {
@@ -128,12 +129,12 @@ impl<'a> Message<'a> {
                 RateLimitEvent::of(fields).map(|view| Self::RateLimitEvent(Box::new(view)))
             }
             "conversation_reset" => ConversationReset::of(fields).map(Self::ConversationReset),
-            _ => return Ok(Self::Other(Other { kind, record })),
+            _ => return Ok(Self::Other(OtherMessage { kind, record })),
         };
         message.map_err(|wrong| wrong.inside(kind))
     }
 
-    fn system(fields: Fields<'a>) -> std::result::Result<Self, Wrong> {
+    fn system(fields: Fields<'a>) -> std::result::Result<Self, ViewError> {
         let subtype = fields.tag("subtype")?;
         let message = match &*subtype {
             "hook_started" | "hook_response" => HookEvent::of(fields).map(Self::HookEvent),
@@ -150,7 +151,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The JSON it was read from; the keys of an object may stand in another order.
+/// Writes the JSON that the view was read from. The order of keys may differ.
 impl Serialize for Message<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         match self {

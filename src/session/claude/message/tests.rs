@@ -1,4 +1,4 @@
-//! Views of real records, of broken ones and of whatever proptest thinks of.
+//! Views of recorded messages, of broken ones, and of generated ones.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +15,12 @@ fn record(value: &Value) -> Record {
 
 fn refusal(value: &Value) -> String {
     let record = record(value);
-    let error = Message::of(&record).expect_err("no view");
+    let error = Message::of(&record).expect_err("the record has no view");
     assert_eq!(error.kind(), ErrorKind::InvalidRecord);
     error.to_string()
 }
 
-/// Numbers by their value: `0` may come back as `0.0`.
+/// Normalizes numbers to their value: `0` may come back as `0.0`.
 fn normal(value: Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
@@ -30,15 +30,15 @@ fn normal(value: Value) -> Value {
     }
 }
 
-/// What a view and its `extra` hold together is the record, path for path and value for value.
-fn must_hold_all_of(message: &Message<'_>, wanted: &Value) {
-    // As text and back: both sides have their fractions read by the same reader.
+/// Asserts that a view and its `extra` together hold the whole record.
+fn assert_whole(message: &Message<'_>, wanted: &Value) {
+    // Through text, so that the same parser reads the fractions of both sides.
     let held = serde_json::to_string(message).expect("a view has JSON");
     let held = serde_json::from_str(&held).expect("and that is JSON");
     assert_eq!(normal(held), normal(wanted.clone()));
 }
 
-/// Every record that a real CLI wrote and that is no control record.
+/// Returns every recorded message of a real CLI, without control records.
 fn real_records() -> Vec<(String, Record)> {
     #[derive(serde::Deserialize)]
     struct Line<'a> {
@@ -68,18 +68,20 @@ fn real_records() -> Vec<(String, Record)> {
 }
 
 #[test]
-fn every_field_of_every_real_record_is_reached_through_its_view() {
+fn recorded_messages_are_whole_in_their_views() {
+    // A view that loses a key would lose it for every host that stores messages.
     let records = real_records();
     assert_eq!(records.len(), 253, "the data records of all traces");
     for (name, record) in &records {
         let message = Message::of(record).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!matches!(message, Message::Other(_)), "{name} has a view");
-        must_hold_all_of(&message, &record.json().expect("JSON"));
+        assert_whole(&message, &record.json().expect("JSON"));
     }
 }
 
 #[test]
-fn the_fields_of_a_real_turn_are_typed() {
+fn recorded_results_have_their_fields() {
+    // A renamed key of a result would read as absent, and cost and errors would vanish.
     let results = real_records().into_iter().filter(|(name, _)| name.ends_with(": result"));
     let mut errors = 0;
     for (name, record) in results {
@@ -88,7 +90,7 @@ fn the_fields_of_a_real_turn_are_typed() {
         assert!(result.num_turns > 0 && result.session_id.len() == 36, "{name}");
         assert!(result.usage.is_some() && result.total_cost_usd.is_some(), "{name}");
         if let Some(status) = result.api_error_status {
-            // A refusal of the API is a `success` that is an error.
+            // If the API refuses, the subtype is `success` and `is_error` is set.
             assert_eq!((status, &*result.subtype, result.is_error), (400, "success", true));
             errors += 1;
         }
@@ -96,7 +98,7 @@ fn the_fields_of_a_real_turn_are_typed() {
     assert_eq!(errors, 1);
 }
 
-/// One record of each type that has a view, all keys in place, and which of them are required.
+/// Returns one record with all keys for each type with a view, and its required keys.
 fn one_of_each() -> Vec<(&'static str, Value, &'static [&'static str])> {
     let message = json!({"role": "assistant", "model": "m", "content": []});
     let tasks: &[&str] = &["task_id", "description", "uuid", "session_id"];
@@ -183,11 +185,11 @@ fn one_of_each() -> Vec<(&'static str, Value, &'static [&'static str])> {
 }
 
 #[test]
-fn a_missing_key_is_an_error_that_names_it_and_its_type() {
-    // The story: a release of the CLI drops a key. What is said of it must be enough to find it.
+fn missing_key_is_named_with_its_type() {
+    // A release of the CLI may drop a key. The error has to be enough to find it.
     for (kind, whole, required) in one_of_each() {
         let whole_record = record(&whole);
-        let message = Message::of(&whole_record).expect("it is whole");
+        let message = Message::of(&whole_record).expect("the record is whole");
         let kinds_own = serde_json::to_value(&message).expect("JSON");
         assert_eq!(kinds_own, whole, "{kind}: nothing is lost");
         let keys = whole.as_object().expect("an object").keys().filter(|key| *key != "type");
@@ -203,7 +205,7 @@ fn a_missing_key_is_an_error_that_names_it_and_its_type() {
                     Ok(message) => {
                         let any = ["usage", "event", "subtype"].contains(&&**key);
                         assert!(!required.contains(&&**key) || any, "{kind}: {key} is required");
-                        must_hold_all_of(&message, &value);
+                        assert_whole(&message, &value);
                     }
                     Err(error) => {
                         let error = error.to_string();
@@ -222,7 +224,8 @@ fn a_missing_key_is_an_error_that_names_it_and_its_type() {
 }
 
 #[test]
-fn an_error_inside_says_where() {
+fn nested_error_names_its_path() {
+    // The content may have hundreds of blocks.
     let of = |block: Value| {
         let content = json!([{"type": "text", "text": "t"}, block]);
         json!({"type": "assistant", "message": {"model": "m", "content": content}})
@@ -239,7 +242,8 @@ fn an_error_inside_says_where() {
 }
 
 #[test]
-fn what_nobody_knows_is_kept_as_it_is() {
+fn unknown_types_and_keys_are_kept() {
+    // A later CLI sends types and keys that have no view yet.
     let unknown = record(&json!({"type": "keep_alive", "a": [1]}));
     let Message::Other(other) = Message::of(&unknown).expect("a view") else { panic!() };
     assert_eq!((&*other.kind, other.record), ("keep_alive", &unknown));
@@ -254,7 +258,7 @@ fn what_nobody_knows_is_kept_as_it_is() {
     let said = json!({"type": "user", "message": {"role": "user", "content": blocks}, "new": {}});
     let said_record = record(&said);
     let message = Message::of(&said_record).expect("a view");
-    must_hold_all_of(&message, &said);
+    assert_whole(&message, &said);
     let Message::User(user) = message else { panic!() };
     let Content::Blocks(blocks) = &user.message.content else { panic!() };
     let others = blocks.iter().filter(|block| matches!(block, Block::Other(_))).count();
@@ -265,7 +269,8 @@ fn what_nobody_knows_is_kept_as_it_is() {
 }
 
 #[test]
-fn an_origin_without_a_kind_in_words_is_none() {
+fn origin_without_a_text_kind_stays_in_extra() {
+    // A host that trusts `origin` must not get a guess.
     for (origin, kept) in [
         (json!({"kind": "channel", "server": "s"}), true),
         (json!({"kind": 7}), false),
@@ -276,7 +281,7 @@ fn an_origin_without_a_kind_in_words_is_none() {
         let value = json!({"type": "user", "message": {"content": ""}, "origin": origin});
         let record = record(&value);
         let message = Message::of(&record).expect("a view");
-        must_hold_all_of(&message, &value);
+        assert_whole(&message, &value);
         let Message::User(user) = message else { panic!() };
         assert_eq!(user.origin.is_some(), kept, "{origin}");
         assert_eq!(user.extra.get("origin").is_some(), !kept, "{origin}");
@@ -284,7 +289,8 @@ fn an_origin_without_a_kind_in_words_is_none() {
 }
 
 #[test]
-fn words_are_known_and_new_ones_are_kept() {
+fn unknown_words_are_kept() {
+    // A status of a later CLI must not read as the end of a task.
     let status = |word: &str| {
         let patch = json!({"status": word, "end_time": 3});
         let record = record(&json!({"type": "system", "subtype": "task_updated", "patch": patch}));
@@ -322,7 +328,8 @@ fn words_are_known_and_new_ones_are_kept() {
 }
 
 #[test]
-fn a_text_without_escapes_is_not_copied() {
+fn text_without_escapes_is_borrowed() {
+    // Images of many megabytes are part of messages.
     let long = "x".repeat(1 << 20);
     let content = json!([{"type": "text", "text": long}, {"type": "image", "data": long}]);
     let record = record(&json!({"type": "user", "message": {"content": content}}));
@@ -337,9 +344,9 @@ fn a_text_without_escapes_is_not_copied() {
 }
 
 #[test]
-fn what_a_field_cannot_hold_in_full_is_kept_beside_it() {
-    // The story: a clock that goes backwards, a text cut in the middle of a character, a key
-    // that is there twice. None of it may cost the message, or be lost.
+fn inexact_value_is_kept_in_extra() {
+    // A clock may go backwards, a text may be cut within a character, and a key may be repeated. None of
+    // these may make the message an error, or be lost.
     let text = concat!(
         r#"{"type":"result","subtype":"success","duration_ms":-3,"duration_api_ms":12.75,"#,
         r#""is_error":true,"is_error":false,"num_turns":1,"session_id":"s","#,
@@ -365,8 +372,8 @@ fn what_a_field_cannot_hold_in_full_is_kept_beside_it() {
 }
 
 #[test]
-fn a_record_as_deep_as_it_is_long_has_a_view() {
-    // The story: 5 000 brackets ended the reference's session with a RecursionError.
+fn deeply_nested_record_has_a_view() {
+    // A recursive parser would overflow its stack on the input of a tool.
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let call = format!(r#"{{"type":"tool_use","id":"i","name":"n","input":{deep}}}"#);
     let text = format!(
@@ -380,7 +387,7 @@ fn a_record_as_deep_as_it_is_long_has_a_view() {
     assert_eq!(serde_json::to_string(&said).expect("JSON").len(), record.len());
 }
 
-/// Keys of real messages, and now and then another.
+/// Keys of real messages, and sometimes another.
 fn any_key() -> impl Strategy<Value = String> {
     let keys = "type subtype message content model text id name input uuid session_id patch status \
         origin kind is_error num_turns duration_ms duration_api_ms task_id description event usage \
@@ -389,7 +396,7 @@ fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![9 => prop::sample::select(keys).prop_map(String::from), 1 => ".{0,3}"]
 }
 
-/// Values that meet: types, keys and words of real messages, in any place.
+/// Values with types, keys and words of real messages in any place.
 fn any_value() -> impl Strategy<Value = Value> {
     let words = "user assistant system result stream_event task_started task_updated text tool_use \
         tool_result thinking success completed init";
@@ -398,7 +405,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         3 => prop::sample::select(words).prop_map(Value::from),
         1 => any::<String>().prop_map(Value::from),
         1 => any::<i64>().prop_map(Value::from),
-        // Fractions that everybody reads alike.
+        // Fractions that every parser reads alike.
         1 => any::<i32>().prop_map(|number| Value::from(f64::from(number) / 4.0)),
         1 => any::<bool>().prop_map(Value::from),
         1 => Just(Value::Null),
@@ -412,7 +419,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The places of a value, as JSON pointers.
+/// Collects the JSON pointers of all values inside a value.
 fn places(value: &Value, here: &str, found: &mut Vec<String>) {
     found.push(here.to_owned());
     match value {
@@ -438,17 +445,18 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
+    /// No bytes panic the parser, and bytes that are not JSON have no view.
     #[test]
-    fn no_bytes_make_a_view_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_can_be_viewed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let record = Record::from(bytes);
         if let Ok(message) = Message::of(&record) {
             prop_assert!(record.json::<Value>().is_ok(), "{message:?}");
         }
     }
 
-    /// Values of all kinds under keys that are known, in messages of all types.
+    /// Known keys with values of all types, in messages of all types.
     #[test]
-    fn whatever_has_a_view_is_whole_in_it(
+    fn generated_messages_are_whole_in_their_views(
         pick in any::<prop::sample::Index>(),
         others in prop::collection::btree_map(any_key(), any_value(), 0..6),
         inside in prop::collection::btree_map(any_key(), any_value(), 0..6),
@@ -462,20 +470,20 @@ proptest! {
         }
         if let Some(message) = value.get_mut("message").filter(|message| message.is_object()) {
             for (key, other) in inside.into_iter().filter(|(key, _)| key != "model") {
-                // Some contents are none.
+                // Not every content is valid.
                 message[key] = other;
             }
         }
         let record = record(&value);
         match Message::of(&record) {
-            Ok(message) => must_hold_all_of(&message, &value),
+            Ok(message) => assert_whole(&message, &value),
             Err(error) => prop_assert!(error.to_string().contains("`content`"), "{kind}: {error}"),
         }
     }
 
-    /// A real record with one value of it replaced: by another, or by nothing.
+    /// A valid record with one value replaced.
     #[test]
-    fn a_real_record_with_one_wrong_value_is_whole_or_an_error(
+    fn one_wrong_value_is_kept_or_an_error(
         pick in any::<prop::sample::Index>(),
         place in any::<prop::sample::Index>(),
         other in any_value(),
@@ -488,7 +496,7 @@ proptest! {
         *value.pointer_mut(place).expect("it is there") = other;
         let record = record(&value);
         match Message::of(&record) {
-            Ok(message) => must_hold_all_of(&message, &value),
+            Ok(message) => assert_whole(&message, &value),
             Err(error) => {
                 let error = error.to_string();
                 prop_assert!(error.contains('`') || error.contains("expected an object"), "{error}");

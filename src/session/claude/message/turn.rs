@@ -1,24 +1,26 @@
-//! Floor 4. The messages of a turn: of the user, of the assistant, and its result.
+//! The messages of a turn: of the user, of the assistant, and its result.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use super::block::Block;
+use serde::{Serialize, Serializer};
+
+use super::block::{Block, Content};
 use super::fields::view;
-use super::json::Json;
-use super::value::{Content, words};
+use super::value::{FieldValue, Json, ViewError};
 
 view! {
-    /// A message in the user's role: a tool's result, mostly, or what the user said.
+    /// A message in the role of the user: mostly the result of a tool, or a prompt.
     User: "type" = "user" {
-        /// What was said.
+        /// The message.
         message: UserContent<'a> = needed "message",
-        /// Its id.
+        /// The id of the record.
         uuid: Option<Cow<'a, str>> = maybe "uuid",
-        /// The tool call whose subagent this belongs to.
+        /// The tool call to whose subagent this belongs.
         parent_tool_use_id: Option<Cow<'a, str>> = maybe "parent_tool_use_id",
-        /// The tool's result as the tool has it; the shape is the tool's own.
+        /// The result of the tool. Its form is up to the tool.
         tool_use_result: Option<Json<'a>> = maybe "tool_use_result",
-        /// Where it comes from.
+        /// The origin of the message.
         origin: Option<Origin<'a>> = maybe "origin",
     }
 }
@@ -32,26 +34,25 @@ view! {
 }
 
 view! {
-    /// Where a message comes from. An `origin` without a text as `kind` is none, and stands in
-    /// `extra`.
+    /// The origin of a message. An `origin` whose `kind` is not a text stays in `extra`.
     Origin {
-        /// What kind of place.
+        /// The kind of origin.
         kind: Cow<'a, str> = needed "kind",
     }
 }
 
 view! {
-    /// What the model said, or a part of it: one record for each finished block.
+    /// A message of the model, or a part of one: there is one record for each finished block.
     Assistant: "type" = "assistant" {
-        /// What was said.
+        /// The message.
         message: AssistantContent<'a> = needed "message",
-        /// The tool call whose subagent said it.
+        /// The tool call whose subagent sent it.
         parent_tool_use_id: Option<Cow<'a, str>> = maybe "parent_tool_use_id",
-        /// Why there is no answer, where the API refused.
+        /// Why there is no answer, if the API refused.
         error: Option<AssistantError<'a>> = maybe "error",
-        /// The session.
+        /// The id of the session.
         session_id: Option<Cow<'a, str>> = maybe "session_id",
-        /// Its id.
+        /// The id of the record.
         uuid: Option<Cow<'a, str>> = maybe "uuid",
     }
 }
@@ -61,32 +62,78 @@ view! {
     AssistantContent {
         /// The blocks.
         content: Vec<Block<'a>> = needed "content",
-        /// Who said it; `<synthetic>` where it was the CLI itself.
+        /// The model; `<synthetic>` for a message of the CLI itself.
         model: Cow<'a, str> = needed "model",
-        /// Tokens.
+        /// The tokens that were used.
         usage: Option<Json<'a>> = maybe "usage",
-        /// The API's id, shared by all records of one answer.
+        /// The id of the API, which all records of one answer share.
         id: Option<Cow<'a, str>> = maybe "id",
-        /// Why the model stopped, where it did.
+        /// Why the model stopped, if it did.
         stop_reason: Option<Cow<'a, str>> = maybe "stop_reason",
     }
 }
 
-words! {
-    /// Why the API gave no answer.
-    AssistantError {
-        /// `authentication_failed`
-        AuthenticationFailed = "authentication_failed",
-        /// `billing_error`
-        BillingError = "billing_error",
-        /// `rate_limit`
-        RateLimit = "rate_limit",
-        /// `invalid_request`
-        InvalidRequest = "invalid_request",
-        /// `server_error`
-        ServerError = "server_error",
-        /// `unknown`: the agent's own word.
-        Unknown = "unknown",
+/// Why the API gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AssistantError<'a> {
+    /// `authentication_failed`
+    AuthenticationFailed,
+    /// `billing_error`
+    BillingError,
+    /// `rate_limit`
+    RateLimit,
+    /// `invalid_request`
+    InvalidRequest,
+    /// `server_error`
+    ServerError,
+    /// `unknown`, which is a word of the agent.
+    Unknown,
+    /// A word that has no variant here.
+    Other(Cow<'a, str>),
+}
+
+impl AssistantError<'_> {
+    /// Returns the word of the record.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::BillingError => "billing_error",
+            Self::RateLimit => "rate_limit",
+            Self::InvalidRequest => "invalid_request",
+            Self::ServerError => "server_error",
+            Self::Unknown => "unknown",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl fmt::Display for AssistantError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<'a> FieldValue<'a> for AssistantError<'a> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
+        let (word, whole) = Cow::read(json)?;
+        let word = match &*word {
+            "authentication_failed" => Self::AuthenticationFailed,
+            "billing_error" => Self::BillingError,
+            "rate_limit" => Self::RateLimit,
+            "invalid_request" => Self::InvalidRequest,
+            "server_error" => Self::ServerError,
+            "unknown" => Self::Unknown,
+            _ => Self::Other(word),
+        };
+        Ok((word, whole))
+    }
+}
+
+impl Serialize for AssistantError<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
     }
 }
 
@@ -95,80 +142,80 @@ view! {
     TurnResult: "type" = "result" {
         /// `success`, `error_max_turns`, `error_during_execution`, `error_max_budget_usd`, ...
         subtype: Cow<'a, str> = needed "subtype",
-        /// How long it took, in milliseconds.
+        /// The duration of the turn in milliseconds.
         duration_ms: u64 = needed "duration_ms",
-        /// How much of that the API took, in milliseconds.
+        /// The part of the duration that the API took, in milliseconds.
         duration_api_ms: u64 = needed "duration_api_ms",
-        /// Whether it is an error. The subtype alone does not say: where the API refuses, it is
-        /// `success` with an error.
+        /// Whether the turn ended with an error. The subtype alone does not tell: if the API refuses,
+        /// it is `success`.
         is_error: bool = needed "is_error",
-        /// How often the model was asked.
+        /// The number of requests to the model.
         num_turns: u64 = needed "num_turns",
-        /// The session.
+        /// The id of the session.
         session_id: Cow<'a, str> = needed "session_id",
         /// Why the model stopped.
         stop_reason: Option<Cow<'a, str>> = maybe "stop_reason",
-        /// What it cost, in US dollars, as the agent reckons.
+        /// The cost in US dollars, as the agent estimates it.
         total_cost_usd: Option<f64> = maybe "total_cost_usd",
-        /// Tokens.
+        /// The tokens that were used.
         usage: Option<Json<'a>> = maybe "usage",
-        /// The last text.
+        /// The last text of the model.
         result: Option<Cow<'a, str>> = maybe "result",
-        /// What was asked for with a JSON schema.
+        /// The output in the form of the JSON Schema.
         structured_output: Option<Json<'a>> = maybe "structured_output",
-        /// Tokens and cost, by model.
+        /// The tokens and the cost, by model.
         model_usage: Option<Json<'a>> = maybe "modelUsage",
-        /// The tool calls that were not allowed.
+        /// The tool calls that were denied.
         permission_denials: Option<Json<'a>> = maybe "permission_denials",
         /// A tool call that is left to the host.
         deferred_tool_use: Option<DeferredToolUse<'a>> = maybe "deferred_tool_use",
-        /// The errors, in words.
+        /// The messages of the errors.
         errors: Option<Vec<Cow<'a, str>>> = maybe "errors",
         /// The HTTP status with which the API refused.
         api_error_status: Option<u64> = maybe "api_error_status",
-        /// Its id.
+        /// The id of the record.
         uuid: Option<Cow<'a, str>> = maybe "uuid",
         /// Why the turn ended.
         terminal_reason: Option<Cow<'a, str>> = maybe "terminal_reason",
-        /// Where the message that it answers came from.
+        /// The origin of the message that it answers.
         origin: Option<Origin<'a>> = maybe "origin",
     }
 }
 
 view! {
-    /// A tool call that the turn ended with and the host is to carry out.
+    /// A tool call that ended the turn, and that the host has to carry out.
     DeferredToolUse {
-        /// What the result has to refer to.
+        /// The id to which the result has to refer.
         id: Cow<'a, str> = needed "id",
         /// The tool.
         name: Cow<'a, str> = needed "name",
-        /// What it is called with.
+        /// The input of the tool.
         input: Json<'a> = needed "input",
     }
 }
 
 view! {
-    /// An event of the API as it streams; with `--include-partial-messages` only.
+    /// A streaming event of the API. Sent with `--include-partial-messages`.
     StreamEvent: "type" = "stream_event" {
-        /// Its id.
+        /// The id of the record.
         uuid: Cow<'a, str> = needed "uuid",
-        /// The session.
+        /// The id of the session.
         session_id: Cow<'a, str> = needed "session_id",
-        /// The event: `message_start`, `content_block_delta`, ... in its `type`.
+        /// The event. Its `type` is `message_start`, `content_block_delta`, ...
         event: Json<'a> = needed "event",
-        /// The tool call whose subagent it belongs to.
+        /// The tool call to whose subagent it belongs.
         parent_tool_use_id: Option<Cow<'a, str>> = maybe "parent_tool_use_id",
     }
 }
 
 view! {
-    /// A rate limit came nearer, or was reached.
+    /// A rate limit is near, or was reached.
     RateLimitEvent: "type" = "rate_limit_event" {
         /// The limit.
         rate_limit_info: RateLimitInfo<'a> = needed "rate_limit_info",
-        /// Its id.
+        /// The id of the record.
         uuid: Cow<'a, str> = needed "uuid",
-        /// The session.
+        /// The id of the session.
         session_id: Cow<'a, str> = needed "session_id",
     }
 }
@@ -178,29 +225,29 @@ view! {
     RateLimitInfo {
         /// `allowed`, `allowed_warning`, `rejected`, ...
         status: Cow<'a, str> = needed "status",
-        /// When it is over, in seconds since 1970.
+        /// When the limit is reset, in seconds since 1970.
         resets_at: Option<u64> = maybe "resetsAt",
-        /// Which limit.
+        /// The type of the limit.
         rate_limit_type: Option<Cow<'a, str>> = maybe "rateLimitType",
-        /// How much of it is used, 1 being all.
+        /// The used part of the limit, from 0 to 1.
         utilization: Option<f64> = maybe "utilization",
-        /// The state of what may be used beyond it.
+        /// The status of usage beyond the limit.
         overage_status: Option<Cow<'a, str>> = maybe "overageStatus",
-        /// When that is over, in seconds since 1970.
+        /// When usage beyond the limit is reset, in seconds since 1970.
         overage_resets_at: Option<u64> = maybe "overageResetsAt",
-        /// Why there is none of that.
+        /// Why usage beyond the limit is disabled.
         overage_disabled_reason: Option<Cow<'a, str>> = maybe "overageDisabledReason",
     }
 }
 
 view! {
-    /// The conversation begins anew, under another id.
+    /// The conversation begins again with another id.
     ConversationReset: "type" = "conversation_reset" {
         /// The new id.
         new_conversation_id: Cow<'a, str> = needed "new_conversation_id",
-        /// Its id.
+        /// The id of the record.
         uuid: Cow<'a, str> = needed "uuid",
-        /// The session.
+        /// The id of the session.
         session_id: Cow<'a, str> = needed "session_id",
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 4. What the fields of a view can hold: text, numbers, words of a list that may grow.
+//! The values of a view: JSON that is borrowed from its record, and the types that a field can have.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,36 +7,158 @@ use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::fields::{Text, Value, Wrong};
-use super::json::Json;
+use crate::error::{self, Error, ErrorKind};
+use crate::record::Record;
 
-impl<'a> Value<'a> for Json<'a> {
-    fn read(json: Self) -> Result<(Self, bool), Wrong> {
+/// A JSON value of a record, byte for byte. It borrows from the record, so a copy is free.
+#[derive(Clone, Copy)]
+pub struct Json<'a>(&'a RawValue);
+
+impl<'a> Json<'a> {
+    pub(super) fn of(record: &'a Record) -> serde_json::Result<Self> {
+        serde_json::from_slice(record.as_bytes()).map(Self)
+    }
+
+    pub(super) fn new(raw: &'a RawValue) -> Self {
+        Self(raw)
+    }
+
+    /// Returns the JSON text.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0.get()
+    }
+
+    /// Parses the value as `T`, which may borrow from the record.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRecord`] if the value is not a `T`.
+    pub fn parse<T: Deserialize<'a>>(self) -> error::Result<T> {
+        serde_json::from_str(self.as_str()).map_err(|error| {
+            let what = format!("JSON of {} bytes: {error}", self.as_str().len());
+            Error::new(ErrorKind::InvalidRecord, "parse", what)
+        })
+    }
+
+    pub(super) fn is_null(self) -> bool {
+        self.as_str() == "null"
+    }
+}
+
+/// Compares the text: `1` and `1.0` differ.
+impl PartialEq for Json<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+/// Shows at most about 160 bytes.
+impl fmt::Debug for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.as_str();
+        let cut = text.char_indices().map(|(at, _)| at).find(|at| *at >= 160);
+        let cut = cut.unwrap_or(text.len());
+        f.write_str(&text[..cut])?;
+        if cut < text.len() { write!(f, "... ({} bytes)", text.len()) } else { Ok(()) }
+    }
+}
+
+/// Writes the JSON unchanged.
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+/// The keys of an object that the fields of its view do not hold, in the order of the record.
+///
+/// These are: unknown keys; keys whose value is `null` or of another type than their field; and values
+/// that a field cannot hold in full (a fraction, half of a surrogate pair, a repeated key).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extra<'a>(pub(super) Vec<(Cow<'a, str>, Json<'a>)>);
+
+impl<'a> Extra<'a> {
+    /// Returns the value of a key, and the last value of a repeated key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Json<'a>> {
+        self.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// Returns the keys and values, in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, Json<'a>)> + ExactSizeIterator {
+        self.0.iter().map(|(key, value)| (&**key, *value))
+    }
+
+    /// Returns the number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether the fields hold the whole object.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Why a record has no view: the place, and the defect.
+#[derive(Debug)]
+pub(super) struct ViewError(String);
+
+impl ViewError {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+
+    /// Adds the place in which the error occurred: a type or a key of the record.
+    pub(super) fn inside(self, place: impl fmt::Display) -> Self {
+        Self(format!("`{place}`: {}", self.0))
+    }
+}
+
+impl fmt::Display for ViewError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A type that a field can have.
+pub(super) trait FieldValue<'a>: Sized {
+    /// Returns the value, and whether it holds all of the JSON. If not, the JSON is kept in `extra`.
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError>;
+}
+
+/// A text that is borrowed if it has no escapes.
+#[derive(Deserialize)]
+pub(super) struct BorrowedText<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl<'a> FieldValue<'a> for Json<'a> {
+    fn read(json: Self) -> Result<(Self, bool), ViewError> {
         Ok((json, true))
     }
 }
 
-impl<'a> Value<'a> for Cow<'a, str> {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
-        if let Ok(Text(text)) = serde_json::from_str(json.as_str()) {
+impl<'a> FieldValue<'a> for Cow<'a, str> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
+        if let Ok(BorrowedText(text)) = serde_json::from_str(json.as_str()) {
             return Ok((text, true));
         }
-        // A JavaScript string may be cut in the middle of a character, which JSON can say and
-        // UTF-8 cannot.
-        let Cut(text) = parse(json, "a string")?;
+        // A JavaScript string may be cut within a character. JSON can express that, UTF-8 cannot.
+        let LossyText(text) = parse(json, "a string")?;
         Ok((text.into(), false))
     }
 }
 
-impl<'a> Value<'a> for bool {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
+impl<'a> FieldValue<'a> for bool {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
         Ok((parse(json, "true or false")?, true))
     }
 }
 
-impl<'a> Value<'a> for u64 {
-    /// A fraction is rounded, what is below zero is zero; the number itself is then kept, too.
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
+impl<'a> FieldValue<'a> for u64 {
+    /// Rounds a fraction, and reads a negative number as zero. The number itself is then kept as well.
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
         if let Ok(number) = serde_json::from_str(json.as_str()) {
             return Ok((number, true));
         }
@@ -46,126 +168,50 @@ impl<'a> Value<'a> for u64 {
     }
 }
 
-impl<'a> Value<'a> for f64 {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
+impl<'a> FieldValue<'a> for f64 {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
         let text = json.as_str();
-        // Of the JSON values that Rust reads as a float all are numbers; not every number is finite.
+        // Each JSON value that Rust parses as a float is a number, but a number may overflow to infinity.
         let number: Option<Self> = text.parse().ok().filter(|number: &Self| number.is_finite());
-        // A long integer may have more digits than fit.
+        // A long integer may have more digits than a float can hold.
         let whole = text.len() <= 15 || text.contains(['.', 'e', 'E']);
-        Ok((number.ok_or_else(|| Wrong::new("expected a number"))?, whole))
+        Ok((number.ok_or_else(|| ViewError::new("expected a number"))?, whole))
     }
 }
 
-impl<'a> Value<'a> for Vec<Cow<'a, str>> {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
-        let texts = parse::<Vec<Text<'a>>>(json, "a list of strings")?;
-        Ok((texts.into_iter().map(|Text(text)| text).collect(), true))
+impl<'a> FieldValue<'a> for Vec<Cow<'a, str>> {
+    fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
+        let texts = parse::<Vec<BorrowedText<'a>>>(json, "a list of strings")?;
+        Ok((texts.into_iter().map(|BorrowedText(text)| text).collect(), true))
     }
 }
 
-/// The elements of a list.
-pub(super) fn elements(json: Json<'_>) -> Result<impl Iterator<Item = Json<'_>>, Wrong> {
+/// Returns the elements of a list.
+pub(super) fn elements(json: Json<'_>) -> Result<impl Iterator<Item = Json<'_>>, ViewError> {
     let elements: Vec<&RawValue> = parse(json, "a list")?;
     Ok(elements.into_iter().map(Json::new))
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: Json<'a>, what: &str) -> Result<T, Wrong> {
-    serde_json::from_str(json.as_str()).map_err(|_| Wrong::new(format!("expected {what}")))
+fn parse<'a, T: Deserialize<'a>>(json: Json<'a>, what: &str) -> Result<T, ViewError> {
+    serde_json::from_str(json.as_str()).map_err(|_| ViewError::new(format!("expected {what}")))
 }
 
-/// A string with halves of surrogate pairs, which are replaced.
-struct Cut(String);
+/// A string in which halves of surrogate pairs are replaced.
+struct LossyText(String);
 
-impl<'de> Deserialize<'de> for Cut {
+impl<'de> Deserialize<'de> for LossyText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Cut;
+        struct BytesVisitor;
+        impl Visitor<'_> for BytesVisitor {
+            type Value = LossyText;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Cut, E> {
-                Ok(Cut(String::from_utf8_lossy(bytes).into_owned()))
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<LossyText, E> {
+                Ok(LossyText(String::from_utf8_lossy(bytes).into_owned()))
             }
         }
-        from.deserialize_bytes(Bytes)
-    }
-}
-
-/// One of several words, and room for those to come.
-macro_rules! words {
-    (
-        $(#[$doc:meta])*
-        $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub enum $name<'a> {
-            $($(#[$word_doc])* $variant,)*
-            /// A word that is not known here.
-            Other(std::borrow::Cow<'a, str>),
-        }
-
-        impl $name<'_> {
-            /// The word, as it stands in the record.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$variant => $word,)*
-                    Self::Other(word) => word,
-                }
-            }
-        }
-
-        impl<'a> $crate::session::claude::message::fields::Value<'a> for $name<'a> {
-            fn read(
-                json: $crate::session::claude::message::Json<'a>,
-            ) -> Result<(Self, bool), $crate::session::claude::message::fields::Wrong> {
-                let (word, whole) = std::borrow::Cow::read(json)?;
-                let word = match &*word {
-                    $($word => Self::$variant,)*
-                    _ => Self::Other(word),
-                };
-                Ok((word, whole))
-            }
-        }
-
-        impl serde::Serialize for $name<'_> {
-            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(self.as_str())
-            }
-        }
-    };
-}
-pub(super) use words;
-
-/// A list of views, or a text in place of it.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Content<'a> {
-    /// Plain text.
-    Text(Cow<'a, str>),
-    /// Blocks.
-    Blocks(Vec<super::Block<'a>>),
-}
-
-impl<'a> Value<'a> for Content<'a> {
-    fn read(json: Json<'a>) -> Result<(Self, bool), Wrong> {
-        match Cow::read(json) {
-            Ok((text, whole)) => Ok((Self::Text(text), whole)),
-            Err(_) => Vec::read(json).map(|(blocks, whole)| (Self::Blocks(blocks), whole)),
-        }
-    }
-}
-
-impl Serialize for Content<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Text(text) => text.serialize(to),
-            Self::Blocks(blocks) => blocks.serialize(to),
-        }
+        from.deserialize_bytes(BytesVisitor)
     }
 }
