@@ -20,19 +20,19 @@ mod tests;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope<'a> {
-    /// `type`
+    /// The value of `type`.
     #[serde(borrow, default, rename = "type", deserialize_with = "text")]
     pub kind: Option<Cow<'a, str>>,
-    /// `subtype`
+    /// The value of `subtype`.
     #[serde(borrow, default, deserialize_with = "text")]
     pub subtype: Option<Cow<'a, str>>,
-    /// `request_id`
+    /// The value of `request_id`.
     #[serde(borrow, default, deserialize_with = "text")]
     pub request_id: Option<Cow<'a, str>>,
-    /// `session_id`
+    /// The value of `session_id`.
     #[serde(borrow, default, deserialize_with = "text")]
     pub session_id: Option<Cow<'a, str>>,
-    /// `parent_tool_use_id`
+    /// The value of `parent_tool_use_id`.
     #[serde(borrow, default, deserialize_with = "text")]
     pub parent_tool_use_id: Option<Cow<'a, str>>,
 }

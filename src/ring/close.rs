@@ -11,7 +11,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::fd_table::FdState;
-use super::inflight::{Deferred, InFlight};
+use super::inflight::{DeferredSubmission, InFlight};
 use super::op::{OpKind, OpToken};
 use super::queue::Cqe;
 use crate::io::{Completion, EndId};
@@ -30,7 +30,7 @@ pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
                 push_pair(inflight, id);
             } else if let Some(entry) = inflight.fds.get_mut(id) {
                 entry.doomed = true;
-                inflight.deferred.push(Deferred::Close(id));
+                inflight.deferred.push(DeferredSubmission::Close(id));
             }
         }
     }
@@ -104,7 +104,7 @@ pub(super) fn cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
     // The descriptor is for the trace only: a cancel goes by token.
     let fd = inflight.fds.get(id).and_then(|entry| entry.fd()).map_or(-1, |fd| fd.as_raw_fd());
     if !inflight.make_room(1) {
-        inflight.deferred.push(Deferred::Cancel(id, of));
+        inflight.deferred.push(DeferredSubmission::Cancel(id, of));
         return;
     }
     let token = inflight.ops.insert(id, OpKind::Cancel);

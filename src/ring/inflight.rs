@@ -10,7 +10,7 @@ use crate::io::{Completion, EndId};
 
 /// A submission that found no room in the queue even after an enter. Retried in every turn.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Deferred {
+pub(super) enum DeferredSubmission {
     Arm(EndId),
     Poll(EndId),
     Write(EndId, OpToken),
@@ -40,7 +40,7 @@ pub(super) struct InFlight {
     pub(super) starved: VecDeque<EndId>,
     /// How often a read ended because the pool was empty.
     pub(super) starved_count: u64,
-    pub(super) deferred: Vec<Deferred>,
+    pub(super) deferred: Vec<DeferredSubmission>,
     /// The kernel takes `RWF_NOSIGNAL`.
     pub(super) nosignal: bool,
     /// Descriptors whose CLOSE did not run, closed by `close(2)`. Zero on a correct kernel.

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::inflight::{Deferred, InFlight};
+use super::inflight::{DeferredSubmission, InFlight};
 use super::op::OpKind;
 use super::queue::Cqe;
 use crate::io::{Completion, EndId, Role};
@@ -24,7 +24,7 @@ pub(super) fn submit(inflight: &mut InFlight, id: EndId) {
     let ends_wait = entry.tag.role == Role::Wake && inflight.queue.has_window();
     let entries: u32 = if ends_wait { 2 } else { 1 };
     if !inflight.make_room(entries as usize) {
-        inflight.deferred.push(Deferred::Poll(id));
+        inflight.deferred.push(DeferredSubmission::Poll(id));
         return;
     }
     let InFlight { fds, ops, queue, .. } = inflight;

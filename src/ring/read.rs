@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "a read names a descriptor")]
 
 use super::close;
-use super::inflight::{Deferred, InFlight};
+use super::inflight::{DeferredSubmission, InFlight};
 use super::op::OpKind;
 use super::queue::Cqe;
 use crate::io::{Completion, EndId, Lease, ReadEnd};
@@ -53,7 +53,7 @@ pub(super) fn arm(inflight: &mut InFlight, id: EndId) {
         return;
     }
     if !inflight.make_room(1) {
-        inflight.deferred.push(Deferred::Arm(id));
+        inflight.deferred.push(DeferredSubmission::Arm(id));
         return;
     }
     let InFlight { fds, ops, queue, .. } = inflight;

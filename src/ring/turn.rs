@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::buffer::GROUP;
-use super::inflight::{Deferred, InFlight};
+use super::inflight::{DeferredSubmission, InFlight};
 use super::op::OpKind;
 use super::queue::Cqe;
 use super::{close, poll, read, write};
@@ -196,11 +196,11 @@ impl Ring {
         let mut closes = Vec::new();
         for deferred in mem::take(&mut inflight.deferred) {
             match deferred {
-                Deferred::Arm(id) => read::arm(inflight, id),
-                Deferred::Poll(id) => poll::submit(inflight, id),
-                Deferred::Write(id, token) => write::push_or_defer(inflight, id, token),
-                Deferred::Cancel(id, of) => close::retry_cancel(inflight, id, of),
-                Deferred::Close(id) => closes.push(id),
+                DeferredSubmission::Arm(id) => read::arm(inflight, id),
+                DeferredSubmission::Poll(id) => poll::submit(inflight, id),
+                DeferredSubmission::Write(id, token) => write::push_or_defer(inflight, id, token),
+                DeferredSubmission::Cancel(id, of) => close::retry_cancel(inflight, id, of),
+                DeferredSubmission::Close(id) => closes.push(id),
             }
         }
         if !closes.is_empty() {

@@ -10,7 +10,7 @@ use std::ptr;
 
 use super::close;
 use super::fd_table::FdEntry;
-use super::inflight::{Deferred, InFlight};
+use super::inflight::{DeferredSubmission, InFlight};
 use super::op::{OpKind, OpToken};
 use super::queue::Cqe;
 use crate::io::{Completion, EndId, WriteRefused};
@@ -61,7 +61,7 @@ pub(super) fn push_or_defer(inflight: &mut InFlight, id: EndId, token: OpToken) 
         return close::report_if_final(inflight, id);
     }
     if !inflight.make_room(1) {
-        inflight.deferred.push(Deferred::Write(id, token));
+        inflight.deferred.push(DeferredSubmission::Write(id, token));
         return;
     }
     let rw_flags = if inflight.nosignal { RWF_NOSIGNAL } else { 0 };

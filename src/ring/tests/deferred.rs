@@ -1,7 +1,7 @@
 //! Submissions that found no room in the queue are retried, unless they are no longer wanted.
 
 use super::*;
-use crate::ring::inflight::Deferred;
+use crate::ring::inflight::DeferredSubmission;
 use crate::ring::write;
 
 /// A close requested while the kernel refuses an enter must still happen. Until then the descriptor
@@ -12,7 +12,7 @@ fn deferred_close_is_retried() {
     let (end, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
     rig.ring.inflight.fds.get_mut(end).unwrap().doomed = true;
-    rig.ring.inflight.deferred.push(Deferred::Close(end));
+    rig.ring.inflight.deferred.push(DeferredSubmission::Close(end));
     let refused = rig.ring.write(end, b"late".to_vec(), 0).unwrap_err();
     assert_eq!(errno(refused.error), libc::EBADF);
     rig.until("closed", |seen| count(seen, closed) == 1);
@@ -27,7 +27,7 @@ fn drain_performs_a_deferred_close() {
     let (read, write) = pipe();
     let end = rig.adopt(read, 1, Role::Stdout);
     rig.ring.inflight.fds.get_mut(end).unwrap().doomed = true;
-    rig.ring.inflight.deferred.push(Deferred::Close(end));
+    rig.ring.inflight.deferred.push(DeferredSubmission::Close(end));
     assert!(rig.ring.drain(LIMIT));
     must_break(&write);
 }
@@ -40,7 +40,7 @@ fn deferred_reads_and_polls_are_armed_once() {
     rig.ring.inflight.fds.get_mut(read).unwrap().want_read = true;
     let (watch, watched) = pipe();
     let watch = rig.adopt(watch, 2, Role::Exit);
-    let twice = [Deferred::Arm(read), Deferred::Poll(watch)].repeat(2);
+    let twice = [DeferredSubmission::Arm(read), DeferredSubmission::Poll(watch)].repeat(2);
     rig.ring.inflight.deferred.extend(twice);
     rig.turn(Duration::ZERO);
     assert_eq!(rig.ring.in_kernel(), 2);
@@ -59,11 +59,11 @@ fn deferred_cancel_is_dropped_after_a_resume() {
     let (end, write) = rig.reading(1);
     rig.turn(Duration::ZERO);
     let of = rig.ring.inflight.fds.get(end).unwrap().op.unwrap();
-    rig.ring.inflight.deferred.push(Deferred::Cancel(end, of));
+    rig.ring.inflight.deferred.push(DeferredSubmission::Cancel(end, of));
     rig.turn(Duration::ZERO);
     assert_eq!(rig.ring.inflight.fds.get(end).unwrap().op, Some(of), "still wanted, still armed");
     rig.ring.inflight.fds.get_mut(end).unwrap().want_read = false;
-    rig.ring.inflight.deferred.push(Deferred::Cancel(end, of));
+    rig.ring.inflight.deferred.push(DeferredSubmission::Cancel(end, of));
     rig.run_until_quiet();
     assert_eq!(rig.ring.in_kernel(), 0);
     put(&write, b"x");
@@ -77,7 +77,7 @@ fn deferred_write_goes_out() {
     let mut rig = Rig::new();
     let (end, read) = rig.writing(1);
     let token = write::insert(&mut rig.ring.inflight, end, b"late".to_vec(), 1);
-    rig.ring.inflight.deferred.push(Deferred::Write(end, token));
+    rig.ring.inflight.deferred.push(DeferredSubmission::Write(end, token));
     let overtaking = rig.ring.write(end, b"next".to_vec(), 0).unwrap_err();
     assert_eq!(errno(overtaking.error), libc::EBUSY);
     rig.until("written", |seen| !seen.is_empty());
@@ -94,10 +94,10 @@ fn deferred_write_is_returned_by_a_close() {
         let mut rig = Rig::new();
         let (end, read) = rig.writing(1);
         let token = write::insert(&mut rig.ring.inflight, end, b"late".to_vec(), 0);
-        rig.ring.inflight.deferred.push(Deferred::Write(end, token));
+        rig.ring.inflight.deferred.push(DeferredSubmission::Write(end, token));
         if doomed {
             rig.ring.inflight.fds.get_mut(end).unwrap().doomed = true;
-            rig.ring.inflight.deferred.push(Deferred::Close(end));
+            rig.ring.inflight.deferred.push(DeferredSubmission::Close(end));
         } else {
             rig.ring.close(&[end]);
         }
