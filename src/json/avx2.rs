@@ -13,11 +13,11 @@ use std::arch::x86_64::{
 use super::block::{BLOCK, BlockScanner, Masks, RareMasks};
 use super::{JsonMember, JsonSummary};
 
-/// Used by [`pass`] alone.
+/// Used by [`pass`] only.
 struct ByVectors;
 
 fn is_there() -> bool {
-    // Asked once; then it is a load.
+    // Detected once; after that it is a load.
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
@@ -26,7 +26,7 @@ fn is_there() -> bool {
         && is_x86_feature_detected!("pclmulqdq")
 }
 
-/// The pass with these instructions; `None` where the processor has not all of them.
+/// Validates a text with these instructions. Returns `None` if the processor lacks one of them.
 #[inline]
 pub(super) fn validate<'a>(
     text: &'a [u8],
@@ -87,7 +87,7 @@ fn halves(block: &[u8; BLOCK]) -> [__m256i; 2] {
     [0, 1].map(|at| unsafe { _mm256_loadu_si256(halves[at].as_ptr().cast()) })
 }
 
-/// A bit for each byte of which all bits are set.
+/// Returns one bit per byte, set if all bits of the byte are set.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn bits(low: __m256i, high: __m256i) -> u64 {
@@ -102,7 +102,7 @@ fn equal(bytes: __m256i, byte: u8) -> __m256i {
     _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte.cast_signed()))
 }
 
-/// `[` becomes `{` and `]` becomes `}`, which nothing else does.
+/// Maps `[` to `{` and `]` to `}`. No other byte maps to these.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn folded(bytes: __m256i) -> __m256i {
@@ -162,7 +162,7 @@ fn masks(block: &[u8; BLOCK]) -> Masks {
     }
 }
 
-/// The product without carries of the bits and a number of ones is the sum of what is below each.
+/// A carry-less product with all ones is the parity of the bits up to each position.
 #[inline]
 #[target_feature(enable = "pclmulqdq")]
 fn parity(bits: u64) -> u64 {
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_show_every_byte_where_there_are_some() {
+    fn vector_scanner_finds_every_byte() {
         let found = validate(b"{}", &mut |_| ());
         if is_there() {
             assert_eq!(found, Some(Some(JsonSummary { is_ascii: true })));
             assert_eq!(check_scanner::<ByVectors>(), 256 * BLOCK);
         } else {
-            assert_eq!(found, None, "no pass with instructions that are missing");
+            assert_eq!(found, None, "the processor lacks an instruction");
         }
     }
 }
