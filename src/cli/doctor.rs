@@ -14,7 +14,7 @@ use super::say_out;
 ///
 /// Exit code: 0 it works, 1 it does not.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DoctorArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -65,7 +65,7 @@ struct Limit {
     means: String,
 }
 
-pub(crate) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
     let report = examine();
     if args.json {
         say_out(format_args!("{}", serde_json::to_string(&report).unwrap_or_default()));

@@ -31,17 +31,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     // The help is at the options of `run`.
-    Run(Box<run::Args>),
+    Run(Box<run::RunArgs>),
     /// Measures agentpipe on this machine, and the least work that the kernel allows.
     #[cfg(feature = "bench")]
-    Bench(bench::Args),
+    Bench(bench::BenchArgs),
     /// Says whether agentpipe works on this host, and what limits it.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// A misbehaving agent for tests: floods, hangs, sends bad output and exits as its options say.
-    Fake(Box<fake::Args>),
+    Fake(Box<fake::FakeArgs>),
     /// Compares a bench report with a file of ceilings.
     #[cfg(feature = "bench")]
-    Gate(gate::Args),
+    Gate(gate::GateArgs),
 }
 
 pub(crate) fn main() -> ExitCode {

@@ -41,7 +41,7 @@ const USAGE: u8 = 2;
 ///
 /// Exit code: 0 success, 1 something could not be measured or written, 2 usage.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct BenchArgs {
     /// What to measure, by name or by group: frame, throughput, shutdown, spawn, roundtrip
     /// [default: all; with your own agent spawn and close_idle, with --ping also first_record and
     /// roundtrip]. An unknown name lists them all
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-pub(crate) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &BenchArgs) -> ExitCode {
     let own = !args.command.is_empty();
     let chosen = match list::choose(&args.scenarios, own, args.ping.is_some()) {
         Ok(chosen) => chosen,
@@ -93,7 +93,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn run(args: &Args, chosen: &[&'static Scenario]) -> BenchResult<()> {
+fn run(args: &BenchArgs, chosen: &[&'static Scenario]) -> BenchResult<()> {
     // Opened first: a file that cannot be written costs no time, and no older report survives.
     let json = args.json.as_deref().map(Out::open).transpose()?;
     let stdout_is_taken = matches!(json, Some(Out::Stdout));

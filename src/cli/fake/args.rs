@@ -11,7 +11,7 @@ use crate::cli::units::{parse_duration, parse_size};
 /// A misbehaving agent for tests. Without options it echoes every input line and exits with 0 at the end
 /// of input.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct FakeArgs {
     #[command(flatten)]
     pub(super) talk: TalkArgs,
     #[command(flatten)]
@@ -315,7 +315,7 @@ pub(super) enum ChatAs {
     Lsp,
 }
 
-impl Args {
+impl FakeArgs {
     /// Checks what clap cannot express: options that contradict the value of another.
     pub(super) fn check(&self) -> Result<(), String> {
         let framed = self.talk.framing == Framing::ContentLength;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::args::Args;
-use super::{Agent, Signals};
+use super::args::FakeArgs;
+use super::{Fake, TermSignal};
 
 /// Why the agent stops.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl From<io::Error> for Stop {
 }
 
 /// Does what precedes the mode: the grandchild, the pid file, stderr.
-pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
+pub(super) fn prepare(args: &FakeArgs) -> Result<(), Stop> {
     let grandchild = match args.ends.grandchild_holds_stdout {
         Some(duration) => Some(spawn_holder(args, duration)?),
         None => None,
@@ -69,7 +69,7 @@ pub(super) fn prepare(args: &Args) -> Result<(), Stop> {
 }
 
 /// Does what follows the mode: the tail, the flush, the marker, the status.
-pub(super) fn finish(agent: &mut Agent<'_>, stop: Stop) -> ExitCode {
+pub(super) fn finish(agent: &mut Fake<'_>, stop: Stop) -> ExitCode {
     let args = &agent.args.ends;
     let stop = match stop {
         Stop::Eof if agent.args.deaf.ignore_eof => park(&agent.signals),
@@ -121,8 +121,8 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Runs the grandchild, which holds the inherited descriptors for `duration`.
-pub(super) fn hold(args: &Args, duration: Duration) -> ExitCode {
-    let Ok(signals) = Signals::install(args) else { return ExitCode::FAILURE };
+pub(super) fn hold(args: &FakeArgs, duration: Duration) -> ExitCode {
+    let Ok(signals) = TermSignal::install(args) else { return ExitCode::FAILURE };
     if args.ends.setsid_self && rustix::process::setsid().is_err() {
         return ExitCode::FAILURE;
     }
@@ -136,7 +136,7 @@ pub(super) fn hold(args: &Args, duration: Duration) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn spawn_holder(args: &Args, duration: Duration) -> Result<u32, Stop> {
+fn spawn_holder(args: &FakeArgs, duration: Duration) -> Result<u32, Stop> {
     // The child's stdin is the write end, which the child closes once it is set up.
     let (mut ready, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -195,7 +195,7 @@ fn flush(delay: Option<Duration>, marker: Option<&Path>) -> io::Result<()> {
 }
 
 /// Waits for a SIGTERM, without end if there is no handler.
-fn park(signals: &Signals) -> Stop {
+fn park(signals: &TermSignal) -> Stop {
     loop {
         match signals.wait(false, false, None) {
             Ok(ready) if ready.term => return Stop::Terminated,

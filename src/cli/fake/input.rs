@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::args::Framing;
 use super::ends::Stop;
-use super::signals::Signals;
+use super::signals::TermSignal;
 
 /// The size of a read, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -19,9 +19,9 @@ const LIMIT: usize = 256 << 20;
 
 /// stdin, with the bytes that are read and not returned yet.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct FakeInput {
     framing: Framing,
-    signals: Rc<Signals>,
+    signals: Rc<TermSignal>,
     buffer: Vec<u8>,
     start: usize,
     /// Where the search for a newline continues, so that a long record is searched once.
@@ -39,8 +39,8 @@ pub(super) enum Item<'a> {
     End,
 }
 
-impl Input {
-    pub(super) fn new(framing: Framing, signals: Rc<Signals>) -> Self {
+impl FakeInput {
+    pub(super) fn new(framing: Framing, signals: Rc<TermSignal>) -> Self {
         Self { framing, signals, buffer: Vec::new(), start: 0, scanned: 0, ended: false }
     }
 

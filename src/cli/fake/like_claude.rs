@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
-use super::Agent;
+use super::Fake;
 use super::args::{Build, ClaudeArgs};
 use super::ends::Stop;
 use super::input::Item;
 use super::life::{Decision, Life, View};
-use super::output::Output;
+use super::output::FakeOutput;
 use super::protocol::{self, Asked};
 
 /// The time from an `interrupt` request to the result record.
@@ -25,9 +25,9 @@ const QUEUE_LIMIT: usize = 256 << 20;
 /// Written bytes are removed from the queue once there are this many.
 const QUEUE_SLACK: usize = 1 << 20;
 
-/// Output that is not written yet.
+/// FakeOutput that is not written yet.
 #[derive(Debug, Default)]
-struct Queue {
+struct OutputQueue {
     bytes: Vec<u8>,
     sent: usize,
     /// The last byte written was not the end of a record.
@@ -52,24 +52,24 @@ struct Turn {
 }
 
 /// The whole CLI.
-struct Cli<'a> {
+struct ClaudeCli<'a> {
     args: &'a ClaudeArgs,
     record_size: u64,
-    output: &'a mut Output,
-    queue: Queue,
+    output: &'a mut FakeOutput,
+    queue: OutputQueue,
     turn: Turn,
 }
 
-pub(super) fn run(agent: &mut Agent<'_>, build: Build) -> Result<Stop, Stop> {
+pub(super) fn run(agent: &mut Fake<'_>, build: Build) -> Result<Stop, Stop> {
     set_nonblocking()?;
     let args = agent.args;
     let start = Instant::now();
     let mut life = Life::new(build, args.claude.flush_limit);
-    let mut cli = Cli {
+    let mut cli = ClaudeCli {
         args: &args.claude,
         record_size: args.record_size(),
         output: &mut agent.output,
-        queue: Queue::default(),
+        queue: OutputQueue::default(),
         turn: Turn::default(),
     };
     if args.claude.backlog_at_start {
@@ -116,7 +116,7 @@ pub(super) fn run(agent: &mut Agent<'_>, build: Build) -> Result<Stop, Stop> {
     }
 }
 
-impl Cli<'_> {
+impl ClaudeCli<'_> {
     fn view(&self) -> View {
         View {
             queued: self.queue.len(),
@@ -128,7 +128,7 @@ impl Cli<'_> {
     /// Reads and answers the available input. Returns false at the end of stdin.
     fn read(
         &mut self,
-        input: &mut super::input::Input,
+        input: &mut super::input::FakeInput,
         now: Duration,
         leaving: bool,
     ) -> Result<bool, Stop> {
@@ -245,7 +245,7 @@ impl Turn {
     }
 }
 
-impl Queue {
+impl OutputQueue {
     fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }

@@ -24,22 +24,22 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-pub(crate) use args::Args;
+pub(crate) use args::FakeArgs;
 
 use ends::Stop;
-use input::Input;
-use output::Output;
-use signals::Signals;
+use input::FakeInput;
+use output::FakeOutput;
+use signals::TermSignal;
 
 /// What every mode uses.
-struct Agent<'a> {
-    args: &'a Args,
-    signals: Rc<Signals>,
-    input: Input,
-    output: Output,
+struct Fake<'a> {
+    args: &'a FakeArgs,
+    signals: Rc<TermSignal>,
+    input: FakeInput,
+    output: FakeOutput,
 }
 
-pub(crate) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &FakeArgs) -> ExitCode {
     if let Some(duration) = args.ends.hold {
         return ends::hold(args, duration);
     }
@@ -47,17 +47,17 @@ pub(crate) fn main(args: &Args) -> ExitCode {
         ends::complain(&message);
         return ExitCode::from(2);
     }
-    let signals = match Signals::install(args) {
+    let signals = match TermSignal::install(args) {
         Ok(signals) => Rc::new(signals),
         Err(error) => {
             ends::complain(&format!("signal handler: {error}"));
             return ExitCode::FAILURE;
         }
     };
-    let mut agent = Agent {
+    let mut agent = Fake {
         args,
-        input: Input::new(args.talk.framing, Rc::clone(&signals)),
-        output: Output::new(args, Rc::clone(&signals)),
+        input: FakeInput::new(args.talk.framing, Rc::clone(&signals)),
+        output: FakeOutput::new(args, Rc::clone(&signals)),
         signals,
     };
     let stop = converse(&mut agent).unwrap_or_else(|stop| stop);
@@ -65,7 +65,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 /// Runs the mode that the options select. Every stop returns to here.
-fn converse(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
+fn converse(agent: &mut Fake<'_>) -> Result<Stop, Stop> {
     ends::prepare(agent.args)?;
     if agent.args.talk.tell_command {
         tell_command(agent)?;
@@ -103,7 +103,7 @@ struct Told {
     uid: u32,
 }
 
-fn tell_command(agent: &mut Agent<'_>) -> Result<(), Stop> {
+fn tell_command(agent: &mut Fake<'_>) -> Result<(), Stop> {
     let told = Told {
         kind: "command",
         args: agent.args.talk.rest.iter().map(text).collect(),

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::args::{Args, Framing, SpoilArgs};
+use super::args::{FakeArgs, Framing, SpoilArgs};
 use super::ends::{self, Stop};
-use super::signals::Signals;
+use super::signals::TermSignal;
 
 const NOISE: &[u8] = b"[debug] this line is no record";
 const MALFORMED: &[u8] = b"{\"type\":\"malformed\",";
@@ -17,13 +17,13 @@ const FINAL: &[u8] = b"{\"type\":\"tail\",\"text\":\"no newline follows\"}";
 
 /// stdout, and everything that is to be wrong with it.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(super) struct FakeOutput {
     framing: Framing,
     newline: &'static [u8],
     spoil: Spoil,
     /// The most bytes of one write(2).
     chunk: usize,
-    signals: Rc<Signals>,
+    signals: Rc<TermSignal>,
     scratch: Vec<u8>,
     bom_due: bool,
     records: u64,
@@ -69,8 +69,8 @@ impl Spoil {
     }
 }
 
-impl Output {
-    pub(super) fn new(args: &Args, signals: Rc<Signals>) -> Self {
+impl FakeOutput {
+    pub(super) fn new(args: &FakeArgs, signals: Rc<TermSignal>) -> Self {
         Self {
             framing: args.talk.framing,
             newline: if args.spoil.crlf { b"\r\n" } else { b"\n" },

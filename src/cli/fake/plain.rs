@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::ends::Stop;
 use super::input::Item;
-use super::output::Output;
-use super::{Agent, protocol};
+use super::output::FakeOutput;
+use super::{Fake, protocol};
 
 /// Generates what the options ask for and answers each input line.
-pub(super) fn run(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
+pub(super) fn run(agent: &mut Fake<'_>) -> Result<Stop, Stop> {
     let after_input = agent.args.generate.flood_after_input;
     if !after_input {
         generate(agent)?;
@@ -35,7 +35,7 @@ pub(super) fn run(agent: &mut Agent<'_>) -> Result<Stop, Stop> {
 }
 
 /// Answers the input that is available, without a wait. The end of stdin is a stop.
-fn serve_waiting_input(agent: &mut Agent<'_>) -> Result<(), Stop> {
+fn serve_waiting_input(agent: &mut Fake<'_>) -> Result<(), Stop> {
     let answering = agent.args.talk.answer_initialize;
     while let Some(item) = agent.input.try_next()? {
         reply(answering, &item, &mut agent.output)?;
@@ -46,7 +46,7 @@ fn serve_waiting_input(agent: &mut Agent<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn reply(answering: bool, item: &Item<'_>, output: &mut Output) -> Result<(), Stop> {
+fn reply(answering: bool, item: &Item<'_>, output: &mut FakeOutput) -> Result<(), Stop> {
     match item {
         Item::Record(line) | Item::Tail(line) if answering => {
             for answer in protocol::answers(line) {
@@ -61,7 +61,7 @@ fn reply(answering: bool, item: &Item<'_>, output: &mut Output) -> Result<(), St
 }
 
 /// Writes the unsolicited output in a fixed order, then closes stdout if the options say so.
-fn generate(agent: &mut Agent<'_>) -> Result<(), Stop> {
+fn generate(agent: &mut Fake<'_>) -> Result<(), Stop> {
     let args = &agent.args.generate;
     if let Some(size) = args.one_write {
         let mut body = Vec::new();
@@ -82,7 +82,7 @@ fn generate(agent: &mut Agent<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn flood(agent: &mut Agent<'_>) -> Result<(), Stop> {
+fn flood(agent: &mut Fake<'_>) -> Result<(), Stop> {
     let args = &agent.args.generate;
     let record_size = agent.args.record_size();
     let size = agent.output.body_size(record_size);
@@ -118,7 +118,7 @@ pub(super) fn deadline(start: Instant, sequence: u64, rate: u32) -> Instant {
         + Duration::from_nanos(rest * 1_000_000_000 / u64::from(rate))
 }
 
-fn pace(agent: &mut Agent<'_>, due: Instant) -> Result<(), Stop> {
+fn pace(agent: &mut Fake<'_>, due: Instant) -> Result<(), Stop> {
     let watches_input = agent.args.generate.read_eof_between;
     while Instant::now() < due {
         let ready = agent.signals.wait(watches_input, false, Some(due))?;

@@ -26,11 +26,11 @@ struct HostLine<'a> {
     #[serde(borrow)]
     request_id: Option<&'a RawValue>,
     #[serde(borrow)]
-    request: Option<Request<'a>>,
+    request: Option<RequestBody<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct RequestBody<'a> {
     #[serde(borrow)]
     subtype: Option<Cow<'a, str>>,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Agent;
+use super::Fake;
 use super::ends::Stop;
 use super::input::Item;
 
@@ -28,14 +28,14 @@ struct TraceLine<'a> {
 
 /// The ids of control requests, in the trace and from the host.
 #[derive(Deserialize)]
-struct Request<'a> {
+struct RequestId<'a> {
     #[serde(borrow)]
     request_id: Option<&'a RawValue>,
 }
 
 /// The state of the playback.
 struct Playback<'a, 'b> {
-    agent: &'a mut Agent<'b>,
+    agent: &'a mut Fake<'b>,
     /// The last moment with a time of both clocks.
     mark: (Instant, f64),
     ended: bool,
@@ -43,7 +43,7 @@ struct Playback<'a, 'b> {
     body: Vec<u8>,
 }
 
-pub(super) fn run(agent: &mut Agent<'_>, path: &Path) -> Result<Stop, Stop> {
+pub(super) fn run(agent: &mut Fake<'_>, path: &Path) -> Result<Stop, Stop> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
         return run_builtin(agent, name);
     }
@@ -52,7 +52,7 @@ pub(super) fn run(agent: &mut Agent<'_>, path: &Path) -> Result<Stop, Stop> {
     play(agent, BufReader::new(file).lines())
 }
 
-pub(super) fn run_builtin(agent: &mut Agent<'_>, name: &str) -> Result<Stop, Stop> {
+pub(super) fn run_builtin(agent: &mut Fake<'_>, name: &str) -> Result<Stop, Stop> {
     let text = match name {
         "text_turn" => TEXT_TURN,
         "tool_use_turn" => TOOL_USE_TURN,
@@ -66,7 +66,7 @@ pub(super) fn run_builtin(agent: &mut Agent<'_>, name: &str) -> Result<Stop, Sto
 }
 
 fn play(
-    agent: &mut Agent<'_>,
+    agent: &mut Fake<'_>,
     lines: impl Iterator<Item = io::Result<String>>,
 ) -> Result<Stop, Stop> {
     let mark = (Instant::now(), 0.0);
@@ -163,8 +163,8 @@ impl Playback<'_, '_> {
 }
 
 fn pair_ids(recorded: &str, line: &[u8]) -> Option<(String, String)> {
-    let recorded: Request<'_> = serde_json::from_str(recorded).ok()?;
-    let sent: Request<'_> = serde_json::from_slice(line).ok()?;
+    let recorded: RequestId<'_> = serde_json::from_str(recorded).ok()?;
+    let sent: RequestId<'_> = serde_json::from_slice(line).ok()?;
     Some((recorded.request_id?.get().to_owned(), sent.request_id?.get().to_owned()))
 }
 

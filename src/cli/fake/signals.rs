@@ -11,11 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::SIGTERM;
 
-use super::args::Args;
+use super::args::FakeArgs;
 
 /// The state of a handled SIGTERM. Without one of the options the default action applies.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(super) struct TermSignal {
     term: Option<(Arc<AtomicBool>, UnixStream)>,
 }
 
@@ -26,8 +26,8 @@ pub(super) struct Ready {
     pub(super) term: bool,
 }
 
-impl Signals {
-    pub(super) fn install(args: &Args) -> io::Result<Self> {
+impl TermSignal {
+    pub(super) fn install(args: &FakeArgs) -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         if args.deaf.ignore_sigterm {
             // A handler instead of SIG_IGN, so that the write is interrupted and restarted.

@@ -27,7 +27,7 @@ const NOT_COMPARABLE: u8 = 4;
 /// Exit code: 0 pass, 1 tool error (one line on stderr), 2 usage, 3 regression (one line for each
 /// breach on stderr), 4 not comparable.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct GateArgs {
     /// The ceilings, as TOML
     #[arg(long, value_name = "FILE", required_unless_present = "print_limits")]
     limits: Option<PathBuf>,
@@ -63,7 +63,7 @@ enum Format {
     Bencher,
 }
 
-pub(crate) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &GateArgs) -> ExitCode {
     match run(args) {
         Ok(Outcome::Pass) => ExitCode::SUCCESS,
         Ok(Outcome::Regression) => ExitCode::from(REGRESSION),
@@ -75,7 +75,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<Outcome, String> {
+fn run(args: &GateArgs) -> Result<Outcome, String> {
     let Some(limits) = &args.limits else {
         say_out(format_args!("{}", STARTING_LIMITS.trim_end()));
         return Ok(Outcome::Pass);

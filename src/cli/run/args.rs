@@ -29,7 +29,7 @@ use crate::cli::units;
 /// accepted by stdout); 126 the program cannot be run; 127 it cannot be found; 141 stdout was closed;
 /// 128 + n if signal n came while the exec of the agent hung.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RunArgs {
     /// The framing of records, in both directions
     #[arg(long, value_enum, default_value_t)]
     pub(super) framing: FramingArg,
@@ -87,7 +87,7 @@ const RECORD_MAX: std::ops::RangeInclusive<u64> = 64..=1 << 40;
 /// Bytes that are kept unread during the close, unless a record may be larger.
 const DRAIN_MAX: usize = 64 << 20;
 
-impl Args {
+impl RunArgs {
     pub(super) fn agent(&self) -> AgentCommand {
         let mut words = self.command.iter();
         let program = words.next().map(OsString::as_os_str).unwrap_or_default();

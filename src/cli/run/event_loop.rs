@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event};
 use rustix::event::PollFlags;
 
-use super::Args;
+use super::RunArgs;
 use super::descriptor::{LoopWaker, poll_for};
 use super::input::Input;
 use super::lines::Stderr;
@@ -49,7 +49,7 @@ pub(super) struct RunEnd {
 }
 
 pub(super) struct EventLoop<'a> {
-    args: &'a Args,
+    args: &'a RunArgs,
     policy: ClosePolicy,
     target: &'a ReportTarget,
     waker: Arc<LoopWaker>,
@@ -82,7 +82,7 @@ pub(super) struct EventLoop<'a> {
 
 impl<'a> EventLoop<'a> {
     pub(super) fn new(
-        args: &'a Args,
+        args: &'a RunArgs,
         target: &'a ReportTarget,
         waker: Arc<LoopWaker>,
         signals: &'a Signals,

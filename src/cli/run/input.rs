@@ -9,7 +9,7 @@ use agentpipe::{AgentWriter, Error};
 use rustix::event::PollFlags;
 use rustix::stdio::stdin;
 
-use super::Args;
+use super::RunArgs;
 use super::descriptor::{Descriptor, Direction};
 use super::lines::Lines;
 use super::unframe::{Found, Unframe};
@@ -48,7 +48,7 @@ struct Sending {
 }
 
 impl Input {
-    pub(super) fn new(args: &Args) -> Self {
+    pub(super) fn new(args: &RunArgs) -> Self {
         Self {
             descriptor: Descriptor::new(stdin(), Direction::Read),
             unframe: Unframe::new(args.framing.into(), args.record_max),

@@ -31,12 +31,12 @@ pub(super) struct Lines(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<LineQueue>,
     waker: Arc<LoopWaker>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     backlog: Backlog,
     /// stderr has failed.
     broken: bool,
@@ -74,7 +74,7 @@ impl Lines {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
         // No code that holds the lock panics.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

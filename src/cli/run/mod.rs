@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentStats, Engine, Error, ErrorKind};
 
-pub(crate) use args::Args;
+pub(crate) use args::RunArgs;
 
 use super::{say, trace};
 use descriptor::{LoopWaker, poll_for};
@@ -44,7 +44,7 @@ const HANGING_EXEC: Duration = Duration::from_millis(800);
 /// stdout was closed: the code that a shell reports for a program killed by SIGPIPE.
 const OUTPUT_GONE: u8 = 141;
 
-pub(crate) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &RunArgs) -> ExitCode {
     // Before the engine starts threads, because they inherit the signal mask.
     let started = Signals::take_over().and_then(|signals| Ok((signals, LoopWaker::new()?)));
     let (signals, waker) = match started {
@@ -69,7 +69,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 struct Host<'a> {
-    args: &'a Args,
+    args: &'a RunArgs,
     waker: Arc<LoopWaker>,
     signals: &'a Signals,
     target: &'a ReportTarget,

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::Agent;
+use super::Fake;
 use super::args::{Chat, ChatAs};
 use super::ends::Stop;
 use super::input::Item;
-use wire::{Ask, Heard, Outcome};
+use wire::{Ask, Heard, Reply};
 
 /// The most requests of the agent that are open at once.
 const WINDOW: u64 = 64;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// An action with a due time.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+enum Action {
     Ask,
     Withdraw(u64),
     /// `id` is JSON text; `again` marks the second answer to one request.
@@ -37,7 +37,7 @@ enum Due {
 
 /// A request of the agent.
 #[derive(Debug)]
-struct Own {
+struct OwnRequest {
     fails: bool,
     withdrawn: bool,
     answered: bool,
@@ -68,14 +68,14 @@ struct Tally {
 }
 
 struct ChatPlayer<'a, 'b> {
-    agent: &'a mut Agent<'b>,
+    agent: &'a mut Fake<'b>,
     chat: Chat,
     dialect: ChatAs,
     random: Random,
-    due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
+    due: BinaryHeap<Reverse<(Instant, u64, Action)>>,
     /// Orders actions with the same due time.
     sequence: u64,
-    own: HashMap<u64, Own>,
+    own: HashMap<u64, OwnRequest>,
     open: u64,
     /// Requests of the host that wait for an answer.
     waiting: HashMap<String, Ask>,
@@ -83,7 +83,7 @@ struct ChatPlayer<'a, 'b> {
     tally: Tally,
 }
 
-pub(super) fn run(agent: &mut Agent<'_>, chat: Chat) -> Result<Stop, Stop> {
+pub(super) fn run(agent: &mut Fake<'_>, chat: Chat) -> Result<Stop, Stop> {
     let mut player = ChatPlayer {
         dialect: agent.args.script.chat_as,
         random: Random(chat.seed),
@@ -98,7 +98,7 @@ pub(super) fn run(agent: &mut Agent<'_>, chat: Chat) -> Result<Stop, Stop> {
         tally: Tally::default(),
     };
     for _ in 0..WINDOW.min(chat.count) {
-        player.later(Due::Ask);
+        player.later(Action::Ask);
     }
     player.play()
 }
@@ -124,7 +124,7 @@ impl ChatPlayer<'_, '_> {
         }
     }
 
-    fn later(&mut self, what: Due) {
+    fn later(&mut self, what: Action) {
         self.sequence += 1;
         let at = Instant::now() + self.random.delay(PAUSE);
         self.due.push(Reverse((at, self.sequence, what)));
@@ -139,17 +139,17 @@ impl ChatPlayer<'_, '_> {
         Ok(())
     }
 
-    fn carry_out(&mut self, what: Due) -> Result<(), Stop> {
+    fn carry_out(&mut self, what: Action) -> Result<(), Stop> {
         match what {
-            Due::Ask => self.ask(),
-            Due::Withdraw(number) => self.withdraw(number),
-            Due::Answer { id, number, again } => {
+            Action::Ask => self.ask(),
+            Action::Withdraw(number) => self.withdraw(number),
+            Action::Answer { id, number, again } => {
                 if !again && self.waiting.remove(&id).is_none() {
                     // Withdrawn meanwhile.
                     return Ok(());
                 }
                 self.tally.repeated += u64::from(again);
-                self.answer(&id, number.map_or(Outcome::Error, |n| Outcome::Success(Some(n))))
+                self.answer(&id, number.map_or(Reply::Error, |n| Reply::Success(Some(n))))
             }
         }
     }
@@ -159,9 +159,9 @@ impl ChatPlayer<'_, '_> {
         let fails = self.random.once_in(8);
         self.tally.asked = number;
         self.open += 1;
-        self.own.insert(number, Own { fails, withdrawn: false, answered: false });
+        self.own.insert(number, OwnRequest { fails, withdrawn: false, answered: false });
         if self.random.once_in(8) {
-            self.later(Due::Withdraw(number));
+            self.later(Action::Withdraw(number));
         }
         let act = if fails { "fail" } else { "answer" };
         self.agent.output.record(self.dialect.request(number, act).as_bytes())?;
@@ -194,15 +194,15 @@ impl ChatPlayer<'_, '_> {
         self.open -= 1;
         let begun = self.tally.asked + self.queued();
         if begun < self.chat.count {
-            self.later(Due::Ask);
+            self.later(Action::Ask);
         }
     }
 
     fn queued(&self) -> u64 {
-        self.due.iter().filter(|Reverse((_, _, due))| *due == Due::Ask).count() as u64
+        self.due.iter().filter(|Reverse((_, _, due))| *due == Action::Ask).count() as u64
     }
 
-    fn answer(&mut self, id: &str, outcome: Outcome) -> Result<(), Stop> {
+    fn answer(&mut self, id: &str, outcome: Reply) -> Result<(), Stop> {
         self.tally.answers += 1;
         self.agent.output.record(self.dialect.answer(id, outcome).as_bytes())
     }
@@ -221,7 +221,7 @@ impl ChatPlayer<'_, '_> {
 
     fn asked(&mut self, id: String, ask: Ask) -> Result<(), Stop> {
         if ask == Ask::Greet {
-            let hello = self.dialect.answer(&id, Outcome::Success(None));
+            let hello = self.dialect.answer(&id, Reply::Success(None));
             return self.agent.output.record(hello.as_bytes());
         }
         self.tally.heard += 1;
@@ -235,16 +235,16 @@ impl ChatPlayer<'_, '_> {
         match ask {
             Ask::Ignore => {}
             Ask::Twice(_) => {
-                self.later(Due::Answer { id: id.clone(), number, again: false });
-                self.later(Due::Answer { id, number, again: true });
+                self.later(Action::Answer { id: id.clone(), number, again: false });
+                self.later(Action::Answer { id, number, again: true });
             }
-            _ => self.later(Due::Answer { id, number, again: false }),
+            _ => self.later(Action::Answer { id, number, again: false }),
         }
         Ok(())
     }
 
     /// Checks an answer of the host: one per request, and the outcome that the request asked for.
-    fn answered(&mut self, number: Option<u64>, outcome: Outcome) -> Result<(), &'static str> {
+    fn answered(&mut self, number: Option<u64>, outcome: Reply) -> Result<(), &'static str> {
         let Some(own) = number.and_then(|number| self.own.get_mut(&number)) else {
             return Err("an answer to what was not asked");
         };
@@ -252,16 +252,16 @@ impl ChatPlayer<'_, '_> {
             return Err("a second answer to one request");
         }
         match outcome {
-            Outcome::Cancelled if own.withdrawn => {
+            Reply::Cancelled if own.withdrawn => {
                 self.tally.cancelled += 1;
                 return Ok(());
             }
-            Outcome::Success(_) if own.fails => return Err("it was asked for an error"),
-            Outcome::Success(said) if said != number => {
+            Reply::Success(_) if own.fails => return Err("it was asked for an error"),
+            Reply::Success(said) if said != number => {
                 return Err("the answer to another request");
             }
-            Outcome::Success(_) => {}
-            Outcome::Error if own.fails => {}
+            Reply::Success(_) => {}
+            Reply::Error if own.fails => {}
             _ => return Err("it was asked for an answer"),
         }
         self.tally.answered += 1;
@@ -277,7 +277,7 @@ impl ChatPlayer<'_, '_> {
         // The withdrawal may have crossed the answer.
         let Some(_ask) = self.waiting.remove(id) else { return Ok(()) };
         if self.dialect == ChatAs::Lsp {
-            return self.answer(id, Outcome::Cancelled);
+            return self.answer(id, Reply::Cancelled);
         }
         self.tally.dropped += 1;
         Ok(())
@@ -301,7 +301,7 @@ impl ChatPlayer<'_, '_> {
             self.carry_out(what)?;
         }
         let lsp = self.dialect == ChatAs::Lsp;
-        let owed = |own: &&Own| !own.answered && (lsp || !own.withdrawn);
+        let owed = |own: &&OwnRequest| !own.answered && (lsp || !own.withdrawn);
         let owed = self.own.values().filter(owed).count();
         if owed > 0 {
             let what = format!("chat: stdin ended and {owed} answers did not come");

@@ -16,7 +16,7 @@ pub(super) enum Heard {
     /// A request, with its id as JSON text.
     Asked { id: String, ask: Ask },
     /// The answer to the agent's request of this number, or to none of its requests.
-    Answered { number: Option<u64>, outcome: Outcome },
+    Answered { number: Option<u64>, outcome: Reply },
     /// The host withdraws a request.
     Withdrawn { id: String },
     /// A notification.
@@ -37,7 +37,7 @@ pub(super) enum Ask {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Reply {
     /// With the number of the request.
     Success(Option<u64>),
     Error,
@@ -144,12 +144,12 @@ impl ChatAs {
     }
 
     /// Returns an answer. `id` is JSON text.
-    pub(super) fn answer(self, id: &str, outcome: Outcome) -> String {
+    pub(super) fn answer(self, id: &str, outcome: Reply) -> String {
         let success = match outcome {
-            Outcome::Success(number) => number.map_or_else(|| json!({}), |n| json!({"n": n})),
-            Outcome::Error | Outcome::Cancelled => Value::Null,
+            Reply::Success(number) => number.map_or_else(|| json!({}), |n| json!({"n": n})),
+            Reply::Error | Reply::Cancelled => Value::Null,
         };
-        let code = if outcome == Outcome::Cancelled { CANCELLED } else { -32000 };
+        let code = if outcome == Reply::Cancelled { CANCELLED } else { -32000 };
         match (self, success) {
             (Self::Claude, Value::Null) => format!(
                 concat!(
@@ -192,8 +192,8 @@ impl ChatLine<'_> {
                 let response = self.response?;
                 let number = response.request_id.strip_prefix("c-");
                 let outcome = match &*response.subtype {
-                    "success" => Outcome::Success(response.response.and_then(|body| body.n)),
-                    _ => Outcome::Error,
+                    "success" => Reply::Success(response.response.and_then(|body| body.n)),
+                    _ => Reply::Error,
                 };
                 Some(Heard::Answered { number: number.and_then(|n| n.parse().ok()), outcome })
             }
@@ -211,9 +211,9 @@ impl ChatLine<'_> {
             (Some(_), None) => Some(Heard::Told),
             (None, Some(id)) => {
                 let outcome = match (self.result, self.error) {
-                    (Some(body), None) => Outcome::Success(body.n),
-                    (None, Some(error)) if error.code == CANCELLED => Outcome::Cancelled,
-                    (None, Some(_)) => Outcome::Error,
+                    (Some(body), None) => Reply::Success(body.n),
+                    (None, Some(error)) if error.code == CANCELLED => Reply::Cancelled,
+                    (None, Some(_)) => Reply::Error,
                     _ => return None,
                 };
                 Some(Heard::Answered { number: id.parse().ok(), outcome })

@@ -11,24 +11,24 @@ use serde_json::Value;
 
 use super::ends::{self, Stop};
 use super::input::Item;
-use super::{Agent, protocol};
+use super::{Fake, protocol};
 use pattern::{Names, compare, fill, shown};
 use steps::{Act, Rule, Step, Stream};
 
 /// The state of the dialogue.
 struct ScriptPlayer<'a, 'b> {
-    agent: &'a mut Agent<'b>,
+    agent: &'a mut Fake<'b>,
     names: Names,
     rules: Vec<Rule>,
     /// Answers of rules that are not due yet.
-    due: Vec<Due>,
+    due: Vec<DueSteps>,
     /// Records that arrived during a delay and matched no rule.
     kept: VecDeque<Vec<u8>>,
     ended: bool,
 }
 
 /// The steps of a rule that are due later, with the names that its record bound.
-struct Due {
+struct DueSteps {
     at: Instant,
     steps: Vec<Step>,
     names: Names,
@@ -42,7 +42,7 @@ enum Wake {
     Nothing,
 }
 
-pub(super) fn run(agent: &mut Agent<'_>, path: &Path) -> Result<Stop, Stop> {
+pub(super) fn run(agent: &mut Fake<'_>, path: &Path) -> Result<Stop, Stop> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Stop::Failed(format!("{}: {error}", path.display())))?;
     let steps = steps::parse(&text)
@@ -50,12 +50,12 @@ pub(super) fn run(agent: &mut Agent<'_>, path: &Path) -> Result<Stop, Stop> {
     play(agent, &steps)
 }
 
-pub(super) fn run_steps(agent: &mut Agent<'_>, steps: &[String]) -> Result<Stop, Stop> {
+pub(super) fn run_steps(agent: &mut Fake<'_>, steps: &[String]) -> Result<Stop, Stop> {
     let steps = steps::parse(&steps.join("\n")).map_err(Stop::Failed)?;
     play(agent, &steps)
 }
 
-fn play(agent: &mut Agent<'_>, steps: &[Step]) -> Result<Stop, Stop> {
+fn play(agent: &mut Fake<'_>, steps: &[Step]) -> Result<Stop, Stop> {
     let mut player = ScriptPlayer {
         agent,
         names: Names::from([("pid".to_owned(), std::process::id().into())]),
@@ -238,7 +238,7 @@ impl ScriptPlayer<'_, '_> {
             let mut names = self.names.clone();
             names.extend(found);
             let at = Instant::now() + rule.after;
-            self.due.push(Due { at, steps: rule.steps.clone(), names });
+            self.due.push(DueSteps { at, steps: rule.steps.clone(), names });
             self.send_due()?;
             return Ok(true);
         }
@@ -264,7 +264,7 @@ impl ScriptPlayer<'_, '_> {
 }
 
 /// Carries out a step that does not wait.
-fn act(agent: &mut Agent<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
+fn act(agent: &mut Fake<'_>, step: &Step, names: &Names) -> Result<(), Stop> {
     let filled = |template: &str, json: bool| {
         fill(template, names, json)
             .map_err(|error| Stop::Failed(format!("{}: {error}", step.place)))
