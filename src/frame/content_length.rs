@@ -184,7 +184,7 @@ impl ContentLength {
         let own = &line.tail[line.tail.len() - own - 1..];
         let refused = self.add_header(own, own.len() as u64, Some(Some(length)), false);
         if noise == BYTE_ORDER_MARK || noise.iter().all(|&byte| is_space(byte)) {
-            return refused.map(|sample| malformed_header(sample));
+            return refused.map(malformed_header);
         }
         self.refused = refused;
         Some(Frame::Noise(Preview::new(before, noise, self.sample)))

@@ -1,6 +1,6 @@
-//! Floor 0. Blocks in two vectors of 32 bytes, where the processor has them.
+//! The block scanner for AVX2: a block is two vectors of 32 bytes.
 //!
-//! Invariant: the vector instructions are reached only after the processor was asked for each feature,
+//! Invariant for the unsafe code: the vector instructions run only after every feature was detected,
 //! and they read no memory but a borrowed block of 64 bytes.
 #![expect(unsafe_code, reason = "vector instructions")]
 
