@@ -104,7 +104,7 @@ fn search(
     if let Some(program) = found {
         return Ok(program);
     }
-    let nor = if besides.is_empty() { "" } else { " nor where it is looked for besides" };
+    let nor = if besides.is_empty() { "" } else { " nor in the further directories" };
     if let Some(what) = unusable {
         return Err(not_executable(format!("{what}, and there is no other on PATH{nor}")));
     }

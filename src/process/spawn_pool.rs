@@ -176,11 +176,11 @@ impl Workers {
             if let Some(job) = queue.jobs.pop_front() {
                 break Some(job);
             }
-            let spare = queue.threads > THREADS_AT_REST && !bound;
-            if queue.stopped || (spare && timed_out) {
+            let surplus = queue.threads > THREADS_AT_REST && !bound;
+            if queue.stopped || (surplus && timed_out) {
                 break None;
             }
-            if spare {
+            if surplus {
                 let woken = self.work.wait_timeout(queue, IDLE_MAX);
                 let (relocked, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
                 (queue, timed_out) = (relocked, timeout.timed_out());
