@@ -58,6 +58,13 @@ const FENCED: &[(&str, &[&str], &str)] = &[
     ("thread::sleep", &["src/cli/"], "wait for the event instead"),
 ];
 
+/// Files of the library, without its tests: no longer than this, and at most this number of them,
+/// of which few are tiny.
+const LINES_MAX: usize = 700;
+const FILES_MAX: usize = 150;
+const LINES_MIN: usize = 60;
+const TINY_MAX: usize = 20;
+
 /// The names that may lie beside Cargo.toml.
 const TOP_LEVEL: &[&str] = &[
     ".ci",
@@ -198,10 +205,9 @@ fn crate_root_defines_nothing() {
     for (index, line) in lib.code.iter().enumerate() {
         let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let is_attribute = line.trim_start().starts_with('#');
-        if let Some(word) = words.find(|word| keywords.split(' ').any(|known| known == *word)) {
-            if !is_attribute {
-                found.push(format!("src/lib.rs:{}: `{word}`; define it in a module", index + 1));
-            }
+        let word = words.find(|word| keywords.split(' ').any(|known| known == *word));
+        if let Some(word) = word.filter(|_| !is_attribute) {
+            found.push(format!("src/lib.rs:{}: `{word}`; define it in a module", index + 1));
         }
     }
     must_be_empty("lib.rs has modules, re-exports and documentation only.", &found);
@@ -244,6 +250,20 @@ fn unsafe_is_in_the_listed_files() {
     let files: Vec<&str> =
         sources.iter().filter(expects).map(|source| source.path.as_str()).collect();
     assert_eq!(files, UNSAFE_FILES, "the files that expect unsafe code, and the list of tidy.rs");
+}
+
+#[test]
+fn library_files_are_few_and_neither_long_nor_tiny() {
+    let is_test = |path: &str| path.contains("/tests/") || path.ends_with("/tests.rs");
+    let sources = sources();
+    let library = sources.iter().filter(|source| !source.is_command() && !is_test(&source.path));
+    let sizes: Vec<(usize, &str)> =
+        library.map(|source| (source.code.len(), source.path.as_str())).collect();
+    let long: Vec<_> = sizes.iter().filter(|(lines, _)| *lines > LINES_MAX).collect();
+    assert!(long.is_empty(), "over {LINES_MAX} lines; split by type: {long:?}");
+    let tiny: Vec<_> = sizes.iter().filter(|(lines, _)| *lines < LINES_MIN).collect();
+    assert!(tiny.len() <= TINY_MAX, "{} under {LINES_MIN} lines; merge: {tiny:?}", tiny.len());
+    assert!(sizes.len() <= FILES_MAX, "{} files; merge what belongs to one type", sizes.len());
 }
 
 #[test]
