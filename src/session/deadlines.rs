@@ -68,7 +68,7 @@ impl DeadlineTask {
         }
     }
 
-    /// Routes everything that the agent has said by now.
+    /// Routes everything that the agent has sent before the deadline was handled.
     async fn catch_up(&self, limit: Instant) {
         let Self(state) = self;
         loop {

@@ -271,8 +271,8 @@ impl Session {
 
     /// Closes the agent with another policy. Otherwise like [`close`](Self::close).
     ///
-    /// A close that is under way keeps its own policy, with one exception: an abort hurries it, and
-    /// the shorter limit of the two policies then holds for the grace and for the kill.
+    /// A close that is under way keeps its own policy, unless this one is an abort: an abort hurries it,
+    /// and the shorter limit of the two policies then holds for the grace and for the kill.
     pub async fn close_with(&self, policy: ClosePolicy) -> CloseReport {
         self.fail_requests();
         self.writer().close_with(policy).await

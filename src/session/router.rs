@@ -138,7 +138,7 @@ impl<P, S: Default + Clone> Router<P, S> {
         Some(id)
     }
 
-    /// Marks a request as sent: from now on the agent is told when it is withdrawn.
+    /// Marks a request as sent. If it is withdrawn later, the session sends a cancellation.
     pub(crate) fn mark_sent(&mut self, id: u64) {
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.sent = true;

@@ -1,4 +1,5 @@
-//! Serving the agent's requests: each is handled by a task of its own, never by the reader.
+//! Serving the agent's requests. A separate task handles each request, so that no handler delays the
+//! reader.
 
 use std::sync::Arc;
 

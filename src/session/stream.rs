@@ -1,5 +1,5 @@
-//! The events of a session as a [`Stream`]. A type of its own, because it deregisters its waker when
-//! it is dropped, which a shared [`Session`] cannot.
+//! The events of a session as a [`Stream`]. This is a separate type, because a stream has to deregister
+//! its waker on drop, which a shared [`Session`] cannot do.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

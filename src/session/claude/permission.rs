@@ -149,10 +149,10 @@ impl PermissionRequest {
 
 /// The response to a [`PermissionRequest`].
 #[derive(Clone, Debug)]
-pub struct Permission(Decision);
+pub struct Permission(PermissionDecision);
 
 #[derive(Clone, Debug)]
-enum Decision {
+enum PermissionDecision {
     Allow { input: Option<Result<Record>>, permissions: Option<Result<Record>> },
     Deny { message: String, interrupt: bool },
 }
@@ -161,20 +161,23 @@ impl Permission {
     /// Allows the tool with the input of the request.
     #[must_use]
     pub fn allow() -> Self {
-        Self(Decision::Allow { input: None, permissions: None })
+        Self(PermissionDecision::Allow { input: None, permissions: None })
     }
 
     /// Allows the tool with another input.
     #[must_use]
     pub fn allow_with(input: impl Serialize) -> Self {
-        Self(Decision::Allow { input: Some(Record::from_json(&input)), permissions: None })
+        Self(PermissionDecision::Allow {
+            input: Some(Record::from_json(&input)),
+            permissions: None,
+        })
     }
 
     /// Updates the permissions of the session as well. `updates` is a list, for example of
     /// [`PermissionRequest::suggestions`]. Has no effect on a [`deny`](Self::deny).
     #[must_use]
     pub fn updating(mut self, updates: impl Serialize) -> Self {
-        if let Decision::Allow { permissions, .. } = &mut self.0 {
+        if let PermissionDecision::Allow { permissions, .. } = &mut self.0 {
             *permissions = Some(Record::from_json(&updates));
         }
         self
@@ -183,13 +186,13 @@ impl Permission {
     /// Denies the tool. The model reads the message.
     #[must_use]
     pub fn deny(message: impl Into<String>) -> Self {
-        Self(Decision::Deny { message: message.into(), interrupt: false })
+        Self(PermissionDecision::Deny { message: message.into(), interrupt: false })
     }
 
     /// Ends the turn as well. Has no effect on an [`allow`](Self::allow).
     #[must_use]
     pub fn interrupting(mut self) -> Self {
-        if let Decision::Deny { interrupt, .. } = &mut self.0 {
+        if let PermissionDecision::Deny { interrupt, .. } = &mut self.0 {
             *interrupt = true;
         }
         self
@@ -213,12 +216,12 @@ impl Permission {
             interrupt: bool,
         }
         let record = match &self.0 {
-            Decision::Allow { input, permissions } => Record::from_json(&Allowed {
+            PermissionDecision::Allow { input, permissions } => Record::from_json(&Allowed {
                 behavior: "allow",
                 updated_input: input.clone().unwrap_or_else(|| Ok(request.input.clone()))?,
                 updated_permissions: permissions.clone().transpose()?,
             }),
-            Decision::Deny { message, interrupt } => {
+            PermissionDecision::Deny { message, interrupt } => {
                 Record::from_json(&Denied { behavior: "deny", message, interrupt: *interrupt })
             }
         };

@@ -1,7 +1,7 @@
-//! The version of a CLI. It is asked once for each file, and never on the path of a session.
+//! The version of a CLI. `claude -v` runs once for each file of a CLI, and never delays a session.
 //!
-//! The CLI that is asked is an agent of the session's engine. If it ignores signals, floods its
-//! output or closes it, it is ended and reaped like any other.
+//! It runs as an agent of the session's engine. If it ignores signals, floods its output or closes it,
+//! the engine ends and reaps it like any other agent.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -120,8 +120,8 @@ impl VersionProbe {
         }))
     }
 
-    /// Returns the version, which is asked for if it is not known. Dropping the future does not stop
-    /// the question, because other tasks may wait for the same answer.
+    /// Returns the version, and runs `claude -v` if it is not known. Dropping the future does not stop
+    /// that, because other tasks may wait for the same answer.
     pub(super) async fn version(&self) -> Result<CliVersion> {
         self.entry().answer.wait().await.unwrap_or_else(|| Err(foreign(OPERATION)))
     }

@@ -173,13 +173,13 @@ fn batch(record: &Record) -> Incoming {
 /// Reads the error object of a response, or whatever stands in its place.
 fn rpc_error(record: &Record, error: &RawValue) -> RpcError {
     #[derive(Deserialize)]
-    struct ErrorObject<'a> {
+    struct ReceivedError<'a> {
         code: Option<i64>,
         message: Option<Cow<'a, str>>,
         #[serde(borrow, default, deserialize_with = "present")]
         data: Option<&'a RawValue>,
     }
-    match object::<ErrorObject<'_>>(error) {
+    match object::<ReceivedError<'_>>(error) {
         Some(object) => {
             let mut error = RpcError::new(object.message.unwrap_or_default());
             if let Some(code) = object.code {

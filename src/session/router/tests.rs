@@ -16,7 +16,7 @@ enum RouterEvent {
     Sent(u64),
     /// A response of the agent, to any id.
     Respond(u64),
-    /// A response of the agent to something that is no id.
+    /// A response of the agent whose id is not a number.
     Nonsense,
     Withdraw(u64),
     Tick(u8),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::fields::{Fields, view};
+use super::fields::{ObjectFields, view};
 use super::value::{FieldValue, Json, ViewError, elements};
 
 /// A block of the content of a message, by its `type`.
@@ -93,7 +93,7 @@ view! {
 
 impl<'a> FieldValue<'a> for Block<'a> {
     fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
-        let Ok(fields) = Fields::of(json) else { return Ok((Self::Other(json), true)) };
+        let Ok(fields) = ObjectFields::of(json) else { return Ok((Self::Other(json), true)) };
         let Ok(kind) = fields.tag("type") else { return Ok((Self::Other(json), true)) };
         let block = match &*kind {
             "text" => TextBlock::of(fields).map(Self::Text),

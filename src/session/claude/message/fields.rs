@@ -13,9 +13,9 @@ use super::value::{BorrowedText, Extra, FieldValue, Json, ViewError};
 
 /// The keys of an object that no field has taken yet.
 #[derive(Debug)]
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
+pub(super) struct ObjectFields<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
 
-impl<'a> Fields<'a> {
+impl<'a> ObjectFields<'a> {
     pub(super) fn of(json: Json<'a>) -> Result<Self, ViewError> {
         let ObjectEntries(entries) = serde_json::from_str(json.as_str())
             .map_err(|error| ViewError::new(format!("expected an object: {error}")))?;
@@ -163,7 +163,7 @@ macro_rules! view {
 
         impl<'a> $name<'a> {
             pub(super) fn of(
-                mut fields: $crate::session::claude::message::fields::Fields<'a>,
+                mut fields: $crate::session::claude::message::fields::ObjectFields<'a>,
             ) -> Result<Self, $crate::session::claude::message::value::ViewError> {
                 $($(fields.known($tag);)+)?
                 Ok(Self { $($field: fields.$how($key)?,)* extra: fields.rest() })
@@ -174,7 +174,7 @@ macro_rules! view {
             fn read(
                 json: $crate::session::claude::message::Json<'a>,
             ) -> Result<(Self, bool), $crate::session::claude::message::value::ViewError> {
-                let fields = $crate::session::claude::message::fields::Fields::of(json)?;
+                let fields = $crate::session::claude::message::fields::ObjectFields::of(json)?;
                 Ok((Self::of(fields)?, true))
             }
         }

@@ -40,7 +40,7 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
-use fields::Fields;
+use fields::ObjectFields;
 use value::ViewError;
 
 pub use block::{
@@ -117,7 +117,7 @@ impl<'a> Message<'a> {
 
     fn read(record: &'a Record) -> std::result::Result<Self, ViewError> {
         let json = Json::of(record).map_err(|error| ViewError::new(error.to_string()))?;
-        let fields = Fields::of(json)?;
+        let fields = ObjectFields::of(json)?;
         let kind = fields.tag("type")?;
         let message = match &*kind {
             "user" => User::of(fields).map(Self::User),
@@ -134,7 +134,7 @@ impl<'a> Message<'a> {
         message.map_err(|wrong| wrong.inside(kind))
     }
 
-    fn system(fields: Fields<'a>) -> std::result::Result<Self, ViewError> {
+    fn system(fields: ObjectFields<'a>) -> std::result::Result<Self, ViewError> {
         let subtype = fields.tag("subtype")?;
         let message = match &*subtype {
             "hook_started" | "hook_response" => HookEvent::of(fields).map(Self::HookEvent),

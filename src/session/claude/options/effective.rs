@@ -35,7 +35,7 @@ impl<'a> EffectiveOptions<'a> {
         if let Some(budget) = options.max_budget_usd
             && (!budget.is_finite() || budget < 0.0)
         {
-            return Err(refused("max_budget_usd", format!("{budget} is no amount of money")));
+            return Err(refused("max_budget_usd", format!("{budget} is not an amount of money")));
         }
         let mut allowed_tools = options.allowed_tools.clone();
         let mut setting_sources = options.setting_sources.clone();
@@ -103,8 +103,8 @@ fn defect_of(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Returns the value of `--permission-prompt-tool`. A handler of this process is asked over stdio, and
-/// excludes a tool.
+/// Returns the value of `--permission-prompt-tool`. The CLI asks a handler of this
+/// process over stdio, which excludes a tool.
 fn prompt_tool<'a>(options: &'a Options, needs: HostNeeds<'_>) -> Result<&'a str> {
     match (needs.permission, options.prompt_tool.as_str()) {
         (false, tool) => Ok(tool),

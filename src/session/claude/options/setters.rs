@@ -218,7 +218,7 @@ impl Options {
         self
     }
 
-    /// Sets the skills of the main agent, by name. An empty list is no skill. Default: not sent.
+    /// Sets the skills of the main agent, by name. An empty list removes all skills. Default: not sent.
     /// (`initialize`: `skills`)
     ///
     /// Each skill is allowed as a tool, and the settings of the user and of the project are read,
@@ -474,8 +474,8 @@ impl Options {
     /// Sets whether a session logs a warning (`tracing`, once per CLI) if the CLI is older than
     /// [`CliVersion::OLDEST`](crate::session::claude::CliVersion::OLDEST). Default on.
     ///
-    /// The CLI is asked in the background, after its first session has started, and not again while
-    /// its file stays the same. A CLI that cannot be asked gets no warning.
+    /// The question runs in the background, after the first session of the CLI has started, and not again
+    /// while its file stays the same. If it fails, there is no warning.
     #[must_use]
     pub fn version_check(mut self, on: bool) -> Self {
         self.version_check = on;

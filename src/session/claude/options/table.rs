@@ -203,7 +203,7 @@ fn extra(all: &EffectiveOptions<'_>, args: &mut Vec<OsString>) -> Result<()> {
     for (name, value) in &all.options.extra_args {
         let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('-') || !name.chars().all(fits) {
-            let what = format!("`{}` is no name of a flag", name.escape_debug());
+            let what = format!("`{}` is not the name of a flag", name.escape_debug());
             return Err(refused("extra_arg", what).remedy("give it without dashes and `=`"));
         }
         let flag = format!("--{name}");
