@@ -3,6 +3,9 @@
 //! The child runs in the memory of this process, so it makes system calls only: no allocation, no lock,
 //! nothing that can panic. All its data is prepared in [`ExecPlan`]. User and group are set by the raw
 //! system calls, because the functions of the C library would change every thread of this process.
+//!
+//! Invariant for the unsafe code: the child makes system calls only, on what the plan holds. Both arrays
+//! of strings end with a null pointer.
 #![expect(unsafe_code, reason = "execve(2) and signal dispositions have no safe form")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};

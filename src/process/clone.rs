@@ -3,6 +3,10 @@
 //! Until its exec the child shares the memory of this process, and the calling thread is suspended. So
 //! the child runs on a separate stack, touches only what [`ExecPlan`] holds, and takes no signal: a
 //! handler of this process would run in the child, on the parent's data. `child_setup` has its steps.
+//!
+//! Invariant for the unsafe code: until its exec the child uses its own stack, which has a guard page, and
+//! reads only what was prepared before the clone. All signals are blocked around the clone, and the shared
+//! errno is restored.
 #![expect(unsafe_code, reason = "clone(2) and clone3(2) have no safe form")]
 
 use std::cell::Cell;

@@ -1,5 +1,8 @@
 //! System calls that rustix does not offer. Each passes numbers, null pointers, or pointers to locals of
 //! the call.
+//!
+//! Invariant for the unsafe code: each call passes numbers and one pointer, to this stack frame or null;
+//! the timespec is read only if the call succeeded.
 #![expect(
     unsafe_code,
     reason = "clock_gettime(2) of another process, and pidfd_send_signal(2) with flags"
