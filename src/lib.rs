@@ -69,50 +69,56 @@
 //! | `bench` | `agentpipe bench` and `agentpipe gate` |
 //! | `full` | all of these |
 
-mod close;
-mod command;
-mod config;
-mod contain;
-mod counters;
-mod deadline;
-mod error;
-mod exit;
-mod io;
-mod json;
-mod origin;
-mod record;
-mod stats;
-mod sync;
-mod trace;
+cfg_if::cfg_if! {
+    if #[cfg(target_os = "linux")] {
+        mod close;
+        mod command;
+        mod config;
+        mod contain;
+        mod counters;
+        mod deadline;
+        mod error;
+        mod exit;
+        mod io;
+        mod json;
+        mod origin;
+        mod record;
+        mod stats;
+        mod sync;
+        mod trace;
 
-mod frame;
-mod process;
-mod ring;
-mod transport;
+        mod frame;
+        mod process;
+        mod ring;
+        mod transport;
 
-mod agent;
-mod engine;
-#[cfg(feature = "local")]
-mod local;
+        mod agent;
+        mod engine;
+        #[cfg(feature = "local")]
+        mod local;
 
-pub mod session;
+        pub mod session;
 
-#[cfg(feature = "local")]
-pub use agent::Local;
-pub use agent::{Agent, AgentReader, AgentWriter, EngineKind, Remote};
-pub use close::{
-    CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus, ShutdownReport,
-};
-pub use command::{AgentCommand, ResourceLimit};
-pub use config::{Framing, JsonCheck, Limits};
-pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
-pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
-pub use engine::{Engine, EngineBuilder};
-pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "local")]
-pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
-pub use record::{Envelope, Event, MalformedReason, Preview, Record};
-pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
+        #[cfg(feature = "local")]
+        pub use agent::Local;
+        pub use agent::{Agent, AgentReader, AgentWriter, EngineKind, Remote};
+        pub use close::{
+            CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus, ShutdownReport,
+        };
+        pub use command::{AgentCommand, ResourceLimit};
+        pub use config::{Framing, JsonCheck, Limits};
+        pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
+        pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
+        pub use engine::{Engine, EngineBuilder};
+        pub use error::{Error, ErrorKind, Result};
+        #[cfg(feature = "local")]
+        pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
+        pub use record::{Envelope, Event, MalformedReason, Preview, Record};
+        pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
+    } else {
+        compile_error!("agentpipe needs Linux: it is built on io_uring");
+    }
+}
 
 /// The guide: the pages of `docs/guide`, beside the reference.
 ///

@@ -36,7 +36,7 @@ fn root() -> &'static Path {
 /// The types that lib.rs re-exports; a `Result` is only an alias.
 fn exported() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("src/lib.rs")).expect("lib.rs is there");
-    let uses = text.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next());
+    let uses = text.split(" pub use ").skip(1).filter_map(|rest| rest.split(';').next());
     uses.flat_map(|list| list.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
         .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()) && *word != "Result")
         .map(str::to_owned)

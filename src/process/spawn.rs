@@ -111,6 +111,7 @@ pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<S
 /// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
 /// thread ends.
 pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
+    command.limits.check()?;
     let args = arguments(command)?;
     let env = Environment::of(command)?;
     let credentials = Credentials::of(command)?;

@@ -8,6 +8,7 @@ use std::thread;
 use super::{run, shell, write_file};
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
+use crate::config::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::process::error::interpreter;
 use crate::process::spawn::spawn;
@@ -33,6 +34,14 @@ fn assert_says(error: &Error, parts: &[&str]) {
 fn empty_command_is_refused() {
     let error = refusal(&AgentCommand::new(""), ErrorKind::InvalidCommand);
     assert_eq!(error.to_string(), "spawn: empty command");
+}
+
+/// A limit below its minimum is an error of the spawn, never replaced in silence.
+#[test]
+fn limit_out_of_range_is_refused() {
+    let limits = Limits::new().record_max(1);
+    let error = refusal(&AgentCommand::new("cat").limits(limits), ErrorKind::InvalidSettings);
+    assert_says(&error, &["record_max is 1 bytes", "minimum is 64"]);
 }
 
 /// A NUL byte would cut the string short, so the agent would get another argument.
