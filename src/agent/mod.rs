@@ -173,6 +173,14 @@ impl<E: EngineKind> Agent<E> {
         self.writer.send(record).await
     }
 
+    /// Queues one record without waiting. See [`AgentWriter::try_send`].
+    ///
+    /// # Errors
+    /// See [`AgentWriter::try_send`].
+    pub fn try_send(&self, record: impl AsRef<[u8]>) -> Result<()> {
+        self.writer.try_send(record)
+    }
+
     /// Waits until every accepted record is written. See [`AgentWriter::flush`].
     ///
     /// # Errors

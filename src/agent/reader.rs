@@ -56,14 +56,14 @@ impl<E: EngineKind> AgentReader<E> {
             return Poll::Ready(None);
         }
         let channel = &self.connection.channel;
-        if self.events.is_empty() && !channel.take_events(&mut self.events, context.waker()) {
+        if self.events.is_empty() && !channel.inbox.take_events(&mut self.events, context.waker()) {
             return Poll::Ready(None);
         }
         let Some(event) = self.events.pop_front() else { return Poll::Pending };
         if self.events.is_empty() {
-            channel.read_out(&mut self.events);
+            channel.inbox.recycle(&mut self.events);
         }
-        if channel.consumed(event.weight()) {
+        if channel.inbox.consume(event.weight()) {
             self.connection.request(Request::Resume);
         }
         Poll::Ready(Some(event))
@@ -97,7 +97,7 @@ impl AgentReader {
 impl<E: EngineKind> Drop for AgentReader<E> {
     fn drop(&mut self) {
         if self.connection.is_here() {
-            self.connection.channel.drop_reader();
+            self.connection.channel.inbox.drop_reader();
             // Reading may be paused, and without a reader it would stay so: the agent would block.
             self.connection.request(Request::Resume);
         }

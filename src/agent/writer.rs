@@ -61,6 +61,36 @@ impl<E: EngineKind> AgentWriter<E> {
         std::future::poll_fn(|context| self.poll_send(&mut frame, &mut waiting.key, context)).await
     }
 
+    /// Queues one record without waiting. See [`send`](Self::send).
+    ///
+    /// # Errors
+    /// [`Overloaded`](ErrorKind::Overloaded) if [`Limits::outbox_high`](crate::Limits::outbox_high)
+    /// bytes are unsent: nothing is queued, and the record may be sent later. Otherwise see
+    /// [`send`](Self::send).
+    pub fn try_send(&self, record: impl AsRef<[u8]>) -> Result<()> {
+        let frame = self.framed(record.as_ref())?;
+        self.check_here()?;
+        match self.connection.channel.outbox.try_offer(frame) {
+            Offer::Accepted { tell_driver } => {
+                self.request_write(tell_driver);
+                Ok(())
+            }
+            Offer::Full(_) => {
+                let what = "the agent does not read its stdin as fast as records are sent";
+                Err(Error::new(ErrorKind::Overloaded, "write", what)
+                    .on_agent(self.label())
+                    .remedy("wait with send or flush, or raise Limits::outbox_high"))
+            }
+            Offer::Refused(error) => Err(self.explain(error)),
+        }
+    }
+
+    fn request_write(&self, tell_driver: bool) {
+        if tell_driver {
+            self.connection.request(Request::Write);
+        }
+    }
+
     fn poll_send(
         &self,
         frame: &mut Option<Vec<u8>>,
@@ -69,11 +99,9 @@ impl<E: EngineKind> AgentWriter<E> {
     ) -> Poll<Result<()>> {
         self.check_here()?;
         let Some(offered) = frame.take() else { return Poll::Ready(Ok(())) };
-        match self.connection.channel.offer(offered, key, context.waker()) {
-            Offer::Accepted { tell_engine } => {
-                if tell_engine {
-                    self.connection.request(Request::Write);
-                }
+        match self.connection.channel.outbox.offer(offered, key, context.waker()) {
+            Offer::Accepted { tell_driver } => {
+                self.request_write(tell_driver);
                 Poll::Ready(Ok(()))
             }
             Offer::Full(back) => {
@@ -92,7 +120,7 @@ impl<E: EngineKind> AgentWriter<E> {
         let mut waiting = Waiting::new(&self.connection.channel);
         std::future::poll_fn(|context| {
             self.check_here()?;
-            match self.connection.channel.poll_flushed(&mut waiting.key, context.waker()) {
+            match self.connection.channel.outbox.poll_flushed(&mut waiting.key, context.waker()) {
                 Some(result) => Poll::Ready(result.map_err(|error| self.explain(error))),
                 None => Poll::Pending,
             }
@@ -109,7 +137,7 @@ impl<E: EngineKind> AgentWriter<E> {
         let error = Error::new(ErrorKind::InputEnded, "write", "the input was ended")
             .on_agent(self.label())
             .remedy("send before end_input, or spawn another agent");
-        if self.connection.channel.refuse_writes(error) {
+        if self.connection.channel.outbox.refuse(error) {
             self.connection.request(Request::EndInput);
         }
     }
@@ -126,7 +154,7 @@ impl<E: EngineKind> AgentWriter<E> {
         self.check_here()?;
         let frame = request.map(|record| self.framed(record)).transpose()?;
         let is_over = frame.is_none();
-        let was_open = self.connection.channel.set_interrupt(frame);
+        let was_open = self.connection.channel.outbox.set_interrupt(frame);
         if is_over && was_open {
             self.connection.request(Request::TurnEnded);
         }
@@ -293,6 +321,6 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.channel.leave(&mut self.key);
+        self.channel.cancel_wait(&mut self.key);
     }
 }

@@ -390,13 +390,13 @@ struct MailboxLink {
 
 impl Link for MailboxLink {
     fn request(&self, channel: &Arc<Channel>, request: Request) {
-        if channel.ask(request.bit()) {
+        if channel.note_request(request.bit()) {
             self.mailbox.send(Command::Agent(Arc::clone(channel), request));
         }
     }
 
     fn note_abandoned(&self, channel: &Channel) {
-        channel.keep_process(Departure::begin());
+        channel.inbox.keep_process(Departure::begin());
         self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
     }
 }

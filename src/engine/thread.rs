@@ -229,7 +229,7 @@ impl EngineLoop<'_> {
                 self.execute(command, now);
                 happened += 1;
             }
-            self.driver.settle(now);
+            self.driver.end_turn(now);
             if self.driver.is_shut_down() {
                 break;
             }

@@ -309,7 +309,7 @@ impl LocalDriver {
         driver.prepare(now);
         driver.io().turn()?;
         let came = driver.dispatch(now);
-        driver.settle(now);
+        driver.end_turn(now);
         if driver.io().wants_turn() || !self.deferred.borrow().is_empty() {
             return Ok(AfterTurn::RunAgain);
         }

@@ -1,14 +1,20 @@
-//! A spawned child on its way to the thread that will serve it.
+//! A spawned child on its way to its driver, and the reports of agents that no driver serves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use crate::close::{CloseMode, CloseReason, CloseReport, CloseStage, ExitStatus, ReportData};
 use crate::command::AgentCommand;
+use crate::counters::{AgentStats, Backend};
+use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::process::Spawned;
+use crate::record::Event;
 
 use super::channel::Channel;
-use super::connect::label;
+use super::label;
 
 /// The number of living agents of an engine, or of one of its threads. Clones share it.
 ///
@@ -87,22 +93,72 @@ impl Drop for Adoption {
     }
 }
 
+impl Channel {
+    /// Reports an agent whose engine ended before a driver took the child over. The child was killed
+    /// and reaped; `alive` tells whether it had not ended by itself before.
+    pub(super) fn never_adopted(&self, exit: ExitStatus, alive: bool) {
+        let error = Error::new(ErrorKind::EngineStopped, "write", "the engine was shut down");
+        self.outbox.refuse(error.on_agent(self.label.as_str()));
+        self.outbox.lose();
+        self.closing.set(CloseReason::Shutdown);
+        let exited = Event::Exit(exit);
+        let weight = exited.weight();
+        self.inbox.deliver(&mut VecDeque::from([exited]), weight, &AgentStats::default());
+        self.inbox.end();
+        let mut unsent = VecDeque::new();
+        self.outbox.take_frames(&mut unsent);
+        self.outcome.set(CloseReport(Arc::new(ReportData {
+            ended_by: if alive { CloseStage::Kill } else { CloseStage::Refuse },
+            exit,
+            unsent_bytes: unsent.iter().map(|frame| frame.len() as u64).sum(),
+            unsent_records: unsent.len() as u64,
+            ..self.nothing_done(CloseReason::Shutdown)
+        })));
+    }
+
+    /// Returns the report of a close in a forked child, where nothing was done.
+    pub(super) fn foreign_report(&self) -> CloseReport {
+        let exit_note = Some("the agent is another process's".to_owned());
+        CloseReport(Arc::new(ReportData { exit_note, ..self.nothing_done(CloseReason::Forked) }))
+    }
+
+    fn nothing_done(&self, reason: CloseReason) -> ReportData {
+        ReportData {
+            backend: Backend::IoUring,
+            pid: self.pid,
+            command: self.label.clone(),
+            mode: CloseMode::Abort,
+            reason,
+            ended_by: CloseStage::Refuse,
+            stages: Vec::new(),
+            stalled: Duration::ZERO,
+            exit: ExitStatus::Unknown,
+            exit_note: None,
+            stopped: false,
+            input_ended_while_busy: None,
+            output_may_be_lost: true,
+            stats: AgentStats::default(),
+            unsent_bytes: 0,
+            unsent_records: 0,
+            killed_extra: 0,
+            outputs_held: None,
+            stderr_tail: String::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
     use std::task::Waker;
 
-    use crate::close::ExitStatus;
-    use crate::close::{CloseReason, CloseStage};
     use crate::process::spawn_admitted;
-    use crate::record::Event;
     use crate::sync::Permits;
     use crate::sync::WaitKey;
-    use crate::transport::channel::Offer;
+    use crate::transport::Offer;
 
     use super::*;
 
-    /// What is left of a child whose engine thread ended while it was on its way.
+    /// Checks what is left of a child whose engine thread ended while the child was on its way.
     fn check_undone(script: &str, exit: ExitStatus, stage: CloseStage) {
         let places = Permits::new(Some(1));
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
@@ -110,7 +166,7 @@ mod tests {
         let child = spawn_admitted(&command, permit).expect("spawns");
         let adoption = Adoption::new(child, command);
         if stage == CloseStage::Refuse {
-            // Gone before anything was done to it.
+            // The child exits before anything is done to it.
             while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.channel.pid))
                 .expect("not reaped")
                 .contains(") Z ")
@@ -119,7 +175,8 @@ mod tests {
             }
         }
         let channel = Arc::clone(&adoption.channel);
-        let offered = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
+        let offered =
+            channel.outbox.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(offered, Offer::Accepted { .. }));
         assert!(places.acquire().is_err());
         drop(adoption);
@@ -134,16 +191,20 @@ mod tests {
         assert_eq!(report.reason(), CloseReason::Shutdown);
         assert_eq!((report.unsent_bytes(), report.unsent_records()), (3, 1));
         let mut events = VecDeque::new();
-        assert!(channel.take_events(&mut events, Waker::noop()));
+        assert!(channel.inbox.take_events(&mut events, Waker::noop()));
         assert_eq!(events, [Event::Exit(exit)]);
-        assert!(!channel.take_events(&mut VecDeque::new(), Waker::noop()), "and nothing after it");
-        let refused = channel.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
+        assert!(
+            !channel.inbox.take_events(&mut VecDeque::new(), Waker::noop()),
+            "and nothing after it"
+        );
+        let refused =
+            channel.outbox.offer(b"{}\n".to_vec(), &mut WaitKey::default(), Waker::noop());
         assert!(matches!(refused, Offer::Refused(_)));
     }
 
     #[test]
-    fn a_child_that_no_core_took_over_is_undone_and_reported() {
-        // The story: the report said that another process had reaped it. We had killed it.
+    fn child_that_no_driver_took_over_is_killed_and_reported() {
+        // The report must not say that another process reaped a child that was killed here.
         check_undone("exec sleep 1000", ExitStatus::Signal(9), CloseStage::Kill);
         check_undone("exit 3", ExitStatus::Code(3), CloseStage::Refuse);
     }

@@ -1,74 +1,78 @@
 //! Carries the close plan out: one arm per action, in the plan's order. Nothing here waits; what takes
 //! time comes back as an event.
 
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::close::ExitStatus;
-use crate::close::{CloseMode, ClosePolicy};
-use crate::close::{CloseReason, CloseReport, CloseStage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::close::{
+    Activity, CloseAction, CloseEvent, CloseMode, ClosePlan, ClosePolicy, CloseReason, CloseReport,
+    CloseStage, CloseStart, ExitStatus, Holders, ReportData,
+};
 use crate::error::{Error, ErrorKind};
-use crate::io::{PipeIo, Role};
-use crate::record::Event;
+use crate::io::{EndId, PipeIo, Role, Tag};
+use crate::process::{Family, GroupMember, Removal, living_members};
 
 use super::buffers::ReadBuffers;
-use super::close_reap::Reaping;
-use super::close_report::write_report;
-use super::state::{End, Transport};
-use crate::close::{CloseAction, CloseEvent, ClosePlan, CloseStart};
+use super::reap::Reaping;
+use super::{End, Transport};
+
+/// How many threads of a group are checked once its leader has exited.
+const MEMBER_THREADS: usize = 64;
 
 /// A close under way.
 #[derive(Debug)]
-pub(crate) struct Closing {
+pub(super) struct CloseRun {
     pub(super) plan: ClosePlan,
-    pub(super) reason: CloseReason,
-    /// Known once reaped.
+    reason: CloseReason,
+    /// Known once the leader is reaped.
     pub(super) exit: Option<ExitStatus>,
     /// Why the exit status is unknown.
     pub(super) exit_note: Option<String>,
     pub(super) reaping: Reaping,
-    /// The leader could not be reaped within the limits of the close.
+    /// The leader could not be reaped within the limits of the close. Its exit is watched further.
     pub(super) unreaped: bool,
     pub(super) killed_extra: u64,
-    /// Another process held an output after the exit and did not let go of it. `None` is not known.
+    /// Another process held an output after the exit and did not let go of it. `None`: not known.
     pub(super) outputs_held: Option<bool>,
     /// Something that could still have been read was cut off.
-    pub(super) cut_unread: bool,
+    cut_unread: bool,
     /// Members of the group that hold an output, once the leader has exited.
-    pub(super) members: Vec<u32>,
-    /// The plan waits for a look at the processes, where the turn has time for one.
-    pub(super) wants_look: bool,
+    members: Vec<u32>,
     /// How long the engine thread did not run during the close.
     pub(super) stalled: Duration,
     pub(super) finished: bool,
-    /// Written, and not yet given to the closers.
-    report: Option<CloseReport>,
+    /// Written, and not sent to the closers yet.
+    pub(super) report: Option<CloseReport>,
 }
 
-impl Transport {
-    /// Begins a close, or hurries the one under way if this one is an abort.
-    pub(super) fn begin_close(&mut self, policy: ClosePolicy, reason: CloseReason, now: Instant) {
-        if self.close.is_some() {
-            if policy.mode == CloseMode::Abort {
-                let (grace, kill) = (policy.abort_grace, policy.kill);
-                self.plan_event(CloseEvent::Abort { grace, kill }, now);
-            }
-            return;
-        }
-        // Before the question whether writes are pending: none may come after the answer.
-        self.close_refuse(reason);
+impl CloseRun {
+    pub(super) fn begin(
+        agent: &mut Transport,
+        policy: ClosePolicy,
+        reason: CloseReason,
+        now: Instant,
+    ) -> Self {
+        // Before it is known whether writes are pending: none may be accepted after that.
+        refuse_writes(agent, reason);
+        let stdin_open = agent.ends.stdin.open().is_some();
         let known = CloseStart {
-            exited: self.exited,
-            outputs_ended: self.outputs_ended(),
-            writes_pending: !self.queue.is_empty() && self.ends.stdin.open().is_some(),
-            // Without an input there is no interrupting it.
-            turn_open: self.channel.interrupt().is_some() && self.ends.stdin.open().is_some(),
-            input_open: self.ends.stdin.open().is_some(),
-            last_output: self.last_output,
+            exited: agent.exited,
+            outputs_ended: agent.outputs_ended(),
+            writes_pending: agent.stdin.has_pending() && stdin_open,
+            // Without an input the turn cannot be interrupted.
+            turn_open: agent.channel.outbox.interrupt().is_some() && stdin_open,
+            input_open: stdin_open,
+            last_output: agent.last_output,
         };
-        let agent = self.channel.label.as_str();
+        let label = agent.channel.label.as_str();
         let (mode, why) = (policy.mode.as_str(), reason.as_str());
-        crate::trace::debug!(target: "agentpipe::close", agent, mode, reason = why, "close begins");
-        self.close = Some(Box::new(Closing {
+        crate::trace::debug!(
+            target: "agentpipe::close", agent = label, mode, reason = why, "close begins"
+        );
+        Self {
             plan: ClosePlan::begin(policy, known, now),
             reason,
             exit: None,
@@ -79,234 +83,317 @@ impl Transport {
             outputs_held: None,
             cut_unread: false,
             members: Vec::new(),
-            wants_look: false,
             stalled: Duration::ZERO,
             finished: false,
             report: None,
-        }));
-    }
-
-    /// A deadline of this agent may have passed.
-    pub(super) fn on_tick(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.on_mute(now);
-        self.plan_event(CloseEvent::Tick, now);
-        if self.late_reap_at().is_some_and(|at| now >= at) {
-            self.reap_late(io, now);
         }
     }
 
-    /// The pidfd became readable.
-    pub(super) fn on_exit(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.exited = true;
-        match &self.close {
-            None => {
-                let policy = ClosePolicy { mode: CloseMode::Graceful, ..self.policy };
-                self.begin_close(policy, CloseReason::Exited, now);
-            }
-            Some(closing) if closing.finished => self.reap_late(io, now),
-            Some(_) => self.plan_event(CloseEvent::Exited, now),
-        }
+    pub(super) fn is_releasing(&self) -> bool {
+        self.plan.stage() == CloseStage::Release
     }
 
-    /// A descriptor is closed and nothing of it is in the kernel.
-    pub(super) fn on_closed(&mut self, role: Role, now: Instant) {
-        if let Some(end) = self.ends.get_mut(role) {
-            *end = End::Closed;
-        }
-        if role == Role::Stdin {
-            self.input_closed();
-        }
-        self.released_if_closed(now);
+    /// Returns when an agent that was not reaped in its close is tried again.
+    pub(super) fn late_reap_at(&self) -> Option<Instant> {
+        self.reaping.late_at()
     }
+}
 
-    /// Tells the plan, if there is one.
-    pub(super) fn plan_event(&mut self, event: CloseEvent, now: Instant) {
-        if let Some(closing) = &mut self.close {
-            closing.plan.handle(event, now);
-        }
-    }
+fn refuse_writes(agent: &mut Transport, reason: CloseReason) {
+    let what = match reason {
+        CloseReason::Exited => "the agent has exited",
+        CloseReason::OutputEnded => "the agent closed its stdout and is being closed",
+        CloseReason::Shutdown => "the engine is being shut down",
+        CloseReason::Forked => "the agent is another process's",
+        CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
+    };
+    let error = Error::new(ErrorKind::Closed, "write", what)
+        .on_agent(agent.channel.label.as_str())
+        .stderr(agent.stderr.tail());
+    agent.channel.outbox.refuse(error);
+    agent.channel.closing.set(reason);
+    // A frame that was accepted before the refusal counts as accepted.
+    agent.stdin.accept();
+}
 
-    /// Does what the plan wants, until it wants nothing.
-    pub(super) fn carry_out(
-        &mut self,
-        io: &mut dyn PipeIo,
-        buffers: &mut ReadBuffers,
-        now: Instant,
-    ) {
-        while let Some(closing) = &mut self.close {
-            let actions = closing.plan.take_actions();
+/// What a plan wants that is done for all agents of a turn together, at its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Deferred {
+    /// Check what the agent is doing: a turn has a budget for that.
+    pub(super) check: bool,
+    /// Reap: one pass over `/proc` serves all agents.
+    pub(super) reap: bool,
+}
+
+/// One agent during a turn, and what the turn lends to its close.
+pub(super) struct CloseTurn<'a> {
+    pub(super) agent: &'a mut Transport,
+    pub(super) io: &'a mut dyn PipeIo,
+    pub(super) now: Instant,
+}
+
+impl CloseTurn<'_> {
+    /// Does what the plan wants, until it wants nothing. Returns what is left to the end of the turn.
+    pub(super) fn carry_out(&mut self, buffers: &mut ReadBuffers) -> Deferred {
+        let mut deferred = Deferred::default();
+        while let Some(close) = &mut self.agent.close {
+            let actions = close.plan.take_actions();
             if actions.is_empty() {
-                return;
+                break;
             }
             for action in actions {
-                self.close_action(action, io, buffers, now);
+                self.act(action, buffers, &mut deferred);
             }
         }
+        deferred
     }
 
-    fn close_action(
-        &mut self,
-        action: CloseAction,
-        io: &mut dyn PipeIo,
-        buffers: &mut ReadBuffers,
-        now: Instant,
-    ) {
-        let agent = self.channel.label.as_str();
-        crate::trace::debug!(target: "agentpipe::close", agent, ?action);
+    fn act(&mut self, action: CloseAction, buffers: &mut ReadBuffers, deferred: &mut Deferred) {
+        let Self { agent, io, .. } = self;
+        let label = agent.channel.label.as_str();
+        crate::trace::debug!(target: "agentpipe::close", agent = label, ?action);
         match action {
-            // Done by `begin_close`, before the plan was asked anything.
-            CloseAction::ReadOn => self.close_read_on(io),
-            CloseAction::Interrupt => self.close_interrupt(io, now),
-            CloseAction::CheckActivity => self.close_look(),
-            CloseAction::FindHolders => self.find_holders(io, now),
-            CloseAction::EndInput => self.close_input(io),
-            CloseAction::Terminate => self.close_terminate(io),
-            CloseAction::Cut => self.close_cut(io),
-            CloseAction::Kill => self.close_kill(io),
-            CloseAction::Reap => self.close_reap(false),
-            CloseAction::GiveUpReap => self.close_reap(true),
-            CloseAction::Release => self.close_release(io, now),
-            CloseAction::Finish => self.close_finish(buffers),
-        }
-    }
-
-    fn close_refuse(&mut self, reason: CloseReason) {
-        let what = match reason {
-            CloseReason::Exited => "the agent has exited",
-            CloseReason::OutputEnded => "the agent closed its stdout and is being closed",
-            CloseReason::Shutdown => "the engine is being shut down",
-            CloseReason::Forked => "the agent is another process's",
-            CloseReason::Requested | CloseReason::Dropped => "the agent is closed",
-        };
-        let error = Error::new(ErrorKind::Closed, "write", what)
-            .on_agent(self.channel.label.as_str())
-            .stderr(self.stderr.tail());
-        self.channel.refuse_writes(error);
-        self.channel.closing.set(reason);
-        // A frame accepted just before the refusal counts as accepted.
-        self.queue.take_over(|frames| self.channel.take_frames(frames));
-    }
-
-    fn close_read_on(&mut self, io: &mut dyn PipeIo) {
-        self.intake.draining = true;
-        self.resume(io);
-    }
-
-    fn close_interrupt(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        match self.channel.interrupt() {
-            Some(request) => {
-                self.queue.push_all([request]);
-                self.pump_writes(io, now);
+            CloseAction::ReadOn => {
+                agent.intake.draining = true;
+                agent.resume(*io);
             }
-            None => self.plan_event(CloseEvent::TurnEnded, now),
+            CloseAction::Interrupt => self.interrupt(),
+            CloseAction::CheckActivity => deferred.check = true,
+            CloseAction::FindHolders => {
+                let holders = self.find_holders();
+                self.agent.plan_event(CloseEvent::Holders(holders), self.now);
+            }
+            CloseAction::EndInput => agent.stdin.close_stdin(*io, &mut agent.ends),
+            CloseAction::Terminate => self.terminate(),
+            CloseAction::Cut => self.cut(),
+            CloseAction::Kill => self.kill(),
+            CloseAction::Reap => deferred.reap = true,
+            CloseAction::GiveUpReap => {
+                self.give_up_reap();
+                deferred.reap = true;
+            }
+            CloseAction::Release => self.release(),
+            CloseAction::Finish => self.finish(buffers),
         }
     }
 
-    fn close_terminate(&mut self, io: &dyn PipeIo) {
-        if !self.kills_group() {
-            self.child.terminate_leader();
+    fn interrupt(&mut self) {
+        let Self { agent, io, now } = self;
+        match agent.channel.outbox.interrupt() {
+            Some(request) => {
+                agent.stdin.push(request);
+                agent.pump_writes(*io, *now);
+            }
+            None => agent.plan_event(CloseEvent::TurnEnded, *now),
+        }
+    }
+
+    /// Checks what the agent is doing, and whether something is unread.
+    ///
+    /// Pipes after processes: an agent that sleeps on a full pipe is not done, and a pipe that is
+    /// empty now was empty when the agent slept, since nothing is read in between.
+    pub(super) fn check_activity(&mut self, budget: &mut usize) {
+        let event = if *budget == 0 {
+            CloseEvent::CheckDeferred
+        } else {
+            let activity = self.activity(budget);
+            if self.is_output_unread() {
+                CloseEvent::Unread
+            } else {
+                CloseEvent::Activity(activity)
+            }
+        };
+        self.agent.plan_event(event, self.now);
+    }
+
+    fn activity(&self, budget: &mut usize) -> Activity {
+        let leader = [self.agent.channel.pid];
+        let members = self.agent.close.as_ref().map_or(&[][..], |close| &close.members);
+        let roots = if self.agent.exited { members } else { &leader };
+        let (group, outputs) = (self.agent.channel.pid, self.agent.outputs);
+        Family { roots, group, outputs }.activity(budget)
+    }
+
+    /// Finds out which processes hold an output although the leader has exited.
+    fn find_holders(&mut self) -> Holders {
+        if !self.is_output_held() {
+            return Holders::None;
+        }
+        let mut activity = self.activity(&mut { MEMBER_THREADS });
+        if activity == Activity::Gone {
+            let group = self.agent.channel.pid;
+            let family = Family { roots: &[], group, outputs: self.agent.outputs };
+            let [found] = living_members([group]);
+            let members = found.iter().map(GroupMember::pid);
+            let members =
+                members.filter(|pid| *pid != group && family.may_hold_output(*pid)).collect();
+            if let Some(close) = &mut self.agent.close {
+                close.members = members;
+            }
+            activity = self.activity(&mut { MEMBER_THREADS });
+        }
+        match activity {
+            Activity::Gone => Holders::Strays,
+            Activity::Busy => Holders::BusyMembers,
+            _ => Holders::Members,
+        }
+    }
+
+    fn terminate(&mut self) {
+        if !self.agent.kills_group() {
+            self.agent.child.terminate_leader();
             return;
         }
-        if self.exited {
-            // The leader has left, and processes of its group do not let go of its outputs.
+        if self.agent.exited {
+            // The leader has exited, and processes of its group hold its outputs.
             self.note_survivors();
         }
-        self.child.terminate(self.ends.pidfd(io));
+        self.agent.child.terminate(self.agent.ends.pidfd(self.io));
     }
 
-    /// The submission every path ends in: per pipe a cancel hard-linked to a close, all in one.
-    fn close_cut(&mut self, io: &mut dyn PipeIo) {
-        let is_held = self.is_output_held(io);
-        let is_unread = self.is_output_unread(io);
-        let exited = self.exited;
-        if let Some(closing) = &mut self.close {
-            // While the leader lives it holds them itself, and hides whether another does. An abort
-            // does not wait to see it: any process that is being spawned has them for a moment.
-            let has_waited = exited && closing.plan.mode() == CloseMode::Graceful;
+    /// Closes the pipes: per pipe a cancel hard-linked to a close, all in one submission. Every close
+    /// comes to this.
+    fn cut(&mut self) {
+        let is_held = self.is_output_held();
+        let is_unread = self.is_output_unread();
+        let Self { agent, io, .. } = self;
+        let exited = agent.exited;
+        if let Some(close) = &mut agent.close {
+            // While the leader lives it holds the outputs itself, and hides whether another process
+            // does. An abort does not wait to see it: any process that is being spawned has them for a
+            // moment.
+            let has_waited = exited && close.plan.mode() == CloseMode::Graceful;
             let known = (has_waited || !is_held).then_some(is_held);
-            closing.outputs_held = closing.outputs_held.or(known);
-            closing.cut_unread = is_unread || (is_held && closing.plan.is_alive());
+            close.outputs_held = close.outputs_held.or(known);
+            close.cut_unread = is_unread || (is_held && close.plan.is_alive());
         }
-        self.ends.close(io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
-        self.channel.lose_writes();
+        agent.ends.close(*io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
+        agent.channel.outbox.lose();
     }
 
-    fn close_release(&mut self, io: &mut dyn PipeIo, now: Instant) {
+    fn release(&mut self) {
         if !self.is_unreaped() {
-            self.ends.close(io, &[Role::Exit]);
-            self.close_cgroup(io);
+            self.agent.ends.close(self.io, &[Role::Exit]);
+            self.release_cgroup();
         }
-        self.released_if_closed(now);
+        self.agent.note_released(self.now);
     }
 
-    /// The leader is still to be reaped, after the close: its exit is watched for on.
+    /// Returns whether the leader is still to be reaped, after the close.
     fn is_unreaped(&self) -> bool {
-        self.close.as_ref().is_some_and(|closing| closing.unreaped)
+        self.agent.close.as_ref().is_some_and(|close| close.unreaped)
     }
 
-    fn released_if_closed(&mut self, now: Instant) {
-        let Some(closing) = &self.close else { return };
-        if closing.plan.stage() != CloseStage::Release {
+    /// Removes the cgroup of the agent, or begins to wait until it is empty: what was killed in it
+    /// takes a moment to be gone. If the group is not killed, the cgroup is left to its processes.
+    pub(super) fn release_cgroup(&mut self) {
+        let Self { agent, io, .. } = self;
+        if !agent.close.as_ref().is_none_or(|close| close.plan.kills_group()) {
+            agent.child.leave_cgroup();
             return;
         }
-        if self.ends.all_closed() || (self.is_unreaped() && self.ends.pipes_closed()) {
-            self.plan_event(CloseEvent::Released, now);
+        let Removal::Busy(events) = agent.child.remove_cgroup() else { return };
+        let slot = u32::try_from(agent.channel.slot()).unwrap_or(u32::MAX);
+        let end = io.adopt(events, Tag { agent: slot, role: Role::Cgroup });
+        agent.ends.cgroup = End::Open(end);
+        io.watch(end);
+    }
+
+    /// Tries again to remove the cgroup: something changed in it.
+    pub(super) fn on_cgroup_event(&mut self) {
+        let Self { agent, io, .. } = self;
+        let Some(end) = agent.ends.cgroup.open() else { return };
+        match agent.child.remove_cgroup() {
+            Removal::Done => agent.ends.close(*io, &[Role::Cgroup]),
+            Removal::Busy(_) => io.watch(end),
         }
     }
 
-    /// The last words: a truncated tail, and the report.
-    fn close_finish(&mut self, buffers: &mut ReadBuffers) {
-        self.finish_stdout(buffers);
-        self.finish_stderr();
-        if self.ends.cgroup != End::Closed {
-            let agent = self.channel.label.as_str();
+    /// Queues the truncated tails of the outputs and writes the report.
+    fn finish(&mut self, buffers: &mut ReadBuffers) {
+        let agent = &mut *self.agent;
+        agent.finish_stdout(buffers);
+        agent.finish_stderr();
+        let is_unreaped = agent.close.as_ref().is_some_and(|close| close.unreaped);
+        let label = agent.channel.label.as_str();
+        if agent.ends.cgroup != End::Closed {
             crate::trace::warn!(
-                agent,
+                agent = label,
                 "processes outlived the kill of their cgroup; removed when empty"
             );
-        } else if !self.ends.all_closed() && !self.is_unreaped() {
-            let agent = self.channel.label.as_str();
-            crate::trace::error!(agent, "the kernel still holds a descriptor of a closed agent");
+        } else if !agent.ends.all_closed() && !is_unreaped {
+            crate::trace::error!(
+                agent = label,
+                "the kernel still holds a descriptor of a closed agent"
+            );
         }
-        if !self.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning)) {
-            // Before its closers know: the next spawn may be theirs.
-            self.child.give_place_back();
+        if !agent.close.as_ref().is_some_and(|c| c.exit == Some(ExitStatus::StillRunning)) {
+            // Before the closers have the report: the next spawn may be theirs.
+            agent.child.give_place_back();
         }
-        let report = write_report(self);
+        let report = write_report(agent);
         crate::trace::debug!(target: "agentpipe::close", %report, "close is done");
-        if let Some(closing) = &mut self.close {
-            closing.finished = true;
-            closing.report = Some(report);
+        if let Some(close) = &mut agent.close {
+            close.finished = true;
+            close.report = Some(report);
         }
     }
 
-    /// The report of a close that is done, while it is not told yet.
-    pub(super) fn report(&self) -> Option<&CloseReport> {
-        self.close.as_ref()?.report.as_ref()
+    fn open_outputs(&self) -> impl Iterator<Item = EndId> + use<> {
+        let ends = &self.agent.ends;
+        [ends.stdout, ends.stderr].into_iter().filter_map(End::open)
     }
 
-    /// The report of a close that is done: once, to be told.
-    pub(super) fn take_report(&mut self) -> Option<CloseReport> {
-        self.close.as_mut()?.report.take()
+    /// Returns whether a process still has the other end of an output.
+    fn is_output_held(&self) -> bool {
+        self.open_outputs().any(|end| self.io.descriptor(end).is_some_and(has_writer))
     }
 
-    /// Wakes every closer, then the reader with the exit: who drops the handle at the sight of
-    /// the exit drops that of an agent whose report is there.
-    pub(super) fn tell(&mut self, report: CloseReport) {
-        let exit = report.exit();
-        self.channel.outcome.set(report);
-        self.intake.push(Event::Exit(exit));
-        self.intake.flush();
-        self.channel.end_inbox();
+    /// Returns whether bytes would be lost if the outputs were closed now.
+    fn is_output_unread(&mut self) -> bool {
+        self.open_outputs().any(|end| self.io.has_unread(end))
     }
+}
 
-    /// Whether its closers have their report.
-    pub(super) fn is_reported(&self) -> bool {
-        self.close.as_ref().is_some_and(|closing| closing.finished)
+/// A pipe without a writer reports POLLHUP, whatever is left in it.
+fn has_writer(pipe: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut polled, Some(&at_once)) {
+        Ok(_) => !polled[0].revents().contains(PollFlags::HUP),
+        // If it cannot be known, the pipe counts as held.
+        Err(_) => true,
     }
+}
 
-    /// Whether nothing of it is left and its place may be given to another.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_reported() && self.ends.all_closed()
-    }
+/// Returns the report of a finished close, or of an agent whose driver was dropped.
+pub(super) fn write_report(agent: &Transport) -> CloseReport {
+    let close = agent.close.as_ref();
+    let (exit, exit_note) = match (close.and_then(|c| c.exit), &agent.exit_at_destroy) {
+        (Some(exit), _) => (exit, close.and_then(|c| c.exit_note.clone())),
+        (None, Some((exit, note))) => (*exit, note.clone()),
+        (None, None) => (ExitStatus::Unknown, None),
+    };
+    let (unsent_bytes, unsent_records) = agent.stdin.unsent();
+    CloseReport(Arc::new(ReportData {
+        backend: agent.backend,
+        pid: agent.channel.pid,
+        command: agent.program.clone(),
+        mode: close.map_or(CloseMode::Abort, |c| c.plan.mode()),
+        reason: close.map_or(CloseReason::Shutdown, |c| c.reason),
+        ended_by: close.map_or(CloseStage::Refuse, |c| c.plan.ended_by()),
+        stages: close.map(|c| c.plan.spent().to_vec()).unwrap_or_default(),
+        stalled: close.map(|c| c.stalled).unwrap_or_default(),
+        exit,
+        exit_note,
+        stopped: close.is_some_and(|c| c.plan.was_stopped()),
+        input_ended_while_busy: close.and_then(|c| c.plan.input_ended_while_busy()),
+        output_may_be_lost: close.is_none_or(|c| c.cut_unread || c.plan.was_cut_short()),
+        stats: agent.intake.stats,
+        unsent_bytes: unsent_bytes as u64,
+        unsent_records: unsent_records as u64,
+        killed_extra: close.map_or(0, |c| c.killed_extra),
+        outputs_held: close.and_then(|c| c.outputs_held),
+        stderr_tail: agent.stderr.tail(),
+    }))
 }

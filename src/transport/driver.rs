@@ -1,7 +1,7 @@
-//! Floor 2. All agents of one thread on one ring: dispatches what happened, then settles the turn.
+//! All agents of one ring: dispatches completions, then ends the turn.
 //!
-//! It has no clock and does not wait by itself: a driver (an engine thread, or the caller's own)
-//! passes `now`, calls [`Driver::wait`], and feeds commands.
+//! It has no clock and does not wait by itself: an engine thread, or the task of a local engine,
+//! passes `now`, calls [`Driver::wait`], and passes requests on.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::CloseMode;
-use crate::close::CloseReason;
+use crate::close::{CloseMode, CloseReason, CloseReport};
 use crate::contain::contain;
-use crate::counters::IoCounters;
+use crate::counters::{AgentStats, IoCounters};
 use crate::deadline;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 use crate::process::REAP_MAX;
-use crate::stats::PublishedStats;
+use crate::stats::{EngineStats, PublishedStats};
 
+use super::Transport;
 use super::adoption::Adoption;
 use super::buffers::ReadBuffers;
-use super::catch_up::Waiting;
-use super::state::Transport;
-use super::tally::Tally;
+use super::close::CloseTurn;
+use super::reap::{destroy, reap};
+use super::request::PendingCatchUp;
 
-/// Threads of agents that are looked at in one turn, at some 10 us each.
-const LOOKS: usize = 64;
+/// How many threads of closing agents are checked in one turn, at about 10 us each.
+const CHECKS_PER_TURN: usize = 64;
 
-/// A wait is at least this long, if nothing happens: how exactly a stop of the host is measured.
+/// The shortest wait before a deadline that is further off. A stop of the host is measured as exactly.
 const WAIT_MIN: Duration = Duration::from_millis(20);
 
-/// A wait ends up to this much late without being taken for a stop.
-const LATE: Duration = Duration::from_millis(5);
+/// How late a wait may end without being taken for a stop of the host.
+const LATE_MAX: Duration = Duration::from_millis(5);
 
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -58,19 +58,24 @@ struct Shutdown {
 pub(crate) struct Driver {
     pub(super) io: Box<dyn PipeIo>,
     pub(super) agents: Slab<Transport>,
-    /// When which agent wants a tick.
+    /// When which slot wants a tick.
     timers: BTreeSet<(Instant, usize)>,
     armed: Slab<Option<Instant>>,
     buffers: ReadBuffers,
-    /// Agents to be settled at the end of this turn; may hold one twice.
+    /// Agents of this turn; may hold one twice.
     pub(super) touched: Vec<usize>,
-    tally: Tally,
+    /// Agents whose plans want to know what the agent is doing.
+    checks: Vec<usize>,
+    /// Agents to be reaped.
+    reaps: Vec<usize>,
+    totals: Totals,
+    /// The eventfd by which other threads end a wait.
     wake: Option<EndId>,
     woken: bool,
     /// When the last wait was to end at the latest.
     wait_until: Option<Instant>,
     shutdown: Option<Shutdown>,
-    pub(super) catching_up: Vec<Waiting>,
+    pub(super) catching_up: Vec<PendingCatchUp>,
 }
 
 impl Driver {
@@ -82,7 +87,9 @@ impl Driver {
             armed: Slab::new(),
             buffers: ReadBuffers::default(),
             touched: Vec::new(),
-            tally: Tally::default(),
+            checks: Vec::new(),
+            reaps: Vec::new(),
+            totals: Totals::default(),
             wake: None,
             woken: false,
             wait_until: None,
@@ -98,7 +105,7 @@ impl Driver {
         self.wake = Some(end);
     }
 
-    /// Whether the eventfd fired since the last call. It is watched again.
+    /// Returns whether the eventfd fired since the last call. [`rewatch`](Self::rewatch) is to follow.
     pub(crate) fn take_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
     }
@@ -110,14 +117,14 @@ impl Driver {
         }
     }
 
-    /// Agents whose close is not reported yet.
+    /// Returns the number of agents whose close is not reported yet.
     pub(crate) fn open(&self) -> usize {
-        self.tally.open()
+        self.totals.agents
     }
 
-    /// Where the counts of this thread can be read, by anybody and without a lock.
+    /// Returns where the counters of this driver are published.
     pub(crate) fn published_stats(&self) -> Arc<PublishedStats> {
-        self.tally.published()
+        Arc::clone(&self.totals.published)
     }
 
     pub(crate) fn counters(&self) -> IoCounters {
@@ -131,7 +138,7 @@ impl Driver {
         let channel = &adoption.channel;
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
-        channel.adopted(slot, &self.buffers.queues);
+        channel.note_adopted(slot, &self.buffers.queues);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let channel = Arc::clone(channel);
@@ -140,7 +147,8 @@ impl Driver {
         entry.insert(agent);
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
-        self.tally.adopted();
+        self.totals.agents += 1;
+        self.totals.stats.spawned += 1;
         self.touched.push(slot);
     }
 
@@ -191,10 +199,10 @@ impl Driver {
         }
     }
 
-    /// Acts on everything that was collected: how much was it? Comes before any deadline is acted
-    /// upon, so what was in a pipe before a deadline counts as before it.
+    /// Acts on everything that was collected and returns how much it was. Comes before any deadline is
+    /// acted upon, so that what was in a pipe before a deadline counts as before it.
     pub(crate) fn dispatch(&mut self, now: Instant) -> usize {
-        self.charge_no_stall(now);
+        self.excuse_stall(now);
         let mut count = 0;
         while let Some(completion) = self.io.next() {
             self.dispatch_one(completion, now);
@@ -217,7 +225,7 @@ impl Driver {
         }
         let slot = tag.agent as usize;
         let Some(agent) = self.agents.get_mut(slot) else {
-            // A place is given up only after its last completion.
+            // A slot is freed only after its last completion.
             crate::trace::error!(?completion, "a completion without an owner");
             if let Completion::Data { lease, .. } = completion {
                 self.io.give_back(lease);
@@ -234,11 +242,13 @@ impl Driver {
                 agent.on_read_end(&mut self.buffers, tag.role, why, now);
             }
             Completion::Wrote { buf, result, .. } => agent.on_wrote(io, buf, result, now),
-            Completion::Ready { .. } if tag.role == Role::Cgroup => agent.on_cgroup_event(io),
+            Completion::Ready { .. } if tag.role == Role::Cgroup => {
+                CloseTurn { agent, io, now }.on_cgroup_event();
+            }
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {
                     let agent = agent.channel.label.as_str();
-                    crate::trace::warn!(agent, %error, "the exit watch failed; taken for the exit");
+                    crate::trace::warn!(agent, %error, "the exit watch failed; treated as the exit");
                 }
                 agent.on_exit(io, now);
             }
@@ -246,49 +256,59 @@ impl Driver {
         }
     }
 
-    /// Queues what was asked for, so that the next submission takes it along. Deadlines wait for
-    /// [`settle`](Self::settle), which comes after what is in the pipes.
+    /// Queues what was requested, so that the next submission takes it along. Deadlines wait for
+    /// [`end_turn`](Self::end_turn), which comes after what is in the pipes.
     pub(crate) fn prepare(&mut self, now: Instant) {
         for slot in &self.touched {
             if let Some(agent) = self.agents.get_mut(*slot) {
-                agent.carry_out(&mut *self.io, &mut self.buffers, now);
+                let mut turn = CloseTurn { agent, io: &mut *self.io, now };
+                let deferred = turn.carry_out(&mut self.buffers);
+                if deferred.check {
+                    self.checks.push(*slot);
+                }
+                if deferred.reap {
+                    self.reaps.push(*slot);
+                }
             }
         }
     }
 
-    /// Ends the turn: ticks what is due, carries plans out, hands events over, frees what is over.
-    pub(crate) fn settle(&mut self, now: Instant) {
+    /// Ends the turn: acts on deadlines, carries plans out, delivers events and reports, and frees the
+    /// slots of agents that are gone.
+    pub(crate) fn end_turn(&mut self, now: Instant) {
         self.end_shutdown(now);
         self.tick(now);
+        // Checks and reaps that the plans wanted at the end of the turn before.
+        self.touched.extend(self.checks.iter().chain(&self.reaps));
+        self.touched.sort_unstable();
+        self.touched.dedup();
         self.prepare(now);
         if self.touched.is_empty() {
-            // Nothing was done but calls that brought nothing.
-            self.tally.publish(&self.io.counters());
+            // Only calls that brought nothing were made.
+            self.totals.publish(&self.io.counters());
             self.answer_catch_ups();
             return;
         }
+        self.check_activity(now);
+        self.reap(now);
+        self.prepare(now);
         let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        self.look(&touched, now);
-        self.reap(&touched, now);
         for slot in &touched {
             let Some(agent) = self.agents.get_mut(*slot) else { continue };
-            agent.carry_out(&mut *self.io, &mut self.buffers, now);
-            self.tally.advance(&mut agent.tallied, &agent.intake.stats);
-            if let Some(report) = agent.report() {
-                self.tally.closed(report);
+            self.totals.advance(&mut agent.tallied, &agent.intake.stats);
+            if let Some(report) = agent.unsent_report() {
+                self.totals.note_close(report);
                 agent.live = None;
             }
         }
-        // Who sees a record or a report finds it counted.
-        self.tally.publish(&self.io.counters());
+        // Before events and reports: a task that sees one of them finds it counted.
+        self.totals.publish(&self.io.counters());
         let mut paused = false;
         for slot in touched.drain(..) {
-            paused |= self.hand_over(slot);
+            paused |= self.deliver(slot);
         }
         if paused {
-            self.tally.publish(&self.io.counters());
+            self.totals.publish(&self.io.counters());
         }
         // Keeps its capacity for the next turn.
         touched.append(&mut self.touched);
@@ -296,12 +316,11 @@ impl Driver {
         self.answer_catch_ups();
     }
 
-    /// What an agent has to tell, and its place if it is over. Whether it is paused with that.
-    fn hand_over(&mut self, slot: usize) -> bool {
+    /// Delivers the events of an agent, and its report, and frees its slot if it is gone. Returns
+    /// whether reading it is paused by that.
+    fn deliver(&mut self, slot: usize) -> bool {
         let Some(agent) = self.agents.get_mut(slot) else { return false };
-        if let Some(report) = agent.take_report() {
-            agent.tell(report);
-        }
+        agent.send_report();
         if agent.is_over() {
             self.arm(slot, None);
             self.agents.remove(slot);
@@ -310,7 +329,7 @@ impl Driver {
         }
         let paused = agent.hand_over_events(&mut *self.io);
         if paused {
-            self.tally.advance(&mut agent.tallied, &agent.intake.stats);
+            self.totals.advance(&mut agent.tallied, &agent.intake.stats);
         }
         let deadline = agent.deadline();
         self.arm(slot, deadline);
@@ -343,33 +362,37 @@ impl Driver {
         }
     }
 
-    /// Looks at the agents whose plan asks for it. A look takes time, so of many agents only some are
-    /// looked at in one turn; the others come with the next.
-    fn look(&mut self, touched: &[usize], now: Instant) {
-        let mut budget = LOOKS;
-        for slot in touched {
-            let Some(agent) = self.agents.get_mut(*slot) else { continue };
-            if agent.takes_look() {
-                agent.look(&mut *self.io, &mut budget, now);
+    /// Checks what closing agents are doing. Each check takes about 10 us per thread, so one turn has a
+    /// budget; the plans of the other agents try again in the next turn.
+    fn check_activity(&mut self, now: Instant) {
+        let mut budget = CHECKS_PER_TURN;
+        let mut slots = std::mem::take(&mut self.checks);
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            if let Some(agent) = self.agents.get_mut(slot) {
+                CloseTurn { agent, io: &mut *self.io, now }.check_activity(&mut budget);
             }
         }
     }
 
-    /// Looks at the agents of this turn only: of a thousand that end, each has a turn.
-    fn reap(&mut self, touched: &[usize], now: Instant) {
-        let wants = |slot: &usize| self.agents.get(*slot).is_some_and(Transport::wants_reap);
-        let slots: Vec<usize> = touched.iter().copied().filter(wants).collect();
+    /// Reaps the agents whose plans want it, together.
+    fn reap(&mut self, now: Instant) {
+        let mut slots = std::mem::take(&mut self.reaps);
+        slots.sort_unstable();
+        slots.dedup();
         if !slots.is_empty() {
-            super::close_reap::reap(&*self.io, &mut self.agents, &slots, now);
+            reap(&mut *self.io, &mut self.agents, &slots, now);
         }
     }
 
-    /// How long a wait may last.
+    /// Returns how long a wait may last.
     ///
-    /// At most a quarter of the time to the next deadline: when the thread is stopped meanwhile, the
-    /// agent that the deadline belongs to still has three quarters of its time afterwards.
+    /// At most a quarter of the time to the next deadline: if the host is stopped meanwhile, the agent
+    /// that the deadline belongs to has three quarters of its time left afterwards.
     pub(crate) fn until_deadline(&mut self, now: Instant) -> Option<Duration> {
-        if !self.catching_up.is_empty() {
+        let has_work = !self.checks.is_empty() || !self.reaps.is_empty();
+        if has_work || !self.catching_up.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.first().map(|(deadline, _)| {
@@ -383,12 +406,12 @@ impl Driver {
         wait
     }
 
-    /// Where the last wait, or the turn before it, took longer than was asked for, the thread did not
-    /// run: the host was stopped, suspended or starved. All deadlines move by that time.
-    fn charge_no_stall(&mut self, now: Instant) {
+    /// Moves all deadlines by the time in which this thread did not run: if the last wait, or the turn
+    /// before it, took longer than it was to, the host was stopped, suspended or starved.
+    fn excuse_stall(&mut self, now: Instant) {
         let Some(until) = self.wait_until.take() else { return };
         let gap = now.saturating_duration_since(until);
-        if gap < LATE {
+        if gap < LATE_MAX {
             return;
         }
         if let Some(Shutdown { abort_at: Some(abort_at), .. }) = &mut self.shutdown {
@@ -409,7 +432,7 @@ impl Driver {
         self.io.wait(timeout)
     }
 
-    /// What a driver needs that waits elsewhere: see `turn`, `arm` and their like there.
+    /// Returns the ring, for a local engine, which waits elsewhere.
     #[cfg(feature = "local")]
     pub(crate) fn io(&mut self) -> &mut dyn PipeIo {
         &mut *self.io
@@ -422,7 +445,7 @@ impl Driver {
         let mut now = Instant::now();
         self.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
         loop {
-            self.settle(now);
+            self.end_turn(now);
             if self.open() == 0 {
                 return;
             }
@@ -446,10 +469,10 @@ impl Driver {
     }
 }
 
-/// The last resort, where the thread is unwinding: no child outlives its engine.
+/// The last resort, if the thread is unwinding: no child outlives its driver.
 impl Drop for Driver {
     fn drop(&mut self) {
-        // All are killed before the first is waited for: they die side by side.
+        // All are killed before the first is waited for, so that they die side by side.
         let until = Instant::now() + REAP_MAX;
         let mut left: Vec<_> = self.agents.iter_mut().map(|(_, agent)| agent).collect();
         left.retain(|agent| !agent.is_over());
@@ -457,8 +480,38 @@ impl Drop for Driver {
             agent.child.kill(agent.ends.pidfd(&*self.io));
         }
         for agent in left {
-            // One that cannot be reported must not keep the others from it.
-            contain("the end of an agent", || agent.destroy(until));
+            // An agent that cannot be reported does not keep the others from it.
+            contain("the end of an agent", || destroy(agent, until));
         }
+    }
+}
+
+/// What all agents of a driver did, those that are gone included. Published once a turn.
+#[derive(Debug, Default)]
+struct Totals {
+    stats: EngineStats,
+    published: Arc<PublishedStats>,
+    /// Taken over, and their close not reported.
+    agents: usize,
+}
+
+impl Totals {
+    /// Adds what an agent did since `tallied`.
+    fn advance(&mut self, tallied: &mut AgentStats, stats: &AgentStats) {
+        if tallied != stats {
+            self.stats.add_difference(tallied, stats);
+            *tallied = *stats;
+        }
+    }
+
+    fn note_close(&mut self, report: &CloseReport) {
+        self.agents -= 1;
+        self.stats.note_close(report.stage(), report.total());
+    }
+
+    fn publish(&mut self, io: &IoCounters) {
+        self.stats.agents = self.agents as u64;
+        self.stats.io = *io;
+        self.published.publish(&self.stats);
     }
 }

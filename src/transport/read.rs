@@ -14,9 +14,9 @@ use crate::frame::{Frame, Payload};
 use crate::io::{Lease, PipeIo, ReadEnd, Role};
 use crate::record::{Event, Outline, Record};
 
+use super::Transport;
 use super::buffers::{QUIET_EVENTS, ReadBuffers, RecordChunks};
 use super::channel::Channel;
-use super::state::Transport;
 
 /// How long an agent that has closed its stdout may live on before it is closed. An agent that is
 /// exiting needs less.
@@ -113,12 +113,12 @@ impl Transport {
             return false;
         }
         if let Some(stdout) = self.ends.stdout.open()
-            && !self.channel.reader_is_gone()
-            && self.channel.pause()
+            && !self.channel.inbox.reader_is_gone()
+            && self.channel.inbox.pause()
         {
             self.paused = true;
             self.intake.stats.pauses += 1;
-            self.channel.note_stats(&self.intake.stats);
+            self.channel.inbox.publish_stats(&self.intake.stats);
             io.pause(stdout);
         }
         self.paused
@@ -128,7 +128,7 @@ impl Transport {
     pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
         if self.paused {
             self.paused = false;
-            self.channel.unpause();
+            self.channel.inbox.unpause();
             if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);
             }
@@ -178,7 +178,7 @@ impl Intake {
     fn record(&mut self, chunks: &mut RecordChunks, payload: Payload<'_>, outline: Outline) {
         let len = payload.as_bytes().len();
         self.stats.records_in += 1;
-        if self.channel.reader_is_gone() || !self.has_room(len) {
+        if self.channel.inbox.reader_is_gone() || !self.has_room(len) {
             self.stats.records_discarded += 1;
             self.stats.bytes_discarded += len as u64;
             return;
@@ -211,12 +211,12 @@ impl Intake {
     }
 
     fn unread(&self) -> usize {
-        self.channel.unread() + self.weight
+        self.channel.inbox.unread() + self.weight
     }
 
     /// Queues an event regardless of its weight.
     pub(super) fn push(&mut self, event: Event) {
-        if self.channel.reader_is_gone() {
+        if self.channel.inbox.reader_is_gone() {
             return;
         }
         self.weight += event.weight();
@@ -228,20 +228,20 @@ impl Intake {
 
     /// Moves a burst to a larger idle queue, if there is one.
     fn grow_batch(&mut self) {
-        let mut queue = self.channel.take_queue();
+        let mut queue = self.channel.inbox.take_queue();
         if queue.capacity() > self.batch.capacity() {
             queue.append(&mut self.batch);
             std::mem::swap(&mut queue, &mut self.batch);
         }
-        self.channel.give_back_queue(queue);
+        self.channel.inbox.give_back_queue(queue);
     }
 
     /// Hands the turn's events to the reader and wakes it. Returns the weight now unread.
     pub(super) fn flush(&mut self) -> usize {
         let weight = std::mem::take(&mut self.weight);
-        let unread = self.channel.deliver(&mut self.batch, weight, &self.stats);
+        let unread = self.channel.inbox.deliver(&mut self.batch, weight, &self.stats);
         if self.batch.capacity() > QUIET_EVENTS {
-            self.channel.give_back_queue(std::mem::take(&mut self.batch));
+            self.channel.inbox.give_back_queue(std::mem::take(&mut self.batch));
         }
         unread
     }

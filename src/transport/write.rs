@@ -1,120 +1,271 @@
-//! Floor 2. Accepted frames go to the agent's stdin, one write in flight at a time.
+//! The write path: accepted frames go to the agent's stdin, one write in flight at a time.
 
+use std::collections::VecDeque;
 use std::io;
-use std::time::Instant;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
+use crate::frame::{StderrLines, memcpy};
 use crate::io::{PipeIo, Role, WriteRefused};
 
-use super::state::Transport;
-use crate::close::CloseEvent;
+use super::Ends;
+use super::channel::{Channel, QUIET_FRAMES};
 
-impl Transport {
-    /// Takes what the writers queued and keeps the pipe busy.
-    pub(super) fn pump_writes(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.queue.take_over(|frames| self.channel.take_frames(frames));
-        if self.write_offset.is_none()
-            && let Some(stdin) = self.ends.stdin.open()
-            && let Some(buffer) = self.queue.next_buffer()
-        {
-            self.write_offset = Some(0);
-            if let Err(refused) = io.write(stdin, buffer, 0) {
-                self.write_refused(io, &refused, now);
-                return;
-            }
+/// Small frames are put together up to this many bytes: the default capacity of a pipe.
+const COALESCE_MAX: usize = 64 << 10;
+
+/// Writes an agent's stdin.
+#[derive(Debug)]
+pub(super) struct StdinWriter {
+    channel: Arc<Channel>,
+    queue: WriteQueue,
+    /// How much of the buffer in flight is in the pipe. `Some` while a write is in the kernel.
+    offset: Option<usize>,
+    close_when_flushed: bool,
+    pub(super) records_out: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl StdinWriter {
+    pub(super) fn new(channel: Arc<Channel>) -> Self {
+        Self {
+            channel,
+            queue: WriteQueue::default(),
+            offset: None,
+            close_when_flushed: false,
+            records_out: 0,
+            bytes_out: 0,
         }
-        self.writes_checked(io, now);
     }
 
-    /// A write ended: in full, short, cancelled by a close, or with a broken pipe.
+    /// Takes what the writers queued and keeps the pipe busy. Returns whether no accepted write is
+    /// left: all are in the pipe, or it broke.
+    pub(super) fn pump(
+        &mut self,
+        io: &mut dyn PipeIo,
+        ends: &mut Ends,
+        stderr: &StderrLines,
+    ) -> bool {
+        self.accept();
+        if self.offset.is_none()
+            && let Some(stdin) = ends.stdin.open()
+            && let Some(buffer) = self.queue.next_buffer()
+        {
+            self.offset = Some(0);
+            if let Err(refused) = io.write(stdin, buffer, 0) {
+                return self.on_refused(io, ends, stderr, &refused);
+            }
+        }
+        let done = self.queue.is_empty();
+        if done && self.close_when_flushed {
+            ends.close(io, &[Role::Stdin]);
+        }
+        done
+    }
+
+    /// Takes the frames that were accepted since the last call.
+    pub(super) fn accept(&mut self) {
+        self.queue.extend(|frames| self.channel.outbox.take_frames(frames));
+    }
+
+    /// Continues after a write has ended. Returns as [`pump`](Self::pump) does.
     pub(super) fn on_wrote(
         &mut self,
         io: &mut dyn PipeIo,
+        ends: &mut Ends,
+        stderr: &StderrLines,
         buffer: Vec<u8>,
         result: io::Result<usize>,
-        now: Instant,
-    ) {
-        let offset = self.write_offset.take().unwrap_or(0);
+    ) -> bool {
+        let offset = self.offset.take().unwrap_or(0);
         match result {
             Ok(count) => {
                 let records = self.queue.advance(count);
-                self.intake.stats.records_out += records;
-                self.intake.stats.bytes_out += count as u64;
-                self.channel.written(count, records);
+                self.records_out += records;
+                self.bytes_out += count as u64;
+                self.channel.outbox.written(count, records);
                 let offset = offset + count;
-                if offset < buffer.len() {
-                    self.write_rest(io, buffer, offset, now);
-                } else {
-                    self.pump_writes(io, now);
+                if offset == buffer.len() {
+                    return self.pump(io, ends, stderr);
+                }
+                // A started record is finished before anything else is written.
+                let Some(stdin) = ends.stdin.open() else { return false };
+                self.offset = Some(offset);
+                match io.write(stdin, buffer, offset) {
+                    Ok(()) => false,
+                    Err(refused) => self.on_refused(io, ends, stderr, &refused),
                 }
             }
-            // The close that cancelled it goes on by itself.
+            // Cancelled by a close, which goes on by itself.
             Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {}
-            Err(error) => self.writes_failed(io, &error, now),
+                if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
+            {
+                false
+            }
+            Err(error) => self.on_broken_pipe(io, ends, stderr, &error),
         }
     }
 
-    /// A started record is finished before anything else is written.
-    fn write_rest(&mut self, io: &mut dyn PipeIo, buffer: Vec<u8>, offset: usize, now: Instant) {
-        let Some(stdin) = self.ends.stdin.open() else { return };
-        self.write_offset = Some(offset);
-        if let Err(refused) = io.write(stdin, buffer, offset) {
-            self.write_refused(io, &refused, now);
-        }
-    }
-
-    /// The ring did not take it. The queue still counts those bytes as unsent.
-    fn write_refused(&mut self, io: &mut dyn PipeIo, refused: &WriteRefused, now: Instant) {
-        self.write_offset = None;
+    /// The ring did not take the write. The queue still counts its bytes as unsent.
+    fn on_refused(
+        &mut self,
+        io: &mut dyn PipeIo,
+        ends: &mut Ends,
+        stderr: &StderrLines,
+        refused: &WriteRefused,
+    ) -> bool {
+        self.offset = None;
         let bytes = refused.buf.len();
         let agent = self.channel.label.as_str();
         crate::trace::warn!(agent, bytes, error = %refused.error, "write refused");
-        self.writes_failed(io, &refused.error, now);
+        self.on_broken_pipe(io, ends, stderr, &refused.error)
     }
 
-    /// The user wants the input ended once everything accepted is written.
-    pub(super) fn end_input_when_flushed(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        self.end_when_flushed = true;
-        self.pump_writes(io, now);
-    }
-
-    /// Closes stdin: what is pending is cancelled, what is queued is lost and counted once the
-    /// kernel has let go of it.
-    pub(super) fn close_input(&mut self, io: &mut dyn PipeIo) {
-        self.ends.close(io, &[Role::Stdin]);
-        self.channel.lose_writes();
-    }
-
-    /// Stdin is closed and its last write is final: what is left was never sent.
-    pub(super) fn input_closed(&mut self) {
-        self.queue.abandon();
-        self.write_offset = None;
-    }
-
-    /// The pipe broke: the agent closed its stdin or died. Nothing more can be sent.
-    fn writes_failed(&mut self, io: &mut dyn PipeIo, error: &io::Error, now: Instant) {
+    /// The agent closed its stdin or exited: nothing more can be sent.
+    fn on_broken_pipe(
+        &mut self,
+        io: &mut dyn PipeIo,
+        ends: &mut Ends,
+        stderr: &StderrLines,
+        error: &io::Error,
+    ) -> bool {
         let why = if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) {
             Error::new(ErrorKind::InputEnded, "write", "the agent closed its stdin")
         } else {
             Error::new(ErrorKind::Io, "write", format!("writing to stdin failed: {error}"))
         };
-        let why = why.on_agent(self.channel.label.as_str()).stderr(self.stderr.tail());
+        let why = why.on_agent(self.channel.label.as_str()).stderr(stderr.tail());
         crate::trace::debug!(error = %why, "input ended by the agent");
-        self.channel.refuse_writes(why);
+        self.channel.outbox.refuse(why);
         // Frames accepted up to the refusal are counted as unsent.
-        self.queue.take_over(|frames| self.channel.take_frames(frames));
-        self.close_input(io);
-        self.plan_event(CloseEvent::WritesDone, now);
+        self.accept();
+        self.close_stdin(io, ends);
+        true
     }
 
-    fn writes_checked(&mut self, io: &mut dyn PipeIo, now: Instant) {
-        if !self.queue.is_empty() {
-            return;
+    /// Closes stdin now. What is pending is cancelled; what is queued is lost, and counted once the
+    /// kernel has let go of it.
+    pub(super) fn close_stdin(&mut self, io: &mut dyn PipeIo, ends: &mut Ends) {
+        ends.close(io, &[Role::Stdin]);
+        self.channel.outbox.lose();
+    }
+
+    /// Closes stdin as soon as everything accepted is written. [`pump`](Self::pump) is to follow.
+    pub(super) fn close_stdin_after_flush(&mut self) {
+        self.close_when_flushed = true;
+    }
+
+    /// Queues the interrupt request of a session behind what was accepted.
+    pub(super) fn push(&mut self, frame: Vec<u8>) {
+        self.queue.extend(|frames| frames.push_back(frame));
+    }
+
+    /// Gives up what is left: stdin is closed and its last write is final.
+    pub(super) fn abandon(&mut self) {
+        self.queue.abandon();
+        self.offset = None;
+    }
+
+    /// Returns whether accepted bytes are not in the pipe yet.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns the bytes and the records that are not in the pipe (in full).
+    pub(super) fn unsent(&self) -> (usize, usize) {
+        (self.queue.unsent_bytes(), self.queue.unsent_records())
+    }
+}
+
+/// The frames that are accepted and not written yet: pure.
+///
+/// One write is in flight per pipe; what is queued meanwhile goes out in one coalesced write. The
+/// queue knows where records begin, so a close can report how many were not sent.
+#[derive(Debug, Default)]
+struct WriteQueue {
+    /// Waiting to be written, oldest first.
+    frames: VecDeque<Vec<u8>>,
+    queued_bytes: usize,
+    /// Lengths of the frames in the buffer in flight, oldest first; the first may be written in part.
+    in_flight: VecDeque<usize>,
+    in_flight_bytes: usize,
+    lost_bytes: usize,
+    lost_records: usize,
+}
+
+impl WriteQueue {
+    /// Adds the frames that `add` appends.
+    fn extend(&mut self, add: impl FnOnce(&mut VecDeque<Vec<u8>>)) {
+        let before = self.frames.len();
+        add(&mut self.frames);
+        self.queued_bytes += self.frames.iter().skip(before).map(Vec::len).sum::<usize>();
+    }
+
+    /// Returns the next buffer to write, or `None` if nothing waits or a buffer is in flight. A lone or
+    /// large frame is handed over as it is; small ones are copied together.
+    fn next_buffer(&mut self) -> Option<Vec<u8>> {
+        if !self.in_flight.is_empty() {
+            return None;
         }
-        if self.end_when_flushed {
-            self.ends.close(io, &[Role::Stdin]);
+        let mut buffer = self.frames.pop_front()?;
+        self.in_flight.push_back(buffer.len());
+        while let Some(frame) = self.frames.front() {
+            if buffer.len() + frame.len() > COALESCE_MAX {
+                break;
+            }
+            memcpy::append(&mut buffer, frame);
+            self.in_flight.push_back(frame.len());
+            self.frames.pop_front();
         }
-        self.plan_event(CloseEvent::WritesDone, now);
+        self.queued_bytes -= buffer.len();
+        self.in_flight_bytes = buffer.len();
+        Some(buffer)
+    }
+
+    /// Notes that `count` more bytes of the buffer are in the pipe. Returns how many records that
+    /// completed.
+    fn advance(&mut self, count: usize) -> u64 {
+        debug_assert!(count <= self.in_flight_bytes, "more was written than was in flight");
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(count);
+        let mut left = count;
+        let mut records = 0;
+        while let Some(first) = self.in_flight.front_mut() {
+            if left < *first {
+                *first -= left;
+                break;
+            }
+            left -= *first;
+            self.in_flight.pop_front();
+            records += 1;
+        }
+        if self.is_empty() && self.frames.capacity() + self.in_flight.capacity() > QUIET_FRAMES {
+            self.frames = VecDeque::new();
+            self.in_flight = VecDeque::new();
+        }
+        records
+    }
+
+    /// Gives up what waits and what is in flight. It stays counted as unsent.
+    fn abandon(&mut self) {
+        self.lost_bytes = self.unsent_bytes();
+        self.lost_records = self.unsent_records();
+        self.frames = VecDeque::new();
+        self.in_flight = VecDeque::new();
+        self.queued_bytes = 0;
+        self.in_flight_bytes = 0;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Returns the bytes that are not in the pipe, those in flight included.
+    fn unsent_bytes(&self) -> usize {
+        self.queued_bytes + self.in_flight_bytes + self.lost_bytes
+    }
+
+    /// Returns the records that are not in the pipe in full.
+    fn unsent_records(&self) -> usize {
+        self.frames.len() + self.in_flight.len() + self.lost_records
     }
 }

@@ -1,0 +1,211 @@
+//! The stage Reap: collects the exit status, kills what is left of the group and waits for its end.
+//!
+//! The leader is reaped first. Only if its group has a member after that, the members are searched for
+//! in `/proc`, killed through the pidfd, and waited for: so the report counts the processes that were
+//! alive and died, and the close of an agent without others costs one system call more. A kernel
+//! before 6.9 cannot signal a group whose leader is reaped; there the kill comes first.
+
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::close::{CloseEvent, ExitStatus};
+use crate::error::{Error, ErrorKind};
+use crate::io::{PipeIo, Role};
+use crate::process::{Child, GroupMember, descendants, find_members, living_members};
+use crate::record::Event;
+
+use super::Transport;
+use super::close::{CloseTurn, write_report};
+
+/// How often an agent that could not be reaped in its close is tried again.
+const LATE_REAP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The progress of reaping one agent.
+#[derive(Debug, Default)]
+pub(super) struct Reaping {
+    /// The next attempt is the last.
+    gives_up: bool,
+    /// The members of the group were searched for.
+    searched: bool,
+    /// Others of the group that were alive when they were killed.
+    members: Vec<GroupMember>,
+    /// When to try again after the close: the leader was not reaped in it.
+    late_at: Option<Instant>,
+}
+
+impl Reaping {
+    fn dead(&self) -> usize {
+        self.members.iter().filter(|member| !member.is_alive()).count()
+    }
+
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        self.late_at
+    }
+}
+
+/// Reaps these agents, all of one turn: at most one pass over `/proc` for any number of them.
+pub(super) fn reap(
+    io: &mut dyn PipeIo,
+    agents: &mut Slab<Transport>,
+    slots: &[usize],
+    now: Instant,
+) {
+    let mut searched = Vec::new();
+    let mut groups = Vec::new();
+    for slot in slots {
+        let Some(agent) = agents.get_mut(*slot) else { continue };
+        let group = agent.channel.pid;
+        let mut turn = CloseTurn { agent, io, now };
+        turn.reap_leader();
+        if turn.wants_search() {
+            searched.push(*slot);
+            groups.push(group);
+        }
+    }
+    find_members(&groups, |index, member| {
+        if let Some(agent) = agents.get_mut(searched[index]) {
+            CloseTurn { agent, io, now }.note_members(vec![member]);
+        }
+    });
+    for slot in slots {
+        if let Some(agent) = agents.get_mut(*slot) {
+            CloseTurn { agent, io, now }.end_attempt();
+        }
+    }
+}
+
+impl CloseTurn<'_> {
+    pub(super) fn kill(&mut self) {
+        if !self.agent.kills_group() {
+            self.agent.child.kill_leader();
+            return;
+        }
+        // The leader has its children as long as it lives; later they would have to be searched for.
+        let pid = self.agent.channel.pid;
+        self.note_members(descendants(pid, pid));
+        self.agent.child.kill(self.agent.ends.pidfd(self.io));
+    }
+
+    /// Notes the members of a group that is signalled although its leader has exited.
+    pub(super) fn note_survivors(&mut self) {
+        let [members] = living_members([self.agent.channel.pid]);
+        self.note_members(members);
+        if let Some(close) = &mut self.agent.close {
+            close.outputs_held = Some(true);
+        }
+    }
+
+    fn note_members(&mut self, members: Vec<GroupMember>) {
+        let leader = self.agent.channel.pid;
+        let Some(close) = &mut self.agent.close else { return };
+        let known = &mut close.reaping.members;
+        for member in members {
+            if member.pid() != leader && !known.contains(&member) {
+                known.push(member);
+            }
+        }
+    }
+
+    /// Makes the next attempt the last one.
+    pub(super) fn give_up_reap(&mut self) {
+        if let Some(close) = &mut self.agent.close {
+            close.reaping.gives_up = true;
+        }
+    }
+
+    fn reap_leader(&mut self) {
+        let agent = &mut *self.agent;
+        if agent.kills_group() && !Child::can_signal_reaped(agent.ends.pidfd(self.io)) {
+            agent.child.kill(None);
+        }
+        let status = agent.child.try_reap();
+        if let Some(close) = &mut agent.close {
+            close.exit = status;
+        }
+    }
+
+    /// Returns whether others of the group are to be searched for now.
+    fn wants_search(&self) -> bool {
+        let agent = &*self.agent;
+        let Some(close) = &agent.close else { return false };
+        close.plan.kills_group()
+            && !close.reaping.searched
+            && (close.exit.is_some() || close.reaping.gives_up)
+            && agent.child.group_has_members(agent.ends.pidfd(self.io))
+    }
+
+    fn end_attempt(&mut self) {
+        let Self { agent, io, now } = self;
+        let Some(close) = &mut agent.close else { return };
+        let reaping = &mut close.reaping;
+        if (close.exit.is_some() || reaping.gives_up)
+            && close.plan.kills_group()
+            && !std::mem::replace(&mut reaping.searched, true)
+        {
+            agent.child.kill(agent.ends.pidfd(*io));
+        }
+        let dead = reaping.dead();
+        let is_done = close.exit.is_some() && dead == reaping.members.len();
+        if !is_done && !reaping.gives_up {
+            agent.plan_event(CloseEvent::NotReaped, *now);
+            return;
+        }
+        close.killed_extra = (dead as u64).max(agent.child.killed_in_cgroup());
+        close.exit_note = agent.child.why_unknown();
+        if close.exit.is_none() {
+            let exited = agent.exited;
+            close.exit = Some(if exited { ExitStatus::Unknown } else { ExitStatus::StillRunning });
+            close.exit_note = exited.then(|| "a debugger holds the exited process".to_owned());
+            reaping.late_at = exited.then(|| *now + LATE_REAP_INTERVAL);
+            close.unreaped = true;
+        }
+        agent.plan_event(CloseEvent::Reaped, *now);
+    }
+
+    /// Tries again to reap an agent that was not reaped in its close.
+    pub(super) fn reap_late(&mut self) {
+        let is_reaped = self.agent.child.try_reap().is_some();
+        let Some(close) = &mut self.agent.close else { return };
+        if is_reaped {
+            close.unreaped = false;
+            close.reaping.late_at = None;
+            self.agent.ends.close(self.io, &[Role::Exit]);
+            self.release_cgroup();
+            self.agent.child.give_place_back();
+        } else {
+            // The exit was seen, so a debugger holds the process. The kernel does not report when the
+            // debugger lets go of it.
+            close.reaping.late_at = Some(self.now + LATE_REAP_INTERVAL);
+        }
+    }
+}
+
+/// Reaps a killed agent whose driver is dropped without closing it, and ends the waits of its tasks.
+pub(super) fn destroy(agent: &mut Transport, until: Instant) {
+    if agent.is_reported() {
+        // It was not reaped in its close, which has waited for it.
+        if agent.child.try_reap().is_none() {
+            agent.child.reap_in_background();
+        }
+        return;
+    }
+    let left = until.saturating_duration_since(Instant::now());
+    let status = agent.child.reap_within(left);
+    let exit = status.unwrap_or(ExitStatus::StillRunning);
+    agent.exit_at_destroy = Some((exit, agent.child.why_unknown()));
+    match status {
+        // Before its closers have the report: the next spawn, on another thread, may be theirs.
+        Some(_) => agent.child.give_place_back(),
+        None => agent.child.reap_in_background(),
+    }
+    let error = Error::new(ErrorKind::EngineStopped, "write", "the engine stopped")
+        .on_agent(agent.channel.label.as_str());
+    agent.channel.outbox.refuse(error);
+    agent.channel.outbox.lose();
+    agent.intake.push(Event::Exit(exit));
+    agent.intake.flush();
+    agent.channel.inbox.end();
+    agent.live = None;
+    agent.channel.outcome.set(write_report(agent));
+}
