@@ -109,7 +109,7 @@ cfg_if::cfg_if! {
         pub use config::{Framing, JsonCheck, Limits};
         pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
         pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
-        pub use engine::{Engine, EngineBuilder};
+        pub use engine::{Engine, EngineBuilder, EngineMetrics};
         pub use error::{Error, ErrorKind, Result};
         #[cfg(feature = "local")]
         pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};

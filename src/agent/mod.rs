@@ -6,6 +6,8 @@
 
 mod close;
 mod reader;
+#[cfg(feature = "stream")]
+mod stream;
 mod writer;
 
 use std::fmt;
@@ -49,7 +51,7 @@ impl EngineKind for Local {}
 /// How the handles of a kind of engine hold their [`Connection`].
 pub(crate) trait Connect: 'static {
     type Link: Link + ?Sized;
-    type Pointer: Deref<Target = Connection<Self::Link>> + Clone + fmt::Debug;
+    type Pointer: Deref<Target = Connection<Self::Link>> + Clone + fmt::Debug + Unpin;
 }
 
 impl Connect for Remote {

@@ -23,13 +23,15 @@ use super::{EngineKind, Remote};
 /// of any pipe does.
 pub struct AgentWriter<E: EngineKind = Remote> {
     pub(super) connection: E::Pointer,
+    #[cfg(feature = "stream")]
+    pub(super) sink: super::stream::SinkState,
 }
 
 impl<E: EngineKind> Clone for AgentWriter<E> {
     fn clone(&self) -> Self {
         // Relaxed as in `Arc::clone`: `self` keeps the count above 0.
         self.connection.writers.fetch_add(1, Ordering::Relaxed);
-        Self { connection: self.connection.clone() }
+        Self::new(self.connection.clone())
     }
 }
 
@@ -41,7 +43,11 @@ impl<E: EngineKind> fmt::Debug for AgentWriter<E> {
 
 impl<E: EngineKind> AgentWriter<E> {
     pub(super) fn new(connection: E::Pointer) -> Self {
-        Self { connection }
+        Self {
+            connection,
+            #[cfg(feature = "stream")]
+            sink: super::stream::SinkState::default(),
+        }
     }
 
     /// Queues one record and adds the framing. Resolves once the record is accepted, which waits
@@ -69,18 +75,26 @@ impl<E: EngineKind> AgentWriter<E> {
     /// [`send`](Self::send).
     pub fn try_send(&self, record: impl AsRef<[u8]>) -> Result<()> {
         let frame = self.framed(record.as_ref())?;
-        self.check_here()?;
-        match self.connection.channel.outbox.try_offer(frame) {
-            Offer::Accepted { tell_driver } => {
-                self.request_write(tell_driver);
-                Ok(())
-            }
-            Offer::Full(_) => {
+        match self.try_offer(frame)? {
+            None => Ok(()),
+            Some(_) => {
                 let what = "the agent does not read its stdin as fast as records are sent";
                 Err(Error::new(ErrorKind::Overloaded, "write", what)
                     .on_agent(self.label())
                     .remedy("wait with send or flush, or raise Limits::outbox_high"))
             }
+        }
+    }
+
+    /// Queues a frame, or returns it if there is no room now.
+    pub(super) fn try_offer(&self, frame: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        self.check_here()?;
+        match self.connection.channel.outbox.try_offer(frame) {
+            Offer::Accepted { tell_driver } => {
+                self.request_write(tell_driver);
+                Ok(None)
+            }
+            Offer::Full(back) => Ok(Some(back)),
             Offer::Refused(error) => Err(self.explain(error)),
         }
     }
@@ -91,7 +105,7 @@ impl<E: EngineKind> AgentWriter<E> {
         }
     }
 
-    fn poll_send(
+    pub(super) fn poll_send(
         &self,
         frame: &mut Option<Vec<u8>>,
         key: &mut WaitKey,
@@ -118,14 +132,19 @@ impl<E: EngineKind> AgentWriter<E> {
     /// See [`send`](Self::send); only if accepted bytes will never be written.
     pub async fn flush(&self) -> Result<()> {
         let mut waiting = Waiting::new(&self.connection.channel);
-        std::future::poll_fn(|context| {
-            self.check_here()?;
-            match self.connection.channel.outbox.poll_flushed(&mut waiting.key, context.waker()) {
-                Some(result) => Poll::Ready(result.map_err(|error| self.explain(error))),
-                None => Poll::Pending,
-            }
-        })
-        .await
+        std::future::poll_fn(|context| self.poll_flushed(&mut waiting.key, context)).await
+    }
+
+    pub(super) fn poll_flushed(
+        &self,
+        key: &mut WaitKey,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<()>> {
+        self.check_here()?;
+        match self.connection.channel.outbox.poll_flushed(key, context.waker()) {
+            Some(result) => Poll::Ready(result.map_err(|error| self.explain(error))),
+            None => Poll::Pending,
+        }
     }
 
     /// Ends the agent's input: later writes are refused, and stdin is closed once every accepted
@@ -173,7 +192,7 @@ impl<E: EngineKind> AgentWriter<E> {
         self.connection.channel.stats()
     }
 
-    fn framed(&self, record: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn framed(&self, record: &[u8]) -> Result<Vec<u8>> {
         let channel = &self.connection.channel;
         let mut frame = Vec::new();
         encode(channel.framing, record, &channel.limits, &mut frame)
@@ -301,6 +320,8 @@ impl AgentWriter {
 
 impl<E: EngineKind> Drop for AgentWriter<E> {
     fn drop(&mut self) {
+        #[cfg(feature = "stream")]
+        self.connection.channel.cancel_wait(&mut self.sink.key);
         if self.connection.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_input();
         }

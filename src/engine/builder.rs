@@ -1,107 +1,159 @@
-//! Floor 3. How an engine is set up.
+//! The settings of an engine.
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ring::RingConfig;
 
 use super::Engine;
 use super::busy_poll::BusyPoll;
 
-/// Settings of an engine; [`Engine::builder`] makes one.
-#[derive(Clone, Debug)]
-pub struct EngineBuilder {
-    pub(super) threads: usize,
-    pub(super) ring: RingConfig,
-    pub(super) max_agents: Option<usize>,
-    pub(super) busy_poll: BusyPoll,
-}
-
-/// More engine threads than this are a mistake, not a setting.
+/// The most engine threads. More than this are a mistake.
 const THREADS_MAX: usize = 256;
 
-/// A longer spin keeps a processor busy for agents that have nothing to say.
-const SPIN_MAX: Duration = Duration::from_millis(1);
+/// The longest busy poll. A longer one keeps a processor busy for agents that have nothing to say.
+const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
+
+/// Settings of an [`Engine`]. Made by [`Engine::builder`].
+///
+/// [`build`](Self::build) refuses values out of their range with
+/// [`InvalidSettings`](ErrorKind::InvalidSettings).
+#[derive(Clone, Debug)]
+pub struct EngineBuilder {
+    threads: usize,
+    buffers: u16,
+    batch_window: Duration,
+    max_agents: Option<usize>,
+    busy_poll: Option<Duration>,
+}
 
 impl EngineBuilder {
     pub(super) fn new() -> Self {
         Self {
             threads: 1,
-            ring: RingConfig::default(),
+            buffers: RingConfig::BUFFERS,
+            batch_window: Duration::ZERO,
             max_agents: None,
-            busy_poll: BusyPoll::WhileBrisk,
+            busy_poll: None,
         }
     }
 
-    /// Engine threads, each with a ring of its own; agents are spread over them by number. Default
-    /// 1; 1 to 256, and a value outside of that is set to the nearer end. One thread
-    /// carries hundreds of agents (docs/guide/operating.md).
+    /// Sets the number of engine threads: 1 to 256, default 1.
+    ///
+    /// Each has its own ring; agents are spread over the threads by number. One thread carries hundreds of
+    /// agents (docs/guide/operating.md).
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.clamp(1, THREADS_MAX);
+        self.threads = threads;
         self
     }
 
-    /// Pool buffers of 4 KiB for each engine thread, shared by its agents. Default 128; rounded
-    /// up to a power of two, from 8 to 4096, and a value outside of that is set to the nearer end.
+    /// Sets the number of read buffers of each engine thread, which its agents share: 8 to 4096,
+    /// default 128. Rounded up to a power of two. A buffer has 4 KiB.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
-        self.ring.buffers = RingConfig::buffers_in_range(buffers);
+        self.buffers = buffers;
         self
     }
 
-    /// The most agents at a time, those being spawned and closed included. A spawn beyond it is
-    /// refused with [`ResourceLimit`](crate::ErrorKind::ResourceLimit) before anything is made.
-    /// Default: no number, so the limits of the host decide.
+    /// Sets the most agents at a time, those being spawned and closed included: at least 1. By default
+    /// the limits of the host decide.
     ///
-    /// [`build`](Self::build) then fails if RLIMIT_NOFILE, RLIMIT_NPROC, `pids.max` or another
-    /// limit of [`Engine::capacity`] does not leave room for so many. 0 is set to 1.
+    /// A spawn beyond it fails with [`ResourceLimit`](ErrorKind::ResourceLimit) before anything is
+    /// made. [`build`](Self::build) fails with the same kind if `RLIMIT_NOFILE`, `RLIMIT_NPROC`,
+    /// `pids.max` or another limit of [`Engine::capacity`] leaves no room for that many agents.
     #[must_use]
     pub fn max_agents(mut self, agents: usize) -> Self {
-        self.max_agents = Some(agents.max(1));
+        self.max_agents = Some(agents);
         self
     }
 
-    /// A coalescing window: an engine thread that was woken goes on sleeping until this has passed
-    /// since it fell asleep, and one wake-up serves all that came meanwhile. Default: none. A longer
-    /// one than 100 ms is set to that.
+    /// Sets a batch window: at most 100 ms, by default none. An engine thread that is woken goes on
+    /// sleeping until the window has passed since it fell asleep, and one wake-up serves everything
+    /// that came meanwhile.
     ///
-    /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
-    /// and ends of output are seen up to one window late. Where nothing came for a window, the
-    /// next thing that comes ends the sleep at once, so a lone event after a pause pays nothing.
-    /// What handles ask for (records to write, closes) is acted upon at once.
+    /// Saves CPU time if many agents write at scattered times. Its price is latency: output, exits
+    /// and ends of output are seen up to one window late. After a pause of a window the next event
+    /// ends the sleep at once, so a lone event pays nothing. Requests of handles (records to write,
+    /// closes) are acted upon at once.
     ///
-    /// Needs nothing of the kernel; one call fewer per turn from Linux 6.12 on
+    /// Works on every supported kernel; from Linux 6.12 on it costs one system call less per turn
     /// ([`KernelFeatures::min_wait`](crate::KernelFeatures::min_wait)).
     #[must_use]
     pub fn batch_window(mut self, window: Duration) -> Self {
-        self.ring.window = RingConfig::window_in_range(window);
+        self.batch_window = window;
         self
     }
 
-    /// How long an engine thread looks for more, without a system call, before it sleeps. Default:
-    /// 100 us, and only while the last eight things came less than that apart, so that sleeping
-    /// would be the longer way. With a time: so long after anything that happened, a longer
-    /// one than 1 ms being set to that; zero: never.
+    /// Sets how long an engine thread polls for new completions, without a system call, before it
+    /// sleeps: at most 1 ms after any event; zero disables it. By default it polls for 100 us, and
+    /// only while the last eight events came less than 100 us apart.
     ///
-    /// Saves the wake-up of the thread, twice a round trip, where answers come within that time. Its
-    /// price is a processor: the thread is busy until nothing happened for so long. Not worth it
-    /// with as many threads at work as there are processors; passed over where there is but one.
+    /// Saves the wake-up of the thread, twice per round trip, if answers come within that time. Its
+    /// price is a processor that is busy meanwhile. Not worth it if as many threads are busy as there
+    /// are processors; ignored on a host with one processor.
     #[must_use]
-    pub fn busy_poll(mut self, spin: Duration) -> Self {
-        self.busy_poll = BusyPoll::Always(spin.min(SPIN_MAX));
+    pub fn busy_poll(mut self, time: Duration) -> Self {
+        self.busy_poll = Some(time);
         self
     }
 
-    /// Starts the threads.
+    /// Starts the engine's threads.
     ///
     /// # Errors
-    /// [`BackendDenied`](crate::ErrorKind::BackendDenied) or
-    /// [`BackendUnsupported`](crate::ErrorKind::BackendUnsupported) where io_uring is not to be
-    /// had, [`ResourceLimit`](crate::ErrorKind::ResourceLimit) where memory, descriptors or
-    /// threads ran out, or do not suffice for [`max_agents`](Self::max_agents). The message names
-    /// the likely cause and the remedy.
+    /// [`InvalidSettings`](ErrorKind::InvalidSettings) for a value out of its range;
+    /// [`BackendDenied`](ErrorKind::BackendDenied) or
+    /// [`BackendUnsupported`](ErrorKind::BackendUnsupported) if io_uring is not available;
+    /// [`ResourceLimit`](ErrorKind::ResourceLimit) if memory, descriptors or threads run out, or do
+    /// not suffice for [`max_agents`](Self::max_agents). The message names the likely cause and the
+    /// remedy.
     pub fn build(self) -> Result<Engine> {
-        Engine::start(&self)
+        let ring = RingConfig::with(self.buffers, self.batch_window)?;
+        let busy_poll = match self.busy_poll {
+            None => BusyPoll::WhileBrisk,
+            Some(time) if time <= BUSY_POLL_MAX => BusyPoll::Always(time),
+            Some(time) => {
+                let what = format!("busy_poll is {time:?}, and may be at most {BUSY_POLL_MAX:?}");
+                return Err(invalid(what));
+            }
+        };
+        if !(1..=THREADS_MAX).contains(&self.threads) {
+            let threads = self.threads;
+            return Err(invalid(format!("threads is {threads}, and must be 1 to {THREADS_MAX}")));
+        }
+        check_max_agents(self.max_agents)?;
+        Engine::start(self.threads, ring, busy_poll, self.max_agents)
+    }
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidSettings, "start", what)
+}
+
+fn check_max_agents(agents: Option<usize>) -> Result<()> {
+    if agents == Some(0) { Err(invalid("max_agents is 0, and must be at least 1")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_errors() {
+        // A host that sets a limit by mistake must not run with another one.
+        let builder = EngineBuilder::new;
+        let wrong = [
+            builder().threads(0),
+            builder().threads(THREADS_MAX + 1),
+            builder().buffers(7),
+            builder().buffers(4097),
+            builder().max_agents(0),
+            builder().batch_window(Duration::from_millis(101)),
+            builder().busy_poll(BUSY_POLL_MAX + Duration::from_nanos(1)),
+        ];
+        for settings in wrong {
+            let error = settings.clone().build().expect_err("out of range");
+            assert_eq!(error.kind(), ErrorKind::InvalidSettings, "{settings:?}: {error}");
+        }
     }
 }

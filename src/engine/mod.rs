@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
 use crate::process::{SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
+use crate::ring::RingConfig;
 use crate::stats::{Capacity, EngineStats};
 use crate::sync::{Permit, Permits, SetOnce, oneshot};
 use crate::transport::{Adoption, Channel, Request};
@@ -87,18 +88,26 @@ impl Engine {
         EngineBuilder::new()
     }
 
-    fn start(settings: &EngineBuilder) -> Result<Self> {
+    fn start(
+        threads: usize,
+        ring: RingConfig,
+        busy_poll: BusyPoll,
+        max_agents: Option<usize>,
+    ) -> Result<Self> {
         let (spawn_pool, spawning) = SpawnPool::start()?;
         let mut shared = EngineShared {
-            threads: Vec::with_capacity(settings.threads),
+            threads: Vec::with_capacity(threads),
             spawn_pool,
-            admission: Permits::new(settings.max_agents),
+            admission: Permits::new(max_agents),
             pools: WarmPools::default(),
             stopped: AtomicBool::new(false),
             abandoned: AtomicU64::new(0),
             origin: Origin::here(),
         };
-        if let Err(error) = shared.start_threads(settings, spawning) {
+        let started = shared.start_threads(threads, ring, busy_poll, spawning).and_then(|()| {
+            max_agents.map_or(Ok(()), |wanted| crate::process::capacity().must_fit(wanted))
+        });
+        if let Err(error) = started {
             // The threads that did start have to be gone when the error is returned: the caller's next
             // attempt needs their memory.
             shared.threads.iter().for_each(|thread| drop(thread.shutdown(Duration::ZERO)));
@@ -225,33 +234,22 @@ impl Engine {
         self.shared.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Returns what all threads together have done. Wakes no thread, so it may be called often.
+    /// Returns what the engine has done since it started, in total and for each thread.
+    ///
+    /// Wakes no thread, so it may be called often. The numbers of a thread are as old
+    /// as its last turn: see [`counters`](Self::counters) for exact ones of the rings.
     #[must_use]
-    pub fn stats(&self) -> EngineStats {
-        let mut threads = self.thread_stats().into_iter();
-        let mut all = threads.next().unwrap_or_default();
-        threads.for_each(|thread| all.merge(&thread));
-        all
+    pub fn metrics(&self) -> EngineMetrics {
+        let threads = self.shared.threads.iter().map(|thread| thread.published.read());
+        let threads: Vec<EngineStats> = threads.collect();
+        let mut total = threads.first().cloned().unwrap_or_default();
+        threads.iter().skip(1).for_each(|thread| total.merge(thread));
+        EngineMetrics { total, threads }
     }
 
-    /// Returns what each thread has done, in the order of their names: `agentpipe-0` and so on.
-    #[must_use]
-    pub fn thread_stats(&self) -> Vec<EngineStats> {
-        self.shared.threads.iter().map(|thread| thread.published.read()).collect()
-    }
-
-    /// Sends [`thread_stats`](Self::thread_stats) and [`stats`](Self::stats) as `tracing` events with the
-    /// target `agentpipe::stats`. Call it from a timer; the engine sends an event only when a thread ends.
-    pub fn trace_stats(&self) {
-        for (index, stats) in self.thread_stats().into_iter().enumerate() {
-            stats.trace(&format!("agentpipe-{index}"));
-        }
-        self.stats().trace("engine");
-    }
-
-    /// The counters of each ring, asked of its thread: exact, and it wakes the thread. All 0 for a
-    /// thread that has ended, and in a forked child.
-    /// [`thread_stats`](Self::thread_stats) has them without a wake-up.
+    /// Returns the counters of each ring, in the order of the threads: exact, because it asks the
+    /// threads, which wakes them. All 0 for a thread that has ended, and in a forked child.
+    /// [`metrics`](Self::metrics) has the counters of the last turn without a wake-up.
     pub async fn counters(&self) -> Vec<IoCounters> {
         let mut all = vec![IoCounters::default(); self.shared.threads.len()];
         for (thread, counters) in self.shared.threads.iter().zip(&mut all) {
@@ -264,7 +262,7 @@ impl Engine {
         all
     }
 
-    /// [`counters`](Self::counters) for callers without a runtime.
+    /// Blocking form of [`counters`](Self::counters), for callers without a runtime.
     #[must_use]
     pub fn counters_blocking(&self) -> Vec<IoCounters> {
         pollster::block_on(self.counters())
@@ -308,18 +306,41 @@ impl Engine {
     }
 }
 
+/// What an engine has done since it started. Returned by [`Engine::metrics`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineMetrics {
+    /// All threads together.
+    pub total: EngineStats,
+    /// Each thread, in the order of their names: `agentpipe-0` and so on.
+    pub threads: Vec<EngineStats>,
+}
+
+impl EngineMetrics {
+    /// Sends the metrics to `tracing`, as events of the target `agentpipe::stats`: one per thread and
+    /// one in total. The engine does that only for a thread that ends; call it from a timer.
+    pub fn trace(&self) {
+        for (index, stats) in self.threads.iter().enumerate() {
+            stats.trace(&format!("agentpipe-{index}"));
+        }
+        self.total.trace("engine");
+    }
+}
+
 impl EngineShared {
-    fn start_threads(&mut self, settings: &EngineBuilder, spawning: SpawnPoolGuard) -> Result<()> {
+    fn start_threads(
+        &mut self,
+        threads: usize,
+        ring: RingConfig,
+        busy_poll: BusyPoll,
+        spawning: SpawnPoolGuard,
+    ) -> Result<()> {
         let spawning = Arc::new(spawning);
         // On the only processor a polling thread would keep the agents from running.
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        let busy_poll = if alone { BusyPoll::NEVER } else { settings.busy_poll };
-        for index in 0..settings.threads {
-            let thread = Thread::start(index, settings.ring, busy_poll, Arc::clone(&spawning))?;
-            self.threads.push(thread);
-        }
-        if let Some(wanted) = settings.max_agents {
-            crate::process::capacity().must_fit(wanted)?;
+        let busy_poll = if alone { BusyPoll::NEVER } else { busy_poll };
+        for index in 0..threads {
+            self.threads.push(Thread::start(index, ring, busy_poll, Arc::clone(&spawning))?);
         }
         Ok(())
     }

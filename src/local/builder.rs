@@ -13,46 +13,48 @@ use super::LocalEngine;
 use super::driver::{DriverTask, LocalDriver};
 use super::readiness::{RingEventFd, TimerFd};
 
-/// Settings of a local engine; [`LocalEngine::builder`] makes one.
+/// Settings of a [`LocalEngine`]. Made by [`LocalEngine::builder`].
+///
+/// [`build`](Self::build) refuses values out of their range with
+/// [`InvalidSettings`](ErrorKind::InvalidSettings).
 #[derive(Clone, Debug)]
 pub struct LocalEngineBuilder {
-    ring: RingConfig,
-    window: Duration,
+    buffers: u16,
+    batch_window: Duration,
     max_agents: Option<usize>,
 }
 
 impl LocalEngineBuilder {
     pub(super) fn new() -> Self {
-        Self { ring: RingConfig::default(), window: Duration::ZERO, max_agents: None }
+        Self { buffers: RingConfig::BUFFERS, batch_window: Duration::ZERO, max_agents: None }
     }
 
-    /// Pool buffers of 4 KiB, shared by the agents:
+    /// Sets the number of read buffers, which the agents share: 8 to 4096, default 128. See
     /// [`EngineBuilder::buffers`](crate::EngineBuilder::buffers).
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
-        self.ring.buffers = RingConfig::buffers_in_range(buffers);
+        self.buffers = buffers;
         self
     }
 
-    /// The most agents at a time: [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents).
-    /// Default: no number, so the limits of the host decide.
+    /// Sets the most agents at a time: at least 1. By default the limits of the host decide. See
+    /// [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents).
     #[must_use]
     pub fn max_agents(mut self, agents: usize) -> Self {
-        self.max_agents = Some(agents.max(1));
+        self.max_agents = Some(agents);
         self
     }
 
-    /// A coalescing window: after a turn that brought something, the next looks at the agents
-    /// only when this has passed, and serves all that came meanwhile. Default: none. A longer one
-    /// than 100 ms is set to that.
+    /// Sets a batch window: at most 100 ms, by default none. After a turn that brought something, the
+    /// next turn collects only when the window has passed, and serves everything that came meanwhile.
     ///
-    /// Saves CPU where many agents write at scattered times. Its price is latency: bytes, exits
+    /// Saves CPU time if many agents write at scattered times. Its price is latency: output, exits
     /// and ends of output are seen up to one window late; what comes after a pause of a window or
-    /// longer is seen at once. What handles ask for (records to write, closes) is submitted at once.
-    /// Costs a system call a window for a timer, since the caller's runtime is what waits.
+    /// longer is seen at once. Requests of handles (records to write, closes) are submitted at once.
+    /// Costs one system call per window for a timer, since the caller's runtime does the waiting.
     #[must_use]
     pub fn batch_window(mut self, window: Duration) -> Self {
-        self.window = RingConfig::window_in_range(window);
+        self.batch_window = window;
         self
     }
 
@@ -61,7 +63,7 @@ impl LocalEngineBuilder {
     /// On a kernel older than 6.18, SIGPIPE is blocked in this thread from now on.
     ///
     /// # Errors
-    /// [`EngineStopped`](ErrorKind::EngineStopped) outside a tokio runtime; otherwise as
+    /// [`EngineStopped`](ErrorKind::EngineStopped) outside a tokio runtime; otherwise see
     /// [`EngineBuilder::build`](crate::EngineBuilder::build).
     ///
     /// # Panics
@@ -76,13 +78,19 @@ impl LocalEngineBuilder {
             )
             .remedy("build it inside tokio_uring::start or LocalSet::block_on, or use Engine"));
         }
-        let ring = self.open()?;
-        self.attach(ring)
+        let ring = self.open_ring()?;
+        self.start(ring)
     }
 
-    /// The ring needs no runtime, and its refusals are those worth explaining.
-    pub(super) fn open(&self) -> Result<Ring> {
-        let ring = Ring::new(&self.ring)?;
+    /// Checks the settings and opens the ring, which needs no runtime.
+    pub(super) fn open_ring(&self) -> Result<Ring> {
+        if self.max_agents == Some(0) {
+            let what = "max_agents is 0, and must be at least 1";
+            return Err(Error::new(ErrorKind::InvalidSettings, "start", what));
+        }
+        let config = RingConfig::with(self.buffers, self.batch_window)?;
+        // The window is kept by the task: the ring does not wait here.
+        let ring = Ring::new(&RingConfig { window: Duration::ZERO, ..config })?;
         if !ring.kernel_features().nosignal
             && let Err(error) = block_sigpipe()
         {
@@ -91,8 +99,8 @@ impl LocalEngineBuilder {
         Ok(ring)
     }
 
-    /// Hands the ring to a driver in the runtime that is running.
-    pub(super) fn attach(&self, ring: Ring) -> Result<LocalEngine> {
+    /// Starts the task that drives the ring, in the runtime that is running.
+    pub(super) fn start(&self, ring: Ring) -> Result<LocalEngine> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
                 .cause(error)
@@ -112,7 +120,8 @@ impl LocalEngineBuilder {
             capacity().must_fit(wanted)?;
         }
         let admission = Permits::new(self.max_agents);
-        let driver = LocalDriver::new(transport, features, self.window, spawn_pool, admission);
+        let driver =
+            LocalDriver::new(transport, features, self.batch_window, spawn_pool, admission);
         let engine = LocalEngine::with_driver(Rc::clone(&driver));
         tokio::task::spawn_local(DriverTask::new(driver, eventfd, timer));
         Ok(engine)

@@ -13,7 +13,7 @@ use super::probe;
 use super::queue::Queue;
 use super::turn::Ring;
 use crate::counters::KernelFeatures;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -34,19 +34,27 @@ pub(crate) struct RingConfig {
 }
 
 impl RingConfig {
-    const BUFFERS: u16 = 128;
+    /// The default number of buffers of an engine.
+    pub(crate) const BUFFERS: u16 = 128;
 
     /// The longest batching window.
     const WINDOW_MAX: Duration = Duration::from_millis(100);
 
-    /// Brings the number of buffers of an engine into range.
-    pub(crate) fn buffers_in_range(buffers: u16) -> u16 {
-        buffers.clamp(8, 4096).next_power_of_two()
-    }
+    /// The fewest and the most buffers of an engine.
+    const BUFFERS_MIN: u16 = 8;
+    const BUFFERS_MAX: u16 = 4096;
 
-    /// Brings a batching window into range.
-    pub(crate) fn window_in_range(window: Duration) -> Duration {
-        window.min(Self::WINDOW_MAX)
+    /// Returns the configuration for these settings of an engine.
+    pub(crate) fn with(buffers: u16, window: Duration) -> Result<Self> {
+        let what = if !(Self::BUFFERS_MIN..=Self::BUFFERS_MAX).contains(&buffers) {
+            let (min, max) = (Self::BUFFERS_MIN, Self::BUFFERS_MAX);
+            format!("buffers is {buffers}, and must be {min} to {max}")
+        } else if window > Self::WINDOW_MAX {
+            format!("batch_window is {window:?}, and may be at most {:?}", Self::WINDOW_MAX)
+        } else {
+            return Ok(Self { buffers: buffers.next_power_of_two(), window, ..Self::default() });
+        };
+        Err(Error::new(ErrorKind::InvalidSettings, "start", what))
     }
 
     /// Sizes for `ends` descriptors at a time. More work, too, but completions that do not fit wait in
