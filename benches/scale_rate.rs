@@ -131,7 +131,7 @@ fn threaded(load: Load, window: Duration, check: JsonCheck) -> Reading {
         let engine = Engine::builder().batch_window(window).build().expect("io_uring");
         let count = Count::default();
         count_records!(engine, load, check, count);
-        let reading = measured(load, &count, || engine.stats().io.enters).await;
+        let reading = measured(load, &count, || engine.metrics().total.io.enters).await;
         engine.shutdown(Duration::ZERO).await;
         reading
     })

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use agentpipe::{
     Acquired, Agent, AgentCommand, AgentReader, AgentStats, AgentWriter, Backend, Capacity,
     CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Engine,
-    EngineBuilder, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus, Framing, Histogram,
-    IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview, Record, Remote,
-    ResourceLimit, ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats, session,
+    EngineBuilder, EngineMetrics, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus,
+    Framing, Histogram, IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview,
+    Record, Remote, ResourceLimit, ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats,
+    session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -61,6 +62,7 @@ fn public_types_are_send_and_sync() {
         shared_and_cloned::<Capacity>(),
         shared_and_cloned::<CapacityLimit>(),
         shared_and_cloned::<EngineBuilder>(),
+        shared_and_cloned::<EngineMetrics>(),
         shared_and_cloned::<EngineStats>(),
         shared_and_cloned::<Envelope<'static>>(),
         shared_and_cloned::<Error>(),

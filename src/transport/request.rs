@@ -105,7 +105,7 @@ impl Driver {
         channel.begin_request(request.bit());
         let slot = channel.slot();
         let Some(agent) = self.agents.get_mut(slot) else { return };
-        // The slot may belong to another agent by now.
+        // The slot may have been given to another agent.
         if !Arc::ptr_eq(&agent.channel, channel) {
             return;
         }
@@ -197,10 +197,10 @@ mod tests {
         let mut driver = Driver::new(Box::new(ring));
         driver.adopt(adoption, Instant::now());
         let stdout = driver.agents[0].ends.stdout.open().expect("open");
-        // The record lies in the pipe. This thread has not come to read it.
+        // The record is in the pipe, and this thread has not read it yet.
         let begun = Instant::now();
         while !driver.io.has_unread(stdout) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it writes at once");
+            assert!(begun.elapsed() < Duration::from_secs(10), "the agent has not written");
             std::thread::yield_now();
         }
         let (question, answer) = CatchUp::new();
@@ -210,24 +210,24 @@ mod tests {
         assert_eq!(
             driver.until_deadline(Instant::now()),
             Some(Duration::ZERO),
-            "it does not sleep"
+            "the driver would sleep"
         );
         while answer.get().is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it is read");
+            assert!(begun.elapsed() < Duration::from_secs(10), "the record is not read");
             turn(&mut driver, Duration::ZERO);
         }
         assert_eq!(answer.get(), Some(true));
         let mut events = VecDeque::new();
         assert!(channel.inbox.take_events(&mut events, Waker::noop()));
         assert!(matches!(events.front(), Some(Event::Record(_))), "{events:?}");
-        // Of an agent with an empty pipe, and of one that is gone, it is answered at once.
+        // With an empty pipe, or an agent that is gone, the answer comes at once.
         let (question, answer) = CatchUp::new();
         driver.request(&channel, Request::CatchUp(question), Instant::now());
         driver.end_turn(Instant::now());
         assert_eq!(answer.get(), Some(true));
         driver.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, Instant::now());
         while driver.open() > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it is closed");
+            assert!(begun.elapsed() < Duration::from_secs(10), "the agent is not closed");
             turn(&mut driver, Duration::from_millis(5));
         }
         let (question, answer) = CatchUp::new();

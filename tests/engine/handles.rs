@@ -184,3 +184,56 @@ fn agent_without_a_reader_is_not_blocked() {
     wait_until("the answer is read", || writer.stats().bytes_in > 8 << 20);
     assert_eq!(writer.close_blocking().exit(), ExitStatus::Code(0));
 }
+
+#[cfg(feature = "stream")]
+#[test]
+fn reader_is_a_stream_and_writer_a_sink() {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+
+    use futures_core::Stream;
+    use futures_sink::Sink;
+
+    // Room for one record at a time: a sink that ignores back-pressure would fail or lose records.
+    let limits = Limits::new().outbox_high(1);
+    let agent = spawn(&engine(), fake(&[]).limits(limits));
+    let (mut reader, mut writer) = agent.split();
+    pollster::block_on(async {
+        for n in 0..100 {
+            let mut sink = Pin::new(&mut writer);
+            poll_fn(|context| Sink::<String>::poll_ready(sink.as_mut(), context))
+                .await
+                .expect("room");
+            sink.start_send(format!("{{\"n\":{n}}}")).expect("accepted");
+        }
+        let mut sink = Pin::new(&mut writer);
+        poll_fn(|context| Sink::<String>::poll_close(sink.as_mut(), context))
+            .await
+            .expect("closes");
+        let mut records = 0;
+        let mut stream = Pin::new(&mut reader);
+        while let Some(event) = poll_fn(|context| Stream::poll_next(stream.as_mut(), context)).await
+        {
+            if let agentpipe::Event::Record(record) = event {
+                assert_eq!(record.as_bytes(), format!("{{\"n\":{records}}}").as_bytes());
+                records += 1;
+            }
+        }
+        assert_eq!(records, 100);
+    });
+    assert_eq!(writer.closed_blocking().exit(), ExitStatus::Code(0));
+}
+
+#[test]
+fn try_send_is_refused_while_the_outbox_is_full() {
+    // An agent that does not read must neither block the caller nor take memory without a limit.
+    let limits = Limits::new().outbox_high(64 << 10);
+    let agent = spawn(&engine(), fake(&[]).limits(limits));
+    stop(&agent);
+    let record = format!("{{\"a\":\"{}\"}}", "x".repeat(1000));
+    let refused = (0..10_000).find_map(|_| agent.try_send(&record).err()).expect("it is full");
+    assert_eq!(refused.kind(), agentpipe::ErrorKind::Overloaded, "{refused}");
+    agent.abort_blocking();
+    let refused = agent.try_send(&record).expect_err("closed");
+    assert_eq!(refused.kind(), agentpipe::ErrorKind::Closed, "{refused}");
+}

@@ -171,10 +171,10 @@ fn flood_costs_chunks_and_queues() {
                 calls() - before
             };
             window();
-            let before = engine.stats();
+            let before = engine.metrics().total;
             let mut calls: Vec<u64> = (0..WINDOWS).map(|_| window()).collect();
             let [completions, enters, ..] = since(&engine, before.io);
-            let records = engine.stats().records_in - before.records_in;
+            let records = engine.metrics().total.records_in - before.records_in;
             calls.sort_unstable();
             let chunks = (RECORDS * size).div_ceil(32 << 10);
             assert!(calls[calls.len() / 2] <= 2 * chunks + QUEUES, "{size}: {calls:?}");
@@ -189,7 +189,7 @@ fn flood_costs_chunks_and_queues() {
 
 /// Completions, enters, submissions and stale completions.
 fn since(engine: &Engine, before: IoCounters) -> [u64; 4] {
-    let now = engine.stats().io;
+    let now = engine.metrics().total.io;
     [
         now.completions - before.completions,
         now.enters - before.enters,
@@ -210,7 +210,7 @@ fn read_is_one_completion_and_one_enter() {
     for (size, burst) in [(256, 1), (1024, 1), (4096, 1), (256, 10), (1024, 4)] {
         let mut parrot = Parrot::new(&engine, check, size, burst);
         parrot.say_often(WARM_UP, look);
-        let before = engine.stats().io;
+        let before = engine.metrics().total.io;
         parrot.say_often(RECORDS, look);
         let reads = RECORDS / burst;
         assert_eq!(since(&engine, before), [reads, reads, 0, 0], "{burst} of {size} bytes");

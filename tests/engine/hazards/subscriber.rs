@@ -80,7 +80,7 @@ fn check_all(at_once: bool) {
     check_echo(&mut agents[2], "{\"b\":2}");
     assert!(engine.spawn_blocking(AgentCommand::new("/no/such/program")).is_err());
     session(&engine);
-    engine.trace_stats();
+    engine.metrics().trace();
     assert_eq!(engine.shutdown_blocking(CEILING).agents, 1);
     local();
     let (events, asked) = (EVENTS.load(Ordering::Relaxed), ASKED.load(Ordering::Relaxed));

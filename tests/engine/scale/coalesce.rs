@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_millis(100);
 const AT_ONCE: Duration = Duration::from_millis(40);
 
 fn coalescing() -> Engine {
-    Engine::builder().batch_window(Duration::from_secs(2)).build().expect("io_uring")
+    Engine::builder().batch_window(WINDOW).build().expect("io_uring")
 }
 
 /// Agents that write all the time, so that a window is always open.
@@ -125,7 +125,7 @@ fn batch_window_does_not_delay_requests() {
 /// Enters for this number of records of each agent, all in order.
 fn enters_for(engine: &Engine, records: u64) -> u64 {
     let mut agents = busy(engine, 10);
-    let before = engine.stats().io.enters;
+    let before = engine.metrics().total.io.enters;
     for wanted in 1..=records {
         for agent in &mut agents {
             let record = agent.next_record_blocking().expect("without end");
@@ -133,7 +133,7 @@ fn enters_for(engine: &Engine, records: u64) -> u64 {
             assert_eq!(seq, Some(wanted), "none is lost, none comes twice");
         }
     }
-    engine.stats().io.enters - before
+    engine.metrics().total.io.enters - before
 }
 
 #[test]

@@ -49,12 +49,12 @@ fn two_thousand_agents_answer_and_leave_nothing() {
     assert_eq!(children().len(), AGENTS);
     // A pipe operation that needs a thread of the kernel would show here as iou-wrk.
     assert_eq!(threads(), own_threads, "threads, the kernel's workers among them");
-    let busy = engine.stats();
+    let busy = engine.metrics().total;
     assert_eq!((busy.agents, busy.records_in, busy.records_out), (2000, 2000, 2000));
 
-    let (enters, sleeps) = (engine.stats().io.enters, sleeps_of(&engine_thread()));
+    let (enters, sleeps) = (engine.metrics().total.io.enters, sleeps_of(&engine_thread()));
     thread::sleep(WINDOW);
-    assert_eq!(engine.stats().io.enters, enters, "calls of the kernel while all are idle");
+    assert_eq!(engine.metrics().total.io.enters, enters, "calls of the kernel while all are idle");
     assert_eq!(
         sleeps_of(&engine_thread()),
         sleeps,
@@ -69,7 +69,7 @@ fn two_thousand_agents_answer_and_leave_nothing() {
     for report in &reports {
         assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
     }
-    let stats = engine.stats();
+    let stats = engine.metrics().total;
     assert_eq!((stats.agents, stats.closed(), stats.close_times.count()), (0, 2000, 2000));
     assert_eq!(stats.closed_in(CloseStage::Kill), 0, "{stats}");
     assert_eq!(open_descriptors(), descriptors);
@@ -104,7 +104,7 @@ fn thousand_aborts_in_one_turn_all_end() {
     assert!(engine.kernel_features().sq_entries < 1000, "{}", engine.kernel_features());
     let report = engine.shutdown_blocking(Duration::ZERO);
     assert_eq!((report.agents, report.aborted), (1000, 1000));
-    let stats = engine.stats();
+    let stats = engine.metrics().total;
     assert_eq!((stats.agents, stats.closed()), (0, 1000), "{stats}");
     for agent in &agents {
         let report = agent.close_report().expect("closed");

@@ -66,12 +66,16 @@ fn stuck_reader_costs_only_its_own_agent() {
     let mut agents: Vec<Agent> = (0..AGENTS).map(|_| spawn(&engine, &fake(&[]))).collect();
     let unread = fake(&["--flood"]).limits(Limits::new().inbox_high(64 << 10));
     let unread = spawn(&engine, &unread);
-    wait_until("its reading is paused", || engine.stats().pauses == 1);
+    wait_until("its reading is paused", || engine.metrics().total.pauses == 1);
     // Its earlier output is read, and nothing follows.
     let ring = engine.counters_blocking()[0];
     assert_eq!(ring.buffers_free, ring.buffers, "no buffer is held for it");
     assert!(median_of_rounds(&mut agents) < ANSWER_MAX);
-    assert_eq!((engine.stats().pauses, unread.stats().pauses), (1, 1), "and it stays paused");
+    assert_eq!(
+        (engine.metrics().total.pauses, unread.stats().pauses),
+        (1, 1),
+        "and it stays paused"
+    );
 }
 
 /// Called by the engine thread when there is something to read: says how much the flooder was read
@@ -162,6 +166,6 @@ fn flooder_is_read_for_two_turns_at_most() {
     });
     println!("at most {} KiB of the flooder were read before another's record", most >> 10);
     assert!(most <= 2 * TURN, "{most} bytes");
-    assert_eq!(engine.stats().io.buffers, BUFFERS);
+    assert_eq!(engine.metrics().total.io.buffers, BUFFERS);
     flooder.abort_blocking();
 }

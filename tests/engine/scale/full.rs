@@ -72,7 +72,7 @@ fn eight_buffers_carry_a_hundred_bursts() {
         assert_eq!(agent.close_blocking().stats().records_in, 200);
         assert!(agent.next_record_blocking().is_none());
     }
-    let stats = engine.stats();
+    let stats = engine.metrics().total;
     assert_eq!((stats.records_in, stats.records_discarded), (20_000, 0), "{stats}");
     assert_eq!((stats.io.buffers, stats.io.buffers_free_min), (8, 0), "{stats}");
     assert!(stats.io.starved > 0, "the test must empty the pool: {stats}");

@@ -76,7 +76,7 @@ fn agent_of_a_cancelled_acquire_is_closed() {
     let stats = warm.stats();
     assert_eq!((stats.warm, stats.misses, engine.abandoned()), (heard_at_once, 0, 0), "{stats}");
     assert_eq!(stats.spawned, stats.warm + stats.unused + 1, "none was put back: {stats}");
-    wait_until("all others are closed", || engine.stats().agents == 1);
+    wait_until("all others are closed", || engine.metrics().total.agents == 1);
     assert_eq!(engine.agents(), 1);
 }
 
@@ -85,7 +85,7 @@ fn agent_of_a_cancelled_acquire_is_closed() {
 fn startup_output_is_kept() {
     let engine = engine();
     let warm = warm(&engine, &fake(&["--records", "3"]), 1);
-    wait_until("it wrote", || engine.stats().records_in == 3);
+    wait_until("it wrote", || engine.metrics().total.records_in == 3);
     let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
     for wanted in 0..3 {
@@ -101,7 +101,7 @@ fn startup_output_can_be_discarded() {
     let engine = engine();
     let settings = WarmPoolSettings::new().discard_startup_output(true);
     let warm = WarmPool::new(&engine, fake(&["--records", "3"]), settings).expect("a pool");
-    wait_until("it wrote", || engine.stats().records_in == 3);
+    wait_until("it wrote", || engine.metrics().total.records_in == 3);
     let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
     check_echo(&mut taken.agent, "{\"first\":true}");
@@ -119,8 +119,8 @@ fn flooding_idle_agent_is_held_back() {
     let engine = engine();
     let limits = agentpipe::Limits::new().inbox_high(64 << 10);
     let warm = warm(&engine, &fake(&["--flood"]).limits(limits), 1);
-    wait_until("its reading is paused", || engine.stats().pauses == 1);
-    let held = engine.stats().bytes_in;
+    wait_until("its reading is paused", || engine.metrics().total.pauses == 1);
+    let held = engine.metrics().total.bytes_in;
     assert!(held < (64 << 10) + (1 << 20), "{held}");
     let mut taken = warm.acquire_blocking().expect("taken");
     assert!(taken.warm);
@@ -150,7 +150,7 @@ fn dropped_pool_closes_its_agents() {
         drop(warm);
         assert_eq!(other.stats().ready, 5, "a clone is one, too");
         drop(other);
-        wait_until("all are gone", || (children().len(), engine.stats().agents) == (0, 0));
+        wait_until("all are gone", || (children().len(), engine.metrics().total.agents) == (0, 0));
     }
     assert_eq!((open_descriptors(), engine.abandoned()), (before, 0));
     // One that is dropped before its spares are there.
@@ -159,7 +159,7 @@ fn dropped_pool_closes_its_agents() {
     }
     // The jobs of all of them are before this one's.
     engine.spawn_blocking(fake(&[])).expect("spawns").close_blocking();
-    wait_until("all are gone", || (children().len(), engine.stats().agents) == (0, 0));
+    wait_until("all are gone", || (children().len(), engine.metrics().total.agents) == (0, 0));
     assert_eq!((open_descriptors(), engine.abandoned()), (before, 0));
 }
 
@@ -215,8 +215,8 @@ fn warm_agent_answers_sooner_than_a_start() {
     let (cold, was_warm) = to_first_record(&none);
     assert!(!was_warm && cold >= Duration::from_millis(300));
     let one = warm(&engine, &slow, 1);
-    let records = engine.stats().records_in;
-    wait_until("it is up", || engine.stats().records_in > records);
+    let records = engine.metrics().total.records_in;
+    wait_until("it is up", || engine.metrics().total.records_in > records);
     let (ready, was_warm) = to_first_record(&one);
     println!("to the first record: {ready:?} from a spare, {cold:?} from a cold start");
     assert!(was_warm && ready < cold / 3, "{ready:?} against {cold:?}");
