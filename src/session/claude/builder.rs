@@ -273,7 +273,8 @@ impl Builder {
         let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait);
         let input = Arc::new(input);
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
-        let timeout = self.initialize_timeout.or(self.setup.settings.get_request_timeout());
+        let request_timeout = self.setup.settings.get_request_timeout();
+        let timeout = self.initialize_timeout.or(request_timeout);
         let base = self.setup.attach(agent, Box::new(ControlProtocol), observer)?;
 
         let state = base.state();
