@@ -43,11 +43,14 @@ impl Drop for LiveAgent {
     }
 }
 
+/// Boxed, because it passes through queues whose other commands are small.
+type ChildWithCommand = Box<(Spawned, AgentCommand)>;
+
 /// A child that no driver has taken over yet. Dropped, it is killed and reaped, its place is free
 /// again, and its handles get a report of how it ended.
 #[derive(Debug)]
 pub(crate) struct Adoption {
-    child: Option<Box<(Spawned, AgentCommand)>>,
+    child: Option<ChildWithCommand>,
     pub(crate) channel: Arc<Channel>,
     live: Option<LiveAgent>,
     origin: Origin,
@@ -73,7 +76,7 @@ impl Adoption {
     }
 
     /// Hands the child on, once.
-    pub(super) fn take(&mut self) -> Option<(Box<(Spawned, AgentCommand)>, Option<LiveAgent>)> {
+    pub(super) fn take(&mut self) -> Option<(ChildWithCommand, Option<LiveAgent>)> {
         Some((self.child.take()?, self.live.take()))
     }
 }
