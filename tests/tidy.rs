@@ -58,6 +58,11 @@ const FENCED: &[(&str, &[&str], &str)] = &[
     ("thread::sleep", &["src/cli/"], "wait for the event instead"),
 ];
 
+/// Turns that make a sentence slow to read. A few are quotations or names.
+const BANNED: &[&str] =
+    &["nobody", "whoever", "somebody", "so many", "so long as there", "who is", "the house"];
+const BANNED_MAX: usize = 9;
+
 /// Files of the library, without its tests: no longer than this, and at most this number of them,
 /// of which few are tiny.
 const LINES_MAX: usize = 700;
@@ -132,25 +137,32 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every `.rs` file below src, sorted by path.
-fn sources() -> Vec<Source> {
+/// The files below a folder with this extension, sorted: each path and its text.
+fn texts(folder: &str, wanted: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![root().join("src")];
+    let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of src can be listed") {
-            let path = entry.expect("an entry of src").path();
+        for entry in fs::read_dir(&folder).expect("a folder can be listed") {
+            let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).expect("a source is UTF-8");
-                let code = text.lines().map(code_of).collect();
-                let path = path.strip_prefix(root()).expect("below the root").display().to_string();
-                found.push(Source { path, code });
+            } else if path.extension().is_some_and(|extension| extension == wanted) {
+                let text = fs::read_to_string(&path).expect("UTF-8");
+                let path = path.strip_prefix(root()).expect("below the root");
+                found.push((path.display().to_string(), text));
             }
         }
     }
+    found.sort();
+    found
+}
+
+/// Every `.rs` file below src, sorted by path.
+fn sources() -> Vec<Source> {
+    let source =
+        |(path, text): (String, String)| Source { path, code: text.lines().map(code_of).collect() };
+    let found: Vec<Source> = texts("src", "rs").into_iter().map(source).collect();
     assert!(found.len() > 50, "src was found");
-    found.sort_by(|one, other| one.path.cmp(&other.path));
     found
 }
 
@@ -264,6 +276,27 @@ fn library_files_are_few_and_neither_long_nor_tiny() {
     let tiny: Vec<_> = sizes.iter().filter(|(lines, _)| *lines < LINES_MIN).collect();
     assert!(tiny.len() <= TINY_MAX, "{} under {LINES_MIN} lines; merge: {tiny:?}", tiny.len());
     assert!(sizes.len() <= FILES_MAX, "{} files; merge what belongs to one type", sizes.len());
+}
+
+#[test]
+fn prose_avoids_banned_words() {
+    let mut files = [texts("src", "rs"), texts("docs", "rs"), texts("docs", "md")].concat();
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = fs::read_to_string(root().join(name)).expect("it is there");
+        files.push((name.to_string(), text));
+    }
+    let mut found = Vec::new();
+    for (path, text) in &files {
+        for (index, line) in text.lines().enumerate() {
+            let mut words = line.to_lowercase();
+            words = words.replace(|c: char| !c.is_ascii_alphanumeric(), " ");
+            let words = format!(" {words} ");
+            if let Some(word) = BANNED.iter().find(|word| words.contains(&format!(" {word} "))) {
+                found.push(format!("{path}:{}: `{word}`; name the subject", index + 1));
+            }
+        }
+    }
+    assert!(found.len() <= BANNED_MAX, "too many banned words:\n  {}", found.join("\n  "));
 }
 
 #[test]
