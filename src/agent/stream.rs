@@ -39,7 +39,7 @@ impl<E: EngineKind, T: AsRef<[u8]>> Sink<T> for AgentWriter<E> {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.get_mut().poll_pending(context)
+        poll_pending(self.get_mut(), context)
     }
 
     fn start_send(self: Pin<&mut Self>, record: T) -> Result<()> {
@@ -51,7 +51,7 @@ impl<E: EngineKind, T: AsRef<[u8]>> Sink<T> for AgentWriter<E> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let writer = self.get_mut();
-        ready!(writer.poll_pending(context))?;
+        ready!(poll_pending(writer, context))?;
         let mut key = std::mem::take(&mut writer.sink.key);
         let flushed = writer.poll_flushed(&mut key, context);
         writer.sink.key = key;
@@ -59,21 +59,22 @@ impl<E: EngineKind, T: AsRef<[u8]>> Sink<T> for AgentWriter<E> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_pending(context))?;
+        ready!(poll_pending(&mut self, context))?;
         self.end_input();
         <Self as Sink<T>>::poll_flush(self, context)
     }
 }
 
-impl<E: EngineKind> AgentWriter<E> {
-    /// Queues the frame for which there was no room, if there is one.
-    fn poll_pending(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut state = std::mem::take(&mut self.sink);
-        let polled = match &state.pending {
-            Some(_) => self.poll_send(&mut state.pending, &mut state.key, context),
-            None => Poll::Ready(Ok(())),
-        };
-        self.sink = state;
-        polled
-    }
+/// Queues the frame for which there was no room, if there is one.
+fn poll_pending<E: EngineKind>(
+    writer: &mut AgentWriter<E>,
+    context: &mut Context<'_>,
+) -> Poll<Result<()>> {
+    let mut state = std::mem::take(&mut writer.sink);
+    let polled = match &state.pending {
+        Some(_) => writer.poll_send(&mut state.pending, &mut state.key, context),
+        None => Poll::Ready(Ok(())),
+    };
+    writer.sink = state;
+    polled
 }

@@ -35,7 +35,7 @@ pub(super) struct LocalDriver {
     /// `None` once the task ends. Borrowed during a turn and during a request.
     transport: RefCell<Option<Driver>>,
     /// What was requested while the transport driver was borrowed.
-    deferred: RefCell<Vec<Deferred>>,
+    deferred: RefCell<Vec<DeferredCommand>>,
     /// The published counters, for a waker that reads them during a turn.
     published: Arc<PublishedStats>,
     task: RefCell<Option<Waker>>,
@@ -71,7 +71,7 @@ enum Phase {
     Finished,
 }
 
-enum Deferred {
+enum DeferredCommand {
     Request(Arc<Channel>, Request),
     Adopt(Adoption),
     Shutdown(Duration),
@@ -132,7 +132,7 @@ impl LocalDriver {
                 // Every agent was closed with the driver.
                 None => return,
             },
-            Err(_) => self.defer(Deferred::Request(Arc::clone(channel), request)),
+            Err(_) => self.defer(DeferredCommand::Request(Arc::clone(channel), request)),
         }
         self.wake();
     }
@@ -146,7 +146,7 @@ impl LocalDriver {
                 Some(driver) => driver.adopt(adoption, Instant::now()),
                 None => return Err(stopped()),
             },
-            Err(_) => self.defer(Deferred::Adopt(adoption)),
+            Err(_) => self.defer(DeferredCommand::Adopt(adoption)),
         }
         self.wake();
         Ok(())
@@ -187,12 +187,12 @@ impl LocalDriver {
         let mut shutdown = self.shutdown.borrow_mut();
         shutdown.get_or_insert_with(begin).waiting.push(Arc::clone(&done));
         drop(shutdown);
-        self.defer(Deferred::Shutdown(limit));
+        self.defer(DeferredCommand::Shutdown(limit));
         self.wake();
         done
     }
 
-    fn defer(&self, what: Deferred) {
+    fn defer(&self, what: DeferredCommand) {
         self.deferred.borrow_mut().push(what);
     }
 
@@ -337,9 +337,11 @@ impl LocalDriver {
     fn do_deferred(&self, driver: &mut Driver, now: Instant) {
         for deferred in self.deferred.take() {
             match deferred {
-                Deferred::Request(channel, request) => driver.request(&channel, request, now),
-                Deferred::Adopt(adoption) => driver.adopt(adoption, now),
-                Deferred::Shutdown(limit) => driver.shutdown(limit, now),
+                DeferredCommand::Request(channel, request) => {
+                    driver.request(&channel, request, now)
+                }
+                DeferredCommand::Adopt(adoption) => driver.adopt(adoption, now),
+                DeferredCommand::Shutdown(limit) => driver.shutdown(limit, now),
             }
         }
     }

@@ -149,7 +149,7 @@ impl ExecutorShared {
     }
 
     /// Returns the wakers of the timers that are due, the time to the next timer, and whether to
-    /// stop. Moves the ready tasks to `batch`.
+    /// stop. Moves the ready tasks to `batch`. If there is no work, the thread counts as asleep.
     fn take_work(&self, batch: &mut VecDeque<Runnable>) -> (Vec<Waker>, Option<Duration>, bool) {
         let mut queue = lock(&self.queue);
         std::mem::swap(&mut queue.ready, batch);
@@ -162,13 +162,14 @@ impl ExecutorShared {
         }
         let next = queue.timers.first_key_value();
         let left = next.map(|((at, _), _)| at.saturating_duration_since(now));
+        // Decided under the lock: an unpark that comes after this look is a wake-up whose delay counts.
+        queue.asleep = batch.is_empty() && due.is_empty() && !queue.stop;
         (due, left, queue.stop)
     }
 
     /// Sleeps until the thread is unparked or the nap ends, and tells the clock how late it woke up.
     /// `looked` is when the queue was found empty.
     fn sleep_until_work(&self, looked: Instant, left: Option<Duration>) {
-        lock(&self.queue).asleep = true;
         let nap = left.map(StallClock::nap);
         match nap {
             Some(nap) => std::thread::park_timeout(nap),

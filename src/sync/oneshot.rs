@@ -13,17 +13,17 @@ use crate::sync::wake;
 
 /// Sends the value. Dropped without a value, it ends the wait of the receiver.
 #[derive(Debug)]
-pub(crate) struct Sender<T>(Arc<Channel<T>>);
+pub(crate) struct Sender<T>(Arc<OneShot<T>>);
 
 /// Receives the value: a future that resolves to `None` if the sender was dropped without one.
 ///
 /// In a forked child the sender does not exist and the lock may be held for good: the future
 /// resolves to `None` there.
 #[derive(Debug)]
-pub(crate) struct Receiver<T>(Arc<Channel<T>>);
+pub(crate) struct Receiver<T>(Arc<OneShot<T>>);
 
 #[derive(Debug)]
-struct Channel<T> {
+struct OneShot<T> {
     slot: Mutex<Slot<T>>,
     origin: Origin,
 }
@@ -39,12 +39,12 @@ enum Slot<T> {
 
 /// Makes both sides.
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let channel = Channel { slot: Mutex::new(Slot::Waiting(None)), origin: Origin::here() };
+    let channel = OneShot { slot: Mutex::new(Slot::Waiting(None)), origin: Origin::here() };
     let channel = Arc::new(channel);
     (Sender(Arc::clone(&channel)), Receiver(channel))
 }
 
-impl<T> Channel<T> {
+impl<T> OneShot<T> {
     /// `None` in a forked child.
     fn lock(&self) -> Option<MutexGuard<'_, Slot<T>>> {
         let lock = || self.slot.lock().unwrap_or_else(PoisonError::into_inner);

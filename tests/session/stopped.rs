@@ -35,6 +35,15 @@ fn answers_after(millis: u64) -> AgentCommand {
         .args(["--step", &silence.to_string()])
 }
 
+/// Waits until the request of another thread is on its way.
+fn wait_for_request(session: &jsonrpc::Session) {
+    let begun = Instant::now();
+    while session.as_session().metrics().asked == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no request");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn stopped_time_is_not_charged_to_the_agent() {
     if !alone(test_name!()) {
@@ -49,12 +58,7 @@ fn stopped_time_is_not_charged_to_the_agent() {
         let request = std::thread::spawn(move || {
             pollster::block_on(asked.as_session().request_with_timeout("ask", (), DEADLINE))
         });
-        // It is on its way.
-        let begun = Instant::now();
-        while session.as_session().metrics().asked == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(10));
-            std::thread::yield_now();
-        }
+        wait_for_request(&session);
         stand_still();
         let answer = request.join().expect("no panic");
         assert!(answer.is_ok(), "round {round}: {answer:?}");
@@ -74,6 +78,7 @@ fn stopped_time_is_not_charged_to_the_agent() {
         let request = asked.as_session().request_with_timeout("silence", (), deadline);
         (pollster::block_on(request), begun.elapsed())
     });
+    wait_for_request(&session);
     stand_still();
     let (outcome, took) = request.join().expect("no panic");
     let error = outcome.expect_err("no answer");
