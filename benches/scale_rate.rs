@@ -120,7 +120,7 @@ fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
         let engine = LocalEngine::builder().batch_window(window).build().expect("io_uring");
         let count = Count::default();
         count_records!(engine, load, check, count);
-        let reading = measured(load, &count, || engine.counters().enters).await;
+        let reading = measured(load, &count, || engine.metrics().io.enters).await;
         engine.shutdown(Duration::ZERO).await;
         reading
     })

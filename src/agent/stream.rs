@@ -8,7 +8,6 @@ use futures_sink::Sink;
 
 use crate::error::{Error, Result};
 use crate::record::Event;
-use crate::sync::WaitKey;
 
 use super::{AgentReader, AgentWriter, EngineKind};
 
@@ -20,14 +19,6 @@ impl<E: EngineKind> Stream for AgentReader<E> {
         // The inherent method, which takes precedence.
         Self::poll_next(self.get_mut(), context)
     }
-}
-
-/// What a writer keeps between the calls of a sink.
-#[derive(Debug, Default)]
-pub(super) struct SinkState {
-    /// A frame that was sent and for which there was no room yet.
-    pending: Option<Vec<u8>>,
-    pub(super) key: WaitKey,
 }
 
 /// Sends records, as [`send`](AgentWriter::send) does. `poll_ready` waits for room, `poll_flush` until

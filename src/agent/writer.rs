@@ -24,7 +24,7 @@ use super::{EngineKind, Remote};
 pub struct AgentWriter<E: EngineKind = Remote> {
     pub(super) connection: E::Pointer,
     #[cfg(feature = "stream")]
-    pub(super) sink: super::stream::SinkState,
+    pub(super) sink: SinkState,
 }
 
 impl<E: EngineKind> Clone for AgentWriter<E> {
@@ -41,12 +41,21 @@ impl<E: EngineKind> fmt::Debug for AgentWriter<E> {
     }
 }
 
+/// What a writer keeps between the calls of a sink.
+#[cfg(feature = "stream")]
+#[derive(Debug, Default)]
+pub(super) struct SinkState {
+    /// A frame that was sent and for which there was no room yet.
+    pub(super) pending: Option<Vec<u8>>,
+    pub(super) key: WaitKey,
+}
+
 impl<E: EngineKind> AgentWriter<E> {
     pub(super) fn new(connection: E::Pointer) -> Self {
         Self {
             connection,
             #[cfg(feature = "stream")]
-            sink: super::stream::SinkState::default(),
+            sink: SinkState::default(),
         }
     }
 

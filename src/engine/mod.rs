@@ -308,6 +308,7 @@ impl Engine {
 
 /// What an engine has done since it started. Returned by [`Engine::metrics`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct EngineMetrics {
     /// All threads together.

@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Link;
 use crate::close::ShutdownReport;
-use crate::counters::{IoCounters, KernelFeatures};
+use crate::counters::KernelFeatures;
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::process::{SpawnPool, SpawnPoolGuard};
-use crate::stats::PublishedStats;
+use crate::stats::{EngineStats, PublishedStats};
 use crate::sync::{Permits, SetOnce};
 use crate::transport::{Adoption, Channel, Driver, LiveAgents, Request};
 
@@ -36,7 +36,7 @@ pub(super) struct LocalDriver {
     transport: RefCell<Option<Driver>>,
     /// What was requested while the transport driver was borrowed.
     deferred: RefCell<Vec<DeferredCommand>>,
-    /// The published counters, for a waker that reads them during a turn.
+    /// The statistics as of the last turn, for a waker that reads them during a turn.
     published: Arc<PublishedStats>,
     task: RefCell<Option<Waker>>,
     /// The task is going to run.
@@ -159,15 +159,17 @@ impl LocalDriver {
         if stops { Err(stopped()) } else { Ok(()) }
     }
 
-    /// Returns the counters of the ring; during a turn, those at the end of the turn before.
-    pub(super) fn counters(&self) -> IoCounters {
+    /// Returns the published statistics with the present counters of the ring. During a turn the driver
+    /// is borrowed, so the counters are those at the end of the turn before.
+    pub(super) fn metrics(&self) -> EngineStats {
         if !self.origin.is_here() {
-            return IoCounters::default();
+            return EngineStats::default();
         }
-        match self.transport.try_borrow() {
-            Ok(transport) => transport.as_ref().map(Driver::counters).unwrap_or_default(),
-            Err(_) => self.published.read().io,
+        let mut stats = self.published.read();
+        if let Ok(transport) = self.transport.try_borrow() {
+            stats.io = transport.as_ref().map(Driver::counters).unwrap_or_default();
         }
+        stats
     }
 
     /// Shuts the engine down; the task carries it out. The value is set once it is over.

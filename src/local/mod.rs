@@ -24,8 +24,9 @@ use std::time::Duration;
 use crate::agent::{Agent, AgentReader, AgentWriter, Local};
 use crate::close::ShutdownReport;
 use crate::command::AgentCommand;
-use crate::counters::{Backend, IoCounters, KernelFeatures};
+use crate::counters::{Backend, KernelFeatures};
 use crate::error::Result;
+use crate::stats::EngineStats;
 use crate::sync::oneshot;
 use crate::transport::Adoption;
 
@@ -168,11 +169,14 @@ impl LocalEngine {
         self.driver().abandoned.get()
     }
 
-    /// Returns the counters of the ring; all 0 once the engine has ended. A waker that the engine
+    /// Returns what the engine has done since it started.
+    ///
+    /// The counters of agents are as old as the last turn. Those of the ring
+    /// ([`EngineStats::io`]) are exact, and all 0 once the engine has ended; a waker that the engine
     /// calls gets those at the end of the turn before.
     #[must_use]
-    pub fn counters(&self) -> IoCounters {
-        self.driver().counters()
+    pub fn metrics(&self) -> EngineStats {
+        self.driver().metrics()
     }
 
     /// Closes every agent by its own policy, all at once, and aborts those that are left after

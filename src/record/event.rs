@@ -81,6 +81,12 @@ impl MalformedReason {
     }
 }
 
+impl fmt::Display for MalformedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The length and the first bytes of output that did not become a record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preview {

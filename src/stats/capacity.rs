@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// One limit of this process, its user, its container or its host, at the time of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CapacityLimit {
     /// The name: `RLIMIT_NOFILE`, `pids.max of the cgroup` and so on.
@@ -30,6 +31,7 @@ impl CapacityLimit {
 ///
 /// A snapshot: other processes use the same limits. Memory is not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Capacity {
     pub(crate) limits: Vec<CapacityLimit>,
 }

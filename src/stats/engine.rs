@@ -17,6 +17,7 @@ use super::histogram::Histogram;
 /// Reading it wakes no thread. The numbers of a thread are at most one turn old. All zero in a forked
 /// child.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct EngineStats {
     /// Agents now: taken over by the engine thread, and their close not reported.
@@ -41,7 +42,18 @@ pub struct EngineStats {
     pub io: IoCounters,
     /// How long closes took, from the request to the report.
     pub close_times: Histogram,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_closes"))]
     pub(crate) closes: [u64; CloseStage::ALL.len()],
+}
+
+/// Serializes the closes as a map from the stage to its count, without empty stages.
+#[cfg(feature = "serde")]
+fn serialize_closes<S: serde::Serializer>(
+    closes: &[u64; CloseStage::ALL.len()],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let counts = CloseStage::ALL.iter().zip(closes).filter(|(_, count)| **count > 0);
+    serializer.collect_map(counts.map(|(stage, count)| (stage.as_str(), count)))
 }
 
 impl EngineStats {
@@ -215,5 +227,16 @@ mod tests {
         both.merge(&read);
         assert_eq!((both.closed(), both.agents, both.io.enters), (4, 10, 6));
         assert_eq!(both.io.buffers_free_min, 4, "the lowest, not the sum");
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn stats_serialize_with_named_stages() {
+        let mut stats = EngineStats::default();
+        stats.note_close(CloseStage::Drain, Duration::from_micros(3));
+        let json = serde_json::to_value(&stats).expect("numbers and names");
+        assert_eq!(json["closes"], serde_json::json!({"drain": 1}));
+        assert_eq!(json["close_times"]["buckets"], serde_json::json!([[4, 1]]));
+        assert_eq!((&json["io"]["enters"], &json["close_times"]["max_us"]), (&0.into(), &3.into()));
     }
 }

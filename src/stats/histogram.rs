@@ -19,6 +19,25 @@ pub struct Histogram {
     max_us: u64,
 }
 
+/// Serializes the count, the sum, the maximum, and the end and count of each bucket that is not empty.
+/// Times are in microseconds.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Histogram {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        let held = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let buckets: Vec<(u64, u64)> =
+            held.map(|(bucket, count)| (end_of(bucket), *count)).collect();
+        let mut fields = serializer.serialize_struct("Histogram", 4)?;
+        fields.serialize_field("count", &self.count())?;
+        fields.serialize_field("total_us", &self.total_us)?;
+        fields.serialize_field("max_us", &self.max_us)?;
+        fields.serialize_field("buckets", &buckets)?;
+        fields.end()
+    }
+}
+
 impl Default for Histogram {
     fn default() -> Self {
         Self { counts: [0; BUCKETS], total_us: 0, max_us: 0 }

@@ -52,7 +52,7 @@ impl<T> OneShot<T> {
     }
 
     /// Replaces a slot that still waits, and wakes the receiver.
-    fn settle(&self, outcome: Slot<T>) {
+    fn complete(&self, outcome: Slot<T>) {
         let Some(mut slot) = self.lock() else { return };
         let Slot::Waiting(waker) = &mut *slot else { return };
         let waker = waker.take();
@@ -65,13 +65,13 @@ impl<T> OneShot<T> {
 impl<T> Sender<T> {
     /// Sends the value and wakes the receiver. Drops the value if the receiver is gone.
     pub(crate) fn send(self, value: T) {
-        self.0.settle(Slot::Sent(value));
+        self.0.complete(Slot::Sent(value));
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.0.settle(Slot::Closed);
+        self.0.complete(Slot::Closed);
     }
 }
 

@@ -16,11 +16,29 @@ use crate::io::{EndId, PipeIo, Role, Tag};
 use crate::process::{Family, GroupMember, Removal, living_members};
 
 use super::buffers::ReadBuffers;
-use super::reap::Reaping;
 use super::{End, Transport};
 
 /// How many threads of a group are checked once its leader has exited.
 const MEMBER_THREADS: usize = 64;
+
+/// The progress of reaping one agent.
+#[derive(Debug, Default)]
+pub(super) struct Reaping {
+    /// The next attempt is the last.
+    pub(super) gives_up: bool,
+    /// The members of the group were searched for.
+    pub(super) searched: bool,
+    /// Others of the group that were alive when they were killed.
+    pub(super) members: Vec<GroupMember>,
+    /// When to try again after the close: the leader was not reaped in it.
+    pub(super) late_at: Option<Instant>,
+}
+
+impl Reaping {
+    pub(super) fn dead(&self) -> usize {
+        self.members.iter().filter(|member| !member.is_alive()).count()
+    }
+}
 
 /// A close under way.
 #[derive(Debug)]
@@ -95,7 +113,7 @@ impl CloseRun {
 
     /// Returns when an agent that was not reaped in its close is tried again.
     pub(super) fn late_reap_at(&self) -> Option<Instant> {
-        self.reaping.late_at()
+        self.reaping.late_at
     }
 }
 

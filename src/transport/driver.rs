@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::{CloseMode, CloseReason, CloseReport};
+use crate::close::{CloseEvent, CloseMode, CloseReason, CloseReport};
 use crate::contain::contain;
 use crate::counters::{AgentStats, IoCounters};
 use crate::deadline;
@@ -22,9 +22,10 @@ use crate::stats::{EngineStats, PublishedStats};
 use super::Transport;
 use super::adoption::Adoption;
 use super::buffers::ReadBuffers;
+use super::channel::Channel;
 use super::close::CloseTurn;
 use super::reap::{destroy, reap};
-use super::request::PendingCatchUp;
+use super::request::{PendingCatchUp, Request};
 
 /// How many threads of closing agents are checked in one turn, at about 10 us each.
 const CHECKS_PER_TURN: usize = 64;
@@ -186,6 +187,36 @@ impl Driver {
             *abort_at = None;
             counts.aborted = left;
             self.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, now);
+        }
+    }
+
+    /// Does what a handle requests. A request for an agent that is gone is ignored.
+    pub(crate) fn request(&mut self, channel: &Arc<Channel>, request: Request, now: Instant) {
+        // Before the request is acted on: a later one may come too late for this turn.
+        channel.begin_request(request.bit());
+        let slot = channel.slot();
+        let Some(agent) = self.agents.get_mut(slot) else { return };
+        // The slot may have been given to another agent.
+        if !Arc::ptr_eq(&agent.channel, channel) {
+            return;
+        }
+        self.touched.push(slot);
+        match request {
+            Request::Write => agent.pump_writes(&mut *self.io, now),
+            Request::Resume => agent.resume(&mut *self.io),
+            Request::EndInput => {
+                agent.stdin.close_stdin_after_flush();
+                agent.pump_writes(&mut *self.io, now);
+            }
+            Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
+            Request::CatchUp(question) => {
+                let (channel, bytes_in) = (Arc::clone(channel), agent.intake.stats.bytes_in);
+                let pending = PendingCatchUp::new(slot, channel, bytes_in, question);
+                self.catching_up.push(pending);
+            }
+            Request::Close(limits, reason) => {
+                agent.begin_close(limits.policy(agent.policy), reason, now);
+            }
         }
     }
 
@@ -467,6 +498,16 @@ impl Driver {
             crate::trace::error!("the kernel still holds operations of a finished engine");
         }
     }
+
+    /// Answers questions at the end of a turn whose events are delivered.
+    fn answer_catch_ups(&mut self) {
+        let Self { agents, io, catching_up, .. } = self;
+        catching_up.retain_mut(|pending| {
+            let agent = agents.get(pending.slot);
+            let agent = agent.filter(|agent| Arc::ptr_eq(&agent.channel, &pending.channel));
+            !pending.try_answer(agent, &mut **io)
+        });
+    }
 }
 
 /// The last resort, if the thread is unwinding: no child outlives its driver.
@@ -513,5 +554,77 @@ impl Totals {
         self.stats.agents = self.agents as u64;
         self.stats.io = *io;
         self.published.publish(&self.stats);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::command::AgentCommand;
+    use crate::process::spawn_admitted;
+    use crate::record::Event;
+    use crate::ring::{Ring, RingConfig};
+    use crate::sync::Permits;
+    use crate::transport::CatchUp;
+
+    /// A turn of an engine thread, which sleeps for no longer than this.
+    fn turn(driver: &mut Driver, at_most: Duration) {
+        let now = Instant::now();
+        driver.end_turn(now);
+        let wait = driver.until_deadline(now).map_or(at_most, |wait| wait.min(at_most));
+        driver.wait(Some(wait)).expect("it waits");
+        driver.dispatch(Instant::now());
+    }
+
+    #[test]
+    fn catch_up_waits_for_what_is_in_the_pipe() {
+        let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
+        let permit = Permits::new(None).acquire().expect("a place");
+        let spawned = spawn_admitted(&command, permit).expect("spawns");
+        let adoption = Adoption::new(spawned, command);
+        let channel = Arc::clone(&adoption.channel);
+        let ring = Ring::new(&RingConfig::default()).expect("io_uring");
+        let mut driver = Driver::new(Box::new(ring));
+        driver.adopt(adoption, Instant::now());
+        let stdout = driver.agents[0].ends.stdout.open().expect("open");
+        // The record is in the pipe, and this thread has not read it yet.
+        let begun = Instant::now();
+        while !driver.io.has_unread(stdout) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the agent has not written");
+            std::thread::yield_now();
+        }
+        let (question, answer) = CatchUp::new();
+        driver.request(&channel, Request::CatchUp(question), Instant::now());
+        driver.end_turn(Instant::now());
+        assert_eq!(answer.get(), None, "nothing was read yet");
+        assert_eq!(
+            driver.until_deadline(Instant::now()),
+            Some(Duration::ZERO),
+            "the driver would sleep"
+        );
+        while answer.get().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the record is not read");
+            turn(&mut driver, Duration::ZERO);
+        }
+        assert_eq!(answer.get(), Some(true));
+        let mut events = VecDeque::new();
+        assert!(channel.inbox.take_events(&mut events, Waker::noop()));
+        assert!(matches!(events.front(), Some(Event::Record(_))), "{events:?}");
+        // With an empty pipe, or an agent that is gone, the answer comes at once.
+        let (question, answer) = CatchUp::new();
+        driver.request(&channel, Request::CatchUp(question), Instant::now());
+        driver.end_turn(Instant::now());
+        assert_eq!(answer.get(), Some(true));
+        driver.close_all(Some(CloseMode::Abort), CloseReason::Shutdown, Instant::now());
+        while driver.open() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the agent is not closed");
+            turn(&mut driver, Duration::from_millis(5));
+        }
+        let (question, answer) = CatchUp::new();
+        driver.request(&channel, Request::CatchUp(question), Instant::now());
+        assert_eq!(answer.get(), Some(true));
     }
 }

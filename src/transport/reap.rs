@@ -21,29 +21,6 @@ use super::close::{CloseTurn, write_report};
 /// How often an agent that could not be reaped in its close is tried again.
 const LATE_REAP_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The progress of reaping one agent.
-#[derive(Debug, Default)]
-pub(super) struct Reaping {
-    /// The next attempt is the last.
-    gives_up: bool,
-    /// The members of the group were searched for.
-    searched: bool,
-    /// Others of the group that were alive when they were killed.
-    members: Vec<GroupMember>,
-    /// When to try again after the close: the leader was not reaped in it.
-    late_at: Option<Instant>,
-}
-
-impl Reaping {
-    fn dead(&self) -> usize {
-        self.members.iter().filter(|member| !member.is_alive()).count()
-    }
-
-    pub(super) fn late_at(&self) -> Option<Instant> {
-        self.late_at
-    }
-}
-
 /// Reaps these agents, all of one turn: at most one pass over `/proc` for any number of them.
 pub(super) fn reap(
     io: &mut dyn PipeIo,

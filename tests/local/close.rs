@@ -236,7 +236,7 @@ fn dead_runtime_keeps_no_agent_alive() {
         let (engine, agent) = kept.take().expect("kept");
         let report = agent.close_report().expect("the report is there");
         assert_eq!(report.reason(), CloseReason::Shutdown, "{report}");
-        assert_eq!(engine.counters().in_kernel, 0);
+        assert_eq!(engine.metrics().io.in_kernel, 0);
         assert_sound(&report);
         drop(agent);
         assert_eq!(engine.abandoned(), 0, "it was closed, if not by its owner");

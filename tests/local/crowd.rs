@@ -58,9 +58,10 @@ fn two_hundred_local_agents_leave_nothing() {
         until("the spawn threads of the burst have ended", || named() == 2).await;
         assert_eq!(threads(), own_threads, "threads, the kernel's workers among them");
 
-        let (enters, slept) = (engine.counters().enters, sleeps_of(Path::new("/proc/thread-self")));
+        let (enters, slept) =
+            (engine.metrics().io.enters, sleeps_of(Path::new("/proc/thread-self")));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(engine.counters().enters, enters, "calls of the kernel while all are idle");
+        assert_eq!(engine.metrics().io.enters, enters, "calls of the kernel while all are idle");
         let slept = sleeps_of(Path::new("/proc/thread-self")) - slept;
         // The test's own clock wakes it, and by milliseconds too early at that.
         assert!(slept <= 3, "{slept} wake-ups while all are idle");
@@ -75,7 +76,7 @@ fn two_hundred_local_agents_leave_nothing() {
             assert!(!fs::exists(format!("/proc/{}", report.pid())).expect("proc"), "{report}");
         }
         assert_eq!((engine.agents(), engine.abandoned()), (0, 0));
-        let counters = engine.counters();
+        let counters = engine.metrics().io;
         assert_eq!((counters.in_kernel, counters.stale, counters.queued), (0, 0, 0));
         assert_eq!(counters.buffers_free, counters.buffers);
         assert_eq!((open_descriptors(), threads()), (descriptors, own_threads));

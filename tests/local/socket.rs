@@ -96,7 +96,7 @@ fn run(
             let reports = listen(&engine, &listener, command, clients).await;
             assert_eq!((engine.agents(), engine.abandoned()), (0, 0));
             // The eventfd needs no operation, and no agent is left to have one.
-            assert_eq!(engine.counters().in_kernel, 0);
+            assert_eq!(engine.metrics().io.in_kernel, 0);
             reports
         })
         .expect("io_uring")

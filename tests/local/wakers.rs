@@ -73,16 +73,16 @@ fn begin<T: 'static>(future: impl Future<Output = T> + 'static) -> (Begun<T>, im
 
 // With a metrics hook in a waker the driver panicked, and every agent was aborted.
 #[test]
-fn waker_can_read_the_counters() {
+fn waker_can_read_the_metrics() {
     in_each(async |engine: LocalEngine| {
         let mut innocent = spawn(&engine, &[]).await;
         check_echo(&mut innocent, "{\"n\":1}").await;
         let counted: Rc<RefCell<IoCounters>> = Rc::default();
         let (asked, told) = (engine.clone(), Rc::clone(&counted));
-        in_a_turn(&engine, move || *told.borrow_mut() = asked.counters()).await;
+        in_a_turn(&engine, move || *told.borrow_mut() = asked.metrics().io).await;
         let counted = *counted.borrow();
         // At most a turn old.
-        assert!(counted.submitted > 0 && counted.submitted <= engine.counters().submitted);
+        assert!(counted.submitted > 0 && counted.submitted <= engine.metrics().io.submitted);
         check_echo(&mut innocent, "{\"n\":2}").await;
         assert!(innocent.close().await.exit().success());
     });

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// [`WarmPool::new`](super::WarmPool::new) refuses values out of their range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct WarmPoolSettings {
     pub(super) size: usize,
     pub(super) max_age: Duration,
@@ -95,6 +96,7 @@ impl WarmPoolSettings {
 
 /// What a [`WarmPool`](super::WarmPool) has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WarmPoolStats {
     /// Idle agents that are ready now.

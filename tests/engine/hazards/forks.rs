@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use agentpipe::session::jsonrpc;
 use agentpipe::{
-    Agent, ClosePolicy, CloseReason, CloseStage, Engine, Error, ErrorKind, ExitStatus, IoCounters,
-    LocalEngine, WarmPool, WarmPoolSettings,
+    Agent, ClosePolicy, CloseReason, CloseStage, Engine, EngineStats, Error, ErrorKind, ExitStatus,
+    IoCounters, LocalEngine, WarmPool, WarmPoolSettings,
 };
 
 use super::raw;
@@ -129,6 +129,7 @@ fn forked_child_gets_errors_from_every_handle() {
             check_foreign(engine.spawn_blocking(fake(&[])));
             check_foreign(pollster::block_on(engine.spawn(fake(&[]))));
             assert_eq!(engine.counters_blocking(), [IoCounters::default(); 2]);
+            assert_eq!(engine.metrics().total, EngineStats::default());
             check_foreign(warm.acquire_blocking());
             warm.refill();
             assert_eq!(warm.stats().ready, 0);
@@ -184,7 +185,7 @@ fn forked_child_never_touches_a_local_ring() {
                 assert_eq!(report.reason(), CloseReason::Forked, "{report}");
             }
             check_foreign(engine.spawn(fake(&[])).await);
-            assert_eq!(engine.counters(), IoCounters::default());
+            assert_eq!(engine.metrics(), EngineStats::default());
             assert_eq!(engine.shutdown(Duration::MAX).await.agents, 0);
             // Lets its driver run, before and after the last handle is gone.
             tokio::task::yield_now().await;
