@@ -1,7 +1,7 @@
 //! Agents on engine threads, with handles that are `Send` and `Sync`.
 //!
 //! [`SpawnPool`] spawns, `thread.rs` runs one ring and its agents, `mailbox.rs` carries requests to it;
-//! answers come back through the agent's [`Channel`](crate::transport::Channel). `pool/` keeps idle
+//! answers come back through the agent's [`Channel`]. `pool/` keeps idle
 //! agents. No type of any runtime is named here: futures are woken by plain wakers.
 
 mod builder;
