@@ -105,6 +105,7 @@ struct ErrorFields {
     remedy: Option<String>,
     agent: Option<String>,
     stderr_tail: Option<String>,
+    // An `io::Error` cannot be cloned.
     cause: Option<Arc<io::Error>>,
     exit: Option<ExitStatus>,
     response: Option<String>,

@@ -36,6 +36,7 @@ pub(crate) struct Departure(());
 impl Departure {
     pub(crate) fn begin() -> Self {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
+        // Relaxed is enough: the flag guards only the registration. A fork inherits both of them.
         if !REGISTERED.swap(true, Ordering::Relaxed) {
             // SAFETY: the function takes no arguments, returns, and lives as long as the program. If
             // there is no room for it, `exit` does not wait.
@@ -49,6 +50,7 @@ impl Departure {
 impl Drop for Departure {
     fn drop(&mut self) {
         change(-1);
+        // At most one thread waits: the one that runs the handlers of `exit`.
         let _woken = futex::wake(&DEPARTURES, futex::Flags::PRIVATE, 1);
     }
 }
@@ -63,6 +65,8 @@ fn count(word: u32) -> u32 {
 }
 
 fn change(by: i32) {
+    // The count of another process is dropped. A fork may drop a departure that it did not begin,
+    // so the count stops at 0.
     let changed = |word| Some(process() | count(word).saturating_add_signed(by).min(COUNT_MASK));
     let _before = DEPARTURES.fetch_update(Ordering::AcqRel, Ordering::Acquire, changed);
 }
@@ -76,6 +80,8 @@ extern "C" fn wait() {
             return;
         }
         let left = Timespec::try_from(left).ok();
+        // The kernel compares the word before it sleeps, so the end of a departure in between is
+        // not missed. Errors need no handling, because the loop checks the word and the time again.
         let _woken = futex::wait(&DEPARTURES, futex::Flags::PRIVATE, word, left.as_ref());
     }
 }

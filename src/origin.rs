@@ -37,12 +37,16 @@ impl Origin {
         if known != 0 {
             return Self(known);
         }
+        // The numbers begin at 1, because 0 is the wiped page. Several threads may come here at
+        // once: the first exchange wins, and all use its number. The number stands for itself, so
+        // relaxed is enough.
         let new = GIVEN.fetch_add(1, Relaxed) + 1;
         Self(mark.compare_exchange(0, new, Relaxed, Relaxed).map_or_else(|first| first, |_| new))
     }
 
     /// Returns whether the calling process is this one, and not a fork of it.
     pub(crate) fn is_here(self) -> bool {
+        // In a fork the page holds 0 or a later number: both differ from that of the parent.
         MARK.get().copied().flatten().map_or(0, |mark| mark.load(Relaxed)) == self.0
     }
 

@@ -41,9 +41,13 @@ impl Family<'_> {
     /// Returns what the agent is doing. Costs about 10 us for each thread, and subtracts the number of
     /// threads from `budget`, which may end below what one check needs.
     pub(crate) fn activity(&self, budget: &mut usize) -> Activity {
+        // Without a `/proc` that numbers processes as this process does, a number could name
+        // another process.
         if !procfs::is_usable() {
             return Activity::Unknown;
         }
+        // The times are read before the survey and compared after it, so a thread that ran during
+        // the survey shows.
         let before: Vec<_> = self.roots.iter().map(|pid| cpu_time(*pid)).collect();
         let first = self.survey(budget);
         let processes = match &first {
@@ -51,6 +55,7 @@ impl Family<'_> {
             Ok(survey) if survey.processes.is_empty() => return Activity::Gone,
             Ok(survey) => &survey.processes,
         };
+        // The survey found no process besides those that were timed before it.
         if processes.as_slice() == self.roots {
             return verdict(&first, &before, self.roots);
         }
@@ -64,6 +69,8 @@ impl Family<'_> {
     fn survey(&self, budget: &mut usize) -> Result<Survey, Activity> {
         let mut survey = Survey::default();
         self.visit(self.roots.to_vec(), &mut survey, budget)?;
+        // Without the lists of children, the members of the group are still found by their group
+        // number. Only descendants that have left the group are missed.
         if survey.children_hidden {
             let [members] = living_members([self.group]);
             self.visit(members.iter().map(GroupMember::pid).collect(), &mut survey, budget)?;
@@ -83,6 +90,7 @@ impl Family<'_> {
         budget: &mut usize,
     ) -> Result<(), Activity> {
         while let Some(pid) = unvisited.pop() {
+            // The search of the group finds again what was reached from the roots.
             if survey.processes.contains(&pid) {
                 continue;
             }
@@ -93,6 +101,8 @@ impl Family<'_> {
                 None => continue,
                 Some(stat) if stat.is_dead() => continue,
                 Some(stat) if is_root || stat.group == self.group => {}
+                // The real agent behind `timeout` or `setsid` is in another group and writes to the
+                // same pipe.
                 Some(_) if self.holds_output(&folder) => {}
                 Some(_) => continue,
             }
@@ -137,13 +147,18 @@ impl Survey {
         let threads = fs::read_dir(folder.join("task")).map_err(|_| Activity::Unknown)?;
         for thread in threads.flatten().map(|entry| entry.path()) {
             self.threads += 1;
+            // The budget ends no check that has begun: at 0 the caller defers the next one.
             *budget = budget.saturating_sub(1);
             if self.threads > THREADS_MAX {
                 return Err(Activity::Unknown);
             }
             match ProcStat::read(&thread).map(|stat| stat.state) {
+                // A zombie or dead thread of a living process (Z, X) writes nothing, so it counts
+                // as asleep.
                 Some(b'S' | b'I' | b'P' | b'Z' | b'X' | b'x') => {}
                 Some(b'T' | b't') => return Err(Activity::Stopped),
+                // A state that is not known here counts as busy, too: that delays a close and loses
+                // no output.
                 Some(_) => return Err(Activity::Busy),
                 // The thread has just ended, so it ran.
                 None => return Err(Activity::Busy),
@@ -169,6 +184,7 @@ fn verdict(
     match survey {
         Err(activity) => *activity,
         Ok(survey) => {
+            // A process that was reaped in between has no time any more, which is a change, too.
             let unchanged =
                 processes.iter().zip(before).all(|(pid, before)| cpu_time(*pid) == *before);
             match survey.threads {

@@ -57,8 +57,10 @@ impl Cgroup {
     pub(super) fn create(place: &CgroupPlace) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let parent = parent_folder(place)?;
+        // On another file system the mkdir below would succeed and make an ordinary folder.
         check_cgroup2(&parent)?;
         for _ in 0..NAMES_MAX {
+            // Relaxed is enough: the numbers only have to differ.
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("agentpipe-{}-{number}", std::process::id()));
             match fs::create_dir(&path) {
@@ -102,8 +104,13 @@ impl Cgroup {
         if self.gone {
             return false;
         }
+        // The members are counted before the kill, because a dead process is no longer in
+        // `cgroup.procs`.
         let others = members(&self.path).filter(|pid| *pid != leader).count() as u64;
+        // A close may kill more than once, and a later kill finds fewer processes.
         self.killed.set(self.killed.get().max(others));
+        // One write kills all processes in the tree. The file exists from Linux 5.14 on; on older
+        // kernels only the process group is killed.
         let file = File::options().write(true).open(self.path.join("cgroup.kill"));
         match file.and_then(|mut file| file.write_all(b"1")) {
             Ok(()) => true,
@@ -139,6 +146,8 @@ impl Cgroup {
         if let (true, Some(events)) = (busy, watched) {
             return Removal::Busy(events);
         }
+        // No event would report a later chance: the error is not EBUSY, or the events cannot be
+        // read. So the cgroup is given up.
         let cgroup = self.path.display();
         crate::trace::warn!(%cgroup, %error, "cgroup not removed");
         self.gone = true;
@@ -159,6 +168,9 @@ impl Cgroup {
             self.events = File::open(self.path.join("cgroup.events")).ok();
         }
         let events = self.events.as_mut()?;
+        // The kernel re-arms POLLPRI when it produces the text, which it does for a read from the
+        // beginning only. The text itself does not matter: the attempt to remove the cgroup shows
+        // whether it is empty.
         events.rewind().ok()?;
         let mut text = [0; 64];
         let _length = events.read(&mut text).ok()?;
@@ -172,6 +184,7 @@ impl Drop for Cgroup {
         if self.gone {
             return;
         }
+        // No leader is left out of the count, which nothing reads after a drop.
         self.kill(0);
         while let Removal::Busy(events) = self.remove() {
             let limit = Timespec::try_from(DROP_MAX).unwrap_or_default();
@@ -193,6 +206,7 @@ fn members(path: &Path) -> impl Iterator<Item = u32> {
 /// Removes a cgroup and those that the agent has made below it.
 fn remove_tree(path: &Path, depth: usize, seen: &mut usize) -> io::Result<()> {
     match fs::remove_dir(path) {
+        // EBUSY may mean processes, or cgroups below it, which have to be removed first.
         Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) && depth < DEPTH_MAX => {
             for entry in fs::read_dir(path)?.flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) && *seen < FOLDERS_MAX {
@@ -227,6 +241,7 @@ fn parent_folder(place: &CgroupPlace) -> Result<PathBuf, Error> {
 pub(super) fn own_folder() -> Option<PathBuf> {
     static LAST: Mutex<Option<CgroupMount>> = Mutex::new(None);
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    // The lock is held while the mounts are listed, so concurrent spawns share one list.
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let is_there = |folder: &Path| check_cgroup2(folder).is_ok();
     cached_folder(&cgroups, &mut last, is_there, || fs::read("/proc/self/mountinfo").ok())

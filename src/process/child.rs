@@ -90,6 +90,8 @@ impl Child {
 
     /// Kills the cgroup, if there is one, and the group. Returns whether the signal reached a process.
     pub(crate) fn kill(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // Both are killed: the kernel may refuse the kill of the cgroup, and an agent may have
+        // none. Each call is a statement because `||` would skip the second one.
         let in_cgroup = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
         let reached = self.signal_group(pidfd, Signal::KILL);
         in_cgroup || reached
@@ -103,15 +105,20 @@ impl Child {
     /// Returns whether a process is left in the group. Zombies count, and so does a leader that is
     /// not reaped.
     pub(crate) fn group_has_members(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // Other errors of the pidfd are no answer (EINVAL before Linux 6.9), so the number is
+        // tested. That sends nothing: a number that was given to another group can only show a
+        // member too many.
         let tested = match pidfd.map(|pidfd| sys::signal_group(pidfd, None)) {
             Some(result @ (Ok(()) | Err(Errno::SRCH))) => result,
             _ => test_kill_process_group(self.pid),
         };
+        // EPERM also means that the group has a member.
         tested != Err(Errno::SRCH)
     }
 
     /// Returns whether this kernel can signal the group after the leader was reaped.
     pub(crate) fn can_signal_reaped(pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // ESRCH and EPERM come from a kernel that knows the flag; an older one answers EINVAL.
         pidfd.is_some_and(|pidfd| {
             matches!(sys::signal_group(pidfd, None), Ok(()) | Err(Errno::SRCH | Errno::PERM))
         })
@@ -120,6 +127,7 @@ impl Child {
     fn signal_group(&self, pidfd: Option<BorrowedFd<'_>>, signal: Signal) -> bool {
         match pidfd.map(|pidfd| sys::signal_group(pidfd, Some(signal))) {
             Some(Ok(())) => true,
+            // The pidfd names the group for good: no member is left, and the number is not tried.
             Some(Err(Errno::SRCH)) => false,
             // No pidfd, a kernel before 6.9, or a refusal.
             _ => self.is_ours() && self.was_sent(signal, kill_process_group(self.pid, signal)),
@@ -132,6 +140,8 @@ impl Child {
 
     /// Whether the leader is not reaped, so that its number still means it.
     fn is_ours(&self) -> bool {
+        // ECHILD means that another part of this process has reaped the child. Between this check
+        // and a signal this crate cannot reap it: `try_reap` takes `&mut self`.
         self.status.is_none() && !matches!(self.peek(), Err(Errno::CHILD))
     }
 
@@ -149,10 +159,12 @@ impl Child {
 
     /// Returns whether the child has exited, reaped or not. Does not reap.
     pub(crate) fn has_exited(&self) -> bool {
+        // An error means an exit as well: another part of this process has reaped the child.
         self.status.is_some() || !matches!(self.peek(), Ok(None))
     }
 
     fn peek(&self) -> Result<Option<WaitIdStatus>, Errno> {
+        // WNOWAIT leaves the zombie in place, which keeps the number of the child taken.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         retry_on_intr(|| waitid(WaitId::Pid(self.pid), options))
     }
@@ -165,6 +177,7 @@ impl Child {
             self.status = match retry_on_intr(|| waitid(WaitId::Pid(self.pid), options)) {
                 Ok(None) => None,
                 Ok(Some(status)) => Some(exit_status(&status)),
+                // The status is set although it is unknown: from now on no signal goes by number.
                 Err(error) => {
                     crate::trace::warn!(pid = self.pid(), %error, "the exit status is lost");
                     self.wait_error = Some(error);
@@ -181,6 +194,8 @@ impl Child {
         if let Some(status) = self.try_reap() {
             return Some(status);
         }
+        // The pidfd of the clone belongs to the ring. The child is not reaped, so its number still
+        // means it.
         let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else {
             // Out of descriptors, and no other wait has a limit.
             return self.try_reap();
@@ -198,6 +213,8 @@ impl Child {
             return;
         }
         let pid = self.pid;
+        // The status is set before the thread starts. The thread may reap at any time, and after
+        // that the number must not be signalled.
         self.status = Some(ExitStatus::StillRunning);
         crate::trace::error!(
             pid = self.pid(),
@@ -207,6 +224,7 @@ impl Child {
             // ECHILD ends the wait, too.
             let _status = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
         };
+        // Nothing joins the thread: the child may never end.
         let thread = std::thread::Builder::new().name("agentpipe-reap".into()).spawn(wait);
         if let Err(error) = thread {
             crate::trace::error!(pid = self.pid(), %error, "no thread to reap it: it stays a zombie");
@@ -274,6 +292,7 @@ impl Unclaimed {
 
     /// Hands the child to its owner, who must reap it.
     pub(super) fn claim(mut self) -> Child {
+        // Only `destroy` takes the child before, and its callers give the value up.
         self.child.take().unwrap_or_else(|| Child::new(self.pid))
     }
 
@@ -281,7 +300,9 @@ impl Unclaimed {
     /// Blocks for as long as a SIGKILL takes.
     pub(super) fn destroy(&mut self) -> Option<(ExitStatus, bool)> {
         let mut child = self.child.take()?;
+        // The check comes before the kill: afterwards a dead child may be one that the kill ended.
         let alive = !child.has_exited();
+        // The child is not reaped, so the signal may go by number.
         child.kill(None);
         let exit = child.reap_within(REAP_MAX);
         if exit.is_none() {

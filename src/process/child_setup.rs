@@ -113,6 +113,7 @@ impl SetupStep {
             other => (other, 0),
         };
         let number = (1_u8..).zip(&STEPS).find(|(_, step)| **step == plain);
+        // Every step is in the table. The fallback is there because the child must not panic.
         (number.map_or(u8::MAX, |(number, _)| number), detail)
     }
 
@@ -146,9 +147,13 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
     // controlling terminal: an agent with that of this process could type into the user's shell.
     rustix::process::setsid().map_err(at(SetupStep::Session))?;
     default_dispositions();
+    // This precedes the descriptors: the file may have any number, which a dup2 or `close_others`
+    // takes away. The kernel takes 0 for the process that writes it.
     if let Some(procs) = &plan.join {
         rustix::io::write(procs, b"0").map_err(at(SetupStep::Cgroup))?;
     }
+    // The plan's descriptors are above 2, so no dup2 overwrites a later source. The copies are not
+    // close-on-exec.
     rustix::stdio::dup2_stdin(&plan.stdin)
         .and_then(|()| rustix::stdio::dup2_stdout(&plan.stdout))
         .and_then(|()| rustix::stdio::dup2_stderr(&plan.stderr))
@@ -164,6 +169,7 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
         rustix::thread::set_thread_groups(groups).map_err(at(SetupStep::Groups))?;
     }
     if let Some((uid, gid)) = plan.user {
+        // The group is set first: the new user may not be allowed to change it.
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(SetupStep::GroupId))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(SetupStep::UserId))?;
     }
@@ -190,6 +196,7 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
 fn default_dispositions() {
     // All zero is SIG_DFL, no flags, an empty mask, whatever the order of the fields.
     let default = [0_u64; SIGACTION_WORDS];
+    // The C library refuses to change the two signals that it uses itself, so the call is raw.
     for signal in 1..=LAST_SIGNAL {
         // SAFETY: the kernel reads `default`, which is as long as its structure; with a null third
         // argument it writes nothing. It refuses SIGKILL and SIGSTOP, which keep their default.

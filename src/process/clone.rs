@@ -50,6 +50,7 @@ pub(super) fn clone(
         detail: AtomicU8::new(0),
         errno: AtomicI32::new(0),
     };
+    // A kernel before 5.2 ignores CLONE_PIDFD and leaves -1 here.
     let mut pidfd: c_int = -1;
 
     // Failed calls of the child write to the errno of this thread, which it shares.
@@ -59,6 +60,7 @@ pub(super) fn clone(
         None => plain_clone(&stack, &shared, &mut pidfd),
         Some(cgroup) => clone_into(cgroup, &stack, &shared, &mut pidfd),
     };
+    // The signals are unblocked first: a pending handler runs at this point and may change errno.
     drop(blocked);
     drop(errno);
     stack.keep();
@@ -117,6 +119,9 @@ fn clone_into(
     let number = |pointer: *mut c_void| pointer.expose_provenance() as u64;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
     let mut args = [0_u64; CLONE_ARGS];
+    // The fields of `struct clone_args`: 0 flags, 1 pidfd, 4 exit signal, 5 stack, 6 its size, 10
+    // cgroup. Unlike clone(2), clone3(2) refuses an exit signal among the flags and takes the lower
+    // end of the stack.
     args[0] = u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP;
     args[1] = number(ptr::from_mut(pidfd).cast());
     args[4] = u64::from(libc::SIGCHLD.cast_unsigned());
@@ -128,6 +133,9 @@ fn clone_into(
     // or ends with exit_group; it never returns to this code. The parent continues at label 2 with
     // three registers changed, all declared. `args` has the given length.
     unsafe {
+        // The kernel preserves r12 and r13 over the call, so the child finds its argument and
+        // function in them. A zero in rbp ends the chain of frames. The upper end of the stack is
+        // page-aligned, and so has the alignment that a call needs.
         std::arch::asm!(
             "syscall",
             "test rax, rax",
@@ -156,6 +164,7 @@ fn clone_into(
     }
     match Errno::from_raw_os_error(-result) {
         // Container filters answer ENOSYS, too, so that the C library tries clone(2).
+        // A kernel before 5.7 knows no cgroup in its arguments and answers E2BIG or EINVAL.
         Errno::NOSYS | Errno::TOOBIG | Errno::INVAL => Err(CloneFailure::NoBirthInCgroup),
         errno => Err(CloneFailure::Clone(errno)),
     }
@@ -183,6 +192,7 @@ impl CloneShared<'_> {
         let (number, detail) = step.encode();
         self.errno.store(errno.raw_os_error(), Ordering::Relaxed);
         self.detail.store(detail, Ordering::Relaxed);
+        // The step is stored last: a step that is seen has its errno and its detail.
         self.step.store(number, Ordering::Release);
     }
 
@@ -199,6 +209,7 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
     // suspended, and that is until this process execs or ends.
     let shared = unsafe { &*shared.cast_const().cast::<CloneShared<'_>>() };
     let (step, errno) = set_up_and_exec(shared.plan);
+    // The parent reads the step from the shared memory and ignores the exit code.
     shared.note(step, errno);
     127
 }
@@ -261,14 +272,17 @@ impl ChildStack {
 
     /// Keeps it for the next child of this thread. The one that used it has execed or ended.
     fn keep(self) {
+        // If the thread ends and the thread-local is gone, the closure drops, and so unmaps, it.
         let _ = KEPT.try_with(|kept| kept.set(Some(self)));
     }
 
     fn new() -> Result<Self, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // A child touches little of its stack, so no swap space is reserved for all of it.
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), GUARD + STACK, protection, flags)? };
+        // The mapping has an owner before mprotect(2), so a failure unmaps it.
         let stack = Self { base };
         // SAFETY: the lower part of the new mapping, which nothing uses yet.
         unsafe { mprotect(base, GUARD, MprotectFlags::empty())? };

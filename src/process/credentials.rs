@@ -30,6 +30,8 @@ impl Credentials {
         if is_ours(wanted) {
             return Ok(Self { user: None, groups });
         }
+        // Without groups in the command the list is cleared: a group of this process that stays
+        // would be a way back to its privileges.
         Ok(Self { user: Some(wanted), groups: Some(groups.unwrap_or_default()) })
     }
 }
@@ -102,6 +104,7 @@ fn user_spawns() -> MutexGuard<'static, UserSpawns> {
 impl KeepsDumpable {
     pub(super) fn new() -> Self {
         let mut state = user_spawns();
+        // Only the first of concurrent spawns reads the flag: a child may have cleared it later.
         if state.count == 0 {
             let now = rustix::process::dumpable_behavior();
             state.was_dumpable = matches!(now, Ok(DumpableBehavior::Dumpable));
@@ -113,6 +116,8 @@ impl KeepsDumpable {
 
 impl Drop for KeepsDumpable {
     fn drop(&mut self) {
+        // The lock is held until the flag is restored. A spawn that begins meanwhile must not read
+        // the cleared one as the state of this process.
         let mut state = user_spawns();
         state.count -= 1;
         if state.count == 0

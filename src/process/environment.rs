@@ -68,6 +68,7 @@ fn check(key: &OsStr, value: Option<&OsStr>) -> Result<(), Error> {
             quoted(key)
         )));
     }
+    // The removal of a name that no variable can have is harmless.
     let Some(value) = value else { return Ok(()) };
     if key.is_empty() {
         return Err(invalid("an environment variable without a name"));
@@ -89,5 +90,6 @@ fn as_pwd(dir: &Path) -> Option<PathBuf> {
         // If `a` is a symbolic link, `a/..` is the parent of its target.
         return fs::canonicalize(absolute).ok();
     }
+    // The components leave out `.` and a slash at the end. Symbolic links stay.
     Some(absolute.components().collect())
 }

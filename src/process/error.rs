@@ -110,6 +110,7 @@ pub(super) fn descriptors(errno: Errno) -> Option<Error> {
                  4 descriptors per agent, and 3 more while it is spawned",
             )
         }
+        // pipe(2) answers ENFILE for the hard limit on the user's pipe pages, too.
         Errno::NFILE => Error::new(
             ErrorKind::ResourceLimit,
             SPAWN,
@@ -153,6 +154,7 @@ fn of_exec(errno: Errno, plan: &ExecPlan, context: &ErrorContext<'_>) -> Error {
         Errno::NOTDIR => {
             Error::new(ErrorKind::ProgramNotFound, SPAWN, format!("no program at {name}"))
         }
+        // execvp(3) would run the file with a shell, but it is more often a truncated download.
         Errno::NOEXEC => not_executable(format!(
             "{name} is neither a binary for this machine nor a script with a `#!` line"
         ))
@@ -165,6 +167,7 @@ fn of_exec(errno: Errno, plan: &ExecPlan, context: &ErrorContext<'_>) -> Error {
         Errno::TXTBSY => not_executable(format!("{name} is being written"))
             .remedy("try again when its installation or update is done"),
         Errno::NOMEM => return memory(errno),
+        // EAGAIN: the user that the child has become is above its RLIMIT_NPROC (Linux 3.1).
         Errno::AGAIN | Errno::MFILE | Errno::NFILE => return of_process(errno),
         Errno::NAMETOOLONG => invalid(format!("the path {name} is too long")),
         _ => not_executable(format!("{name} cannot be executed")),
@@ -173,6 +176,7 @@ fn of_exec(errno: Errno, plan: &ExecPlan, context: &ErrorContext<'_>) -> Error {
 }
 
 fn too_big(plan: &ExecPlan) -> Error {
+    // The kernel counts the NUL byte at the end of each string.
     let lengths = || plan.args.iter().chain(plan.env.iter()).map(|text| text.count_bytes() + 1);
     let sum: usize = lengths().sum();
     let longest = lengths().max().unwrap_or(0);
@@ -203,6 +207,7 @@ fn missing_at_exec(name: &str, seen: &Path) -> Error {
                 "the interpreter {} that the script {name} asks for does not exist",
                 quoted(OsStr::from_bytes(interpreter))
             ));
+            // The kernel takes a carriage return before the line feed as part of the name.
             if interpreter.ends_with(b"\r") {
                 return error.remedy("the script has CRLF line ends: convert it to LF");
             }
@@ -228,6 +233,7 @@ fn of_step(step: SetupStep, errno: Errno, command: &AgentCommand) -> Error {
         SetupStep::Descriptors => io_error("the agent's pipes could not be put in place"),
         SetupStep::DeathSignal => io_error("the agent could not be made to die with this process"),
         SetupStep::Orphaned => io_error("this process ended while it spawned"),
+        // `of_clone` has errors of their own for the last two.
         SetupStep::Session | SetupStep::Directory | SetupStep::Exec => {
             io_error("the agent could not begin its session")
         }
@@ -319,6 +325,7 @@ fn as_whom(plan: &ExecPlan) -> String {
 
 /// EAGAIN from clone(2): names the limit that is reached, if it can be found.
 fn no_process_left() -> Error {
+    // The limits are read after the refusal, and may have room again.
     let reached = processes().into_iter().find(|limit| limit.agents() == 0);
     let what = match reached {
         Some(limit) => {

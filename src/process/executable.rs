@@ -82,6 +82,7 @@ impl CommandFingerprint {
 }
 
 fn digest(environment: &[CString]) -> u64 {
+    // `DefaultHasher::new` has fixed keys, so digests can be compared within this process.
     let mut hasher = DefaultHasher::new();
     environment.hash(&mut hasher);
     hasher.finish()

@@ -53,6 +53,7 @@ pub(super) fn processes() -> Vec<CapacityLimit> {
     }
     limits
         .extend(pids_of_cgroups().map(|(value, used)| one("pids.max of the cgroup", value, used)));
+    // Each thread takes a process number, so both limits of the host count threads.
     let threads = all_threads().unwrap_or(0);
     for (name, path) in [
         ("kernel.threads-max", "/proc/sys/kernel/threads-max"),
@@ -84,6 +85,7 @@ fn pipe_pages() -> Vec<CapacityLimit> {
 
 /// RLIMIT_NPROC and the pipe limits do not apply to a process with one of two capabilities.
 fn is_exempt() -> bool {
+    // Capabilities belong to a thread, so those of the calling thread are read.
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
@@ -97,6 +99,7 @@ fn threads_of(uid: u32) -> u64 {
         let name = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
         name && fs::metadata(path).is_ok_and(|data| data.uid() == uid)
     });
+    // A process that has ended since it was listed counts 0.
     ours.map(|path| fs::read_dir(path.join("task")).map_or(0, |tasks| tasks.count() as u64)).sum()
 }
 
@@ -120,6 +123,8 @@ fn pids_of_cgroups() -> Option<(u64, u64)> {
 pub(super) fn tightest(folder: &Path) -> Option<(u64, u64)> {
     let limits = folder.ancestors().filter_map(|folder| {
         let value = number(&folder.join("pids.max"))?;
+        // A limit that was lowered later may be below the use. The minimum keeps the difference
+        // from underflow.
         Some((value, number(&folder.join("pids.current"))?.min(value)))
     });
     limits.min_by_key(|(value, used)| value - used)

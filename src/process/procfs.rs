@@ -45,6 +45,7 @@ impl ProcStat {
         // Long enough for all fields up to the last one that is needed.
         let mut line = [0; 512];
         let mut file = fs::File::open(folder.join("stat")).ok()?;
+        // One read is enough: the kernel produces the whole line at the first one.
         let len = file.read(&mut line).ok()?;
         Self::parse(&line[..len])
     }
@@ -57,6 +58,8 @@ impl ProcStat {
         // The name is in parentheses, and may itself contain spaces and parentheses.
         let name_end = memchr::memrchr(b')', line)?;
         let rest = str::from_utf8(line.get(name_end + 1..)?).ok()?;
+        // The numbers of the fields in proc_pid_stat(5): state 3, group 5, flags 9, threads 20,
+        // start 22.
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
         // A group that has no number in this PID namespace is 0.
@@ -148,6 +151,7 @@ fn children(pid: u32) -> Vec<u32> {
     if !is_usable() {
         return Vec::new();
     }
+    // The kernel lists a child under the thread that has started it, so all threads are read.
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists =
         threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
@@ -193,6 +197,9 @@ impl CgroupMount {
 
     /// `None` for the mount of anything else.
     fn parse(line: &[u8], controller: &[u8]) -> Option<Self> {
+        // The fields of mountinfo: root is the fourth, mount point the fifth; after the dash come
+        // the type, the source and the options of the file system, which name the controllers of
+        // version 1.
         let mut fields = line.split(|byte| *byte == b' ');
         let root = unescape(fields.nth(3)?);
         let point = unescape(fields.next()?);
@@ -220,6 +227,7 @@ fn unescape(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
+        // The kernel escapes a backslash as well, so each one begins an escape.
         let octal = after.get(..3).and_then(|digits| str::from_utf8(digits).ok());
         let byte = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match byte.filter(|_| *first == b'\\') {

@@ -151,6 +151,7 @@ fn examine(path: &Path) -> Candidate {
     if !metadata.is_file() {
         return Candidate::Unusable("is not a regular file");
     }
+    // The exec is checked with the effective ids; access(2) without the flag uses the real ones.
     match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
         Err(Errno::ACCESS) => {
             Candidate::Unusable("may not be executed (no execute permission, or mounted noexec)")

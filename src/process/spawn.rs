@@ -111,6 +111,7 @@ pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<S
 /// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
 /// thread ends.
 pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
+    // All that can be refused without a process comes first: a refusal then has nothing to undo.
     command.limits.check()?;
     let args = arguments(command)?;
     let env = Environment::of(command)?;
@@ -122,6 +123,7 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let (program, executable) = Executable::find(command, env.path(), credentials.user.is_some())?;
     let env = ExecStrings::new(env.into_strings()?);
 
+    // From here on an error drops the cgroup, and the drop removes it.
     let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
     let stdin = Pipe::to_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stdout = Pipe::from_agent(command.pipe_size).map_err(error::of_pipe)?;
@@ -148,6 +150,7 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     // Closes this process's copies of the agent's ends: with one of them open, the agent's exit would
     // not end its output.
     drop(plan);
+    // The cgroup is attached before the next error return, so that a dropped child kills it, too.
     child.attach(cgroup);
     let pidfd = above_standard(pidfd).map_err(error::of_pipe)?;
     let pid = child.pid();
@@ -184,12 +187,15 @@ type Cloned = Result<(Unclaimed, OwnedFd), CloneFailure>;
 
 /// Clones, into the cgroup if there is one. The outer error is one of the cgroup.
 fn clone_into(plan: &mut ExecPlan, cgroup: Option<&Cgroup>) -> Result<Cloned, Error> {
+    // This lives until the clone has returned: by then the child has execed or ended, and no longer
+    // shares the memory.
     let _dumpable = plan.user.map(|_| KeepsDumpable::new());
     let Some(cgroup) = cgroup else { return Ok(clone(plan, None)) };
     let folder = cgroup.folder()?;
     match clone(plan, Some(folder.as_fd())) {
         Err(CloneFailure::NoBirthInCgroup) => {
             crate::trace::debug!(cgroup = %cgroup.path().display(), "no clone3: the agent joins by itself");
+            // The number may be below 3: the child uses the file before the pipes take those.
             plan.join = Some(cgroup.procs()?);
             Ok(clone(plan, None))
         }
@@ -222,6 +228,7 @@ impl Pipe {
     fn new(ours: OwnedFd, theirs: OwnedFd, size: Option<usize>) -> Result<Self, Errno> {
         let ours = above_standard(ours)?;
         let theirs = above_standard(theirs)?;
+        // The flag is set afterwards because pipe2(2) would set it on both ends.
         fcntl_setfl(&ours, fcntl_getfl(&ours)? | OFlags::NONBLOCK)?;
         if let Some(size) = size {
             request_size(&ours, size)?;
@@ -238,6 +245,7 @@ fn request_size(pipe: &OwnedFd, mut size: usize) -> Result<(), Errno> {
     if fcntl_setpipe_size(pipe, size).is_ok() {
         return Ok(());
     }
+    // A size that is not above the present one is no gain, so the halving ends there.
     while size / 2 > now {
         size /= 2;
         if fcntl_setpipe_size(pipe, size).is_ok() {

@@ -74,6 +74,7 @@ impl SpawnPool {
         // Made first: after a failure it ends the threads that run already.
         let guard = SpawnPoolGuard(pool.clone());
         for _ in 0..THREADS_AT_REST {
+            // The thread is counted before it starts, so its end never takes the count below zero.
             pool.0.lock().threads += 1;
             start_thread(&pool.0).map_err(|error| {
                 Error::new(ErrorKind::ResourceLimit, "start", "cannot start a spawn thread")
@@ -115,6 +116,7 @@ impl SpawnPool {
             // The lock is released before the job is dropped, with all that it holds of an engine.
             return;
         }
+        // One thread is enough for one job: every idle thread takes any job.
         queue.jobs.push_back(job);
         self.0.work.notify_one();
     }
@@ -160,9 +162,12 @@ impl Workers {
     fn work(self: Arc<Self>) {
         let mut bound = false;
         while let Some(job) = self.next_job(bound) {
+            // This is never reset: the pool does not learn when the agent of this thread ends.
             bound |= job.binds_thread;
+            // A panic must not end the thread: agents that are bound to it would die with it.
             contain("a job of a spawn thread", job.run);
         }
+        // The count fell under the lock, so a waiter either sees the new count or already waits.
         self.ended.notify_all();
     }
 
@@ -173,6 +178,8 @@ impl Workers {
         queue.idle += 1;
         let mut timed_out = false;
         let job = loop {
+            // The queue comes before the reasons to end: a job that was queued while the wait timed
+            // out is not missed, and a stop lets the queued jobs run.
             if let Some(job) = queue.jobs.pop_front() {
                 break Some(job);
             }
@@ -195,6 +202,7 @@ impl Workers {
         }
         if queue.idle == 0 && queue.threads < THREADS_MAX {
             queue.threads += 1;
+            // The lock is released first: a failed start takes it to correct the count.
             drop(queue);
             if let Err(error) = start_thread(self) {
                 crate::trace::warn!(%error, "no further spawn thread: an exec that hangs may hold up others");

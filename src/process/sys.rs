@@ -22,6 +22,7 @@ const SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 /// if there is no such process.
 pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
     // As clock_getcpuclockid(3) computes it: the number inverted, then CPUCLOCK_SCHED.
+    // CPUCLOCK_SCHED counts nanoseconds; the other clocks may count ticks, which hide a short run.
     let clock = !libc::clockid_t::try_from(pid).ok()? << 3 | 2;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the call writes to a timespec on this stack and does not keep the pointer.

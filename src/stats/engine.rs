@@ -106,6 +106,7 @@ impl EngineStats {
         self.io.stale += other.io.stale;
         self.io.buffers += other.io.buffers;
         self.io.buffers_free += other.io.buffers_free;
+        // Rings share no buffers, so only the lowest number shows that one of them ran short.
         self.io.buffers_free_min = self.io.buffers_free_min.min(other.io.buffers_free_min);
         self.io.starved += other.io.starved;
         self.io.overflows += other.io.overflows;

@@ -49,6 +49,7 @@ fn bucket_of(us: u64) -> usize {
     let index = if us < STEPS {
         us
     } else {
+        // The two bits after the leading one are the step within the doubling: STEPS is 4.
         let doubling = u64::from(us.ilog2());
         STEPS * (doubling - 1) + ((us >> (doubling - 2)) & (STEPS - 1))
     };
@@ -57,6 +58,7 @@ fn bucket_of(us: u64) -> usize {
 
 /// Returns the first microsecond beyond a bucket.
 fn end_of(bucket: usize) -> u64 {
+    // This inverts `bucket_of` for the next bucket, whose first microsecond is the end of this one.
     let next = bucket as u64 + 1;
     if next < STEPS { next } else { (STEPS + next % STEPS) << (next / STEPS - 1) }
 }
@@ -93,6 +95,7 @@ impl Histogram {
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         let count = self.count();
+        // A share of 0 asks for the shortest duration, which has rank 1.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -104,6 +107,8 @@ impl Histogram {
         for (bucket, n) in self.counts.iter().enumerate() {
             seen += n;
             if seen >= rank {
+                // The last bucket also holds what is beyond the range, so its end is the maximum.
+                // In any other, the end may exceed the longest duration.
                 let last = bucket + 1 == BUCKETS;
                 let end = if last { self.max_us } else { end_of(bucket).min(self.max_us) };
                 return Duration::from_micros(end);

@@ -54,9 +54,12 @@ impl<T> OneShot<T> {
     /// Replaces a slot that still waits, and wakes the receiver.
     fn complete(&self, outcome: Slot<T>) {
         let Some(mut slot) = self.lock() else { return };
+        // Otherwise the receiver is gone, or this is the drop of a sender after its `send`.
+        // `outcome` is a parameter, so it is dropped after the guard: the value may run any code.
         let Slot::Waiting(waker) = &mut *slot else { return };
         let waker = waker.take();
         *slot = outcome;
+        // The waker is called without the lock: it may poll the receiver on this thread.
         drop(slot);
         wake(waker);
     }

@@ -31,6 +31,8 @@ impl Permits {
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         let PermitCount { taken, limit } = &*self.0;
         let take = |taken: usize| (taken < *limit).then_some(taken + 1);
+        // The acquire pairs with the drop of a permit: what its owner did before that is visible to
+        // the next owner. A refusal reads nothing else, so it is relaxed.
         taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).ok()?;
         Some(Permit(Arc::clone(&self.0)))
     }

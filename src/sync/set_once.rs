@@ -42,6 +42,8 @@ impl<T: Clone> SetOnce<T> {
             return false;
         }
         state.value = Some(value);
+        // The value is in place before a waker runs, so a woken task finds it. The wakers run
+        // without the lock because they are code of the user.
         let waiting = state.wakers.take();
         drop(state);
         waiting.wake();
@@ -55,6 +57,8 @@ impl<T: Clone> SetOnce<T> {
 
     /// Polls for the value. The caller keeps `key` from one poll to the next.
     pub(crate) fn poll(&self, key: &mut WaitKey, context: &mut Context<'_>) -> Poll<Option<T>> {
+        // The waker is cloned without the lock, and only if it must be registered: hence the second
+        // pass. A waker that was replaced is left in `own`, which is dropped after the guard.
         let mut own = None;
         loop {
             {

@@ -36,6 +36,7 @@ impl WaitList {
         waker: &Waker,
         own: &mut Option<Waker>,
     ) -> bool {
+        // A key of an earlier round is void: after a wake-up its slot may belong to another task.
         let known = match key.0 {
             Some((round, slot)) if round == self.round => self.waiting.get_mut(slot),
             _ => None,
@@ -61,6 +62,7 @@ impl WaitList {
     /// Removes all tasks. The caller wakes them after it released its lock.
     #[must_use]
     pub(crate) fn take(&mut self) -> TasksToWake {
+        // From here on the keys given out before are void, and their slots can be used again.
         self.round += 1;
         TasksToWake(std::mem::take(&mut self.waiting))
     }
@@ -97,6 +99,7 @@ impl Sole {
         if own.is_none() {
             return false;
         }
+        // The caller gets the old waker back in `own`, to be dropped without its lock.
         std::mem::swap(&mut self.0, own);
         true
     }
