@@ -163,6 +163,7 @@ pub(crate) struct ClosePlan {
 impl ClosePlan {
     /// Begins a close. [`take_actions`](Self::take_actions) returns the first actions.
     pub(crate) fn begin(policy: ClosePolicy, known: CloseStart, now: Instant) -> Self {
+        // Every limit is added to an `Instant` later, which panics if the sum overflows.
         let policy = policy.without_overflow();
         let mut plan = Self {
             policy,
@@ -188,6 +189,8 @@ impl ClosePlan {
         match policy.mode {
             CloseMode::Abort => plan.enter_cut(now),
             CloseMode::Graceful => {
+                // First of all: an agent that is blocked on a full pipe because its reader has
+                // stopped acts on nothing that a later stage does.
                 plan.actions.push(CloseAction::ReadOn);
                 if known.exited {
                     plan.leader_has_exited(now);
@@ -262,6 +265,8 @@ impl ClosePlan {
     /// Moves all deadlines by `gap`, a time in which the engine thread did not run, so that the time
     /// is not charged to the agent.
     pub(crate) fn postpone(&mut self, gap: Duration) {
+        // These marks begin the spans of silence. A silence during a stall proves nothing, because
+        // the engine could not hear the agent.
         let known = [&mut self.known.last_output, &mut self.progress, &mut self.members_moved];
         let limits = [&mut self.reading_until, &mut self.stage_until];
         let optional = [self.deadline.as_mut(), self.strays_until.as_mut()];
@@ -275,6 +280,8 @@ impl ClosePlan {
         match event {
             CloseEvent::WritesDone => {
                 self.known.writes_pending = false;
+                // Only Flush waits for the writes. In a later stage the event is a fact and starts
+                // nothing.
                 if self.stage == CloseStage::Flush {
                     self.after_flush(now);
                 }
@@ -291,6 +298,7 @@ impl ClosePlan {
             CloseEvent::Unread => self.await_unread(now),
             CloseEvent::OutputsEnded => {
                 self.known.outputs_ended = true;
+                // A living agent without outputs may still be at work, so its exit is waited for.
                 if self.known.exited {
                     self.leader_has_exited(now);
                 }
@@ -311,6 +319,8 @@ impl ClosePlan {
             }
             CloseEvent::NotReaped => {
                 if self.stage == CloseStage::Reap {
+                    // No event announces that the rest of a group is dead, so the plan tries again.
+                    // The last attempt falls on the limit of the stage.
                     self.deadline = Some((now + self.reap_retry).min(self.stage_until));
                     self.reap_retry = (self.reap_retry * 2).min(REAP_RETRY_MAX);
                 }
@@ -341,6 +351,7 @@ impl ClosePlan {
 
     fn abort(&mut self, grace: Duration, kill: Duration, now: Instant) {
         self.policy.mode = CloseMode::Abort;
+        // An abort only shortens a close. One with longer limits must not delay it.
         self.policy.abort_grace = self.policy.abort_grace.min(grace);
         self.policy.kill = self.policy.kill.min(kill);
         match self.stage {
@@ -361,12 +372,14 @@ impl ClosePlan {
     /// hold an output.
     fn leader_has_exited(&mut self, now: Instant) {
         match self.stage {
+            // The outputs are cut already, so their end and their holders do not matter any more.
             CloseStage::Cut | CloseStage::Kill => self.enter_reap(now),
             CloseStage::Reap | CloseStage::Release | CloseStage::Done => {}
             _ if self.known.outputs_ended => {
                 self.enter_drain_if_before(now);
                 self.enter_cut(now);
             }
+            // Asked once here. Later looks at the holders have a timer.
             _ if self.holders.is_none() => self.find_holders(now),
             _ => {}
         }
@@ -381,12 +394,14 @@ impl ClosePlan {
     }
 
     fn on_holders(&mut self, holders: Holders, now: Instant) {
+        // From Cut on the outputs are closed, and the answer comes too late to matter.
         if !self.known.exited || self.stage >= CloseStage::Cut {
             return;
         }
         self.holders = Some(holders);
         match holders {
             Holders::None | Holders::Strays => {
+                // Set once: a process outside the group must not renew its time by writing.
                 let until = *self.strays_until.get_or_insert(now + self.policy.exit_drain);
                 self.enter_drain_if_before(now);
                 self.deadline = Some(until);
@@ -429,13 +444,16 @@ impl ClosePlan {
             CloseStage::Terminate => self.enter_cut(now),
             CloseStage::Cut => {
                 self.signalled = true;
+                // Set here for Kill and Reap together: `enter_reap` keeps it.
                 self.stage_until = now + self.policy.kill;
                 self.enter(CloseStage::Kill, Some(self.policy.kill), now);
                 self.actions.push(CloseAction::Kill);
             }
             CloseStage::Kill => self.enter_reap(now),
+            // The answer sets the next deadline, or ends the stage.
             CloseStage::Reap if now < self.stage_until => self.actions.push(CloseAction::Reap),
             CloseStage::Reap => {
+                // The last attempt is always answered with `Reaped`, so no deadline is needed.
                 self.deadline = None;
                 self.actions.push(CloseAction::GiveUpReap);
             }
@@ -445,6 +463,8 @@ impl ClosePlan {
 
     fn on_drain_deadline(&mut self, now: Instant) {
         let limit = self.drain_limit();
+        // With `kill_group(false)` SIGTERM goes to the leader alone, which has exited. So Terminate
+        // would wait for a group that gets no signal.
         if !self.is_alive() || (now >= limit && self.known.exited && !self.policy.kill_group) {
             self.enter_cut(now);
         } else if now >= limit {
@@ -457,6 +477,7 @@ impl ClosePlan {
             self.actions.push(CloseAction::FindHolders);
             self.check_members_until(limit, now);
         } else {
+            // Output has moved the limit since the timer was set: reads do not move timers.
             self.deadline = Some(limit);
         }
     }
@@ -469,6 +490,7 @@ impl ClosePlan {
         } else {
             limit
         };
+        // Last, so that no other limit cuts the outputs before the agent could see its input end.
         limit.max(self.entered + self.policy.min_drain)
     }
 
@@ -505,12 +527,15 @@ impl ClosePlan {
     fn start_reading(&mut self, now: Instant) {
         self.progress = now;
         self.members_moved = now;
+        // The total counts from the begin of the close. A long Flush or Interrupt must not use it
+        // up, so at least `drain` is left from here.
         self.reading_until = self.reading_until.max(now + self.policy.drain);
     }
 
     fn end_input(&mut self, while_busy: Option<bool>, now: Instant) {
         self.input_ended_while_busy = Some(while_busy);
         self.actions.push(CloseAction::EndInput);
+        // The agent has all of `drain` to react to the end of its input, within the total.
         self.progress = now;
         self.members_moved = now;
         self.enter_drain(now);
@@ -518,6 +543,7 @@ impl ClosePlan {
 
     fn enter_drain_if_before(&mut self, now: Instant) {
         if self.stage < CloseStage::Drain {
+            // EndInput starts these limits. A close that skips it has to do so here.
             if self.stage < CloseStage::EndInput {
                 self.start_reading(now);
             }
@@ -543,6 +569,7 @@ impl ClosePlan {
         self.stage_until = now + limit;
         self.enter(CloseStage::Cut, Some(limit), now);
         self.actions.push(CloseAction::Cut);
+        // Without a living leader there is no reaction to wait for.
         if self.known.exited {
             self.enter_reap(now);
         }

@@ -80,6 +80,9 @@ impl Default for ClosePolicy {
             cut: Duration::from_millis(250),
             abort_grace: Duration::from_millis(50),
             kill: Duration::from_secs(2),
+            // More than a second, because some agents leave by a timer and must not be taken for a
+            // helper of their launcher: the ESLint language server sleeps for 1 s after its input
+            // ended.
             exit_drain: Duration::from_millis(1500),
             kill_group: true,
         }
@@ -193,6 +196,8 @@ impl ClosePolicy {
     /// [`drain_total`](Self::drain_total), or its default.
     #[must_use]
     pub fn get_drain_total(&self) -> Duration {
+        // Derived from `drain` when it is read, so that a longer `drain` is not cut off by the
+        // total.
         self.drain_total.unwrap_or_else(|| self.drain.saturating_mul(5) / 2)
     }
 
@@ -310,11 +315,13 @@ impl ClosePolicy {
             CloseMode::Graceful => &[
                 self.flush,
                 self.interrupt,
+                // After a long Flush the plan leaves at least `drain`, whatever the total is.
                 self.get_drain_total().max(self.drain),
                 self.min_drain,
                 self.exit_drain,
                 self.terminate.max(self.min_drain),
                 self.cut,
+                // Kill and Reap share one limit.
                 self.kill,
                 Self::RELEASE_MAX,
             ],
@@ -338,6 +345,7 @@ impl ClosePolicy {
         ] {
             *limit = (*limit).min(deadline::NEVER);
         }
+        // Made explicit after `drain` was limited, because its default is a multiple of `drain`.
         self.drain_total = Some(self.get_drain_total().min(deadline::NEVER));
         self
     }

@@ -423,6 +423,7 @@ impl fmt::Display for CloseReport {
 }
 
 fn micros(time: Duration) -> u64 {
+    // `u64` holds more than 500,000 years of microseconds, so the fallback is never seen.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

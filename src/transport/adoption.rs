@@ -24,6 +24,8 @@ pub(crate) struct LiveAgents(Arc<AtomicUsize>);
 
 impl LiveAgents {
     pub(crate) fn get(&self) -> usize {
+        // Relaxed, because the count guards no other memory. A closer that has its report sees the
+        // count without the agent: the lock of the report orders the two.
         self.0.load(Ordering::Relaxed)
     }
 
@@ -102,12 +104,15 @@ impl Channel {
     pub(super) fn never_adopted(&self, exit: ExitStatus, alive: bool) {
         let error = Error::new(ErrorKind::EngineStopped, "write", "the engine was shut down");
         self.outbox.refuse(error.on_agent(self.label.as_str()));
+        // After the refusal: a frame that was accepted after this would let its flush wait without
+        // end.
         self.outbox.lose();
         self.closing.set(CloseReason::Shutdown);
         let exited = Event::Exit(exit);
         let weight = exited.weight();
         self.inbox.deliver(&mut VecDeque::from([exited]), weight, &AgentStats::default());
         self.inbox.end();
+        // No driver has taken any frame, so what was accepted is all in the outbox.
         let mut unsent = VecDeque::new();
         self.outbox.take_frames(&mut unsent);
         self.outcome.set(CloseReport(Arc::new(ReportData {

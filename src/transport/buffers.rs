@@ -47,6 +47,8 @@ pub(crate) struct RecordChunks {
 impl RecordChunks {
     /// Returns a copy of the bytes.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        // The rest of a chunk that is too small for the next record is not used. With this limit
+        // that is at most a quarter of the chunk.
         if bytes.len() > SHARED_MAX {
             return memcpy::owned(bytes);
         }
@@ -113,6 +115,7 @@ impl EventQueues {
             return;
         }
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A queue that is not kept is freed without the lock: parameters are dropped after locals.
         if idle.events + queue.capacity() <= IDLE_EVENTS_MAX {
             idle.events += queue.capacity();
             idle.queues.push(queue);

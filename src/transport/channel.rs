@@ -72,6 +72,8 @@ impl Channel {
             origin: Origin::here(),
             inbox: EventInbox::new(limits.inbox_high),
             outbox: FrameOutbox::new(limits.outbox_high),
+            // No agent has this slot, so the driver ignores a request that comes before the
+            // adoption.
             slot: AtomicUsize::new(usize::MAX),
             requested: AtomicU8::new(0),
             closing: SetOnce::new(),
@@ -81,7 +83,9 @@ impl Channel {
 
     /// Notes that a driver has taken the agent over, and lends the inbox the queues of its thread.
     pub(super) fn note_adopted(&self, slot: usize, queues: &Arc<EventQueues>) {
+        // Relaxed, because only the thread of the driver reads the slot.
         self.slot.store(slot, Ordering::Relaxed);
+        // An agent is adopted once, so the cell is still empty.
         let _second = self.inbox.queues.set(Arc::clone(queues));
     }
 
@@ -92,6 +96,9 @@ impl Channel {
     /// Returns whether a request has to be sent: not if one of its kind is on its way. So handles that
     /// request without a pause do not fill the mailbox, and requests of others wait behind few.
     pub(crate) fn note_request(&self, bit: Option<u8>) -> bool {
+        // The handle changes the state first (a queued frame, a read event) and sets the bit after
+        // it. The driver clears the bit first and looks at the state after it. So a request that is
+        // suppressed here is covered by the one on its way.
         bit.is_none_or(|bit| self.requested.fetch_or(bit, Ordering::SeqCst) & bit == 0)
     }
 
@@ -104,6 +111,7 @@ impl Channel {
 
     /// Removes a task that waits for room or for the flush.
     pub(crate) fn cancel_wait(&self, key: &mut WaitKey) {
+        // In a forked child the lock may be taken by a thread that does not exist there.
         if self.origin.is_here() {
             self.outbox.cancel_wait(key);
         }
@@ -130,11 +138,14 @@ impl Channel {
 
     /// Returns the report, once the close is done.
     pub(crate) fn close_report(&self) -> Option<CloseReport> {
+        // `get` returns `None` in a forked child, too, where it would mean that the close is not
+        // done.
         if self.origin.is_here() { self.outcome.get() } else { Some(self.foreign_report()) }
     }
 
     /// Waits until the close is done.
     pub(crate) async fn closed(&self) -> CloseReport {
+        // A wait without a value means a forked child: the report will never be set there.
         self.outcome.wait().await.unwrap_or_else(|| self.foreign_report())
     }
 
@@ -199,17 +210,23 @@ impl EventInbox {
         weight: usize,
         stats: &AgentStats,
     ) -> usize {
+        // The weight is added before the reader can see the events. Added later, it could be
+        // subtracted by `consume` first, and the counter would wrap.
         let unread = self.unread.fetch_add(weight, Ordering::SeqCst) + weight;
         let waker = {
             let mut state = lock(&self.state);
             if state.events.is_empty() {
+                // The swap moves no event, and the batch gets an empty queue for the next turn.
                 std::mem::swap(batch, &mut state.events);
             } else {
                 state.events.append(batch);
             }
             state.stats = *stats;
+            // A delivery without an event only publishes the counters, which is nothing to wake
+            // for.
             if state.events.is_empty() { None } else { state.reader.take() }
         };
+        // The lock is released: the waker runs code of the user, which may read the inbox at once.
         wake(waker);
         unread
     }
@@ -230,6 +247,7 @@ impl EventInbox {
             state.ended = true;
             (state.reader.take(), state.departure.take())
         };
+        // The drop wakes a process that waits in `exit`, with a system call: not under the lock.
         drop(departure);
         wake(waker);
     }
@@ -242,8 +260,13 @@ impl EventInbox {
     /// Notes that the driver stops reading. Returns false if the reader caught up in between: then the
     /// driver may go on.
     pub(super) fn pause(&self) -> bool {
+        // The flag is set before the weight is read, and `consume` lowers the weight before it
+        // reads the flag. Both are sequentially consistent, so at least one side sees the other,
+        // and an agent is not left paused with a reader that has caught up.
         self.paused.store(true, Ordering::SeqCst);
         if self.unread() <= self.low() {
+            // If the flag is cleared already, the reader did it and requests a resume: the pause
+            // holds until that request comes.
             return !self.paused.swap(false, Ordering::SeqCst);
         }
         true
@@ -258,12 +281,16 @@ impl EventInbox {
     }
 
     fn low(&self) -> usize {
+        // Half of the mark, so that reading does not stop and start again at each event.
         self.high / 2
     }
 
     /// Moves the events that are there to `events`, or registers `waker` if there are none. Returns
     /// false once the inbox is ended and empty.
     pub(crate) fn take_events(&self, events: &mut VecDeque<Event>, waker: &Waker) -> bool {
+        // The waker is cloned outside of the lock, because that runs code of the user. So the first
+        // round finds out whether a clone is needed, and the second registers it, after it has
+        // looked for events again. A replaced waker is left in `own` and dropped without the lock.
         let mut own = None;
         loop {
             {
@@ -287,6 +314,8 @@ impl EventInbox {
     /// to read on.
     pub(crate) fn consume(&self, weight: usize) -> bool {
         let before = self.unread.fetch_sub(weight, Ordering::SeqCst);
+        // The load keeps the common case free of a write. The swap lets one side alone act on a
+        // pause: this reader, or the driver in `pause`.
         before.saturating_sub(weight) <= self.low()
             && self.paused.load(Ordering::SeqCst)
             && self.paused.swap(false, Ordering::SeqCst)
@@ -313,14 +342,19 @@ impl EventInbox {
 
     /// Notes that nothing will be read any more, and drops what is queued.
     pub(crate) fn drop_reader(&self) {
+        // Set first, so that at most the events that the driver has collected in this turn still
+        // arrive.
         self.reader_gone.store(true, Ordering::SeqCst);
         let events = std::mem::take(&mut lock(&self.state).events);
+        // The lock is released: to free a full inbox takes a while, and the driver may want to
+        // deliver.
         drop(events);
     }
 
     /// Lets a process that exits wait until the inbox has ended, if it has not yet.
     pub(crate) fn keep_process(&self, departure: Departure) {
         let mut state = lock(&self.state);
+        // After its end the agent is closed, and `exit` has nothing to wait for.
         if !state.ended {
             state.departure = Some(departure);
         }
@@ -373,6 +407,8 @@ impl FrameOutbox {
 
     /// Queues a frame, or registers `waker` for when there may be room.
     pub(crate) fn offer(&self, frame: Vec<u8>, key: &mut WaitKey, waker: &Waker) -> Offer {
+        // The waker is cloned outside of the lock, as in `EventInbox::take_events`. There may be
+        // room by then, so each round offers the frame again before it registers.
         let mut own = None;
         let mut frame = frame;
         loop {
@@ -405,6 +441,8 @@ impl FrameOutbox {
         loop {
             {
                 let mut state = lock(&self.state);
+                // A refusal alone is not an error: what was accepted before it may still be
+                // written.
                 if let (true, Some(why)) = (state.lost, &state.refused) {
                     return Some(Err(why.clone()));
                 }
@@ -429,6 +467,7 @@ impl FrameOutbox {
     pub(super) fn take_frames(&self, queue: &mut VecDeque<Vec<u8>>) {
         let mut state = lock(&self.state);
         if queue.is_empty() {
+            // The swap moves no frame, so the lock is held for an instant however many there are.
             std::mem::swap(&mut state.frames, queue);
         } else {
             queue.append(&mut state.frames);
@@ -447,6 +486,8 @@ impl FrameOutbox {
         let waiting = {
             let mut state = lock(&self.state);
             state.weight = state.weight.saturating_sub(weight);
+            // Without room a woken writer would only register again. An empty outbox always has
+            // room, also with a limit of 0.
             if state.weight >= self.high && state.weight > 0 {
                 return;
             }
@@ -460,6 +501,7 @@ impl FrameOutbox {
     pub(crate) fn refuse(&self, why: Error) -> bool {
         let waiting = {
             let mut state = lock(&self.state);
+            // The first reason stays, so that a close does not hide that the pipe broke before it.
             if state.refused.is_some() {
                 return false;
             }
@@ -474,6 +516,7 @@ impl FrameOutbox {
     pub(super) fn lose(&self) {
         let waiting = {
             let mut state = lock(&self.state);
+            // If everything is in the pipe, nothing is lost, and a later flush succeeds.
             state.lost = state.weight > 0;
             state.writers.take()
         };
@@ -502,6 +545,8 @@ impl OutboxState {
             return Offer::Full(frame);
         }
         self.weight += weight;
+        // The driver takes all frames at once. If some are here, the handle that queued the first
+        // of them has sent, or is about to send, a request that covers this one.
         let tell_driver = self.frames.is_empty();
         self.frames.push_back(frame);
         Offer::Accepted { tell_driver }

@@ -129,6 +129,7 @@ fn refuse_writes(agent: &mut Transport, reason: CloseReason) {
         .on_agent(agent.channel.label.as_str())
         .stderr(agent.stderr.tail());
     agent.channel.outbox.refuse(error);
+    // After the refusal: a task that is woken by the close cannot have a frame accepted any more.
     agent.channel.closing.set(reason);
     // A frame that was accepted before the refusal counts as accepted.
     agent.stdin.accept();
@@ -154,6 +155,7 @@ impl CloseTurn<'_> {
     /// Does what the plan wants, until it wants nothing. Returns what is left to the end of the turn.
     pub(super) fn carry_out(&mut self, buffers: &mut ReadBuffers) -> Deferred {
         let mut deferred = Deferred::default();
+        // Some actions are answered at once, and the answer may bring further actions.
         while let Some(close) = &mut self.agent.close {
             let actions = close.plan.take_actions();
             if actions.is_empty() {
@@ -187,6 +189,7 @@ impl CloseTurn<'_> {
             CloseAction::Kill => self.kill(),
             CloseAction::Reap => deferred.reap = true,
             CloseAction::GiveUpReap => {
+                // The last attempt is an attempt like the others, and runs with those of this turn.
                 self.give_up_reap();
                 deferred.reap = true;
             }
@@ -202,6 +205,8 @@ impl CloseTurn<'_> {
                 agent.stdin.push(request);
                 agent.pump_writes(*io, *now);
             }
+            // A handle has ended the turn after the close began. Its own notice may still be on its
+            // way.
             None => agent.plan_event(CloseEvent::TurnEnded, *now),
         }
     }
@@ -227,6 +232,7 @@ impl CloseTurn<'_> {
     fn activity(&self, budget: &mut usize) -> Activity {
         let leader = [self.agent.channel.pid];
         let members = self.agent.close.as_ref().map_or(&[][..], |close| &close.members);
+        // A leader that has exited is a zombie, and the kernel lists no children of it any more.
         let roots = if self.agent.exited { members } else { &leader };
         let (group, outputs) = (self.agent.channel.pid, self.agent.outputs);
         Family { roots, group, outputs }.activity(budget)
@@ -234,11 +240,15 @@ impl CloseTurn<'_> {
 
     /// Finds out which processes hold an output although the leader has exited.
     fn find_holders(&mut self) -> Holders {
+        // A poll of the pipes answers the common case without a look at `/proc`.
         if !self.is_output_held() {
             return Holders::None;
         }
+        // The members known from an earlier search first: a pass over `/proc` costs far more.
         let mut activity = self.activity(&mut { MEMBER_THREADS });
         if activity == Activity::Gone {
+            // The known members are gone, or this is the first search. A member that holds no
+            // output does not keep the pipes open, so the close does not wait for it.
             let group = self.agent.channel.pid;
             let family = Family { roots: &[], group, outputs: self.agent.outputs };
             let [found] = living_members([group]);
@@ -272,6 +282,7 @@ impl CloseTurn<'_> {
     /// Closes the pipes: per pipe a cancel hard-linked to a close, all in one submission. Every close
     /// comes to this.
     fn cut(&mut self) {
+        // Both are asked before the close: after it the ring lends no descriptor to poll.
         let is_held = self.is_output_held();
         let is_unread = self.is_output_unread();
         let Self { agent, io, .. } = self;
@@ -286,14 +297,18 @@ impl CloseTurn<'_> {
             close.cut_unread = is_unread || (is_held && close.plan.is_alive());
         }
         agent.ends.close(*io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
+        // The close cancels the write in flight, and no other follows: a flush must not wait for
+        // it.
         agent.channel.outbox.lose();
     }
 
     fn release(&mut self) {
+        // The exit of an agent that was not reaped is still watched. `reap_late` releases the rest.
         if !self.is_unreaped() {
             self.agent.ends.close(self.io, &[Role::Exit]);
             self.release_cgroup();
         }
+        // Everything may be closed already, and then no completion follows that would say so.
         self.agent.note_released(self.now);
     }
 
@@ -323,6 +338,8 @@ impl CloseTurn<'_> {
         let Some(end) = agent.ends.cgroup.open() else { return };
         match agent.child.remove_cgroup() {
             Removal::Done => agent.ends.close(*io, &[Role::Cgroup]),
+            // A watch reports once. The descriptor returned here is a second one of the same open
+            // file, which the attempt has read: so the watch reports what changes from then on.
             Removal::Busy(_) => io.watch(end),
         }
     }
@@ -330,6 +347,7 @@ impl CloseTurn<'_> {
     /// Queues the truncated tails of the outputs and writes the report.
     fn finish(&mut self, buffers: &mut ReadBuffers) {
         let agent = &mut *self.agent;
+        // Before the report is written: it counts the truncated tails.
         agent.finish_stdout(buffers);
         agent.finish_stderr();
         let is_unreaped = agent.close.as_ref().is_some_and(|close| close.unreaped);
@@ -376,6 +394,7 @@ impl CloseTurn<'_> {
 /// A pipe without a writer reports POLLHUP, whatever is left in it.
 fn has_writer(pipe: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+    // The engine thread must not wait here. A `None` would mean a wait without an end.
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     match poll(&mut polled, Some(&at_once)) {
         Ok(_) => !polled[0].revents().contains(PollFlags::HUP),

@@ -146,6 +146,7 @@ impl Driver {
         let mut agent = Transport::connect(&mut *self.io, tag, spawned, &command, channel, now);
         agent.live = live;
         entry.insert(agent);
+        // `deliver` removes from both slabs in the same order, so both hand out the same key.
         let armed = self.armed.insert(None);
         debug_assert_eq!(armed, slot, "both slabs are filled and emptied together");
         self.totals.agents += 1;
@@ -158,11 +159,13 @@ impl Driver {
     pub(crate) fn shutdown(&mut self, limit: Duration, now: Instant) {
         let abort_at = deadline::after(now, limit);
         if let Some(shutdown) = &mut self.shutdown {
+            // `None` stays `None`: the agents were aborted, and an abort is not repeated.
             shutdown.abort_at = shutdown.abort_at.map(|before| before.min(abort_at));
             return;
         }
         let counts = ShutdownCounts { agents: self.open(), aborted: 0 };
         self.shutdown = Some(Shutdown { counts, abort_at: Some(abort_at) });
+        // With a limit of zero `end_shutdown` aborts all of them at the end of this turn.
         if !limit.is_zero() {
             self.close_all(None, CloseReason::Shutdown, now);
         }
@@ -180,6 +183,7 @@ impl Driver {
 
     /// Aborts what a shutdown has left when its limit is over.
     fn end_shutdown(&mut self, now: Instant) {
+        // Counted before the abort: these are the agents that the limit did not suffice for.
         let left = self.open();
         if let Some(Shutdown { counts, abort_at }) = &mut self.shutdown
             && abort_at.is_some_and(|at| now >= at)
@@ -233,6 +237,8 @@ impl Driver {
     /// Acts on everything that was collected and returns how much it was. Comes before any deadline is
     /// acted upon, so that what was in a pipe before a deadline counts as before it.
     pub(crate) fn dispatch(&mut self, now: Instant) -> usize {
+        // First, because it moves the marks of the close plans, too. A mark that a completion of
+        // this turn sets to `now` would be moved into the future.
         self.excuse_stall(now);
         let mut count = 0;
         while let Some(completion) = self.io.next() {
@@ -251,6 +257,8 @@ impl Driver {
             | Completion::Closed { tag, .. } => *tag,
         };
         if tag.role == Role::Wake {
+            // The eventfd belongs to no agent. When it is closed, at the drain, nothing is to be
+            // done.
             self.woken |= matches!(completion, Completion::Ready { .. });
             return;
         }
@@ -307,6 +315,7 @@ impl Driver {
     /// Ends the turn: acts on deadlines, carries plans out, delivers events and reports, and frees the
     /// slots of agents that are gone.
     pub(crate) fn end_turn(&mut self, now: Instant) {
+        // This call and the next add agents to `touched`, so both come before it is sorted.
         self.end_shutdown(now);
         self.tick(now);
         // Checks and reaps that the plans wanted at the end of the turn before.
@@ -320,6 +329,9 @@ impl Driver {
             self.answer_catch_ups();
             return;
         }
+        // After the first `prepare`, which collects what to check and reap, and before the second,
+        // which carries out what the answers lead to: those actions go with the next submission,
+        // too.
         self.check_activity(now);
         self.reap(now);
         self.prepare(now);
@@ -329,6 +341,7 @@ impl Driver {
             self.totals.advance(&mut agent.tallied, &agent.intake.stats);
             if let Some(report) = agent.unsent_report() {
                 self.totals.note_close(report);
+                // Before the report is sent: its closers find the agent not counted any more.
                 agent.live = None;
             }
         }
@@ -338,6 +351,7 @@ impl Driver {
         for slot in touched.drain(..) {
             paused |= self.deliver(slot);
         }
+        // Each pause is counted while the events are delivered, after the counters were published.
         if paused {
             self.totals.publish(&self.io.counters());
         }
@@ -351,8 +365,11 @@ impl Driver {
     /// whether reading it is paused by that.
     fn deliver(&mut self, slot: usize) -> bool {
         let Some(agent) = self.agents.get_mut(slot) else { return false };
+        // Before the slot is freed: `is_over` does not ask whether the report was sent.
         agent.send_report();
         if agent.is_over() {
+            // A timer that stayed would tick the next agent of this slot. Both slabs are emptied
+            // together, so that they hand out the same key again.
             self.arm(slot, None);
             self.agents.remove(slot);
             self.armed.remove(slot);
@@ -372,6 +389,8 @@ impl Driver {
             if deadline > now {
                 return;
             }
+            // Disarmed first, or this loop would find the same timer again. The agent is of this
+            // turn now, so `deliver` arms what its plan wants next.
             self.arm(slot, None);
             self.touched.push(slot);
             if let Some(agent) = self.agents.get_mut(slot) {
@@ -398,6 +417,7 @@ impl Driver {
     fn check_activity(&mut self, now: Instant) {
         let mut budget = CHECKS_PER_TURN;
         let mut slots = std::mem::take(&mut self.checks);
+        // An agent may be here twice, and a second check would only spend the budget.
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
@@ -422,6 +442,7 @@ impl Driver {
     /// At most a quarter of the time to the next deadline: if the host is stopped meanwhile, the agent
     /// that the deadline belongs to has three quarters of its time left afterwards.
     pub(crate) fn until_deadline(&mut self, now: Instant) -> Option<Duration> {
+        // No completion announces this work, so a wait without an end could follow.
         let has_work = !self.checks.is_empty() || !self.reaps.is_empty();
         if has_work || !self.catching_up.is_empty() {
             return Some(Duration::ZERO);
@@ -442,6 +463,8 @@ impl Driver {
     fn excuse_stall(&mut self, now: Instant) {
         let Some(until) = self.wait_until.take() else { return };
         let gap = now.saturating_duration_since(until);
+        // A wait may always end a little late. Without this tolerance every wait would move all
+        // deadlines.
         if gap < LATE_MAX {
             return;
         }
@@ -450,10 +473,13 @@ impl Driver {
         }
         let moved = std::mem::take(&mut self.timers);
         self.timers = moved.into_iter().map(|(deadline, slot)| (deadline + gap, slot)).collect();
+        // `arm` finds a timer by the time that is kept here, so both move by the same time.
         for (_, deadline) in &mut self.armed {
             *deadline = deadline.map(|deadline| deadline + gap);
         }
         for (_, agent) in &mut self.agents {
+            // The plan arms its deadlines again at the end of each turn of its agent. Without this
+            // it would arm the old ones.
             agent.postpone(gap);
         }
     }
@@ -493,6 +519,7 @@ impl Driver {
 
     /// Waits, after the last agent, until nothing is left in the kernel.
     pub(crate) fn drain(&mut self) {
+        // The drain closes the eventfd with all other descriptors, so it must not be watched again.
         self.wake = None;
         if !self.io.drain(DRAIN_MAX) {
             crate::trace::error!("the kernel still holds operations of a finished engine");
@@ -504,6 +531,7 @@ impl Driver {
         let Self { agents, io, catching_up, .. } = self;
         catching_up.retain_mut(|pending| {
             let agent = agents.get(pending.slot);
+            // The slot may have been given to another agent since the question came.
             let agent = agent.filter(|agent| Arc::ptr_eq(&agent.channel, &pending.channel));
             !pending.try_answer(agent, &mut **io)
         });

@@ -175,6 +175,8 @@ impl Transport {
             stdout_pipe_size: parts.stdout_pipe_size as u64,
             ..AgentStats::default()
         };
+        // The kernel gives no pipe the inode 0, so a pipe without a known inode matches no link in
+        // `/proc`.
         let outputs = [&parts.stdout, &parts.stderr]
             .map(|pipe| rustix::fs::fstat(pipe).map_or(0, |stat| stat.st_ino));
         let tag = |role| Tag { agent: slot, role };
@@ -220,6 +222,7 @@ impl Transport {
     /// Returns when the agent wants a tick.
     fn deadline(&self) -> Option<Instant> {
         match &self.close {
+            // A plan that is done has no deadline. Only then is an unreaped agent tried again.
             Some(close) => close.plan.deadline().or_else(|| close.late_reap_at()),
             None => self.mute_deadline,
         }
@@ -258,6 +261,7 @@ impl Transport {
                 let policy = ClosePolicy { mode: CloseMode::Graceful, ..self.policy };
                 self.begin_close(policy, CloseReason::Exited, now);
             }
+            // The agent outlived its kill and the close has reported it. Only the reap is left.
             Some(close) if close.finished => CloseTurn { agent: self, io, now }.reap_late(),
             Some(_) => self.plan_event(CloseEvent::Exited, now),
         }
@@ -269,6 +273,8 @@ impl Transport {
             *end = End::Closed;
         }
         if role == Role::Stdin {
+            // Only now is the last write final. Until then its bytes may still reach the pipe, and
+            // the report must not count them as unsent.
             self.stdin.abandon();
         }
         self.note_released(now);
@@ -319,6 +325,8 @@ impl Transport {
     /// Begins a close, or hurries the one under way if this one is an abort.
     fn begin_close(&mut self, policy: ClosePolicy, reason: CloseReason, now: Instant) {
         if self.close.is_some() {
+            // The limits of a close do not change once it has begun, except that an abort shortens
+            // them.
             if policy.mode == CloseMode::Abort {
                 let (grace, kill) = (policy.abort_grace, policy.kill);
                 self.plan_event(CloseEvent::Abort { grace, kill }, now);

@@ -70,6 +70,8 @@ impl Transport {
             self.finish_stderr();
         } else {
             self.finish_stdout(buffers);
+            // An agent that exits closes its stdout first. Its exit, which follows, begins the
+            // close.
             if !self.exited && self.close.is_none() {
                 self.mute_deadline = Some(now + OUTPUT_ENDED_GRACE);
             }
@@ -100,6 +102,7 @@ impl Transport {
     /// Closes an agent that closed its stdout and lives on: no answer can come from it.
     pub(super) fn on_mute(&mut self, now: Instant) {
         if self.mute_deadline.is_some_and(|deadline| now >= deadline) {
+            // A deadline that stayed would be due at every later tick.
             self.mute_deadline = None;
             self.begin_close(self.policy, CloseReason::OutputEnded, now);
         }
@@ -112,12 +115,15 @@ impl Transport {
         if unread <= self.channel.limits.inbox_high || self.paused || self.intake.draining {
             return false;
         }
+        // A reader that is dropped after this check requests a resume, and that request is acted
+        // upon after this pause.
         if let Some(stdout) = self.ends.stdout.open()
             && !self.channel.inbox.reader_is_gone()
             && self.channel.inbox.pause()
         {
             self.paused = true;
             self.intake.stats.pauses += 1;
+            // The flush has published the counters without this pause.
             self.channel.inbox.publish_stats(&self.intake.stats);
             io.pause(stdout);
         }
@@ -129,6 +135,7 @@ impl Transport {
         if self.paused {
             self.paused = false;
             self.channel.inbox.unpause();
+            // A close may have closed stdout before the request arrived.
             if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);
             }
@@ -177,12 +184,14 @@ impl Intake {
 
     fn record(&mut self, chunks: &mut RecordChunks, payload: Payload<'_>, outline: Outline) {
         let len = payload.as_bytes().len();
+        // Counted in any case: a record that is discarded below was received.
         self.stats.records_in += 1;
         if self.channel.inbox.reader_is_gone() || !self.has_room(len) {
             self.stats.records_discarded += 1;
             self.stats.bytes_discarded += len as u64;
             return;
         }
+        // Only a record that is kept is copied. A large one that spanned reads has its own memory.
         let record = match payload {
             Payload::Borrowed(bytes) => Record::new(chunks.copy(bytes), outline),
             owned @ Payload::Owned(_) => owned.into_record(outline),
@@ -196,6 +205,7 @@ impl Intake {
     fn stderr_line(&mut self, line: String) {
         let event = Event::Stderr(line);
         let unread = self.unread();
+        // With an empty inbox a line is kept whatever its length, or a long one could never pass.
         if unread > 0 && unread + event.weight() > self.channel.limits.inbox_high {
             self.stats.stderr_lines_dropped += 1;
             return;
@@ -240,6 +250,8 @@ impl Intake {
     pub(super) fn flush(&mut self) -> usize {
         let weight = std::mem::take(&mut self.weight);
         let unread = self.channel.inbox.deliver(&mut self.batch, weight, &self.stats);
+        // The batch is empty now and may have the room of a burst, also from the swap with the
+        // inbox. A quiet agent must not keep it.
         if self.batch.capacity() > QUIET_EVENTS {
             self.channel.inbox.give_back_queue(std::mem::take(&mut self.batch));
         }

@@ -35,12 +35,14 @@ pub(super) fn reap(
         let group = agent.channel.pid;
         let mut turn = CloseTurn { agent, io, now };
         turn.reap_leader();
+        // The searches of all agents are collected: one pass over `/proc` serves them together.
         if turn.wants_search() {
             searched.push(*slot);
             groups.push(group);
         }
     }
     find_members(&groups, |index, member| {
+        // `groups` and `searched` have the same order.
         if let Some(agent) = agents.get_mut(searched[index]) {
             CloseTurn { agent, io, now }.note_members(vec![member]);
         }
@@ -78,6 +80,8 @@ impl CloseTurn<'_> {
         let Some(close) = &mut self.agent.close else { return };
         let known = &mut close.reaping.members;
         for member in members {
+            // The report counts the leader apart. A member may be found more than once: when the
+            // group is signalled, and in the search.
             if member.pid() != leader && !known.contains(&member) {
                 known.push(member);
             }
@@ -94,6 +98,8 @@ impl CloseTurn<'_> {
     fn reap_leader(&mut self) {
         let agent = &mut *self.agent;
         if agent.kills_group() && !Child::can_signal_reaped(agent.ends.pidfd(self.io)) {
+            // A kernel before 6.9 signals a group by its number, which may mean another group as
+            // soon as the leader is reaped.
             agent.child.kill(None);
         }
         let status = agent.child.try_reap();
@@ -106,6 +112,9 @@ impl CloseTurn<'_> {
     fn wants_search(&self) -> bool {
         let agent = &*self.agent;
         let Some(close) = &agent.close else { return false };
+        // A leader that is not reaped counts as a member of its group, so the test of the group
+        // means nothing before its reap, except in the last attempt. It comes last, as a system
+        // call.
         close.plan.kills_group()
             && !close.reaping.searched
             && (close.exit.is_some() || close.reaping.gives_up)
@@ -120,6 +129,8 @@ impl CloseTurn<'_> {
             && close.plan.kills_group()
             && !std::mem::replace(&mut reaping.searched, true)
         {
+            // After the search, so that the members were seen alive. An empty group is killed as
+            // well: the kill includes the cgroup, and a process there may have left the group.
             agent.child.kill(agent.ends.pidfd(*io));
         }
         let dead = reaping.dead();
@@ -128,12 +139,14 @@ impl CloseTurn<'_> {
             agent.plan_event(CloseEvent::NotReaped, *now);
             return;
         }
+        // A member of the group is usually in the cgroup, too, so the two are not added.
         close.killed_extra = (dead as u64).max(agent.child.killed_in_cgroup());
         close.exit_note = agent.child.why_unknown();
         if close.exit.is_none() {
             let exited = agent.exited;
             close.exit = Some(if exited { ExitStatus::Unknown } else { ExitStatus::StillRunning });
             close.exit_note = exited.then(|| "a debugger holds the exited process".to_owned());
+            // A leader that still runs needs no timer: its pidfd reports the exit.
             reaping.late_at = exited.then(|| *now + LATE_REAP_INTERVAL);
             close.unreaped = true;
         }
@@ -183,6 +196,7 @@ pub(super) fn destroy(agent: &mut Transport, until: Instant) {
     agent.intake.push(Event::Exit(exit));
     agent.intake.flush();
     agent.channel.inbox.end();
+    // Before the report, as in every close: its closers find the agent not counted any more.
     agent.live = None;
     agent.channel.outcome.set(write_report(agent));
 }

@@ -81,6 +81,8 @@ impl CatchUp {
 
 impl Drop for CatchUp {
     fn drop(&mut self) {
+        // Only the first value is kept, so this answers a question that was dropped unanswered, and
+        // a session does not wait for an agent or an engine that is gone.
         self.0.set(true);
     }
 }
@@ -122,6 +124,7 @@ impl PendingCatchUp {
         if agent.stdout_ended || !io.has_unread(stdout) {
             return Some(true);
         }
+        // A paused pipe is not read before the reader catches up, so waiting would not help.
         if agent.paused || self.turns >= CATCH_UP_TURNS_MAX {
             return Some(false);
         }

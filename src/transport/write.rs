@@ -47,6 +47,8 @@ impl StdinWriter {
         stderr: &StderrLines,
     ) -> bool {
         self.accept();
+        // Two pending writes on one pipe complete in reverse order (docs/design/kernel.md), so the
+        // next one waits for the end of this one.
         if self.offset.is_none()
             && let Some(stdin) = ends.stdin.open()
             && let Some(buffer) = self.queue.next_buffer()
@@ -57,6 +59,7 @@ impl StdinWriter {
             }
         }
         let done = self.queue.is_empty();
+        // A write in flight counts as well: a close of stdin would cancel it.
         if done && self.close_when_flushed {
             ends.close(io, &[Role::Stdin]);
         }
@@ -83,6 +86,8 @@ impl StdinWriter {
                 let records = self.queue.advance(count);
                 self.records_out += records;
                 self.bytes_out += count as u64;
+                // A short write makes room, too: the writers do not wait for the rest of a large
+                // buffer.
                 self.channel.outbox.written(count, records);
                 let offset = offset + count;
                 if offset == buffer.len() {
@@ -129,6 +134,8 @@ impl StdinWriter {
         stderr: &StderrLines,
         error: &io::Error,
     ) -> bool {
+        // EPIPE is how an agent ends its input by itself. Any other error is a failure of the
+        // write.
         let why = if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) {
             Error::new(ErrorKind::InputEnded, "write", "the agent closed its stdin")
         } else {
@@ -231,6 +238,8 @@ impl WriteQueue {
         let mut records = 0;
         while let Some(first) = self.in_flight.front_mut() {
             if left < *first {
+                // What is left of a record that is written in part still counts as one unsent
+                // record.
                 *first -= left;
                 break;
             }
@@ -238,6 +247,7 @@ impl WriteQueue {
             self.in_flight.pop_front();
             records += 1;
         }
+        // A quiet agent must not keep the room of its largest burst.
         if self.is_empty() && self.frames.capacity() + self.in_flight.capacity() > QUIET_FRAMES {
             self.frames = VecDeque::new();
             self.in_flight = VecDeque::new();
@@ -247,6 +257,7 @@ impl WriteQueue {
 
     /// Gives up what waits and what is in flight. It stays counted as unsent.
     fn abandon(&mut self) {
+        // Counted before the queues are freed: the report is written later.
         self.lost_bytes = self.unsent_bytes();
         self.lost_records = self.unsent_records();
         self.frames = VecDeque::new();

@@ -30,12 +30,15 @@ impl ClosePlan {
             return self.end_input(Some(false), now);
         }
         if self.policy.quiet_period.is_zero() {
+            // The agent is not looked at, so whether it is busy is not known.
             return self.end_input(None, now);
         }
         let limit = self.quiet_limit();
         if now >= limit {
             return self.end_input(self.busy_at_limit(now), now);
         }
+        // A check costs about 10 us per thread, so an agent that is in the middle of its output is
+        // not checked after each read.
         let look_at = self.known.last_output + CHECK_AFTER.min(self.policy.quiet_period);
         if now < look_at {
             self.deadline = Some(look_at.min(limit));
@@ -61,6 +64,7 @@ impl ClosePlan {
     }
 
     pub(super) fn on_activity(&mut self, activity: Activity, now: Instant) {
+        // Before the test of the stage: the report mentions a stop that is seen late, too.
         self.stopped |= activity == Activity::Stopped;
         if self.stage != CloseStage::EndInput {
             return;
@@ -68,6 +72,8 @@ impl ClosePlan {
         self.activity = Some(activity);
         let quiet = self.policy.quiet_period;
         let silence = match activity {
+            // The one thread was silent for `CHECK_AFTER`, sleeps and has left nothing unread, so
+            // it has nothing queued that it could write now.
             Activity::Asleep => Duration::ZERO,
             Activity::AllAsleep => quiet,
             Activity::Unknown => quiet * UNSEEN_QUIET_PERIODS,
@@ -75,12 +81,15 @@ impl ClosePlan {
             // The event of its exit is still to come.
             Activity::Gone if !self.known.exited => return self.check_again(now),
             Activity::Gone => {
+                // The members that were known are gone. Others of the group may still hold an
+                // output.
                 self.actions.push(CloseAction::FindHolders);
                 return self.check_again(now);
             }
         };
         let quiet_at = self.known.last_output + silence;
         if now >= quiet_at {
+            // Silence without a look proves nothing, so the report says that it is not known.
             let known = (activity != Activity::Unknown).then_some(false);
             self.end_input(known, now);
         } else {
