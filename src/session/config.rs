@@ -201,6 +201,8 @@ impl Settings {
 
     /// Checks the ranges of all values.
     pub(super) fn check(&self) -> Result<()> {
+        // Without a handler that may run, requests of the agent would wait without end. Without
+        // room for unread data, each event would stall the session.
         for (name, value) in [("concurrency", self.concurrency), ("unread_max", self.unread_max)] {
             if value == 0 {
                 let what = format!("Settings::{name} is {value}, and has to be at least 1");

@@ -38,9 +38,11 @@ impl Wake for DeadlineWaker {
 
 /// Spawns the task that looks after the deadlines, unless it runs already.
 fn on_alarm(state: &Arc<SessionState>) {
+    // One task at a time. The one that runs looks again as it ends.
     if std::mem::replace(&mut state.lock().expiring, true) {
         return;
     }
+    // On the session thread, whatever `Settings::executor` says: that runtime may be blocked.
     let task = DeadlineTask(Arc::clone(state));
     state.executor.spawn(Box::pin(async move { task.run().await }));
 }
@@ -57,8 +59,11 @@ struct DeadlineTask(Arc<SessionState>);
 impl DeadlineTask {
     async fn run(&self) {
         let Self(state) = self;
+        // What falls due while the pipe is read is left to the next task: its response may be in
+        // the pipe behind what this task has read.
         let due_at = state.executor.now();
         if is_due(state, due_at) {
+            // The limit keeps an agent that writes without end from delaying its deadlines.
             self.catch_up(due_at + CATCH_UP_MAX).await;
             self.expire_requests(due_at);
         }
@@ -88,8 +93,10 @@ impl DeadlineTask {
         let Self(state) = self;
         let mut progress = false;
         while state.executor.now() < limit {
+            // The lock is not waited for, because this thread serves all sessions.
             let routed = match state.reading.try_lock() {
                 Ok(mut reading) => Some(state.route(&mut reading)),
+                // A waker of the user panicked under the lock. The reading half is whole.
                 Err(TryLockError::Poisoned(lock)) => Some(state.route(&mut lock.into_inner())),
                 Err(TryLockError::WouldBlock) => None,
             };
@@ -106,6 +113,8 @@ impl DeadlineTask {
                 }
                 Some(RoutedTurn::All { some }) => return progress | some,
                 Some(RoutedTurn::Stalled | RoutedTurn::AtEnd | RoutedTurn::Released) => {
+                    // A further round could not read more: the session does not read, or the output
+                    // has ended.
                     return false;
                 }
             }
@@ -117,6 +126,7 @@ impl DeadlineTask {
     fn expire_requests(&self, due_at: Instant) {
         let Self(state) = self;
         let (due, loss) = {
+            // The slots are set below, without the lock: that wakes the tasks of the callers.
             let mut tables = state.lock();
             let due: Vec<_> = std::iter::from_fn(|| tables.router.take_expired(due_at)).collect();
             tables.stats.timeouts += due.len() as u64;
@@ -144,6 +154,8 @@ impl DeadlineTask {
 impl Drop for DeadlineTask {
     fn drop(&mut self) {
         let Self(state) = self;
+        // Cleared before the deadlines are looked at, so an alarm that goes off after that look
+        // spawns a task.
         state.lock().expiring = false;
         state.arm();
         // An alarm that went off while this task ran was ignored.

@@ -54,6 +54,7 @@ impl<'de> Visitor<'de> for HeadVisitor<'_> {
         let Self(head) = self;
         let mut last: Option<(String, Box<RawValue>)> = None;
         loop {
+            // An error here discards the value in `last`, which may be cut.
             let next: Option<String> = map.next_key()?;
             if let Some((key, value)) = last.take() {
                 match key.as_str() {
@@ -63,6 +64,7 @@ impl<'de> Visitor<'de> for HeadVisitor<'_> {
                 }
             }
             let Some(key) = next else { return Ok(()) };
+            // The presence of the key decides, so its value may be cut.
             head.calls |= matches!(key.as_str(), "method" | "params");
             head.replies |= matches!(key.as_str(), "result" | "error");
             match key.as_str() {

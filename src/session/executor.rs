@@ -27,6 +27,7 @@ const NAP_MIN: Duration = Duration::from_millis(20);
 /// A wake-up that is late by up to this much counts as punctual.
 const LATE: Duration = Duration::from_millis(5);
 
+// Weak, so that the thread ends with the last session.
 static CURRENT: Mutex<Weak<Executor>> = Mutex::new(Weak::new());
 
 /// A share in the session thread. The thread ends when the last share is dropped.
@@ -56,6 +57,9 @@ struct RunQueue {
 impl Executor {
     /// Returns a share in the thread, which is started if there is none.
     pub(super) fn get() -> Result<Arc<Self>> {
+        // The lock is held until the new thread is stored, so sessions that begin at the same time
+        // share one. If the last share is being dropped, it cannot be upgraded: a new thread starts
+        // while the old one ends.
         let mut current = lock(&CURRENT);
         // In a forked child the thread of the parent does not run: it needs its own.
         if let Some(executor) = current.upgrade().filter(|executor| executor.0.origin.is_here()) {
@@ -75,6 +79,7 @@ impl Executor {
                 Error::new(ErrorKind::ResourceLimit, "session", "the session thread did not start")
                     .cause(error)
             })?;
+        // The thread sets the same handle. The first of the two counts.
         let _first = shared.thread.set(thread.thread().clone());
         let executor = Arc::new(Self(shared));
         *current = Arc::downgrade(&executor);
@@ -95,6 +100,7 @@ impl Executor {
             shared.unpark(queue);
         };
         let (runnable, task) = async_task::spawn(task, schedule);
+        // A dropped handle would cancel the task.
         task.detach();
         runnable.schedule();
     }
@@ -102,6 +108,7 @@ impl Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
+        // In a forked child there is no thread to stop, and the lock may be held for good.
         if self.0.origin.is_here() {
             let mut queue = lock(&self.0.queue);
             queue.stop = true;
@@ -127,9 +134,12 @@ impl ExecutorShared {
         let _first = self.thread.set(std::thread::current());
         let mut batch = VecDeque::new();
         loop {
+            // Taken before the look at the queue: the nap ends this much later, so a stop of the
+            // process between the look and the sleep counts as a delay, too.
             let began = Instant::now();
             let (due, left, stop) = self.take_work(&mut batch);
             if batch.is_empty() && due.is_empty() {
+                // Tasks that are ready run first, even if the last session is gone.
                 if stop {
                     return;
                 }
@@ -141,6 +151,8 @@ impl ExecutorShared {
             }
             // A task that panics is dropped, and its guards report that.
             for runnable in batch.drain(..) {
+                // A task that is scheduled meanwhile runs in the next round, after the timers. So a
+                // task that wakes itself delays no deadline.
                 contain("a task of a session", || {
                     let _scheduled_again = runnable.run();
                 });
@@ -152,6 +164,7 @@ impl ExecutorShared {
     /// stop. Moves the ready tasks to `batch`. If there is no work, the thread counts as asleep.
     fn take_work(&self, batch: &mut VecDeque<Runnable>) -> (Vec<Waker>, Option<Duration>, bool) {
         let mut queue = lock(&self.queue);
+        // `batch` is empty, so its allocation becomes the next queue.
         std::mem::swap(&mut queue.ready, batch);
         let now = self.clock.now();
         let mut due = Vec::new();
@@ -171,6 +184,7 @@ impl ExecutorShared {
     /// `looked` is when the queue was found empty.
     fn sleep_until_work(&self, looked: Instant, left: Option<Duration>) {
         let nap = left.map(StallClock::nap);
+        // An unpark that came since the look at the queue makes the park return at once.
         match nap {
             Some(nap) => std::thread::park_timeout(nap),
             None => std::thread::park(),
@@ -182,6 +196,8 @@ impl ExecutorShared {
             queue.unparked_at.take()
         };
         let nap_ends = nap.and_then(|nap| looked.checked_add(nap));
+        // The thread was due at the earlier of the two. An early return, which a park may have, is
+        // not late and counts nothing.
         if let Some(wanted) = [unparked_at, nap_ends].into_iter().flatten().min() {
             self.clock.note_wakeup(wanted, woken);
         }
@@ -198,12 +214,15 @@ pub(super) async fn with_deadline<T>(
     let mut alarm: Option<SessionAlarm> = None;
     let mut future = pin!(future);
     poll_fn(|context| {
+        // The future comes first: an outcome that is there counts even if the deadline has passed.
         if let Poll::Ready(outcome) = future.as_mut().poll(context) {
             return Poll::Ready(Some(outcome));
         }
         if executor.now() >= deadline {
             return Poll::Ready(None);
         }
+        // The task may come with another waker at each poll, and the alarm has to wake the last
+        // one.
         if !alarm.as_ref().is_some_and(|alarm| alarm.waker.will_wake(context.waker())) {
             let new = SessionAlarm::new(Arc::clone(executor), context.waker().clone());
             alarm.insert(new).set(Some(deadline));
@@ -242,6 +261,7 @@ impl SessionAlarm {
             self.set = Some(key);
             queue.timers.first_key_value().is_some_and(|(first, _)| *first == key)
         });
+        // Behind an earlier timer, the thread wakes up in time without an unpark.
         if is_first {
             self.executor.0.unpark(queue);
         } else {
@@ -277,6 +297,7 @@ impl StallClock {
     /// Returns the current time, less the time that was missed.
     fn now(&self) -> Instant {
         let now = Instant::now();
+        // Relaxed: the number stands alone, and no other memory is read on the strength of it.
         let missed = Duration::from_nanos(self.missed.load(Ordering::Relaxed));
         now.checked_sub(missed).unwrap_or(now)
     }

@@ -123,6 +123,7 @@ pub(super) struct CancelToken(Mutex<(bool, Sole)>);
 
 impl CancelToken {
     pub(super) fn cancel(&self) {
+        // The waker is code of the user, so it is woken without the lock.
         let waker = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             state.0 = true;
@@ -137,10 +138,13 @@ impl CancelToken {
         loop {
             {
                 let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                // The flag is read under the lock under which the waker is registered, so a
+                // cancellation after this look wakes the task.
                 if state.0 || state.1.register(waker, &mut own) {
                     return state.0;
                 }
             }
+            // Cloned without the lock, because a clone runs code of the user.
             own = Some(waker.clone());
         }
     }
@@ -159,6 +163,7 @@ impl ContainedHandler {
 
     /// Drops the future of the handler, whose destructor may panic as well.
     fn discard(&mut self) {
+        // Taken first, so the destructor of this type finds nothing to drop a second time.
         let work = self.work.take();
         contain("the destructor of a handler", || drop(work));
     }
@@ -169,14 +174,19 @@ impl Future for ContainedHandler {
     type Output = Option<HandlerResult>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // A cancelled handler is not polled again: its result could not be sent. One that was
+        // cancelled before its first poll does not even begin.
         if self.token.is_cancelled(context.waker()) {
             self.discard();
             return Poll::Ready(None);
         }
         let Some(work) = &mut self.work else { return Poll::Ready(None) };
+        // After a panic the future is dropped and never polled again, so its state may be broken.
         match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(outcome)) => {
+                // Dropped here, where a panic in the destructor is contained and does not cost the
+                // response.
                 self.discard();
                 Poll::Ready(Some(outcome))
             }

@@ -48,6 +48,7 @@ impl SessionInbox {
 
     pub(super) fn pop(&mut self) -> Option<InboxItem> {
         let item = self.items.pop_front()?;
+        // The last event was added without its weight, so it must not take the sum below zero.
         self.weight = self.weight.saturating_sub(item.weight());
         Some(item)
     }
@@ -72,6 +73,7 @@ impl SessionInbox {
         if let Some(key) = key {
             return self.futures.register(key, waker, own);
         }
+        // A task that polls in a loop would otherwise add a waker with each poll.
         if self.polls.iter().any(|known| known.will_wake(waker)) {
             return true;
         }

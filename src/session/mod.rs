@@ -74,6 +74,7 @@ struct SessionHandle(Arc<SessionState>);
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
+        // In a forked child the agent belongs to the parent, and the locks may be held for good.
         if self.0.writer.is_here() {
             self.0.release();
         }
@@ -151,6 +152,7 @@ impl Session {
         body: impl Serialize,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Record> {
+        // A body without JSON fails here, before it takes a place among the open requests.
         let body = Record::from_json(&body)?;
         self.request_json(method, body.as_bytes(), timeout.into()).await
     }
@@ -163,6 +165,7 @@ impl Session {
     ) -> Result<Record> {
         let state = self.state();
         let (id, slot) = state.open(method, timeout)?;
+        // From here on the request leaves the table however this future ends.
         let _withdraw = WithdrawOnDrop { state, id };
         let mut response = slot.wait();
         let record = state.protocol.request(id, method, body);
@@ -179,6 +182,8 @@ impl Session {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
+            // Polled while the record still waits for room, too: the timeout and the end of the
+            // session set the slot, and neither may wait for an agent that does not read.
             let response = Pin::new(&mut response).poll(context);
             response.map(|outcome| outcome.unwrap_or_else(|| Err(foreign("request"))))
         })
@@ -286,6 +291,7 @@ impl Session {
     /// Fails open requests and refuses further ones.
     fn fail_requests(&self) {
         let state = self.state();
+        // The requests fail before the agent is closed, so their callers do not wait for the close.
         if state.writer.is_here() {
             state.end(state.error(ErrorKind::Closed, "the session was closed"));
         }

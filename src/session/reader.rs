@@ -39,11 +39,13 @@ pub(super) enum RoutedTurn {
 impl SessionState {
     /// Routes the events of one turn.
     pub(super) fn route(self: &Arc<Self>, reading: &mut ReadingHalf) -> RoutedTurn {
+        // Whichever task routes, the reader task is the one to be woken for the next event.
         let waker = reading.waker.clone();
         let Some(reader) = reading.reader.as_mut().filter(|_| !reading.ended) else {
             return RoutedTurn::AtEnd;
         };
         for count in 0..EVENTS_PER_TURN {
+            // Checked for each event, because any one may exceed the limit of unread data.
             match self.may_read(&waker) {
                 None => return RoutedTurn::Released,
                 Some(false) => return RoutedTurn::Stalled,
@@ -72,6 +74,8 @@ impl SessionState {
 
     fn on_record(self: &Arc<Self>, record: Record) {
         let incoming = self.protocol.classify(&record);
+        // The observer's own request has an id but no entry, so the router would count its response
+        // as late.
         if let (Incoming::Response { id: Some(id), .. }, Some(observer)) =
             (&incoming, &self.observer)
             && observer.on_response(*id)
@@ -82,6 +86,8 @@ impl SessionState {
             let mut tables = self.lock();
             let action = tables.router.route(incoming);
             match action {
+                // Counted under the lock that removed the entry, so a snapshot shows each request
+                // as pending or with its outcome, never as neither.
                 RouterAction::Complete(..) => tables.stats.settled += 1,
                 RouterAction::Cancel { .. } => tables.stats.cancelled += 1,
                 _ => {}
@@ -95,12 +101,17 @@ impl SessionState {
                 pending.slot.set(outcome);
             }
             RouterAction::Serve(request) => {
+                // The response is owed before its handler runs, so the agent's input cannot end in
+                // between.
                 let owed = OwedResponse::new(self);
                 serving::admit(self, AcceptedRequest { request, owed });
             }
             RouterAction::Cancel { key, id, token } => {
                 let waiting = {
                     let mut tables = self.lock();
+                    // A request that waits has no task yet, so its token stops nothing. A handler
+                    // that runs cannot respond any more, because its entry left the table in
+                    // `route`.
                     let found = tables.waiting.iter().position(|it| it.request.key == key);
                     found.and_then(|found| tables.waiting.remove(found))
                 };
@@ -126,6 +137,7 @@ impl SessionState {
     /// Puts a data record into the inbox, unless it is meant for the observer alone.
     fn deliver(self: &Arc<Self>, record: Record) {
         let seen = self.observer.as_ref().map(|observer| observer.on_data(&record));
+        // The turn without a result was over before this record came, so its end goes first.
         if seen.is_some_and(|seen| seen.no_result) {
             self.on_data(InboxItem::NoResult);
         }
@@ -150,6 +162,7 @@ impl SessionState {
                 let pending = {
                     let mut tables = self.lock();
                     let pending = tables.router.withdraw(id);
+                    // The agent did answer, so the request does not count as failed.
                     tables.stats.settled += u64::from(pending.is_some());
                     pending
                 };
@@ -204,12 +217,14 @@ impl ReaderTask {
             return;
         }
         if let Poll::Ready(reason) = self.state.writer.poll_closing(&mut self.closing, context) {
+            // Further events wait, so this task is polled again and comes back here.
             if !all_read && matches!(reason, CloseReason::Exited | CloseReason::OutputEnded) {
                 return;
             }
             self.knows_closing = true;
             match early_reason(&self.state, reason) {
                 Some(why) => self.state.end(why),
+                // `on_agent_gone` fails the requests of an agent that exited, with its status.
                 None => self.state.drain(),
             }
         }
@@ -230,6 +245,7 @@ impl Future for ReaderTask {
             // The destructor does the rest.
             RoutedTurn::Released => Poll::Ready(()),
             RoutedTurn::More => {
+                // A close by the user ends the session even while the agent never stops writing.
                 task.poll_closing(context, false);
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -239,11 +255,15 @@ impl Future for ReaderTask {
                 Poll::Pending
             }
             RoutedTurn::AtEnd => {
+                // Registers the task for the release of the session, which may come before the
+                // report.
                 if task.state.may_read(context.waker()).is_none() {
                     return Poll::Ready(());
                 }
                 let report = ready!(task.state.writer.poll_closed(&mut task.closed, context));
                 let exit = lock_reading(&task.state).exit.take();
+                // The output may have ended without this event. The report has the status then, and
+                // `Exit` is always the last event of a session.
                 let exit = exit.or(Some(Event::Exit(report.exit())));
                 task.over = true;
                 task.state.on_agent_gone(final_reason(&task.state, &report), exit);
@@ -264,6 +284,8 @@ impl Drop for ReaderTask {
         drop(reader);
         if !self.over {
             let what = "the runtime that ran the session dropped its tasks";
+            // After a release no handle is left that could read this reason, and a second `abandon`
+            // has no effect.
             let error = self.state.error(ErrorKind::Closed, what);
             let error = error.remedy("close its sessions before a runtime ends");
             self.state.on_agent_gone(error, exit);

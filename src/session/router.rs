@@ -93,6 +93,7 @@ pub(crate) enum RouterAction<P, S> {
 pub(crate) struct Router<P, S> {
     limits: RouterLimits,
     pending: HashMap<u64, PendingRequest<P>>,
+    // The id makes the entries of requests with one and the same deadline distinct.
     deadlines: BTreeSet<(Instant, u64)>,
     next_id: u64,
     serving: HashMap<WireId, ServingEntry<S>>,
@@ -156,6 +157,8 @@ impl<P, S: Default + Clone> Router<P, S> {
 
     /// Removes one request whose deadline has passed. The caller repeats it until it returns `None`.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Option<(u64, PendingRequest<P>)> {
+        // Both tables change together in `open`, `withdraw` and `take_pending`, so each deadline
+        // has its request.
         let (deadline, id) = self.deadlines.first().copied()?;
         if deadline > now {
             return None;
@@ -192,6 +195,8 @@ impl<P, S: Default + Clone> Router<P, S> {
         id: Option<u64>,
         outcome: Result<Record, RpcError>,
     ) -> RouterAction<P, S> {
+        // An id outside of this range was never given out. One inside of it without an entry had
+        // its outcome already.
         let known = id.filter(|id| (1..self.next_id).contains(id));
         let Some(id) = known else {
             self.strays.unknown += 1;
@@ -215,6 +220,8 @@ impl<P, S: Default + Clone> Router<P, S> {
             return RouterAction::Ignore;
         }
         let bytes = body.len();
+        // A single request above the limit is served if no other is open. It could otherwise never
+        // be served.
         let too_large = self.serving_bytes + bytes > self.limits.serving_bytes;
         if self.serving.len() >= self.limits.serving || (too_large && !self.serving.is_empty()) {
             self.strays.refused += 1;
@@ -232,6 +239,9 @@ impl<P, S: Default + Clone> Router<P, S> {
     fn cancel(&mut self, id: WireId) -> RouterAction<P, S> {
         match self.serving.remove(&id) {
             Some(serving) => {
+                // The entry is freed now, and not when the handler ends. An agent that sends and
+                // cancels requests would otherwise use up the limits, and later requests would be
+                // refused.
                 self.ids.remove(&serving.key);
                 self.serving_bytes -= serving.bytes;
                 RouterAction::Cancel { key: serving.key, id, token: serving.token }
@@ -254,6 +264,8 @@ impl<P, S: Default + Clone> Router<P, S> {
     /// Removes a request of the agent that is about to be answered. Returns false if the agent has
     /// cancelled it, so that no response may be sent.
     pub(crate) fn finish(&mut self, key: u64) -> bool {
+        // The key of a cancelled request is gone even if the agent has reused its id. So the
+        // handler of the first request cannot answer the second one.
         let Some(id) = self.ids.remove(&key) else { return false };
         if let Some(serving) = self.serving.remove(&id) {
             self.serving_bytes -= serving.bytes;

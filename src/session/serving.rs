@@ -25,12 +25,15 @@ pub(super) fn admit(state: &Arc<SessionState>, accepted: AcceptedRequest) {
     }
     let Some(handler) = state.handlers.find(&request.method) else {
         let error = state.protocol.unknown_method(&request.method);
+        // The entry is gone if the session has ended since the check above.
         if state.finish(request.key) {
             state.refuse(&request.id, &error, Some(accepted.owed));
         }
         return;
     };
     {
+        // The session may have ended since the check above. Its end cancels the token, so the
+        // handler does not run on.
         let mut tables = state.lock();
         if tables.running >= state.settings.concurrency {
             tables.waiting.push_back(accepted);
@@ -50,7 +53,10 @@ fn handler_task(
     let AcceptedRequest { request, owed } = accepted;
     let IncomingRequest { key, id, method, body, token } = request;
     let request = AgentRequest::new(method, body);
+    // The handler is called at the first poll and not here, on the task that reads the agent.
     let work: HandlerFuture = Box::pin(async move { handler(request).await });
+    // The task owns the guard from the start, so a task that is dropped before its first poll
+    // refuses its request, too.
     let mut open = OpenRequest { state, key, id, begun: false, _owed: owed };
     Box::pin(async move {
         open.begun = true;
@@ -75,6 +81,9 @@ struct OpenRequest {
 impl OpenRequest {
     async fn respond(&self, outcome: HandlerResult) {
         let Self { state, key, id, .. } = self;
+        // The entry leaves the table before the response is sent, so neither the destructor nor the
+        // end of the session responds as well. There is none if the agent has cancelled the
+        // request.
         if !state.finish(*key) {
             return;
         }
@@ -86,6 +95,7 @@ impl OpenRequest {
             // It was refused before a byte was sent: too large, or not on one line.
             let error = RpcError::new(format!("the response cannot be sent: {error}"));
             let response = state.protocol.response(id, Err(&error));
+            // A second error means that no response can be sent at all.
             let _agent_gone = state.writer.send(response).await;
         }
     }
@@ -108,6 +118,8 @@ fn start_next(state: &Arc<SessionState>) {
     let accepted = {
         let mut tables = state.lock();
         let accepted = tables.waiting.pop_front();
+        // The place of the handler that ended passes to the next one, so no request that comes
+        // meanwhile takes it.
         tables.running -= usize::from(accepted.is_none());
         accepted
     };
@@ -129,6 +141,7 @@ fn give_up_waiting(state: &Arc<SessionState>) {
     };
     for AcceptedRequest { request, owed } in waiting {
         give_up(state, request.key, &request.id);
+        // The refusal goes first: the agent's input may end once no response is owed.
         drop(owed);
     }
 }

@@ -195,7 +195,10 @@ impl SessionState {
         method: &str,
         timeout: Option<Duration>,
     ) -> Result<(u64, RequestSlot)> {
+        // A timeout beyond the range of the clock is the same as none.
         let deadline = timeout.and_then(|timeout| self.executor.now().checked_add(timeout));
+        // In a forked child a lock may be held for good by a thread that does not exist there, so
+        // no lock is taken.
         if !self.writer.is_here() {
             return Err(foreign("request").on_agent(self.writer.label()));
         }
@@ -205,6 +208,7 @@ impl SessionState {
             return Err(over.clone());
         }
         if tables.stalled {
+            // Nothing is read while the session is stalled, so the response could not arrive.
             return Err(self.overloaded(&tables));
         }
         let Some(id) = tables.router.open(method, Arc::clone(&slot), deadline) else {
@@ -215,6 +219,7 @@ impl SessionState {
         };
         tables.stats.asked += 1;
         let is_first = deadline.is_some_and(|at| tables.armed.is_none_or(|armed| at < armed));
+        // `arm` takes the lock of the alarm and then this one, so this one has to be free.
         drop(tables);
         if is_first {
             self.arm();
@@ -246,6 +251,8 @@ impl SessionState {
         }
         let pending = {
             let mut tables = self.lock();
+            // If there is no entry, the request had its outcome, and the agent has nothing to
+            // cancel.
             let pending = tables.router.withdraw(id);
             tables.stats.withdrawn += u64::from(pending.is_some());
             pending
@@ -294,6 +301,9 @@ impl SessionState {
     pub(super) fn post(self: &Arc<Self>, record: Vec<u8>, owed: Option<OwedResponse>) {
         let writer = self.writer.clone();
         let mut sending = Box::pin(async move { writer.send(record).await });
+        // If there is room, no task is needed. Room that comes after this poll wakes no task, but
+        // the first poll of the task below finds it. No caller waits for the outcome, so an error
+        // is ignored.
         if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return;
         }
@@ -303,6 +313,7 @@ impl SessionState {
             self.stall(&mut tables)
         };
         self.fail_overloaded(stalled);
+        // The task owns both guards, so they are dropped even if it never runs.
         let posted = PostedRecord(Arc::clone(self));
         self.spawn(Box::pin(async move {
             let _refused = sending.await;
@@ -319,12 +330,15 @@ impl SessionState {
                 tables.stats.data_records += 1;
                 tables.stats.data_bytes += record.len() as u64;
             }
+            // Discarded data is counted like any other.
             if self.settings.discard_data && !matches!(item, InboxItem::Event(Event::Exit(_))) {
                 return;
             }
             tables.inbox.push(item);
             (tables.inbox.take_readers(), self.stall(&mut tables))
         };
+        // Every reader is woken, and one gets the entry. A caller of `poll_next` may have given up
+        // without deregistering, so to wake a single one could wake none that reads.
         readers.wake();
         self.fail_overloaded(stalled);
     }
@@ -346,6 +360,8 @@ impl SessionState {
         loop {
             {
                 let mut tables = self.lock();
+                // The entries come before the end, so data that arrived before a close is still
+                // read.
                 if let Some(item) = tables.inbox.pop() {
                     let reader = self.unstall(&mut tables);
                     drop(tables);
@@ -359,6 +375,8 @@ impl SessionState {
                     return Poll::Pending;
                 }
             }
+            // Cloning a waker runs code of the user, so the lock is free meanwhile. The loop looks
+            // again, because an entry may have come in that time.
             own = Some(context.waker().clone());
         }
     }
@@ -381,6 +399,8 @@ impl SessionState {
         loop {
             {
                 let mut tables = self.lock();
+                // The waker is registered under the lock under which the flags are read, so each
+                // later change of a flag wakes the reader.
                 if tables.reader.register(waker, &mut own) {
                     return (!tables.released).then_some(!tables.stalled);
                 }
@@ -395,6 +415,8 @@ impl SessionState {
         if tables.stalled || fits {
             return Vec::new();
         }
+        // No response can be read while the session is stalled, so the requests fail now and not at
+        // their timeouts.
         tables.stalled = true;
         tables.stats.stalls += 1;
         let pending = tables.router.take_pending();
@@ -404,6 +426,8 @@ impl SessionState {
 
     /// Lets the reader go on once half of the data is read. Returns its waker then.
     fn unstall(&self, tables: &mut Tables) -> Option<Waker> {
+        // The session goes on at half of a limit. At the limit itself, the next event could stall
+        // it again, and fail its requests again.
         let caught_up =
             tables.inbox.weight() <= self.unread_max(tables) / 2 && tables.posted <= POSTED_MAX / 2;
         if !tables.stalled || !caught_up {
@@ -415,6 +439,7 @@ impl SessionState {
 
     fn unread_max(&self, tables: &Tables) -> usize {
         let budget = self.settings.unread_max;
+        // The larger one counts: a close must not stall a session that was within its limit.
         if tables.closing { budget.max(self.writer.drain_max()) } else { budget }
     }
 
@@ -437,6 +462,8 @@ impl SessionState {
         if requests.is_empty() {
             return;
         }
+        // The guard is gone at the end of this statement. Setting a slot wakes a task, and a
+        // cancellation takes the lock again.
         let error = self.overloaded(&self.lock());
         for (id, pending) in requests {
             pending.slot.set(Err(error.clone()));
@@ -461,16 +488,21 @@ impl SessionState {
     pub(super) fn end(&self, why: Error) {
         let (over, pending, serving, waiting, reader) = {
             let mut tables = self.lock();
+            // All of this happens under one lock, so no request can be opened after the table was
+            // emptied and before requests are refused.
             let over = tables.over.get_or_insert(why).clone();
             tables.closing = true;
             let waiting = std::mem::take(&mut tables.waiting);
             let pending = tables.router.take_pending();
             tables.stats.failed += pending.len() as u64;
+            // A handler that completes from here on finds no entry, and sends no response.
             let serving = tables.router.take_serving();
             let reader = self.unstall(&mut tables);
             (over, pending, serving, waiting, reader)
         };
         wake(reader);
+        // Dropped without the lock: each entry tells the observer that its response is not owed any
+        // more, and the observer may end the agent's input.
         drop(waiting);
         serving.iter().for_each(|token| token.cancel());
         for (_, pending) in pending {
@@ -483,6 +515,7 @@ impl SessionState {
     pub(super) fn on_agent_gone(&self, why: Error, last: Option<Event>) {
         let readers = {
             let mut tables = self.lock();
+            // Set together with `ended`: a reader that sees the end asks for the reason next.
             tables.over = Some(why.clone());
             tables.ended = true;
             if let Some(last) = last {
@@ -499,11 +532,14 @@ impl SessionState {
         let (items, reader) = {
             let mut tables = self.lock();
             tables.released = true;
+            // The entries are dropped below, without the lock, because they may be many.
             (tables.inbox.take_items(), tables.reader.take())
         };
         drop(items);
         wake(reader);
         self.end(self.error(ErrorKind::Closed, "every handle of the session was dropped"));
+        // The tasks of the session may hold halves of the agent for longer, so the abort does not
+        // wait until these are dropped.
         self.writer.abandon();
     }
 

@@ -211,10 +211,13 @@ impl Builder {
             Cli::Command(command) => (*command, None),
             Cli::Options(options) => (self.take_options(&options)?, Some(options)),
         };
+        // Looked at before the spawn, so a mistake in an option leaves no agent to be ended.
         if let Some(error) = self.invalid_option.take() {
             return Err(error);
         }
         let command = reads_state(command);
+        // Read from the environment of the command, as the CLI will find it: a shorter wait than
+        // that of the CLI would end its input too early.
         self.background_wait.get_or_insert_with(|| background_wait(Some(&command)));
         let Some(options) = options else {
             let session = self.attach(engine.spawn(command).await?)?;
@@ -268,8 +271,11 @@ impl Builder {
         let (hooks, options) = (self.hooks.registration(), &self.options);
         let initialize = Record::from_json(&InitializeBody { hooks, options })?;
         self.add_callbacks();
+        // Counted with the callbacks of hooks and MCP servers, which need the input as handlers do.
         let has_handlers = !self.setup.handlers.is_empty();
         let wait = self.background_wait.unwrap_or_else(|| background_wait(None));
+        // The session needs its observer to begin, and the interrupt needs an id of the session. So
+        // the input exists first, and gets the interrupt below.
         let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait);
         let input = Arc::new(input);
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
@@ -297,6 +303,7 @@ impl Builder {
 
     /// Adds the handlers through which hooks and MCP servers are called.
     fn add_callbacks(&mut self) {
+        // Added after the handlers of the user, so hooks and MCP servers keep their subtypes.
         let handlers = &mut self.setup.handlers;
         if !self.hooks.is_empty() {
             let hooks = Arc::new(std::mem::take(&mut self.hooks));

@@ -120,7 +120,10 @@ impl SessionInput {
 
     /// Sends a message of the user.
     pub(super) async fn send(&self, message: &UserMessage) -> Result<()> {
+        // A message without JSON fails before a turn opens for it.
         let record = message.record()?;
+        // The turn opens before the record is queued. The other way round, its result could come
+        // first, and the turn would then stay open.
         let prompt = UnsentPrompt::new(self);
         self.writer.send(record).await?;
         prompt.sent();
@@ -157,6 +160,7 @@ impl SessionInput {
                 RunAction::TurnEnded => None,
             };
             if let Err(error) = self.writer.set_interrupt(interrupt) {
+                // The turn goes on all the same. Only a close in it does without the interrupt.
                 crate::trace::warn!(agent = self.writer.label(), %error, "no interrupt is set");
             }
         }
@@ -210,6 +214,7 @@ impl Observer for SessionInput {
     }
 
     fn on_response(&self, id: u64) -> bool {
+        // The id was reserved, so no request of the session has it.
         let own = self.bound.get().is_some_and(|bound| bound.interrupt.0 == id);
         if own {
             self.handle(RunEvent::InterruptAnswered);

@@ -117,6 +117,8 @@ impl McpServers {
             Ok(call) => {
                 let is_notification = call.id.is_none();
                 let outcome = self.serve(&server_name, body, message, call).await;
+                // JSON-RPC answers no notification, but the control request that carries it needs a
+                // response.
                 if is_notification { Ok(b"{}".to_vec().into()) } else { outcome }
             }
             Err(error) => Err(RpcError::new(format!("not a JSON-RPC message: {error}"))

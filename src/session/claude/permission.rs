@@ -218,6 +218,8 @@ impl Permission {
         let record = match &self.0 {
             PermissionDecision::Allow { input, permissions } => Record::from_json(&Allowed {
                 behavior: "allow",
+                // Sent even if it is unchanged: the agent would otherwise run the tool without an
+                // input.
                 updated_input: input.clone().unwrap_or_else(|| Ok(request.input.clone()))?,
                 updated_permissions: permissions.clone().transpose()?,
             }),

@@ -54,6 +54,7 @@ struct RequestSubtype<'a> {
 pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
     let subtype = serde_json::to_string(subtype).expect("text has JSON");
     // The keys of the body follow the subtype, so its opening brace is replaced.
+    // `null`, which is no body, has no brace, and leaves an object without further keys.
     let rest = body.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     let comma = if rest == b"}" { "" } else { "," };
     let mut out = format!(

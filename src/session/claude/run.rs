@@ -219,6 +219,8 @@ impl Run {
             return;
         }
         self.state = Some(CliState::Idle);
+        // An `idle` that follows neither a turn nor a run is older than the prompts that are owed,
+        // and ends nothing.
         if self.in_turn || (self.was_running(before) && !self.has_result) {
             // Some versions send `idle` just before the result.
             self.in_turn = false;
@@ -231,6 +233,8 @@ impl Run {
     fn result(&mut self, now: Instant) {
         self.in_turn = false;
         self.prompted = false;
+        // The `idle` that follows ends the run. Until then a background agent may wake another
+        // turn, whose requests need the input.
         if self.is_running() {
             self.has_result = true;
         } else {
@@ -244,6 +248,8 @@ impl Run {
             self.result(now);
         } else if self.in_turn || self.owed > 0 {
             self.in_turn = false;
+            // Nothing tells whether this record was the result. Another record of the turn shows that
+            // it was not; after the wait it counts as one.
             self.expect(Expected::End, Some(now + NEXT_RUN));
         }
     }
@@ -253,7 +259,11 @@ impl Run {
         let between = !self.in_turn && !self.is_running();
         let settled = self.owed == 0 && self.expected == Expected::Nothing;
         self.woken = self.in_turn && !stopped && self.state.is_none();
+        // A CLI that reports `running` says itself when the woken turn is over, so it needs no
+        // wait.
         if between && (settled || self.expected == Expected::Run) {
+            // A task that completes wakes a turn, which is waited for up to the ceiling. One that
+            // was stopped should wake none, so a short wait is enough.
             if stopped {
                 self.expect(Expected::Run, Some(now + NEXT_RUN));
             } else {
@@ -295,6 +305,7 @@ impl Run {
 
     /// Notes that a turn begins, or goes on.
     fn begins(&mut self, now: Instant, actions: &mut Vec<RunAction>) {
+        // The CLI goes on, so the result of the run before will not come any more.
         if self.expected == Expected::Result {
             self.no_result(now, actions);
         }
@@ -303,6 +314,7 @@ impl Run {
 
     /// Notes that the CLI is idle and its result did not come.
     fn no_result(&mut self, now: Instant, actions: &mut Vec<RunAction>) {
+        // A run that no prompt began owes no result, and one that had a result owes no second.
         if self.owed > 0 && !self.has_result {
             actions.push(RunAction::NoResult);
         }
@@ -313,6 +325,8 @@ impl Run {
     fn run_over(&mut self, now: Instant) {
         self.in_turn = false;
         self.has_result = false;
+        // One run may have answered several prompts. One is certain, and the wait below decides
+        // about the others. An interrupt of a close cancels the queued ones.
         self.owed = if self.stopping { 0 } else { self.owed.saturating_sub(1) };
         self.nothing_follows();
         if self.owed == 0 {
@@ -321,6 +335,8 @@ impl Run {
             }
             return;
         }
+        // A CLI that reads ahead has had the prompts since they were sent, so the wait counts from
+        // the last one of them.
         let since = if self.reads_ahead { self.last_prompt.unwrap_or(now) } else { now };
         if since + NEXT_RUN <= now {
             self.owed = 0;

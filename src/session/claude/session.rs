@@ -64,6 +64,7 @@ impl Session {
         let body = self.initialize.as_bytes();
         let timeout = self.initialize_timeout;
         let response = self.base.request_json("initialize", body, timeout).await?;
+        // Only the first response is kept, so a second one is not stored and not an error.
         let _first = self.server_info.set(response.clone());
         Ok(response)
     }
@@ -133,6 +134,7 @@ impl Session {
                 Err(error) => break Err(error),
             }
         };
+        // After an error, too: the turn that is under way still completes.
         self.end_input_when_done();
         outcome
     }
@@ -231,6 +233,8 @@ impl Session {
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Record> {
         let body = Record::from_json(&body)?;
+        // The keys of the body are written beside the subtype, which only works for those of an
+        // object.
         if !matches!(body.as_bytes().first(), Some(b'{')) && body.as_bytes() != b"null" {
             let what = "the body of a control request has to be a JSON object";
             return Err(Error::new(ErrorKind::InvalidRecord, "request", what));
@@ -348,6 +352,8 @@ fn may_belong_to_turn(state: &SessionState, event: &Event) -> bool {
         DroppedRecord::Other(kind) => {
             matches!(event, Event::Oversized(_)) || kind.as_deref() == Some("result")
         }
+        // The request that the record belongs to is completed or refused, and the turn misses
+        // nothing.
         DroppedRecord::Response(_) | DroppedRecord::Request(_) => false,
     }
 }

@@ -64,6 +64,7 @@ impl TurnTracker {
                 Some(RunEvent::Result { queue_empty: result.queue_empty })
             }
             _ => {
+                // The agent went on after the error, so the error does not explain a later end.
                 self.last_error = None;
                 match kind {
                     "system" if subtype == "init" => Some(RunEvent::Turn),
@@ -87,6 +88,7 @@ impl TurnTracker {
         match kind {
             Some("result") => self.run.handle(RunEvent::Dropped { result: true }, now),
             None => self.run.handle(RunEvent::Dropped { result: false }, now),
+            // A record of another known type is not a result, so the turn goes on.
             Some(_) => Vec::new(),
         }
     }
@@ -94,6 +96,7 @@ impl TurnTracker {
     /// Tracks a background task. Only agents and workflows count: shells and monitors may never end, and
     /// the session must not wait for them.
     fn task(&mut self, subtype: &str, record: &Record) -> Option<RunEvent> {
+        // Each key may have any type: one that changes in a later CLI must not hide the others.
         #[derive(Deserialize)]
         struct TaskKeys {
             #[serde(default)]
@@ -112,6 +115,7 @@ impl TurnTracker {
                 let counts =
                     matches!(task.task_type.as_str(), Some("local_agent" | "local_workflow"));
                 let first = self.tasks.is_empty();
+                // An agent that begins tasks without end must not fill the memory of this process.
                 if counts && self.tasks.len() < TASKS_MAX {
                     self.tasks.insert(id.into());
                     return first.then_some(RunEvent::TasksBegan);

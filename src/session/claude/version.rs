@@ -110,6 +110,7 @@ impl VersionProbe {
         program: &Executable,
         executor: &Arc<Executor>,
     ) -> Self {
+        // The limits are small, because a CLI that floods its output must not fill the memory.
         let limits = Limits::new().record_max(LINE_MAX).inbox_high(LINE_MAX).drain_max(LINE_MAX);
         let command = command.limits(limits).framing(Framing::Ndjson).stderr_events(false);
         Self(Arc::new(VersionQuery {
@@ -145,6 +146,7 @@ impl VersionProbe {
         let VersionQuery { command, program, executor, .. } = &*self.0;
         let key = CliKey { program: program.clone(), args: command.args.clone() };
         let entry = {
+            // The look and the new entry share one lock, so sessions that start together ask once.
             let mut known = known();
             // In a forked child, the answer to a question of the parent arrives in the parent only.
             known.retain(|entry| entry.answer.is_here());
@@ -177,6 +179,8 @@ impl AnswerGuard {
             Ok(_) => true,
             Err(error) => matches!(error.kind(), ErrorKind::Timeout | ErrorKind::InvalidRecord),
         };
+        // Removed before the answer is set, so a caller that the answer wakes and that asks again
+        // finds no old entry.
         if !is_kept {
             known().retain(|entry| !Arc::ptr_eq(entry, &self.0));
         }
@@ -197,6 +201,7 @@ fn log_if_old(entry: &KnownVersion, answer: &Result<CliVersion>) {
     match answer {
         Ok(version) if *version >= CliVersion::OLDEST => {}
         Ok(version) => {
+            // Relaxed: the swap alone decides which caller logs, and no other memory depends on it.
             if !entry.warned.swap(true, Ordering::Relaxed) {
                 let oldest = CliVersion::OLDEST;
                 crate::trace::warn!(%version, %program, "this Claude Code is older than {oldest}: update it");
@@ -208,6 +213,7 @@ fn log_if_old(entry: &KnownVersion, answer: &Result<CliVersion>) {
 
 impl VersionQuery {
     async fn ask(&self) -> Result<CliVersion> {
+        // One deadline for the spawn and the line together.
         let deadline = self.executor.now() + PROBE_TIMEOUT;
         let spawn = self.engine.spawn_aside(self.command.clone());
         let mut agent = self.with_deadline(deadline, spawn).await??;
@@ -241,6 +247,7 @@ async fn read_version(agent: &mut Agent) -> Result<CliVersion> {
         let what = format!("the CLI printed no version, but {printed}");
         Err(Error::new(ErrorKind::InvalidRecord, OPERATION, what))
     };
+    // The line with the version is not JSON, so it arrives as an event other than a record.
     match agent.next().await {
         Some(
             Event::Noise(preview)

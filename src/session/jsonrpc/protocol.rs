@@ -100,6 +100,7 @@ fn raw(bytes: &[u8]) -> Option<&RawValue> {
 pub(super) fn call(id: Option<u64>, method: &str, params: &[u8]) -> Vec<u8> {
     let id = id.map(|id| id.to_string());
     let id = id.as_deref().and_then(|id| raw(id.as_bytes()));
+    // Some servers refuse `"params":null`, so the key is left out.
     let params = raw(params).filter(|params| params.get() != "null");
     SentRecord { id, method: Some(method), params, ..SentRecord::EMPTY }.bytes()
 }
@@ -138,6 +139,7 @@ impl JsonRpcProtocol {
             None => {
                 let why = "the id of a request is a string or a number";
                 let error = RpcError::new(why).with_code(INVALID_REQUEST);
+                // JSON-RPC has `null` for the id of a request whose id cannot be read.
                 Incoming::Refused { response: error_response("null", &error), why }
             }
         }
@@ -147,6 +149,7 @@ impl JsonRpcProtocol {
     fn cancelled(&self, method: &str, wire: &ReceivedRecord<'_>) -> Option<WireId> {
         #[derive(Deserialize)]
         struct CancelParams<'a> {
+            // LSP calls the key `id`, and MCP `requestId`.
             #[serde(borrow, alias = "requestId")]
             id: &'a RawValue,
         }
@@ -162,6 +165,7 @@ impl JsonRpcProtocol {
 fn batch(record: &Record) -> Incoming {
     let calls: Vec<&RawValue> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
     let mut calls = calls.into_iter().filter_map(object::<ReceivedRecord<'_>>);
+    // Without a request in it the agent waits for nothing, so the reader gets the array.
     if !calls.any(|call| call.method.is_some() && call.id.is_some()) {
         return Incoming::Data;
     }
@@ -197,6 +201,7 @@ fn rpc_error(record: &Record, error: &RawValue) -> RpcError {
 
 impl Protocol for JsonRpcProtocol {
     fn classify(&self, record: &Record) -> Incoming {
+        // Derived structs also read an array, field by field, so arrays are sorted out first.
         if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
             return batch(record);
         }
@@ -213,7 +218,11 @@ impl Protocol for JsonRpcProtocol {
             _ => return Incoming::Data,
         };
         match wire.id.map(RawValue::get) {
+            // An error with the id `null` is about a record that the agent could not read. It does
+            // not say which request that was.
             None | Some("null") => Incoming::Data,
+            // Ids of this session are numbers. The same digits as text are another id, and do not
+            // parse because of their quotes.
             Some(id) => Incoming::Response { id: id.parse().ok(), outcome },
         }
     }
@@ -253,6 +262,8 @@ impl Protocol for JsonRpcProtocol {
 
     fn identify(&self, head: &RecordHead) -> DroppedRecord {
         let Some(id) = head.id.as_deref() else { return DroppedRecord::Other(None) };
+        // Requests of the agent and responses have the same key for the id. The other keys tell
+        // them apart.
         if head.calls {
             let id = raw(id.as_bytes()).and_then(wire_id);
             return id.map_or(DroppedRecord::Other(None), DroppedRecord::Request);
