@@ -109,6 +109,8 @@ impl<L: Link + ?Sized> Connection<L> {
     /// Marks the agent as one whose close is under way and whose report no handle waits for: the last
     /// handle dropped neither aborts nor counts it.
     fn release(&self) {
+        // Relaxed: the flag guards no other data, and the drop of the last handle, which reads it,
+        // comes after every use of a handle.
         self.released.store(true, Ordering::Relaxed);
     }
 

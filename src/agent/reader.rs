@@ -52,17 +52,23 @@ impl<E: EngineKind> AgentReader<E> {
     /// The waker is called on the thread that drives the agent, which serves other agents too: it
     /// must not block (docs/guide/operating.md, *Wakers, handlers and subscribers*).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        // In a forked child the lock of the inbox may be taken for good.
         if !self.connection.is_here() {
             return Poll::Ready(None);
         }
         let channel = &self.connection.channel;
+        // The inbox is taken whole, so a burst costs one lock and not one for each event.
         if self.events.is_empty() && !channel.inbox.take_events(&mut self.events, context.waker()) {
             return Poll::Ready(None);
         }
+        // Nothing was there, and `take_events` has registered the waker.
         let Some(event) = self.events.pop_front() else { return Poll::Pending };
         if self.events.is_empty() {
+            // After a burst the room of its queue goes back, so that idle readers keep none.
             channel.inbox.recycle(&mut self.events);
         }
+        // An event weighs until it is returned. The driver does not read on for a batch that lies
+        // here unread.
         if channel.inbox.consume(event.weight()) {
             self.connection.request(Request::Resume);
         }
@@ -97,6 +103,7 @@ impl AgentReader {
 impl<E: EngineKind> Drop for AgentReader<E> {
     fn drop(&mut self) {
         if self.connection.is_here() {
+            // Before the request: the driver that acts on it must find no reader.
             self.connection.channel.inbox.drop_reader();
             // Reading may be paused, and without a reader it would stay so: the agent would block.
             self.connection.request(Request::Resume);

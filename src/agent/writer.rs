@@ -71,6 +71,8 @@ impl<E: EngineKind> AgentWriter<E> {
     /// [`end_input`](Self::end_input) or if the agent closed its stdin, [`Closed`](ErrorKind::Closed)
     /// if the agent has exited or is closed.
     pub async fn send(&self, record: impl AsRef<[u8]>) -> Result<()> {
+        // Encoded before the wait: a record that may not be sent is refused at once, and the outbox
+        // is not locked while it is checked.
         let mut frame = Some(self.framed(record.as_ref())?);
         let mut waiting = Waiting::new(&self.connection.channel);
         std::future::poll_fn(|context| self.poll_send(&mut frame, &mut waiting.key, context)).await
@@ -109,6 +111,7 @@ impl<E: EngineKind> AgentWriter<E> {
     }
 
     fn request_write(&self, tell_driver: bool) {
+        // If frames were queued already, the driver was told of the first and takes all of them.
         if tell_driver {
             self.connection.request(Request::Write);
         }
@@ -183,6 +186,7 @@ impl<E: EngineKind> AgentWriter<E> {
         let frame = request.map(|record| self.framed(record)).transpose()?;
         let is_over = frame.is_none();
         let was_open = self.connection.channel.outbox.set_interrupt(frame);
+        // A graceful close may wait for this.
         if is_over && was_open {
             self.connection.request(Request::TurnEnded);
         }
@@ -216,6 +220,7 @@ impl<E: EngineKind> AgentWriter<E> {
     /// Replaces "the agent is closed" by how it ended, once that is known.
     fn explain(&self, error: Error) -> Error {
         match self.connection.channel.close_report() {
+            // An ended input is the nearer cause, even if the agent has ended since.
             Some(report) if error.kind() != ErrorKind::InputEnded => {
                 let what = format!("the agent is gone: {}", report.exit());
                 Error::new(ErrorKind::Closed, "write", what)
@@ -329,8 +334,11 @@ impl AgentWriter {
 
 impl<E: EngineKind> Drop for AgentWriter<E> {
     fn drop(&mut self) {
+        // A sink keeps its key between calls, so no `Waiting` removes its task from the list.
         #[cfg(feature = "stream")]
         self.connection.channel.cancel_wait(&mut self.sink.key);
+        // As in the drop of `Arc`: all that other clones have sent comes before the end of the
+        // input.
         if self.connection.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_input();
         }

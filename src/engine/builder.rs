@@ -108,6 +108,8 @@ impl EngineBuilder {
     /// not suffice for [`max_agents`](Self::max_agents). The message names the likely cause and the
     /// remedy.
     pub fn build(self) -> Result<Engine> {
+        // All settings are checked before the first thread starts, so a refusal leaves nothing
+        // behind.
         let ring = RingConfig::with(self.buffers, self.batch_window)?;
         let busy_poll = match self.busy_poll {
             None => BusyPoll::WhileBrisk,

@@ -38,6 +38,8 @@ impl BusyPoller {
     /// Notes that something happened in this turn.
     pub(super) fn note(&mut self, now: Instant) {
         let brisk = now.saturating_duration_since(self.last) < BRISK;
+        // One long gap ends the streak. Otherwise the short gaps of many agents, each at its own
+        // pace, would add up to one.
         self.streak = if brisk { self.streak.saturating_add(1) } else { 0 };
         self.last = now;
         self.until = match self.setting {
@@ -49,6 +51,7 @@ impl BusyPoller {
 
     /// Returns whether to poll once more instead of sleeping.
     pub(super) fn polls(&self, now: Instant) -> bool {
+        // Strict: with a time of zero `until` is `now`, and the thread never polls.
         now < self.until
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct CommandQueue {
 
 /// Creates a mailbox and returns both ends.
 pub(super) fn mailbox() -> io::Result<(Mailbox, CommandQueue)> {
+    // Non-blocking, so that neither the senders, which write it, nor the engine thread, which reads
+    // it, can ever wait in a call on it.
     let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let state = Arc::new(MailboxState {
         eventfd,
@@ -86,6 +88,8 @@ pub(super) fn mailbox() -> io::Result<(Mailbox, CommandQueue)> {
 impl Mailbox {
     /// Sends a command and wakes the engine thread. A command for a thread that has ended is dropped.
     pub(super) fn send(&self, command: Command) {
+        // A command that is refused is dropped here, and its `Reply` answers with the default: the
+        // caller does not wait for a thread that has ended.
         if self.sender.send(command).is_ok() {
             self.wake_guard().wake();
         }
@@ -95,6 +99,8 @@ impl Mailbox {
     /// caller can finish its own work before the engine thread competes for the processor. A thread
     /// that is shut down or has ended takes no child and returns it.
     pub(super) fn adopt(&self, adoption: Adoption) -> Result<WakeGuard, Adoption> {
+        // Held until the child is queued: `refuse_agents` waits for the lock, so the shutdown that
+        // follows it is queued behind every child that was accepted.
         let accepts = self.state.accepts_agents();
         if !*accepts {
             return Err(adoption);
@@ -133,6 +139,8 @@ impl WakeGuard {
 
 impl Drop for WakeGuard {
     fn drop(&mut self) {
+        // The command is in the queue before the flag is read. The swap lets only the first of
+        // several senders write.
         if self.0.asleep.swap(false, Ordering::SeqCst) {
             // Only fails when the counter is at its maximum, and then the thread is woken already.
             let _written = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
@@ -154,8 +162,12 @@ impl CommandQueue {
     /// Announces a wait. A command that was sent before the announcement is returned instead: its
     /// sender saw the thread awake and did not write the eventfd.
     pub(super) fn fall_asleep(&self) -> Option<Command> {
+        // A sender queues and then reads the flag; this side sets the flag and then reads the
+        // queue. In this order at least one side sees the other, and no command is left behind by a
+        // thread that sleeps.
         self.state.asleep.store(true, Ordering::SeqCst);
         let command = self.next();
+        // The thread stays awake, so senders need not write the eventfd.
         if command.is_some() {
             self.wake_up();
         }
@@ -175,6 +187,7 @@ impl CommandQueue {
     /// Empties the eventfd after it fired.
     pub(super) fn clear_eventfd(&self) {
         let mut count = [0; 8];
+        // Fails only if it is empty already. The number of wake-ups does not matter.
         let _empty = rustix::io::read(&self.state.eventfd, &mut count);
     }
 }

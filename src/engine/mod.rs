@@ -104,6 +104,7 @@ impl Engine {
             abandoned: AtomicU64::new(0),
             origin: Origin::here(),
         };
+        // The limit is checked last, when what the engine itself needs is in use and counted.
         let started = shared.start_threads(threads, ring, busy_poll, spawning).and_then(|()| {
             max_agents.map_or(Ok(()), |wanted| crate::process::capacity().must_fit(wanted))
         });
@@ -155,6 +156,8 @@ impl Engine {
     /// Nothing is left of an agent that could not be spawned.
     pub async fn spawn(&self, command: AgentCommand) -> Result<Agent> {
         self.shared.check()?;
+        // Only an engine with warm pools can make room. A spawn there keeps the command for another
+        // attempt.
         if !self.shared.pools.is_empty() {
             return spawn_evicting(self, command).await;
         }
@@ -193,6 +196,8 @@ impl Engine {
 
     /// Spawns on the spawn pool. Evicts no idle agent if a limit is reached.
     async fn spawn_with(&self, command: AgentCommand, permit: Permit) -> Result<Agent> {
+        // `spawn_evicting` and the warm pools have waited before this call, and the engine may have
+        // been shut down meanwhile.
         self.shared.check()?;
         let shared = Arc::clone(&self.shared);
         let (sender, receiver) = oneshot::channel();
@@ -207,8 +212,11 @@ impl Engine {
                 }
                 Err(error) => sender.send(Err(error)),
             }
+            // Last: an agent that no future takes was dropped above, and holds a departure itself
+            // by now.
             drop(departure);
         });
+        // There is no answer if the pool has ended, which drops its jobs, and in a forked child.
         receiver.await.unwrap_or_else(|| Err(self.gone()))
     }
 
@@ -253,6 +261,8 @@ impl Engine {
     pub async fn counters(&self) -> Vec<IoCounters> {
         let mut all = vec![IoCounters::default(); self.shared.threads.len()];
         for (thread, counters) in self.shared.threads.iter().zip(&mut all) {
+            // In a forked child the send would write the eventfd of the parent, and no thread would
+            // reply.
             if self.shared.origin.is_here() {
                 let reply = Arc::new(SetOnce::new());
                 thread.mailbox.send(Command::Counters(Reply(Arc::clone(&reply))));
@@ -283,8 +293,11 @@ impl Engine {
         if !self.shared.origin.is_here() {
             return report;
         }
+        // Before the threads refuse children: a spawn that finds none to take its child reports the
+        // shutdown, and not threads that have died.
         self.shared.stopped.store(true, Ordering::SeqCst);
         let threads = &self.shared.threads;
+        // Every thread begins before the first wait, so all agents are closed at once.
         let ends: Vec<_> = threads.iter().map(|thread| thread.shutdown(limit)).collect();
         for end in ends {
             let end = end.wait().await.unwrap_or_default();
@@ -348,6 +361,7 @@ impl EngineShared {
 
     /// Waits until the threads have ended, once they were shut down.
     fn join(&self) {
+        // The engine threads first: the last of them ends the spawn pool.
         self.threads.iter().for_each(Thread::join);
         self.spawn_pool.wait_for_end(SPAWN_POOL_MAX);
     }
@@ -378,13 +392,17 @@ impl EngineShared {
         let mut adoption = Adoption::new(child, command);
         let channel = Arc::clone(&adoption.channel);
         loop {
+            // The way out of the loop once no thread takes children. The adoption is dropped then,
+            // which kills and reaps the child.
             self.check()?;
             let agents = self
                 .threads
                 .iter()
                 .map(|thread| thread.mailbox.accepts_agents().then(|| thread.live.get()));
+            // The last thread ended since the check, so the next check fails.
             let Some(index) = least_loaded(agents) else { continue };
             let Thread { mailbox, live, .. } = &self.threads[index];
+            // Counted before it is queued, so that spawns on other threads see it when they choose.
             adoption.count_among(live);
             match mailbox.adopt(adoption) {
                 Ok(wake) => {
@@ -412,13 +430,16 @@ struct MailboxLink {
 
 impl Link for MailboxLink {
     fn request(&self, channel: &Arc<Channel>, request: Request) {
+        // One that is on its way covers this one: the driver clears its bit before it acts on it.
         if channel.note_request(request.bit()) {
             self.mailbox.send(Command::Agent(Arc::clone(channel), request));
         }
     }
 
     fn note_abandoned(&self, channel: &Channel) {
+        // `exit` waits until the driver has ended the inbox, which comes after the abort.
         channel.inbox.keep_process(Departure::begin());
+        // Relaxed: the count guards no other data.
         self.engine.abandoned.fetch_add(1, Ordering::Relaxed);
     }
 }

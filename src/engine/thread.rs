@@ -78,6 +78,7 @@ impl Thread {
         let (handle, start) = launch(format!("agentpipe-{index}"), run)?;
         let handle = Mutex::new(Some(handle));
         let origin = Origin::here();
+        // After an error these are never read: the thread is only joined.
         let (features, published) = start.clone().unwrap_or_default();
         let live = LiveAgents::default();
         let thread = Self { mailbox, features, published, live, handle, origin };
@@ -94,6 +95,7 @@ impl Thread {
 
     fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<SetOnce<ShutdownCounts>> {
         let done = Arc::new(SetOnce::new());
+        // First, so that no child follows the shutdown into the queue.
         self.mailbox.refuse_agents();
         let reply = Reply(Arc::clone(&done));
         self.mailbox.send(Command::Shutdown { limit, done: reply, departure });
@@ -117,6 +119,8 @@ impl Drop for Thread {
     fn drop(&mut self) {
         let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if self.origin.is_here() {
+            // A thread that was joined is gone. For one that runs on, `exit` waits: its handle is
+            // dropped without a join.
             self.end(Duration::ZERO, handle.is_some().then(Departure::begin));
         } else {
             #[expect(clippy::mem_forget, reason = "in a forked child that thread does not exist")]
@@ -142,6 +146,7 @@ fn launch(
         .name(name)
         .spawn(move || run(report))
         .map_err(|error| failed("cannot start an engine thread", error))?;
+    // The wait ends in any case: a thread that panics drops its report, which sets an error.
     let start = pollster::block_on(answer.wait()).unwrap_or_else(|| Err(never_started()));
     Ok((handle, start))
 }
@@ -164,11 +169,16 @@ fn run(
     report: StartReport,
     spawning: Arc<SpawnPoolGuard>,
 ) {
+    // Before Linux 6.18 a write to a pipe without a reader raises SIGPIPE in the thread that
+    // submits it.
     if let Err(error) = block_sigpipe() {
         crate::trace::warn!(%error, "SIGPIPE could not be blocked on an engine thread");
     }
     reduce_timer_slack();
+    // The ring is made on this thread: a SINGLE_ISSUER ring refuses all others.
     let opened = Ring::new(config).and_then(|ring| {
+        // A copy, because the ring closes its descriptor when it is drained, and senders may still
+        // write to the original.
         let eventfd = queue.eventfd().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
@@ -184,8 +194,13 @@ fn run(
     report.send(Ok((features, driver.published_stats())));
     let mut replies = ShutdownReplies::default();
     let mut turns = EngineLoop { driver, queue, busy_poll, replies: &mut replies };
+    // A panic that was not contained where it happened ends the loop. The agents are closed below
+    // all the same.
     contain("an engine thread", || turns.run());
+    // Read now: the driver is dropped with `turns`, before the replies are sent.
     turns.replies.counts = turns.driver.shutdown_counts();
+    // After an error or a panic no shutdown has done this. Spawns choose another thread from here
+    // on.
     turns.queue.refuse_agents();
     // However the loop ended, in this order: the agents that are left are killed and reported, the
     // ring is closed, the spawning threads may end, and the calls that wait for a shutdown are
@@ -256,16 +271,23 @@ impl EngineLoop<'_> {
                 crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;
             }
+            // From here on senders need not write the eventfd: the queue is read before the next
+            // sleep.
             self.queue.wake_up();
+            // The clock is read once per turn. The ring, the agents and the plans get this value.
             now = Instant::now();
             happened += self.driver.dispatch(now);
             if self.driver.take_woken() {
+                // Emptied before it is watched again, or the new poll completes at once. A write in
+                // between is not lost: it leaves the eventfd readable, and the poll reports that.
                 self.queue.clear_eventfd();
                 self.driver.rewatch();
             }
         }
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         self.driver.published_stats().read().trace(&name);
+        // Operations outlive the descriptor of the ring by milliseconds, and may still write to its
+        // buffers. So nothing may be left in the kernel when the ring is dropped.
         self.driver.drain();
     }
 
@@ -276,6 +298,8 @@ impl EngineLoop<'_> {
             Command::Agent(channel, request) => self.driver.request(&channel, request, now),
             Command::Shutdown { limit, done, departure } => {
                 self.driver.shutdown(limit, now);
+                // Answered by `run`, once the ring is closed: a caller that returns finds nothing
+                // left.
                 self.replies.waiting.push((done, departure));
             }
             Command::Counters(reply) => {

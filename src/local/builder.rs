@@ -70,6 +70,7 @@ impl LocalEngineBuilder {
     /// Outside a `LocalSet` (`tokio_uring::start` brings one), and in a runtime built without
     /// `enable_io`.
     pub fn build(self) -> Result<LocalEngine> {
+        // Outside a runtime the registration of a descriptor panics.
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::new(
                 ErrorKind::EngineStopped,
@@ -91,6 +92,8 @@ impl LocalEngineBuilder {
         let config = RingConfig::with(self.buffers, self.batch_window)?;
         // The window is kept by the task: the ring does not wait here.
         let ring = Ring::new(&RingConfig { window: Duration::ZERO, ..config })?;
+        // The thread belongs to the caller: its signal mask is left alone if the kernel can write
+        // without SIGPIPE.
         if !ring.kernel_features().nosignal
             && let Err(error) = block_sigpipe()
         {
@@ -116,6 +119,7 @@ impl LocalEngineBuilder {
             .register_eventfd(eventfd.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
         let spawn_pool = SpawnPool::start()?;
+        // Last, when the descriptors and threads of the engine itself are in use and counted.
         if let Some(wanted) = self.max_agents {
             capacity().must_fit(wanted)?;
         }
@@ -123,6 +127,7 @@ impl LocalEngineBuilder {
         let driver =
             LocalDriver::new(transport, features, self.batch_window, spawn_pool, admission);
         let engine = LocalEngine::with_driver(Rc::clone(&driver));
+        // Its handle is dropped, which detaches it. The task ends by itself: see `AfterTurn::End`.
         tokio::task::spawn_local(DriverTask::new(driver, eventfd, timer));
         Ok(engine)
     }

@@ -132,6 +132,8 @@ impl LocalDriver {
                 // Every agent was closed with the driver.
                 None => return,
             },
+            // A waker that the driver runs makes this request. The turn, or the next one, carries
+            // it out.
             Err(_) => self.defer(DeferredCommand::Request(Arc::clone(channel), request)),
         }
         self.wake();
@@ -140,10 +142,12 @@ impl LocalDriver {
     /// Takes a child over. An engine that has ended or is ending kills and reaps it.
     pub(super) fn adopt(&self, mut adoption: Adoption) -> Result<()> {
         self.check()?;
+        // Counted also if it is deferred: an agent counts from the return of `spawn` on.
         adoption.count_among(&self.live);
         match self.transport.try_borrow_mut() {
             Ok(mut transport) => match &mut *transport {
                 Some(driver) => driver.adopt(adoption, Instant::now()),
+                // The adoption is dropped, which kills and reaps the child.
                 None => return Err(stopped()),
             },
             Err(_) => self.defer(DeferredCommand::Adopt(adoption)),
@@ -188,7 +192,9 @@ impl LocalDriver {
             || LocalShutdown { begun: Instant::now(), report: NO_AGENTS, waiting: Vec::new() };
         let mut shutdown = self.shutdown.borrow_mut();
         shutdown.get_or_insert_with(begin).waiting.push(Arc::clone(&done));
+        // Released before the wake: no cell is borrowed while a waker runs.
         drop(shutdown);
+        // Left to the task, even if the driver is free: its turn also finds the end and answers.
         self.defer(DeferredCommand::Shutdown(limit));
         self.wake();
         done
@@ -200,6 +206,8 @@ impl LocalDriver {
 
     /// Wakes the task, once for any number of calls before its next turn.
     pub(super) fn wake(&self) {
+        // Before the first poll there is no waker, and none is needed: the runtime polls a new
+        // task.
         if self.origin.is_here()
             && !self.awake.replace(true)
             && let Some(task) = &*self.task.borrow()
@@ -304,14 +312,18 @@ impl LocalDriver {
 
     /// Submits what is queued, collects what is there and acts on it.
     fn turn(&self, quiet_until: &mut Option<Instant>, now: Instant) -> io::Result<AfterTurn> {
+        // Cleared before the turn: what is requested from here on may come too late for it.
         self.awake.set(false);
         let mut slot = self.transport.borrow_mut();
         let Some(driver) = &mut *slot else { return Ok(AfterTurn::End) };
+        // Before the submission, which takes along what these two queue.
         self.do_deferred(driver, now);
         driver.prepare(now);
         driver.io().turn()?;
         let came = driver.dispatch(now);
         driver.end_turn(now);
+        // `dispatch` and `end_turn` run wakers and close plans, which may have queued or deferred
+        // more.
         if driver.io().wants_turn() || !self.deferred.borrow().is_empty() {
             return Ok(AfterTurn::RunAgain);
         }
@@ -320,14 +332,18 @@ impl LocalDriver {
         }
         let until = driver.until_deadline(now).map(|left| now + left);
         if !self.window.is_zero() {
+            // An open window is not extended, so output is at most one window late.
             if came > 0 && quiet_until.is_none_or(|until| until <= now) {
                 *quiet_until = Some(now + self.window);
             }
             if let Some(quiet) = quiet_until.filter(|quiet| *quiet > now) {
+                // The eventfd stays disabled: what completes during the window waits for the timer.
                 let until = until.map_or(quiet, |until| until.min(quiet));
                 return Ok(AfterTurn::Wait { until: Some(until) });
             }
         }
+        // A completion that came while the eventfd was disabled did not write it, so the task must
+        // not wait for it.
         Ok(if driver.io().enable_eventfd() {
             AfterTurn::Wait { until }
         } else {
@@ -337,6 +353,8 @@ impl LocalDriver {
 
     /// Does what was requested while the transport driver was borrowed.
     fn do_deferred(&self, driver: &mut Driver, now: Instant) {
+        // Taken as a whole: the cell is not borrowed while wakers run, and what they add is for the
+        // next turn.
         for deferred in self.deferred.take() {
             match deferred {
                 DeferredCommand::Request(channel, request) => {
@@ -358,10 +376,14 @@ impl LocalDriver {
             std::mem::forget(driver);
             return;
         }
+        // Children that were deferred are taken over, so that they are aborted and reported with
+        // the rest.
         self.do_deferred(&mut driver, Instant::now());
         driver.abort_all();
+        // Operations outlive the descriptor of the ring, so none may be left when it is dropped.
         driver.drain();
         let counts = driver.shutdown_counts();
+        // Before the answers: a caller whose shutdown has returned finds no ring.
         drop(driver);
         self.phase.set(Phase::Finished);
         let (report, waiting) = match &mut *self.shutdown.borrow_mut() {
@@ -373,6 +395,7 @@ impl LocalDriver {
             }
             None => return,
         };
+        // Outside of the borrow, because the wakers may call `shutdown` again.
         for done in waiting {
             done.set(report);
         }

@@ -89,6 +89,7 @@ struct EngineLease(Rc<LocalDriver>);
 impl Drop for EngineLease {
     fn drop(&mut self) {
         self.0.engine_gone.set(true);
+        // Without agents nothing else wakes the task, which has to find out that it may end.
         self.0.wake();
     }
 }
@@ -142,6 +143,8 @@ impl LocalEngine {
         driver.check()?;
         let permit = driver.admission.acquire()?;
         let (sender, receiver) = oneshot::channel();
+        // The adoption is made on the spawning thread: if this future is gone, it is dropped there,
+        // which kills and reaps the child.
         driver.spawn_pool.spawn(command, permit, |spawned| {
             sender.send(spawned.map(|(child, command)| Adoption::new(child, command)));
         });

@@ -36,6 +36,8 @@ impl EdgeFd {
     fn fired(&self, context: &mut Context<'_>) -> io::Result<bool> {
         let mut fired = false;
         loop {
+            // The runtime registers the task only when it returns `Pending`, so earlier readiness
+            // is cleared until it does.
             match self.0.poll_read_ready(context) {
                 Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
                 Poll::Ready(Err(error)) => return Err(error),
@@ -76,6 +78,7 @@ pub(super) struct TimerFd {
 impl TimerFd {
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        // The clock of `Instant`.
         let timer = EdgeFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
         Ok(Self { timer, set: None })
     }
@@ -95,6 +98,8 @@ impl TimerFd {
         // Zero would disarm it.
         let left = at.saturating_duration_since(now).max(Duration::from_nanos(1));
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A time that the kernel cannot express leaves the timer disarmed, which is as good as
+        // never.
         let left = Timespec::try_from(left).unwrap_or(none);
         let once = Itimerspec { it_interval: none, it_value: left };
         timerfd_settime(self.timer.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;

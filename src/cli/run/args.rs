@@ -91,7 +91,10 @@ impl RunArgs {
     pub(super) fn agent(&self) -> AgentCommand {
         let mut words = self.command.iter();
         let program = words.next().map(OsString::as_os_str).unwrap_or_default();
+        // `parse_record_max` has refused a value that does not fit.
         let record_max = usize::try_from(self.record_max).unwrap_or(usize::MAX);
+        // At least one record of the largest size fits, so that none is dropped during the close
+        // for its size alone.
         let limits = Limits::new().record_max(record_max).drain_max(record_max.max(DRAIN_MAX));
         let command = AgentCommand::new(program)
             .args(words)

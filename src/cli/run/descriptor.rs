@@ -79,6 +79,8 @@ impl Descriptor {
         let kind = stat.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode));
         let method = match (kind, stat.as_ref()) {
             (Some(FileType::Socket), _) => Method::Socket,
+            // fstat(2) does not distinguish a pipe from a FIFO. The first call does: a FIFO
+            // refuses.
             (Some(FileType::Fifo), _) => Method::NoWait,
             (Some(FileType::CharacterDevice), Some(stat)) if shared.is_terminal() => {
                 let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
@@ -139,6 +141,7 @@ impl Descriptor {
             Method::Own(own) => read(own, into),
         };
         match result {
+            // Every caller repeats an interrupted call, and the next one uses the new method.
             Err(errno) if self.refuses_no_wait(errno) => Err(io::ErrorKind::Interrupted.into()),
             result => self.noted(result),
         }
@@ -189,6 +192,7 @@ impl Descriptor {
     }
 
     fn noted(&mut self, result: Result<usize, Errno>) -> io::Result<usize> {
+        // A shortage of kernel memory passes. It counts as a full stream, and not as a failure.
         let blocked = result
             .as_ref()
             .is_err_and(|errno| matches!(*errno, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM));
@@ -213,6 +217,8 @@ impl fmt::Debug for Descriptor {
 /// Opens the file again, with a new open file description.
 fn open_again(shared: BorrowedFd<'_>, direction: Direction) -> Option<OwnedFd> {
     let access = if direction == Direction::Read { OFlags::RDONLY } else { OFlags::WRONLY };
+    // O_NOCTTY, because a session leader without a terminal would get this one as its controlling
+    // terminal.
     let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open(format!("/proc/self/fd/{}", shared.as_raw_fd()), flags, Mode::empty()).ok()
 }
@@ -251,8 +257,13 @@ impl LoopWaker {
     /// wakes the loop again.
     pub(super) fn reset(&self) {
         if self.woken.load(Ordering::SeqCst) {
+            // The eventfd is emptied before the flag is cleared. In the reverse order the read
+            // could swallow a new wake-up and leave the flag set, which would silence all later
+            // ones.
             let mut count = [0; 8];
             let _emptied = read(&self.eventfd, &mut count);
+            // A swap and not a store: it reads the flag of a wake-up that came meanwhile, so the
+            // check for work sees what that wake-up announces.
             self.woken.swap(false, Ordering::SeqCst);
         }
     }

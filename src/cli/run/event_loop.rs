@@ -128,6 +128,7 @@ impl<'a> EventLoop<'a> {
             self.on_signal(Instant::now());
         }
         loop {
+            // Before anything is looked at: work that comes later wakes the loop again.
             self.waker.reset();
             let now = self.clock.at(Instant::now());
             let mut moved = self.take_signals(now);
@@ -138,6 +139,8 @@ impl<'a> EventLoop<'a> {
             if self.is_over(moved, now) {
                 return self.finish();
             }
+            // Progress does not skip the poll: the other streams and the signals have their turn,
+            // too.
             let wait = if moved { Some(Duration::ZERO) } else { self.until_deadline(now) };
             self.wait(wait);
             self.clock.turned(Instant::now(), wait);
@@ -164,6 +167,7 @@ impl<'a> EventLoop<'a> {
         } else {
             // After the close the signal means that stdout takes too long.
             let end = now + AFTER_SECOND_SIGNAL;
+            // A further signal never gives more time than the one before it.
             self.hard_end = Some(self.hard_end.map_or(end, |known| known.min(end)));
             self.hurried = true;
             self.close(ClosePolicy::abort());
@@ -182,6 +186,7 @@ impl<'a> EventLoop<'a> {
     fn close(&mut self, policy: ClosePolicy) {
         self.close_asked = true;
         let close = pin!(self.writer.close_with(policy));
+        // One poll sends the request. The report arrives through `closed`.
         let _report = close.poll(&mut Context::from_waker(Waker::noop()));
     }
 
@@ -195,6 +200,7 @@ impl<'a> EventLoop<'a> {
         while let Some(event) = self.next_event(context) {
             self.rest.push_back(event);
         }
+        // Otherwise nothing is waited for, and the final report follows at once.
         if !self.stdout.is_empty() || !self.rest.is_empty() {
             self.target.write_ahead(&self.losses().in_json(Ok(&report)));
         }
@@ -213,6 +219,8 @@ impl<'a> EventLoop<'a> {
     /// Passes events on while there is room for them. Returns true if there may be more.
     fn take_events(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
+        // Records and lines come from one queue in their order, so the next event needs room in
+        // both streams.
         while taken < EVENTS_A_TURN && self.stdout.has_room() && self.stderr.has_room() {
             let event = self.rest.pop_front();
             let Some(event) = event.or_else(|| self.next_event(context)) else { break };
@@ -266,6 +274,7 @@ impl<'a> EventLoop<'a> {
         let was_fine = self.stdout.failed.is_none();
         let mut moved = self.may_write_records() && self.stdout.flush(now);
         if let Some(error) = self.stdout.failed.as_ref().filter(|_| was_fine) {
+            // A reader that leaves is no fault: the exit code alone says it, as after a SIGPIPE.
             if error.kind() != std::io::ErrorKind::BrokenPipe {
                 let lines = &self.stderr.lines;
                 lines.say(format_args!("writing to stdout failed: {error}; the agent is aborted"));
@@ -297,10 +306,13 @@ impl<'a> EventLoop<'a> {
         // After a second signal stdout gets one more write, without a wait.
         let patience =
             if self.hurried { Duration::ZERO } else { self.args.drain().max(PATIENCE_MIN) };
+        // Each write that stdout accepts begins the wait anew, so a slow reader is not cut off.
         Some(ending.max(self.stdout.took) + patience)
     }
 
     fn until_deadline(&self, now: Instant) -> Option<Duration> {
+        // Deadlines that `is_over` and `feed_agent` do not act upon are left out: once past, they
+        // would turn the loop without a wait.
         let patience = self.stdout_patience().filter(|_| self.report.is_some());
         let flushed = self.input.hung_up().map(|since| since + self.args.flush());
         let flushed = flushed.filter(|_| !self.input.has_ended());
@@ -312,6 +324,8 @@ impl<'a> EventLoop<'a> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
+        // The machine's clock: the rests of the descriptors are real time, unlike the deadlines of
+        // the loop.
         let now = Instant::now();
         let out = |wanted: bool| wanted.then_some(PollFlags::OUT);
         let records = out(!self.stdout.is_empty() && self.may_write_records());
@@ -332,6 +346,8 @@ impl<'a> EventLoop<'a> {
                     fds.push(fd);
                 }
                 None => {
+                    // Not polled, because poll(2) might report it at once. The wait ends with its
+                    // rest.
                     let rest = descriptor.rests_until().map(|until| until.duration_since(now));
                     limit = limit.into_iter().chain(rest).min();
                 }
@@ -379,6 +395,8 @@ impl<'a> EventLoop<'a> {
         }
         for event in std::mem::take(&mut self.rest) {
             match event {
+                // Kept for `losses`. Lines may still be written after the loop, and records may
+                // not.
                 Event::Record(_) => self.rest.push_back(event),
                 other => self.print(&other),
             }

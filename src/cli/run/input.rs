@@ -148,6 +148,8 @@ impl Input {
                     }
                     Some(Found::Record(record)) => {
                         let (writer, len) = (writer.clone(), record.len() as u64);
+                        // The future owns the record and a handle: it is kept across turns while
+                        // the agent has no room.
                         let accepted = Box::pin(async move { writer.send(record).await });
                         self.sending = Some(Sending { accepted, len });
                     }
@@ -167,6 +169,8 @@ impl Input {
         match result {
             Ok(()) => {}
             Err(error) if error.is_closed() => {
+                // Only if the agent closed its stdin and lives on. If it has ended, the report says
+                // so.
                 if self.state == InputState::Open && writer.close_report().is_none() {
                     lines.say(format_args!("{error}"));
                 }

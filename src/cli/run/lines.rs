@@ -70,6 +70,7 @@ impl Lines {
             return;
         }
         queue.backlog.push(|bytes| {
+            // A write to a `Vec` does not fail.
             let _to_memory = bytes.write_fmt(line);
         });
     }
@@ -85,6 +86,8 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         self.pass(text.strip_suffix('\n').unwrap_or(&text));
+        // Traces come from threads of the engine, and the loop may be asleep. Lines of the loop
+        // itself need no wake-up.
         self.0.waker.notify();
         Ok(line.len())
     }
@@ -126,6 +129,7 @@ impl Stderr {
     /// Writes what fits. Returns true if something was written.
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         let mut moved = false;
+        // The lock is held across the writes, because none of them waits for a reader.
         let mut queue = self.lines.lock();
         while !queue.backlog.is_empty() && self.descriptor.is_ready() {
             match self.descriptor.write(queue.backlog.whole_items(WHOLE)) {

@@ -91,8 +91,8 @@ impl From<Error> for NotStarted {
 
 impl Host<'_> {
     fn run(&self, stderr: &mut Stderr) -> u8 {
-        // Dropping an engine waits for its threads, and so for an agent that cannot be killed or an exec
-        // that hangs. The exit of this process does not wait.
+        // `exit` waits for the threads of an engine that was dropped, and they wait for an agent
+        // that cannot be killed. So it is dropped only once its agent is known to have ended.
         let started = Engine::new().map_err(NotStarted::from).and_then(|engine| {
             let engine = ManuallyDrop::new(engine);
             let (agent, signals) = self.spawn(&engine, stderr)?;
@@ -112,6 +112,7 @@ impl Host<'_> {
         let events = EventLoop::new(self.args, self.target, waker, self.signals, stderr, agent);
         let end = events.run(signals);
         if end.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
+            // The agent was reaped, so its engine thread has nothing left that could delay `exit`.
             drop(ManuallyDrop::into_inner(engine));
         }
         self.conclude(end, pid, stderr)

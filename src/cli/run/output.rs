@@ -64,6 +64,7 @@ impl Output {
                 bytes.push(b'\n');
             }
         });
+        // The record passes through the queue, so that it is counted like those before it.
         if self.failed.is_some() {
             self.give_up();
         }
@@ -194,10 +195,13 @@ impl Backlog {
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;
+            // One large record must not keep its memory for the rest of the run.
             if self.bytes.capacity() > KEPT {
                 self.bytes = Vec::new();
             }
         } else if self.written > KEPT / 2 && self.written > self.bytes.len() / 2 {
+            // Moves fewer bytes than were written since the last time, so the cost per byte stays
+            // constant.
             self.bytes.drain(..self.written);
             self.written = 0;
         }

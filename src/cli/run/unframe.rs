@@ -187,8 +187,10 @@ impl Unframe {
     /// Takes the next line with its line end, which the last line may lack.
     fn take_line(&mut self, most: usize) -> Option<RawLine> {
         let end = memchr(b'\n', &self.bytes[self.searched..]).map(|at| self.searched + at + 1);
+        // Each byte is searched once, however many reads a line takes.
         self.searched = self.bytes.len();
         if end.is_none() {
+            // Dropped as it comes, so that an endless line does not grow the buffer.
             if self.held() > most {
                 self.dropped += self.held() as u64;
                 self.take(self.held());

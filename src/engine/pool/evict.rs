@@ -20,6 +20,7 @@ const EVICTIONS_FOR_THE_HOST: usize = 2;
 /// The warm pools of an engine.
 #[derive(Debug, Default)]
 pub(in super::super) struct WarmPools {
+    // Weak, because a pool holds its engine: the two would keep each other alive.
     pools: Mutex<Vec<Weak<PoolShared>>>,
     /// Spawns that wait for the place of an idle agent.
     waiting: AtomicUsize,
@@ -46,6 +47,8 @@ impl WarmPools {
     }
 
     pub(in super::super) fn is_empty(&self) -> bool {
+        // Pools that are gone are forgotten first. Afterwards a spawn costs what it did without
+        // any.
         let mut pools = self.lock();
         pools.retain(|pool| pool.strong_count() > 0);
         pools.is_empty()
@@ -88,6 +91,8 @@ pub(in super::super) async fn spawn_evicting(
             Ok(permit) => match engine.spawn_with(command.clone(), permit).await {
                 Ok(agent) => return Ok(agent),
                 Err(error) => {
+                    // A permit was there, so the host refused. Refusals for want of a permit need
+                    // no bound: each eviction frees one.
                     refused_by_host += 1;
                     error
                 }
@@ -96,8 +101,11 @@ pub(in super::super) async fn spawn_evicting(
         if refused.kind() != ErrorKind::ResourceLimit || refused_by_host > EVICTIONS_FOR_THE_HOST {
             return Err(refused);
         }
+        // From the first refusal until the spawn is over. A spawn that finds room holds no pool
+        // back.
         waits.get_or_insert_with(|| pools.wait());
         match pools.evict() {
+            // The place is free once the report is there.
             Some(Room::Closing(writer)) => drop(writer.closed().await),
             // It can be closed only once it has arrived.
             Some(Room::Pending(arrived)) => drop(arrived.wait().await),

@@ -100,12 +100,15 @@ impl PoolShared {
 
     /// Orders the missing agents from the thread of the pool.
     pub(super) fn refill(&self) {
+        // Before the lock, which may be taken for good in a forked child: the check fails there.
         if self.engine.shared.check().is_err() {
             return;
         }
         let mut state = self.lock();
         let missing = self.settings.size.saturating_sub(state.idle.len() + state.pending);
         if missing > 0 && !state.ended {
+            // Counted before they are spawned, so that acquires at the same time do not order them
+            // again.
             state.pending += missing;
             self.changed.notify_all();
         }
@@ -118,6 +121,8 @@ impl PoolShared {
             let now = Instant::now();
             let unfit = state.remove_unfit(self.settings.max_age, now);
             if !unfit.is_empty() {
+                // `replace` takes the lock itself. It also logs, and the subscriber is code of the
+                // user.
                 drop(state);
                 self.replace(unfit, now);
                 state = self.lock();
@@ -126,6 +131,7 @@ impl PoolShared {
                 self.spawn_one();
                 state = self.lock();
             } else {
+                // All have the same maximum age, so the oldest expires first.
                 let expiry = state.idle.front().map(|oldest| oldest.expiry(self.settings.max_age));
                 state = match expiry.map(|at| at.saturating_duration_since(now)) {
                     None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -153,19 +159,24 @@ impl PoolShared {
         // The pool may end meanwhile, and its process: `exit` waits until the agent is closed.
         let _departure = Departure::begin();
         let spawned = self.try_spawn();
+        // Before the lock is taken: the subscriber is code of the user.
         if let Err(error) = &spawned {
             crate::trace::warn!(%error, "a warm pool cannot spawn; it tries again at the next acquire");
         }
         let mut unwanted = None;
         let mut state = self.lock();
         state.pending -= 1;
+        // Replaced under the lock: a spawn that finds an agent pending from here on waits for the
+        // next arrival.
         let arrived = mem::take(&mut state.arrived);
         match spawned {
+            // `end` took the idle agents before this one was there.
             Ok(Some(agent)) if state.ended => unwanted = Some(agent),
             Ok(Some(agent)) => {
                 state.stats.spawned += 1;
                 state.idle.push_back(agent);
             }
+            // The order lapses. The next refill sees that the agent is missing.
             Ok(None) => {}
             Err(_) => state.stats.failed += 1,
         }
@@ -173,6 +184,7 @@ impl PoolShared {
         if let Some(agent) = unwanted {
             agent.close(self.command.close);
         }
+        // Last, and without the lock: this wakes spawns, which look for the agent at once.
         arrived.set(());
     }
 
@@ -187,14 +199,19 @@ impl PoolShared {
         let fingerprint = CommandFingerprint::of(&self.command)?;
         let spawn = self.engine.spawn_with(self.command.clone(), permit);
         let agent = pollster::block_on(spawn)?;
+        // Weak: the pool owns the agent, whose channel keeps the waker. A strong pointer would be a
+        // cycle.
         let watch = Arc::new(EndWatch(Arc::downgrade(self)));
         Ok(Some(IdleAgent::new(agent, fingerprint, watch)))
     }
 
     /// Takes the oldest agent that is fit out of the pool. Searches for the program's file: may block.
     pub(super) fn pick(self: &Arc<Self>) -> Option<Checkout> {
+        // A program that is not found now matches no idle agent. All are closed, and the spawn that
+        // follows reports the reason.
         let fingerprint = CommandFingerprint::of(&self.command).ok();
         loop {
+            // Taken out first and judged without the lock. No other acquire can get it meanwhile.
             let mut agent = self.lock().idle.pop_front()?;
             let mut unfit = agent.unfit(self.settings.max_age, Instant::now());
             if unfit.is_none() && Some(&agent.fingerprint) != fingerprint.as_ref() {
@@ -214,6 +231,7 @@ impl PoolShared {
     }
 
     fn discard(&self, agent: IdleAgent, why: Unfit) {
+        // Agents that a shutdown of the engine closes did not end by themselves.
         let shut_down = agent.close_reason() == Some(CloseReason::Shutdown);
         self.count(|stats| match why {
             Unfit::Ended if shut_down => stats.unused += 1,
@@ -229,6 +247,8 @@ impl PoolShared {
     pub(super) fn evict(&self) -> Option<Room> {
         let mut state = self.lock();
         let Some(agent) = state.idle.pop_front() else {
+            // Cloned under the lock that `spawn_one` takes to replace it, so the arrival cannot be
+            // missed.
             return (state.pending > 0).then(|| Room::Pending(Arc::clone(&state.arrived)));
         };
         state.stats.evicted += 1;
@@ -242,6 +262,7 @@ impl PoolShared {
             return;
         }
         let mut state = self.lock();
+        // A spawn that is under way reads this under the same lock and closes its agent itself.
         state.ended = true;
         let idle = mem::take(&mut state.idle);
         drop(state);
@@ -332,6 +353,7 @@ impl IdleAgent {
     /// Drops the events that are there. Returns how many of them were records.
     fn discard_output(&mut self) -> u64 {
         let mut records = 0;
+        // The acquire does not wait for more, so there is no task to wake.
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(event)) = self.agent.reader_mut().poll_next(&mut context) {
             records += u64::from(matches!(event, Event::Record(_)));
@@ -341,6 +363,8 @@ impl IdleAgent {
 
     /// Closes it in the engine, without waiting. A close that has begun keeps its own policy.
     fn close(self, policy: ClosePolicy) -> AgentWriter {
+        // Both arms release the agent before its last handle is dropped: it is not counted as
+        // abandoned.
         let writer = self.agent.writer().clone();
         match self.close_reason() {
             Some(_) => writer.release(),
