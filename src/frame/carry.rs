@@ -31,6 +31,7 @@ impl CarryBuffers {
 
     /// Keeps the buffer if it has the common size and there is room; frees it otherwise.
     fn give_back(&mut self, mut buffer: Vec<u8>) {
+        // A buffer that grew for one large record must not stay behind in the list.
         if buffer.capacity() == BUFFER && self.0.len() < IDLE_MAX {
             buffer.clear();
             self.0.push(buffer);
@@ -78,9 +79,12 @@ impl Carry {
     fn grow(&mut self, need: usize, ceiling: usize, buffers: &mut CarryBuffers) {
         let room = room(need, self.bytes.capacity(), ceiling);
         if self.bytes.capacity() > BUFFER {
+            // The growth is exact, because `room` has planned it and `Vec` would go past the
+            // ceiling.
             return self.bytes.reserve_exact(room - self.bytes.len());
         }
         let mut larger = if room == BUFFER { buffers.take() } else { Vec::new() };
+        // A reused buffer has this size already.
         larger.reserve_exact(room);
         memcpy::append(&mut larger, &self.bytes);
         buffers.give_back(std::mem::replace(&mut self.bytes, larger));

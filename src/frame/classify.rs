@@ -39,6 +39,7 @@ pub(super) fn line(bytes: &[u8], check: JsonCheck) -> LineKind {
 pub(super) fn tail(bytes: &[u8]) -> LineKind {
     match line(bytes, JsonCheck::Syntax) {
         LineKind::Malformed(_) => LineKind::Truncated,
+        // A cut array is no valid JSON, so `line` takes it for a log line.
         LineKind::Noise if may_be_array(trimmed(bytes)) => LineKind::Truncated,
         kind => kind,
     }
@@ -50,6 +51,7 @@ pub(super) fn body(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedR
     let text = trimmed(bytes);
     match text.first() {
         Some(b'{' | b'[') => verify(bytes, check),
+        // A scalar has no brackets that a check of the shape could look at.
         _ => verify(bytes, JsonCheck::Syntax),
     }
 }

@@ -89,6 +89,8 @@ impl ContentLength {
                 MessagePart::Body { need } => {
                     let used = (need - self.body.len()).min(input.len());
                     let part = advance(input, used);
+                    // A body that lies in this read as a whole is lent from it. Nothing of it is
+                    // carried then, because `used` is at most what is missing.
                     if used == need {
                         self.part = MessagePart::Header;
                         return Some(self.whole_body(part));
@@ -106,6 +108,8 @@ impl ContentLength {
                 }
             }
         }
+        // The memory of a line is kept for the lines of one read. Between records a framer holds
+        // none.
         self.line.free_if_empty();
         None
     }
@@ -162,11 +166,14 @@ impl ContentLength {
 
     fn take_line(&mut self, line: HeaderLine<'_>) -> Option<Frame<'static>> {
         if line.is_blank() {
+            // Only an empty line ends a block. A line of spaces is skipped.
             let block = if line.is_empty() { self.block.take() } else { None };
             return block.and_then(|block| self.end_block(&block));
         }
         if let Some(header) = line.header() {
             let length = if header.is_length() { Some(header.length()) } else { None };
+            // After a malformed header only a good length opens a block: a broken body may hold
+            // header lines, and each would be reported as one more malformed message.
             let opens = match length {
                 Some(value) => !self.resync || (value.is_some() && !line.long),
                 None => !self.resync && header.opens_block(),
@@ -180,9 +187,12 @@ impl ContentLength {
             return Some(Frame::Noise(Preview::new(line.len(), line.text(), self.sample)));
         };
         let before = line.len() - own as u64;
+        // Of a long line only the start is kept, so the text may be shorter than the noise was.
         let noise = &line.text()[..line.text().len().min(clamp(before))];
+        // The length from `glued` excludes the `\r`, which a block counts.
         let own = &line.tail[line.tail.len() - own - 1..];
         let refused = self.add_header(own, own.len() as u64, Some(Some(length)), false);
+        // A byte order mark or whitespace before a header is framing, as before a line of NDJSON.
         if noise == BYTE_ORDER_MARK || noise.iter().all(|&byte| is_space(byte)) {
             return refused.map(malformed_header);
         }
@@ -203,6 +213,8 @@ impl ContentLength {
         block.push(text, raw_len);
         block.push(b"\n", 1);
         if let Some(length) = length {
+            // The block is marked and goes on to its blank line, so it is reported once and its
+            // other lines are not taken for noise.
             block.bad |= length.is_none() || (block.length.is_some() && block.length != length);
             block.length = length;
         }
@@ -469,6 +481,7 @@ impl UnfinishedLine {
             self.head.extend_from_slice(first(&self.bytes, HEAD));
         }
         self.head.extend_from_slice(first(part, HEAD - self.head.len()));
+        // Bytes further in front cannot be among the last `TAIL` of the line.
         self.bytes.extend_from_slice(last(part, TAIL));
         // Not on every push: dropping the front moves the rest.
         if self.bytes.len() > 4 * TAIL {
@@ -521,6 +534,7 @@ fn begins_like_header(text: &[u8]) -> bool {
 /// Parses a length: digits with padding around them, without sign, overflow or a second value.
 fn length(value: &[u8]) -> Option<u64> {
     let value = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
+    // `parse` alone would accept a sign. It refuses an empty value, which passes here.
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

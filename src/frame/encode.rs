@@ -58,6 +58,7 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
         let what = format!("record of {} bytes holds a raw line end at byte {at}", record.len());
         return Err(refused(what).remedy("write the JSON on one line"));
     }
+    // The JSON pass does not check the encoding.
     let text = std::str::from_utf8(record).map_err(|error| {
         refused(format!("record of {} bytes is not UTF-8: {error}", record.len()))
     })?;
@@ -66,6 +67,7 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     }
     // Parses again, with a parser that reports what is wrong and where.
     let why = serde_json::from_str::<IgnoredAny>(text).err();
+    // The tests of `json` hold both parsers to the same texts, so a cause is always found.
     let why = why.map_or_else(|| "the cause is unknown".to_owned(), |error| error.to_string());
     Err(refused(format!("record of {} bytes is not one JSON value: {why}", record.len())))
 }

@@ -87,6 +87,7 @@ impl Ndjson {
 
     pub(super) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
         self.carry.end_loan(buffers);
+        // The line had exceeded the limit before it was cut, so it is oversized and not truncated.
         if let Some(overlong) = self.overlong.take() {
             return Some(Frame::Oversized(overlong.sample(self.sample)));
         }
@@ -134,6 +135,8 @@ impl Ndjson {
         if let Some(overlong) = &mut self.overlong {
             return overlong.push(part, self.sample);
         }
+        // The limit excludes the framing. A `\r` that is not the last byte turns out to be content
+        // when the next part is checked.
         let mark = mark_len(self.carry.bytes(), part);
         let cr = usize::from(self.carry.bytes().iter().chain(part).next_back() == Some(&b'\r'));
         let len = self.carry.len() + part.len();
@@ -144,6 +147,7 @@ impl Ndjson {
             return self.carry.append(part, ceiling, buffers);
         }
         let mut overlong = OverlongLine { len: 0, head: Vec::new(), ends_in_cr: false };
+        // The reads may have cut the byte order mark in two.
         let in_carry = mark.min(self.carry.len());
         overlong.push(&self.carry.bytes()[in_carry..], self.sample);
         overlong.push(&part[mark - in_carry..], self.sample);

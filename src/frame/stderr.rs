@@ -36,6 +36,7 @@ impl StderrLines {
         let kept = &input[input.len().saturating_sub(self.tail_max)..];
         let excess = (self.tail.len() + kept.len()).saturating_sub(self.tail_max);
         self.cut |= excess > 0 || kept.len() < input.len();
+        // The oldest bytes go before the new ones come, so the tail never grows past its limit.
         self.tail.drain(..excess);
         self.tail.extend(kept);
     }
@@ -48,6 +49,7 @@ impl StderrLines {
     pub(crate) fn next_line<'read>(&mut self, input: &mut &'read [u8]) -> Option<Cow<'read, str>> {
         let newline = memchr::memchr(b'\n', input);
         let end = newline.unwrap_or(input.len());
+        // A line inside one read is returned without a copy, if it is UTF-8.
         if newline.is_some() && self.line.is_empty() && end <= self.line_max {
             let line = &input[..end];
             *input = &input[end + 1..];
@@ -87,9 +89,12 @@ impl StderrLines {
     pub(crate) fn tail(&self) -> String {
         let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
         if self.cut {
+            // A character has at most three continuation bytes. What follows them in a longer run is
+            // binary data and stays.
             let torn = bytes.iter().take(3).take_while(|&&byte| is_continuation(byte)).count();
             bytes.drain(..torn);
         }
+        // Text that is UTF-8 keeps its memory; only other bytes are copied.
         String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
@@ -110,6 +115,7 @@ impl StderrLines {
 
 /// Returns the last index at or before `at` where a character ends, or `at` in binary data.
 fn character_end(bytes: &[u8], at: usize) -> usize {
+    // The caller holds one byte more than `at`, and `at` is at least 4, so each index is valid.
     let torn = (0..4).find(|&back| !is_continuation(bytes[at - back]));
     match torn {
         Some(back) if bytes[at - back] >= 0xC0 => at - back,

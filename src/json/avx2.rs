@@ -38,13 +38,15 @@ pub(super) fn validate<'a>(
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn pass<'a>(text: &'a [u8], see: &mut impl FnMut(JsonMember<'a>)) -> Option<JsonSummary> {
+    // The whole pass is inlined here, so that all of it is compiled with these features.
     super::validate_with::<ByVectors>(text, see)
 }
 
+// A safe method of a trait cannot have `target_feature`, so each calls a function that has it.
 impl BlockScanner for ByVectors {
     #[inline(always)]
     fn is_ascii(block: &[u8; BLOCK]) -> bool {
-        // SAFETY: only `pass` uses this, and `keys` asked `is_there` before it.
+        // SAFETY: only `pass` uses this, and `validate` asked `is_there` before it.
         unsafe { is_ascii(block) }
     }
 
@@ -112,6 +114,7 @@ fn folded(bytes: __m256i) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn controls(bytes: __m256i) -> __m256i {
+    // AVX2 compares signed bytes only, so the comparison is made of a minimum and an equality.
     _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes)
 }
 
@@ -119,6 +122,7 @@ fn controls(bytes: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn is_ascii(block: &[u8; BLOCK]) -> bool {
     let [low, high] = halves(block);
+    // The mask takes the highest bit of each byte, which is clear in ASCII.
     _mm256_movemask_epi8(_mm256_or_si256(low, high)) == 0
 }
 

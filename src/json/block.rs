@@ -55,6 +55,8 @@ const HIGHS: u64 = ONES << 7;
 
 /// Returns the high bits of the zero bytes. Exact: there is no borrow between bytes.
 fn zeros(word: u64) -> u64 {
+    // The sum carries into the high bit of a byte if any of its lower seven bits is set, and never
+    // beyond it.
     !((word & !HIGHS).wrapping_add(!HIGHS) | word) & HIGHS
 }
 
@@ -66,16 +68,19 @@ pub(super) fn equal(word: u64, byte: u8) -> u64 {
 
 /// Returns the high bits of the bytes below the space.
 fn controls(word: u64) -> u64 {
+    // A byte below 0x20 has its three highest bits clear.
     zeros(word & (ONES * 0xe0))
 }
 
 /// Packs the high bits of eight bytes into eight bits.
 fn gather(highs: u64) -> u64 {
+    // The product moves bit 8k to bit 56 + k. No two of its terms meet, so nothing carries.
     (highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 fn words(block: &[u8; BLOCK]) -> impl Iterator<Item = u64> {
     let (words, _) = block.as_chunks::<8>();
+    // Little-endian on every processor, so that the first byte becomes the lowest bit of a mask.
     words.iter().map(|word| u64::from_le_bytes(*word))
 }
 
@@ -119,6 +124,7 @@ impl BlockScanner for ByWords {
     }
 
     fn parity(mut bits: u64) -> u64 {
+        // Each step doubles the number of bits that a position covers, up to all 64.
         for shift in [1, 2, 4, 8, 16, 32] {
             bits ^= bits << shift;
         }

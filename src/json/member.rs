@@ -34,6 +34,7 @@ impl BlockTokens {
     #[inline]
     fn text<'a>(&self, text: &'a [u8], place: usize) -> Option<&'a [u8]> {
         let end = behind(self.quotes, place)?;
+        // The escape may be in another string of the block; `string` finds out.
         self.plain.then(|| &text[self.at + place + 1..self.at + end])
     }
 }
@@ -41,6 +42,7 @@ impl BlockTokens {
 /// Returns the first set bit above `place`.
 #[inline]
 fn behind(bits: u64, place: usize) -> Option<usize> {
+    // Two shifts, because `place` may be 63 and a shift by 64 overflows.
     let bits = bits & (u64::MAX << place << 1);
     (bits != 0).then_some(bits.trailing_zeros() as usize)
 }
@@ -58,6 +60,8 @@ impl<'a> JsonMember<'a> {
     /// `place` is the position of the key's opening quote in its block.
     #[inline]
     pub(super) fn new(text: &'a [u8], place: usize, block: &BlockTokens) -> Self {
+        // In a valid text the token after a key is its colon, and the next one begins the value. In
+        // any other text the members mean nothing.
         let value = behind(block.tokens, place).and_then(|colon| behind(block.tokens, colon));
         let value = match value {
             Some(value) if block.strings >> value & 1 == 1 => {
@@ -73,6 +77,7 @@ impl<'a> JsonMember<'a> {
     pub(crate) fn key(self) -> JsonValue<'a> {
         match self.key {
             Some(key) => JsonValue::Text(key),
+            // No end means that the text is not JSON, and the pass refuses it later.
             None => string(self.text, self.at).map_or(JsonValue::Other, |(key, _)| key),
         }
     }
@@ -108,6 +113,7 @@ fn string(text: &[u8], at: usize) -> Option<(JsonValue<'_>, usize)> {
             return Some((value, at + 1));
         }
         escaped = true;
+        // The byte behind a backslash never ends the string.
         at += 2;
     }
 }

@@ -71,6 +71,8 @@ fn validate_with<'a, S: BlockScanner>(
         look(block)?;
     }
     if !rest.is_empty() {
+        // Spaces end a scalar and change nothing else. A string that is open here has no end in the
+        // text, and the check of `inside` refuses it.
         let mut last = [b' '; BLOCK];
         last[..rest.len()].copy_from_slice(rest);
         look(&last)?;
@@ -126,6 +128,7 @@ impl Follow {
     /// Returns the tokens that follow `some` and carries the state over.
     #[inline(always)]
     fn next(&mut self, some: u64, tokens: Tokens) -> u64 {
+        // `behind` needs the state of the block before, which `leave` replaces.
         let behind = self.behind(some, tokens);
         self.leave(some, tokens);
         behind
@@ -154,6 +157,7 @@ impl<'a> Validator<'a> {
             inside: 0,
             escaped: 0,
             scalar: 0,
+            // The first token of the text must begin a value, as if a sign were in front of it.
             value_next: Follow(1),
             key_next: Follow(0),
             colon_next: Follow(0),
@@ -174,6 +178,7 @@ impl<'a> Validator<'a> {
         let quotes = S::quotes(block) & !escaped;
         if self.inside & !quotes == u64::MAX {
             // The whole block is text inside a string.
+            // No token begins in such a block, so what is carried over stays as it is.
             return (rare.control == 0).then(|| scalar::check_escapes(self.text, at, escaped))?;
         }
         // From each opening quote up to its closing quote, which is excluded.
@@ -184,6 +189,7 @@ impl<'a> Validator<'a> {
             if rare.control & inside != 0 {
                 return None;
             }
+            // The other control characters count as parts of a scalar, which then fails its check.
             space |= block::white_among(block, rare.control);
             scalar::check_escapes(self.text, at, escaped & inside)?;
         }
@@ -194,6 +200,7 @@ impl<'a> Validator<'a> {
         self.scalar = scalars >> 63;
         let strings = quotes & inside;
         let tokens = signs & !inside | strings | starts;
+        // The shifts of `Follow` need a token. Without one its states carry over as they are.
         if tokens == 0 {
             return Some(());
         }
@@ -302,6 +309,7 @@ impl<'a> Validator<'a> {
             object_turns |= u64::from(object != nesting.in_object()) << place;
             outermost_turns |= u64::from((depth == 1) != (nesting.depth() == 1)) << place;
         }
+        // The parity applies each turn to its own position and to all behind it.
         Some((S::parity(object_turns) ^ objects, S::parity(outermost_turns) ^ outermost))
     }
 }

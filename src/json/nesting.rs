@@ -20,6 +20,7 @@ impl Nesting {
     #[inline]
     pub(super) fn open(&mut self, object: bool) {
         if self.level.is_multiple_of(64) {
+            // The word is saved before the shift below can lose its outermost level.
             self.outer.push(self.innermost);
         }
         self.innermost = self.innermost << 1 | u64::from(object);
@@ -32,6 +33,7 @@ impl Nesting {
         self.innermost >>= 1;
         self.level -= 1;
         if self.level.is_multiple_of(64) {
+            // There is a word: `open` saved one when it left this level.
             self.innermost = self.outer.pop().unwrap_or_default();
         }
     }
@@ -66,6 +68,7 @@ impl Nesting {
         }
         self.innermost = innermost;
         self.level = self.level + opens - closes;
+        // The other bits compare outer levels, which are not closed here.
         (wrong & 1 == 0).then_some(Some(objects))
     }
 

@@ -6,6 +6,7 @@ use super::places;
 #[inline]
 pub(super) fn check(text: &[u8], at: usize) -> Option<()> {
     let text = text.get(at..)?;
+    // Fewer than eight bytes are left near the end of the text.
     match text.first_chunk() {
         Some(word) if is_short_number(word) => Some(()),
         _ => check_any(text),
@@ -31,6 +32,7 @@ fn is_short_number(bytes: &[u8; 8]) -> bool {
     let digits = u64::from_le_bytes(*bytes) ^ (ONES * u64::from(b'0'));
     let others = (digits | (digits & (ONES * 0x0f)).wrapping_add(ONES * 6)) & (ONES * 0xf0);
     let count = others.trailing_zeros() as usize / 8;
+    // Eight digits give 8, where no byte is, and such a number is checked the long way.
     let ends = matches!(bytes.get(count), Some(b',' | b'}' | b']'));
     count > 0 && ends && (count == 1 || bytes[0] != b'0')
 }
@@ -42,6 +44,7 @@ fn literal(text: &[u8], word: &[u8]) -> Option<usize> {
 fn number(text: &[u8]) -> Option<usize> {
     let is = |at: usize, byte: u8| text.get(at) == Some(&byte);
     let mut at = usize::from(is(0, b'-'));
+    // A digit behind a leading zero is not taken, and the check of the end refuses it.
     at = if is(at, b'0') { at + 1 } else { digits(text, at)? };
     if is(at, b'.') {
         at = digits(text, at + 1)?;
@@ -68,9 +71,12 @@ fn digits(text: &[u8], start: usize) -> Option<usize> {
 pub(super) fn check_escapes(text: &[u8], at: usize, escaped: u64) -> Option<()> {
     for place in places(escaped) {
         let at = at + place;
+        // The text may end with the backslash.
         match text.get(at)? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
             b'u' => {
+                // The digits are read from the text, because they may be in the next block. A
+                // string that ends among them fails, because a quote is no digit.
                 let digits = text.get(at + 1..at + 5)?;
                 digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
             }

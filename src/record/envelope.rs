@@ -80,11 +80,13 @@ impl Outline {
                 b"parent_tool_use_id" => 4,
                 _ => return,
             };
+            // A key that occurs twice is an error of the parser, so the record is left to it.
             plain &= !std::mem::replace(&mut seen[index], true);
             match member.value() {
                 JsonValue::Other => {}
                 JsonValue::Escaped => plain = false,
                 JsonValue::Text(value) => {
+                    // `value` is a slice of `text`, so the difference is its index.
                     let start = value.as_ptr().addr() - text.as_ptr().addr();
                     match (u32::try_from(start), u16::try_from(value.len())) {
                         (Ok(start), Ok(len)) if len != ABSENT => {
@@ -96,6 +98,7 @@ impl Outline {
                 }
             }
         })?;
+        // An empty object shows no member and is left to the parser, too.
         outline.known = plain && object;
         outline.is_ascii = is_ascii;
         Some(outline)
@@ -120,6 +123,8 @@ impl Outline {
                 return Some(None);
             }
             let start = self.starts[index] as usize;
+            // An outline that is not of these bytes must not panic. The caller then asks the
+            // parser.
             let text = record.get(start..start + usize::from(self.lens[index]))?;
             Some(Some(Cow::Borrowed(str::from_utf8(text).ok()?)))
         };
@@ -169,6 +174,7 @@ fn text<'de: 'a, 'a, D: serde::Deserializer<'de>>(
             self,
             mut seq: A,
         ) -> Result<Self::Value, A::Error> {
+            // serde requires a visitor to consume all elements.
             while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
             Ok(None)
         }

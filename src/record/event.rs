@@ -163,6 +163,7 @@ impl BoundedText<'_, '_> {
     fn escaped(&mut self, text: impl fmt::Display) -> Result<bool, fmt::Error> {
         // The longest escape, `\u{10ffff}`.
         const LONGEST: usize = 10;
+        // An escape is written whole or not at all.
         if self.left < LONGEST {
             return Ok(false);
         }

@@ -90,6 +90,7 @@ impl Record {
     ///
     /// `part` must be a slice of this record, as a borrowed parse returns it.
     pub(crate) fn part(&self, part: &[u8]) -> Self {
+        // The positions in the outline are those of the parent.
         Self::new(self.bytes.slice_ref(part), Outline::UNKNOWN)
     }
 

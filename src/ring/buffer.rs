@@ -36,6 +36,9 @@ struct Mapping {
 
 impl Mapping {
     fn new(len: usize) -> io::Result<Self> {
+        // The memory is mapped and not taken from the heap, because the kernel requires that the
+        // ring begins a page, and it copies out of a pipe faster to a buffer that does
+        // (docs/design/performance-notes.md).
         let page = rustix::param::page_size();
         let len = len.next_multiple_of(page);
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
@@ -55,6 +58,7 @@ impl Drop for Mapping {
         if self.leak {
             return;
         }
+        // A failure could only leak the mapping, so a release build ignores it.
         // SAFETY: `base` and `len` are those of `new`, and no reference into it outlives `BufferPool`.
         let unmapped = unsafe { munmap(self.base.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping");
@@ -92,12 +96,16 @@ impl BufferPool {
             published: 0,
             free: 0,
             free_min: buffers,
+            // All buffers begin as lent, so that the loop below offers them by the same path as a
+            // return.
             lent: vec![true; count],
         };
         for buffer in 0..buffers {
             pool.give_back(buffer);
         }
         pool.publish();
+        // The entries and the tail are written before the registration, so the first read finds
+        // buffers.
         let address = pool.ring.base.as_ptr() as u64;
         // SAFETY: `pool.ring` holds `buffers` entries, and `Ring` unregisters before `pool` goes.
         unsafe { submitter.register_buf_ring_with_flags(address, buffers, GROUP, 0) }?;
@@ -126,6 +134,8 @@ impl BufferPool {
     /// Notes that a completion named this buffer: it is lent until [`give_back`](Self::give_back).
     pub(super) fn note_lent(&mut self, buffer: u16) {
         match self.lent.get_mut(usize::from(buffer)) {
+            // The kernel names a buffer once until it is returned. A second time must not lower the
+            // count of free buffers again.
             Some(lent) if !*lent => *lent = true,
             _ => return,
         }
@@ -136,6 +146,7 @@ impl BufferPool {
     /// Returns what the kernel wrote; nothing for a buffer that is not lent.
     pub(super) fn bytes(&self, buffer: u16, len: u32) -> &[u8] {
         let index = usize::from(buffer);
+        // The lease is not trusted: the unsafe code below relies on these checks.
         if self.lent.get(index) != Some(&true) || len > self.size {
             return &[];
         }
@@ -155,6 +166,8 @@ impl BufferPool {
             _ => return,
         }
         let base = self.memory.base.as_ptr() as u64;
+        // The number of buffers is a power of two, so the mask is right also after the 16-bit tail
+        // wraps.
         let slot = usize::from(self.tail & (self.buffers - 1));
         let entry = self.ring.base.as_ptr().wrapping_byte_add(slot * size_of::<BufRingEntry>());
         let address = base + (index * self.size as usize) as u64;

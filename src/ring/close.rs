@@ -19,8 +19,11 @@ use crate::io::{Completion, EndId};
 /// Queues a pair of cancel and close per descriptor: all pairs in one submission if the queue holds
 /// them, else in as few as possible. A pair is never split.
 pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
+    // A descriptor that is closing is left out: by the time of a second CLOSE, its number may
+    // belong to other code.
     let open = |id: &EndId| inflight.fds.get(*id).is_some_and(|entry| entry.fd().is_some());
     let ids: Vec<EndId> = ids.iter().copied().filter(open).collect();
+    // A larger chunk would never find room, even in an empty queue.
     let pairs = (inflight.queue.capacity() / 2).max(1);
     for chunk in ids.chunks(pairs) {
         let fits = inflight.make_room(2 * chunk.len());
@@ -29,6 +32,8 @@ pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
             if fits || inflight.make_room(2) {
                 push_pair(inflight, id);
             } else if let Some(entry) = inflight.fds.get_mut(id) {
+                // From here the descriptor counts as closed, so that no other operation starts on
+                // it before the close is retried.
                 entry.doomed = true;
                 inflight.deferred.push(DeferredSubmission::Close(id));
             }
@@ -38,6 +43,8 @@ pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
 
 /// Queues the closes that were deferred.
 pub(super) fn submit_doomed(inflight: &mut InFlight, ids: &[EndId]) {
+    // `submit` ignores a doomed descriptor, so the mark goes first. A pair without room sets it
+    // again.
     for &id in ids {
         if let Some(entry) = inflight.fds.get_mut(id) {
             entry.doomed = false;
@@ -56,6 +63,8 @@ fn push_pair(inflight: &mut InFlight, id: EndId) {
     };
     entry.want_read = false;
     entry.pending += 2;
+    // A cancel of nothing ends with ENOENT, which does not break a hard link, so an idle descriptor
+    // needs no path of its own.
     let of = entry.op.unwrap_or(OpToken::NONE);
     let cancel = inflight.ops.insert(id, OpKind::Cancel);
     let close = inflight.ops.insert(id, OpKind::Close { fd: fd.as_raw_fd() });
@@ -76,6 +85,8 @@ pub(super) fn on_close(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
         result = 0;
     }
+    // Any other error is kept and the close not repeated: Linux frees the number even if close(2)
+    // fails.
     if let Some(entry) = inflight.fds.get_mut(id) {
         entry.pending -= 1;
         entry.state = FdState::Closing(Some(result));
@@ -85,6 +96,7 @@ pub(super) fn on_close(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
 /// Reports the descriptor closed once the kernel holds no operation of it. Called after every
 /// completion, because the CLOSE may complete before the operation that was cancelled for it.
 pub(super) fn report_if_final(inflight: &mut InFlight, id: EndId) {
+    // The entry outlives the CLOSE, because later completions of its operations need it.
     let Some(entry) = inflight.fds.get(id) else { return };
     let FdState::Closing(Some(result)) = entry.state else { return };
     if entry.pending > 0 {
@@ -107,6 +119,8 @@ pub(super) fn cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
         inflight.deferred.push(DeferredSubmission::Cancel(id, of));
         return;
     }
+    // The operation is registered only once there is room. One that is registered and never queued
+    // would never complete, and a drain would wait for it.
     let token = inflight.ops.insert(id, OpKind::Cancel);
     if let Some(entry) = inflight.fds.get_mut(id) {
         entry.pending += 1;
@@ -129,10 +143,13 @@ pub(super) fn on_cancel(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
     inflight.ops.remove(cqe.token);
     let Some(entry) = inflight.fds.get_mut(id) else { return };
     entry.pending -= 1;
+    // `cancelling` stays set: it tells the last completion of the read that its ECANCELED was
+    // wanted.
     if -cqe.result != libc::EALREADY {
         return;
     }
     entry.cancelling = false;
+    // The reader may have caught up meanwhile. Then the read is wanted again and must not be ended.
     let unwanted = entry.fd().is_none() || !entry.want_read;
     if let Some(of) = entry.op.filter(|_| unwanted) {
         cancel(inflight, id, of);

@@ -39,6 +39,8 @@ pub(super) fn unsupported(what: impl Into<String>) -> Error {
 
 /// Says whether the sysctl, a seccomp filter or a security module denies io_uring.
 fn denied_by() -> String {
+    // The text is empty on a kernel without this sysctl (before 6.6) or a host that hides it, and
+    // the other causes are left.
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match sysctl.trim() {
         "2" => String::from(
@@ -60,6 +62,7 @@ fn denied_by() -> String {
 }
 
 fn missing() -> String {
+    // A seccomp filter may answer ENOSYS, so the kernel may well have io_uring.
     if filtered() {
         format!(
             "a seccomp filter may deny io_uring_setup: allow it in the container's \
@@ -75,6 +78,7 @@ fn missing() -> String {
 fn filtered() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+    // 2 is SECCOMP_MODE_FILTER. Under strict mode (1) this process could not even open the file.
     mode.is_some_and(|mode| mode.trim() == "2")
 }
 

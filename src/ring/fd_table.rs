@@ -68,6 +68,8 @@ pub(super) struct FdTable {
 
 impl FdTable {
     pub(super) fn insert(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
+        // The slab reuses a slot at once. The generation keeps an old id from reaching the new
+        // descriptor.
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let slot = self.slab.insert(FdEntry {

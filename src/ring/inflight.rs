@@ -66,6 +66,8 @@ impl InFlight {
 
     /// Makes room for `entries` submissions, if necessary by submitting what is queued.
     pub(super) fn make_room(&mut self, entries: usize) -> bool {
+        // An enter that fails because the kernel is busy may succeed once its completions are
+        // collected. The attempts are few, because callers can defer and a turn must not hang here.
         for _ in 0..3 {
             if self.queue.room() >= entries {
                 return true;
@@ -77,9 +79,12 @@ impl InFlight {
 
     /// Submits what is queued and collects completions without acting on them.
     pub(super) fn submit_and_collect(&mut self) {
+        // Reads that are submitted here take buffers at once.
         self.pool.publish();
         let entered = self.queue.enter(0, None);
         self.collect();
+        // The error is not returned: the caller finds no room and defers, and the enter of the turn
+        // meets an error that lasts.
         if let Err(error) = entered {
             crate::trace::debug!(%error, "submission refused for now");
         }
@@ -89,6 +94,8 @@ impl InFlight {
     pub(super) fn collect(&mut self) {
         let Self { queue, pool, cqes, .. } = self;
         queue.collect(|cqe| {
+            // The buffer counts as lent from here and not from the moment that the completion is
+            // acted on: `arm` reads the number of free buffers in between.
             if let Some(buffer) = cqe.buffer {
                 pool.note_lent(buffer);
             }

@@ -98,6 +98,7 @@ impl Ops {
     }
 
     pub(super) fn remove(&mut self, token: OpToken) -> Option<Op> {
+        // A stale token must not remove the operation that has its slot now.
         self.get(token)?;
         self.slab.try_remove(token.slot())
     }

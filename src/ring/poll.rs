@@ -23,11 +23,14 @@ pub(super) fn submit(inflight: &mut InFlight, id: EndId) {
     // A thread that wakes the driver must not wait for the end of the batching window.
     let ends_wait = entry.tag.role == Role::Wake && inflight.queue.has_window();
     let entries: u32 = if ends_wait { 2 } else { 1 };
+    // A link ends with its submission, so the poll and its timeout need room together.
     if !inflight.make_room(entries as usize) {
         inflight.deferred.push(DeferredSubmission::Poll(id));
         return;
     }
     let InFlight { fds, ops, queue, .. } = inflight;
+    // The entry is looked up again because `make_room` borrows the whole state. That acts on no
+    // completion, so the entry is unchanged.
     let Some(entry) = fds.get_mut(id) else { return };
     let Some(fd) = entry.fd() else { return };
     let token = ops.insert(id, OpKind::Poll);
@@ -59,6 +62,7 @@ pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
 
 /// Acts on the timeout that ended a wait: the wait is over, so nothing is left to do.
 pub(super) fn on_wait_end(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
+    // The result is ETIME after the poll's event, and ECANCELED if the poll was cancelled.
     inflight.ops.remove(cqe.token);
     if let Some(entry) = inflight.fds.get_mut(id) {
         entry.pending -= 1;

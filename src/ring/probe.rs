@@ -67,14 +67,19 @@ const TEST_WRITE: Tag = Tag { agent: u32::MAX, role: Role::Stdin };
 /// Sends bytes through a pipe and closes it with a read pending. Some kernels offer the opcodes and
 /// fail this, and some seccomp filters allow a ring to be made but not to be entered.
 pub(super) fn self_test(ring: &mut Ring) -> Result<()> {
+    // Another ring of this thread may have workers already, so the test compares two counts.
     let workers = workers();
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| setup_error("opening a pipe for the self-test", error.into()))?;
     let read = ring.adopt(read, TEST_READ);
     let write = ring.adopt(write, TEST_WRITE);
+    // The kernel does not report whether it takes the flag. An older one refuses the write before
+    // it moves a byte, so the write is repeated without the flag.
     ring.inflight.nosignal = true;
     let mut test = SelfTest { start: Instant::now(), received: Vec::new(), wrote: None, closed: 0 };
 
+    // The read is queued before the write, so it finds an empty pipe, as the reads of idle agents
+    // do.
     ring.read(read);
     test.send(ring, write)?;
     if matches!(test.wrote, Some(Err(libc::EOPNOTSUPP | libc::EINVAL))) {
@@ -90,6 +95,7 @@ pub(super) fn self_test(ring: &mut Ring) -> Result<()> {
     if test.received != TEST_BYTES {
         return Err(unsupported("self-test: the bytes received differ from those sent"));
     }
+    // The read is still armed here: its cancel is part of the test.
     ring.close(&[read, write]);
     while test.closed < 2 {
         test.turn(ring, "a pending read was not cancelled")?;
@@ -100,6 +106,7 @@ pub(super) fn self_test(ring: &mut Ring) -> Result<()> {
     if self::workers() > workers {
         return Err(unsupported("self-test: a read of a pipe takes a kernel thread"));
     }
+    // The counters of an engine begin with its own work.
     ring.inflight.queue.restart_counters();
     ring.inflight.pool.restart_minimum();
     Ok(())
@@ -151,6 +158,7 @@ impl SelfTest {
 /// Counts the kernel worker threads of this thread's rings, which have its id in their name.
 fn workers() -> usize {
     let name = format!("iou-wrk-{}", rustix::thread::gettid().as_raw_nonzero());
+    // Without /proc both counts are 0, and the ring is accepted without this check.
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
     let named = |task: &fs::DirEntry| {
         fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)

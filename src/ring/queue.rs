@@ -163,6 +163,8 @@ impl Queue {
         rw_flags: i32,
     ) {
         let fd = fd.as_raw_fd();
+        // The kernel would shorten the write to this length itself. The rest follows as after any
+        // short write. The conversion cannot fail.
         let len = u32::try_from(bytes.len().min(MAX_RW_COUNT)).unwrap_or(u32::MAX);
         // The offset -1 means the file position, which a pipe does not have.
         let entry = opcode::Write::new(Fd(fd), bytes.as_ptr(), len)
@@ -260,6 +262,7 @@ impl Queue {
             _ if flags.contains(Flags::IO_LINK) => "soft",
             _ => "none",
         };
+        // The enter that takes this entry is not counted yet.
         let submission = self.submissions + 1;
         let token = token.raw();
         // The target of a cancel. Tests of the close path check it in the trace.
@@ -289,6 +292,8 @@ impl Queue {
                 Err(error)
                     if error.raw_os_error() == Some(libc::ETIME) && !self.has_completions() =>
                 {
+                    // Shorter limits were handled by the first arm, so the difference is not
+                    // negative.
                     self.enter(1, timeout.map(|limit| limit - length))
                 }
                 other => other,
@@ -349,6 +354,8 @@ impl Queue {
         // Counted from the queue itself: an enter that submits and then times out is an error, too.
         let left = self.uring.submission().len();
         let taken = self.queued - left;
+        // An entry that the kernel did not take completes only after a later enter, so the mark
+        // must outlive this one.
         self.urgent &= left > 0;
         self.queued = left;
         self.submitted += taken as u64;
@@ -361,6 +368,8 @@ impl Queue {
     /// Whether the kernel holds work that an enter would run, or completions that found no room.
     pub(super) fn has_work(&mut self) -> bool {
         let submission = self.uring.submission();
+        // A ring without TASKRUN_FLAG never shows the first. It needs no enter, because its kernel
+        // runs the work by itself.
         submission.taskrun() || submission.cq_overflow()
     }
 

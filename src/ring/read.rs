@@ -13,6 +13,8 @@ use crate::io::{Completion, EndId, Lease, ReadEnd};
 /// Keeps the read armed from now on.
 pub(super) fn start(inflight: &mut InFlight, id: EndId) {
     match inflight.fds.get_mut(id) {
+        // The mark is enough if a cancel is under way: the last completion of that read arms it
+        // again.
         Some(entry) if entry.fd().is_some() => entry.want_read = true,
         _ => return crate::trace::debug!(?id, "read of a closed descriptor"),
     }
@@ -23,6 +25,7 @@ pub(super) fn start(inflight: &mut InFlight, id: EndId) {
 /// the agent would feel no back-pressure.
 pub(super) fn pause(inflight: &mut InFlight, id: EndId) {
     let Some(entry) = inflight.fds.get_mut(id) else { return };
+    // The mark goes before the cancel: the last completion of the read must not arm it again.
     entry.want_read = false;
     let Some(of) = entry.op.filter(|_| !entry.cancelling && !entry.read_over) else { return };
     if matches!(inflight.ops.get(of).map(|op| &op.kind), Some(OpKind::Read)) {
@@ -57,6 +60,8 @@ pub(super) fn arm(inflight: &mut InFlight, id: EndId) {
         return;
     }
     let InFlight { fds, ops, queue, .. } = inflight;
+    // The entry is looked up again because `make_room` borrows the whole state. That acts on no
+    // completion, so the entry is unchanged.
     let Some(entry) = fds.get_mut(id) else { return };
     let Some(fd) = entry.fd() else { return };
     let token = ops.insert(id, OpKind::Read);
@@ -73,6 +78,7 @@ pub(super) fn arm_starved(inflight: &mut InFlight) {
     for _ in 0..most {
         let Some(id) = inflight.starved.pop_front() else { return };
         if let Some(entry) = inflight.fds.get_mut(id) {
+            // `arm` refuses a read that is marked, and marks it again if it finds no free buffer.
             entry.starved = false;
             arm(inflight, id);
         }
@@ -92,6 +98,7 @@ pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
         entry.op = None;
         entry.pending -= 1;
     }
+    // Only a cancel of this ring, for a pause or a close, makes ECANCELED a normal end.
     let cancelled = entry.cancelling || entry.fd().is_none();
     let ended = match (cqe.result, cqe.buffer) {
         (len @ 1.., Some(buffer)) => {
@@ -101,15 +108,19 @@ pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
         }
         // Some kernels read files that cannot be polled without a pool buffer.
         (1.., None) => Some(ReadEnd::Failed(libc::EIO)),
+        // A completion without bytes may have taken a buffer all the same.
         (result, buffer) => {
             inflight.return_buffer(buffer);
             match -result {
                 0 if cqe.more => None,
                 0 => Some(ReadEnd::Eof),
+                // The pool was empty, which says nothing about the pipe: the read goes on once a
+                // buffer is free.
                 libc::ENOBUFS => {
                     starve(inflight, id);
                     None
                 }
+                // The read is armed again below.
                 libc::EINTR => None,
                 libc::ECANCELED if cancelled => None,
                 errno => Some(ReadEnd::Failed(errno)),
@@ -135,6 +146,7 @@ fn starve(inflight: &mut InFlight, id: EndId) {
 
 fn end(inflight: &mut InFlight, id: EndId, why: ReadEnd) {
     let Some(entry) = inflight.fds.get_mut(id) else { return };
+    // The end is reported once, even if the caller starts the read again.
     if entry.read_over {
         return;
     }

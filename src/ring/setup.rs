@@ -87,10 +87,14 @@ pub(super) type FlagSet = (&'static str, fn(&mut io_uring::Builder));
 
 /// The sets of setup flags, the best first.
 pub(super) const FLAG_SETS: [FlagSet; 4] = [
+    // DEFER_TASKRUN processes completions in the engine's own wait, in batches. TASKRUN_FLAG shows
+    // a turn without a wait whether an enter has work to run. With SUBMIT_ALL, an entry that fails
+    // does not hold back the entries behind it, such as the close of another agent.
     ("SINGLE_ISSUER|DEFER_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL", |builder| {
         builder.setup_single_issuer().setup_defer_taskrun();
         builder.setup_taskrun_flag().setup_submit_all();
     }),
+    // COOP_TASKRUN processes completions at the thread's next system call, without an interrupt.
     ("SINGLE_ISSUER|COOP_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL", |builder| {
         builder.setup_single_issuer().setup_coop_taskrun();
         builder.setup_taskrun_flag().setup_submit_all();
@@ -119,6 +123,7 @@ impl Ring {
         let (uring, flags) =
             build(config, flag_sets).map_err(|error| setup_error("io_uring_setup", error))?;
         probe::require(&uring)?;
+        // The kernel takes powers of two up to 32768, because the tail has 16 bits.
         let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
         let buffer_size = config.buffer_size.clamp(512, 1 << 20);
         let pool = BufferPool::new(&uring.submitter(), buffers, buffer_size)
@@ -148,18 +153,24 @@ fn build(config: &RingConfig, flag_sets: &[FlagSet]) -> io::Result<(IoUring, &'s
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
     for &(name, flags) in flag_sets {
         let mut entries = config.entries.clamp(2, 1 << 15);
+        // Twice the submissions is the kernel's own default, and it refuses fewer than once.
         let mut cq_entries = config.cq_entries.max(2 * entries);
         loop {
             let mut builder = IoUring::builder();
             // A forked child must not share the queues.
+            // CLAMP lowers a size that is above the kernel's maximum, which would be an error
+            // otherwise.
             builder.dontfork().setup_clamp().setup_cqsize(cq_entries);
             flags(&mut builder);
             match builder.build(entries) {
                 Ok(uring) => return Ok((uring, name)),
+                // ENOMEM means a low RLIMIT_MEMLOCK. A smaller ring needs more enters, but works.
                 Err(error) if out_of_memory(&error) && entries > MIN_ENTRIES => {
                     entries = (entries / 2).max(MIN_ENTRIES);
                     cq_entries = (cq_entries / 2).max(2 * entries);
                 }
+                // The kernel does not know a flag of this set. Other errors do not depend on the
+                // flags.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     last = error;
                     break;

@@ -72,6 +72,7 @@ impl PipeIo for Ring {
     }
 
     fn descriptor(&self, end: EndId) -> Option<BorrowedFd<'_>> {
+        // A doomed descriptor is still open, but its close was requested.
         let entry = self.inflight.fds.get(end).filter(|entry| !entry.doomed)?;
         entry.pipe().map(AsFd::as_fd)
     }
@@ -86,6 +87,8 @@ impl PipeIo for Ring {
         }
         self.prepare();
         let idle = self.inflight.completions.is_empty();
+        // With completions in hand the call must not sleep, but a queued write or close must not
+        // wait for the next turn either.
         if !idle && self.inflight.queue.queued() == 0 {
             return Ok(());
         }
@@ -96,6 +99,8 @@ impl PipeIo for Ring {
     #[cfg(feature = "local")]
     fn register_eventfd(&mut self, eventfd: &OwnedFd) -> io::Result<()> {
         self.inflight.queue.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        // A registered eventfd is enabled, and the driver expects no wake-up before it asks for
+        // one.
         self.inflight.queue.disable_eventfd();
         Ok(())
     }
@@ -117,6 +122,8 @@ impl PipeIo for Ring {
     fn enable_eventfd(&mut self) -> bool {
         // The buffers returned since the turn go first: the next completions need them.
         self.inflight.pool.publish();
+        // `cqes` needs no check: only `make_room` leaves completions there, and each caller then
+        // queues or defers a submission, for which `wants_turn` asks for another turn.
         self.inflight.queue.enable_eventfd() && self.inflight.completions.is_empty()
     }
 
@@ -153,6 +160,7 @@ impl PipeIo for Ring {
         close::submit(&mut self.inflight, &ends);
         loop {
             self.prepare();
+            // Both must be empty: a close that is deferred is no operation yet.
             if self.inflight.ops.len() == 0 && self.inflight.fds.is_empty() {
                 return true;
             }
@@ -194,12 +202,15 @@ impl Ring {
     fn retry_deferred(&mut self) {
         let inflight = &mut self.inflight;
         let mut closes = Vec::new();
+        // The list is taken whole: a submission that finds no room again goes back into it, and the
+        // loop must end.
         for deferred in mem::take(&mut inflight.deferred) {
             match deferred {
                 DeferredSubmission::Arm(id) => read::arm(inflight, id),
                 DeferredSubmission::Poll(id) => poll::submit(inflight, id),
                 DeferredSubmission::Write(id, token) => write::push_or_defer(inflight, id, token),
                 DeferredSubmission::Cancel(id, of) => close::retry_cancel(inflight, id, of),
+                // The closes stay together, so that they go in as few submissions as possible.
                 DeferredSubmission::Close(id) => closes.push(id),
             }
         }
@@ -219,6 +230,7 @@ impl Ring {
         } else {
             inflight.queue.enter(0, timeout)
         };
+        // Collected also after an error, because completions in hand decide whether it passes.
         inflight.collect();
         if let Err(error) = entered {
             self.tolerate(error, timeout)?;
@@ -230,11 +242,14 @@ impl Ring {
     /// Handles errors of an enter that pass by themselves; returns all others.
     fn tolerate(&mut self, error: io::Error, timeout: Option<Duration>) -> io::Result<()> {
         match error.raw_os_error() {
+            // A signal or the timeout ended the wait. The queue knows what was submitted before.
             Some(libc::EINTR | libc::ETIME) => Ok(()),
             // Too many uncollected completions, or no memory for requests. Both pass: with the
             // completions that were just collected, or with those of the operations in flight.
             Some(libc::EBUSY | libc::EAGAIN) if !self.inflight.cqes.is_empty() => Ok(()),
             Some(libc::EBUSY | libc::EAGAIN) => {
+                // The wait submits nothing, because that is what the kernel refuses, and it keeps
+                // the engine from spinning on the error.
                 let limit = timeout.map_or(BUSY_WAIT, |timeout| timeout.min(BUSY_WAIT));
                 let waited = self.inflight.queue.enter_idle(limit);
                 self.inflight.collect();
@@ -261,6 +276,7 @@ impl Ring {
         let Cqe { token, result, more, buffer } = cqe;
         let inflight = &mut self.inflight;
         let Some(op) = inflight.ops.get(token) else {
+            // Nothing is known of it but its buffer, which must not be lost to the pool.
             self.stale += 1;
             crate::trace::error!(token = token.raw(), result, "completion without an operation");
             return inflight.return_buffer(buffer);
@@ -285,6 +301,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.drain(DROP_LIMIT) {
+            // No operation is left that could take a buffer, so a failure is harmless.
             if let Err(error) = self.inflight.queue.submitter().unregister_buf_ring(GROUP) {
                 crate::trace::debug!(%error, "the buffer ring was not unregistered");
             }

@@ -56,6 +56,8 @@ pub(super) fn insert(inflight: &mut InFlight, id: EndId, buf: Vec<u8>, from: usi
 /// not cost the agent its session. A write whose descriptor was closed meanwhile never starts.
 pub(super) fn push_or_defer(inflight: &mut InFlight, id: EndId, token: OpToken) {
     if inflight.fds.get(id).and_then(FdEntry::fd).is_none() {
+        // The kernel never saw the write. Its completion is made here, so that the payload goes
+        // back and the descriptor can be reported closed.
         let cancelled = Cqe { token, result: -libc::ECANCELED, more: false, buffer: None };
         on_completion(inflight, id, cancelled);
         return close::report_if_final(inflight, id);
@@ -66,6 +68,7 @@ pub(super) fn push_or_defer(inflight: &mut InFlight, id: EndId, token: OpToken) 
     }
     let rw_flags = if inflight.nosignal { RWF_NOSIGNAL } else { 0 };
     let InFlight { fds, ops, queue, .. } = inflight;
+    // `make_room` acts on no completion, so neither lookup can fail.
     let Some(fd) = fds.get(id).and_then(FdEntry::fd) else { return };
     let Some(OpKind::Write { buf, from }) = ops.get(token).map(|op| &op.kind) else { return };
     // SAFETY: `buf` is owned by the operation in `ops`, which is removed only with the final
@@ -95,6 +98,7 @@ pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
 /// Children inherit the mask: spawning must reset it.
 pub(crate) fn block_sigpipe() -> io::Result<()> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // Neither call fails for a valid set and signal, so the results are ignored.
     // SAFETY: writes the whole set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: the set was initialised above.
