@@ -8,8 +8,8 @@ use super::{Agent, AgentReader, AgentWriter, Connection, EngineKind, Link};
 
 impl<L: Link + ?Sized> Connection<L> {
     async fn close(&self, limits: CloseLimits) -> CloseReport {
-        // Sent by the first poll, also if a close is under way: an abort hurries it. From then on
-        // the driver needs neither the future nor the handle.
+        // The first poll sends the request, also if a close is under way: an abort hurries it. From
+        // then on the driver needs neither the future nor the handle.
         self.request(Request::Close(limits, CloseReason::Requested));
         self.channel.closed().await
     }

@@ -103,7 +103,8 @@ impl AgentReader {
 impl<E: EngineKind> Drop for AgentReader<E> {
     fn drop(&mut self) {
         if self.connection.is_here() {
-            // Before the request: the driver that acts on it must find no reader.
+            // The reader leaves before the request is sent: the driver that acts on it must find
+            // none.
             self.connection.channel.inbox.drop_reader();
             // Reading may be paused, and without a reader it would stay so: the agent would block.
             self.connection.request(Request::Resume);

@@ -45,7 +45,7 @@ impl<E: EngineKind, T: AsRef<[u8]>> Sink<T> for AgentWriter<E> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let writer = self.get_mut();
         ready!(poll_pending(writer, context))?;
-        // Moved out and back, because `poll_flushed` borrows the whole writer.
+        // The key is moved out and back, because `poll_flushed` borrows the whole writer.
         let mut key = std::mem::take(&mut writer.sink.key);
         let flushed = writer.poll_flushed(&mut key, context);
         writer.sink.key = key;
@@ -54,7 +54,7 @@ impl<E: EngineKind, T: AsRef<[u8]>> Sink<T> for AgentWriter<E> {
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(poll_pending(&mut self, context))?;
-        // After the pending frame: none is accepted once the input has ended.
+        // The pending frame goes first: none is accepted once the input has ended.
         self.end_input();
         <Self as Sink<T>>::poll_flush(self, context)
     }
@@ -65,7 +65,7 @@ fn poll_pending<E: EngineKind>(
     writer: &mut AgentWriter<E>,
     context: &mut Context<'_>,
 ) -> Poll<Result<()>> {
-    // Moved out and back, because `poll_send` borrows the whole writer.
+    // The state is moved out and back, because `poll_send` borrows the whole writer.
     let mut state = std::mem::take(&mut writer.sink);
     let polled = match &state.pending {
         Some(_) => writer.poll_send(&mut state.pending, &mut state.key, context),

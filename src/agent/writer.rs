@@ -71,8 +71,8 @@ impl<E: EngineKind> AgentWriter<E> {
     /// [`end_input`](Self::end_input) or if the agent closed its stdin, [`Closed`](ErrorKind::Closed)
     /// if the agent has exited or is closed.
     pub async fn send(&self, record: impl AsRef<[u8]>) -> Result<()> {
-        // Encoded before the wait: a record that may not be sent is refused at once, and the outbox
-        // is not locked while it is checked.
+        // The record is encoded before the wait: one that may not be sent is refused at once, and
+        // the outbox is not locked meanwhile.
         let mut frame = Some(self.framed(record.as_ref())?);
         let mut waiting = Waiting::new(&self.connection.channel);
         std::future::poll_fn(|context| self.poll_send(&mut frame, &mut waiting.key, context)).await
@@ -337,8 +337,8 @@ impl<E: EngineKind> Drop for AgentWriter<E> {
         // A sink keeps its key between calls, so no `Waiting` removes its task from the list.
         #[cfg(feature = "stream")]
         self.connection.channel.cancel_wait(&mut self.sink.key);
-        // As in the drop of `Arc`: all that other clones have sent comes before the end of the
-        // input.
+        // AcqRel as in the drop of `Arc`: all that other clones have sent comes before the end of
+        // the input.
         if self.connection.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_input();
         }

@@ -51,7 +51,8 @@ impl BusyPoller {
 
     /// Returns whether to poll once more instead of sleeping.
     pub(super) fn polls(&self, now: Instant) -> bool {
-        // Strict: with a time of zero `until` is `now`, and the thread never polls.
+        // The comparison is strict: with a time of zero `until` is `now`, and the thread never
+        // polls.
         now < self.until
     }
 }

@@ -73,8 +73,8 @@ pub(super) struct CommandQueue {
 
 /// Creates a mailbox and returns both ends.
 pub(super) fn mailbox() -> io::Result<(Mailbox, CommandQueue)> {
-    // Non-blocking, so that neither the senders, which write it, nor the engine thread, which reads
-    // it, can ever wait in a call on it.
+    // It is non-blocking, so that neither the senders, which write it, nor the engine thread, which
+    // reads it, can ever wait in a call on it.
     let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let state = Arc::new(MailboxState {
         eventfd,
@@ -99,8 +99,8 @@ impl Mailbox {
     /// caller can finish its own work before the engine thread competes for the processor. A thread
     /// that is shut down or has ended takes no child and returns it.
     pub(super) fn adopt(&self, adoption: Adoption) -> Result<WakeGuard, Adoption> {
-        // Held until the child is queued: `refuse_agents` waits for the lock, so the shutdown that
-        // follows it is queued behind every child that was accepted.
+        // The lock is held until the child is queued: `refuse_agents` waits for the lock, so the
+        // shutdown that follows it is queued behind every child that was accepted.
         let accepts = self.state.accepts_agents();
         if !*accepts {
             return Err(adoption);
@@ -187,7 +187,7 @@ impl CommandQueue {
     /// Empties the eventfd after it fired.
     pub(super) fn clear_eventfd(&self) {
         let mut count = [0; 8];
-        // Fails only if it is empty already. The number of wake-ups does not matter.
+        // The read fails only if it is empty already. The number of wake-ups does not matter.
         let _empty = rustix::io::read(&self.state.eventfd, &mut count);
     }
 }

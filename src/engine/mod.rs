@@ -212,8 +212,8 @@ impl Engine {
                 }
                 Err(error) => sender.send(Err(error)),
             }
-            // Last: an agent that no future takes was dropped above, and holds a departure itself
-            // by now.
+            // This comes last: an agent that no future takes was dropped above, and holds a
+            // departure itself by now.
             drop(departure);
         });
         // There is no answer if the pool has ended, which drops its jobs, and in a forked child.
@@ -293,8 +293,8 @@ impl Engine {
         if !self.shared.origin.is_here() {
             return report;
         }
-        // Before the threads refuse children: a spawn that finds none to take its child reports the
-        // shutdown, and not threads that have died.
+        // The flag is set before the threads refuse children: a spawn that finds none to take its
+        // child reports the shutdown, and not threads that have died.
         self.shared.stopped.store(true, Ordering::SeqCst);
         let threads = &self.shared.threads;
         // Every thread begins before the first wait, so all agents are closed at once.
@@ -361,7 +361,7 @@ impl EngineShared {
 
     /// Waits until the threads have ended, once they were shut down.
     fn join(&self) {
-        // The engine threads first: the last of them ends the spawn pool.
+        // The engine threads go first: the last of them ends the spawn pool.
         self.threads.iter().for_each(Thread::join);
         self.spawn_pool.wait_for_end(SPAWN_POOL_MAX);
     }
@@ -392,8 +392,8 @@ impl EngineShared {
         let mut adoption = Adoption::new(child, command);
         let channel = Arc::clone(&adoption.channel);
         loop {
-            // The way out of the loop once no thread takes children. The adoption is dropped then,
-            // which kills and reaps the child.
+            // This is the way out of the loop once no thread takes children. The adoption is
+            // dropped then, which kills and reaps the child.
             self.check()?;
             let agents = self
                 .threads
@@ -402,7 +402,8 @@ impl EngineShared {
             // The last thread ended since the check, so the next check fails.
             let Some(index) = least_loaded(agents) else { continue };
             let Thread { mailbox, live, .. } = &self.threads[index];
-            // Counted before it is queued, so that spawns on other threads see it when they choose.
+            // The agent is counted before it is queued, so that spawns on other threads see it when
+            // they choose.
             adoption.count_among(live);
             match mailbox.adopt(adoption) {
                 Ok(wake) => {
@@ -430,7 +431,8 @@ struct MailboxLink {
 
 impl Link for MailboxLink {
     fn request(&self, channel: &Arc<Channel>, request: Request) {
-        // One that is on its way covers this one: the driver clears its bit before it acts on it.
+        // A request that is on its way covers this one: the driver clears its bit before it acts on
+        // it.
         if channel.note_request(request.bit()) {
             self.mailbox.send(Command::Agent(Arc::clone(channel), request));
         }

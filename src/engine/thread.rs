@@ -95,7 +95,7 @@ impl Thread {
 
     fn end(&self, limit: Duration, departure: Option<Departure>) -> Arc<SetOnce<ShutdownCounts>> {
         let done = Arc::new(SetOnce::new());
-        // First, so that no child follows the shutdown into the queue.
+        // This comes first, so that no child follows the shutdown into the queue.
         self.mailbox.refuse_agents();
         let reply = Reply(Arc::clone(&done));
         self.mailbox.send(Command::Shutdown { limit, done: reply, departure });
@@ -177,8 +177,8 @@ fn run(
     reduce_timer_slack();
     // The ring is made on this thread: a SINGLE_ISSUER ring refuses all others.
     let opened = Ring::new(config).and_then(|ring| {
-        // A copy, because the ring closes its descriptor when it is drained, and senders may still
-        // write to the original.
+        // The ring gets a copy, because it closes its descriptor when it is drained, and senders
+        // may still write to the original.
         let eventfd = queue.eventfd().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
@@ -197,7 +197,7 @@ fn run(
     // A panic that was not contained where it happened ends the loop. The agents are closed below
     // all the same.
     contain("an engine thread", || turns.run());
-    // Read now: the driver is dropped with `turns`, before the replies are sent.
+    // The counts are read now: the driver is dropped with `turns`, before the replies are sent.
     turns.replies.counts = turns.driver.shutdown_counts();
     // After an error or a panic no shutdown has done this. Spawns choose another thread from here
     // on.
@@ -278,8 +278,9 @@ impl EngineLoop<'_> {
             now = Instant::now();
             happened += self.driver.dispatch(now);
             if self.driver.take_woken() {
-                // Emptied before it is watched again, or the new poll completes at once. A write in
-                // between is not lost: it leaves the eventfd readable, and the poll reports that.
+                // It is emptied before it is watched again, or the new poll completes at once. A
+                // write in between is not lost: it leaves the eventfd readable, and the poll
+                // reports that.
                 self.queue.clear_eventfd();
                 self.driver.rewatch();
             }
@@ -298,7 +299,7 @@ impl EngineLoop<'_> {
             Command::Agent(channel, request) => self.driver.request(&channel, request, now),
             Command::Shutdown { limit, done, departure } => {
                 self.driver.shutdown(limit, now);
-                // Answered by `run`, once the ring is closed: a caller that returns finds nothing
+                // `run` answers it once the ring is closed: a caller that returns finds nothing
                 // left.
                 self.replies.waiting.push((done, departure));
             }

@@ -119,7 +119,8 @@ impl LocalEngineBuilder {
             .register_eventfd(eventfd.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
         let spawn_pool = SpawnPool::start()?;
-        // Last, when the descriptors and threads of the engine itself are in use and counted.
+        // The limit is checked last, when the descriptors and threads of the engine are counted as
+        // used.
         if let Some(wanted) = self.max_agents {
             capacity().must_fit(wanted)?;
         }
@@ -127,7 +128,8 @@ impl LocalEngineBuilder {
         let driver =
             LocalDriver::new(transport, features, self.batch_window, spawn_pool, admission);
         let engine = LocalEngine::with_driver(Rc::clone(&driver));
-        // Its handle is dropped, which detaches it. The task ends by itself: see `AfterTurn::End`.
+        // The handle of the task is dropped, which detaches it. The task ends by itself: see
+        // `AfterTurn::End`.
         tokio::task::spawn_local(DriverTask::new(driver, eventfd, timer));
         Ok(engine)
     }

@@ -142,7 +142,7 @@ impl LocalDriver {
     /// Takes a child over. An engine that has ended or is ending kills and reaps it.
     pub(super) fn adopt(&self, mut adoption: Adoption) -> Result<()> {
         self.check()?;
-        // Counted also if it is deferred: an agent counts from the return of `spawn` on.
+        // The agent is counted also if it is deferred: it counts from the return of `spawn` on.
         adoption.count_among(&self.live);
         match self.transport.try_borrow_mut() {
             Ok(mut transport) => match &mut *transport {
@@ -192,9 +192,10 @@ impl LocalDriver {
             || LocalShutdown { begun: Instant::now(), report: NO_AGENTS, waiting: Vec::new() };
         let mut shutdown = self.shutdown.borrow_mut();
         shutdown.get_or_insert_with(begin).waiting.push(Arc::clone(&done));
-        // Released before the wake: no cell is borrowed while a waker runs.
+        // The cell is released first: `wake` calls a waker and borrows only the cell that holds it.
         drop(shutdown);
-        // Left to the task, even if the driver is free: its turn also finds the end and answers.
+        // The shutdown is left to the task, even if the driver is free: its turn also finds the end
+        // and answers.
         self.defer(DeferredCommand::Shutdown(limit));
         self.wake();
         done
@@ -312,11 +313,12 @@ impl LocalDriver {
 
     /// Submits what is queued, collects what is there and acts on it.
     fn turn(&self, quiet_until: &mut Option<Instant>, now: Instant) -> io::Result<AfterTurn> {
-        // Cleared before the turn: what is requested from here on may come too late for it.
+        // The flag is cleared before the turn: what is requested from here on may come too late for
+        // it.
         self.awake.set(false);
         let mut slot = self.transport.borrow_mut();
         let Some(driver) = &mut *slot else { return Ok(AfterTurn::End) };
-        // Before the submission, which takes along what these two queue.
+        // These two come before the submission, which takes along what they queue.
         self.do_deferred(driver, now);
         driver.prepare(now);
         driver.io().turn()?;
@@ -353,8 +355,8 @@ impl LocalDriver {
 
     /// Does what was requested while the transport driver was borrowed.
     fn do_deferred(&self, driver: &mut Driver, now: Instant) {
-        // Taken as a whole: the cell is not borrowed while wakers run, and what they add is for the
-        // next turn.
+        // The list is taken as a whole: the cell is not borrowed while wakers run, and what they
+        // add is for the next turn.
         for deferred in self.deferred.take() {
             match deferred {
                 DeferredCommand::Request(channel, request) => {
@@ -383,7 +385,8 @@ impl LocalDriver {
         // Operations outlive the descriptor of the ring, so none may be left when it is dropped.
         driver.drain();
         let counts = driver.shutdown_counts();
-        // Before the answers: a caller whose shutdown has returned finds no ring.
+        // The ring is dropped before the answers: a caller whose shutdown has returned finds no
+        // ring.
         drop(driver);
         self.phase.set(Phase::Finished);
         let (report, waiting) = match &mut *self.shutdown.borrow_mut() {
@@ -395,7 +398,7 @@ impl LocalDriver {
             }
             None => return,
         };
-        // Outside of the borrow, because the wakers may call `shutdown` again.
+        // The answers come outside of the borrow, because the wakers may call `shutdown` again.
         for done in waiting {
             done.set(report);
         }

@@ -78,7 +78,7 @@ pub(super) struct TimerFd {
 impl TimerFd {
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        // The clock of `Instant`.
+        // This is the clock of `Instant`.
         let timer = EdgeFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
         Ok(Self { timer, set: None })
     }

@@ -28,7 +28,7 @@ impl LocalEngineBuilder {
         runtime.block_on(async {
             let engine = self.start(ring)?;
             let outcome = program(engine.clone()).await;
-            // Inside the runtime, which drives the task that carries it out.
+            // This runs inside the runtime, which drives the task that carries it out.
             engine.shutdown(Duration::ZERO).await;
             Ok(outcome)
         })

@@ -128,7 +128,7 @@ impl<'a> EventLoop<'a> {
             self.on_signal(Instant::now());
         }
         loop {
-            // Before anything is looked at: work that comes later wakes the loop again.
+            // The reset comes before the checks: work that arrives after them wakes the loop again.
             self.waker.reset();
             let now = self.clock.at(Instant::now());
             let mut moved = self.take_signals(now);
@@ -324,8 +324,8 @@ impl<'a> EventLoop<'a> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
-        // The machine's clock: the rests of the descriptors are real time, unlike the deadlines of
-        // the loop.
+        // This is the machine's clock: the rests of the descriptors are real time, unlike the
+        // deadlines of the loop.
         let now = Instant::now();
         let out = |wanted: bool| wanted.then_some(PollFlags::OUT);
         let records = out(!self.stdout.is_empty() && self.may_write_records());
@@ -346,8 +346,8 @@ impl<'a> EventLoop<'a> {
                     fds.push(fd);
                 }
                 None => {
-                    // Not polled, because poll(2) might report it at once. The wait ends with its
-                    // rest.
+                    // It is not polled, because poll(2) might report it at once. The wait ends with
+                    // its rest.
                     let rest = descriptor.rests_until().map(|until| until.duration_since(now));
                     limit = limit.into_iter().chain(rest).min();
                 }
@@ -395,8 +395,8 @@ impl<'a> EventLoop<'a> {
         }
         for event in std::mem::take(&mut self.rest) {
             match event {
-                // Kept for `losses`. Lines may still be written after the loop, and records may
-                // not.
+                // The record is kept for `losses`: after the loop lines may still be written, and
+                // records not.
                 Event::Record(_) => self.rest.push_back(event),
                 other => self.print(&other),
             }

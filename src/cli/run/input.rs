@@ -169,8 +169,8 @@ impl Input {
         match result {
             Ok(()) => {}
             Err(error) if error.is_closed() => {
-                // Only if the agent closed its stdin and lives on. If it has ended, the report says
-                // so.
+                // The line is for an agent that closed its stdin and lives on. If it has ended, the
+                // report says so.
                 if self.state == InputState::Open && writer.close_report().is_none() {
                     lines.say(format_args!("{error}"));
                 }

@@ -200,8 +200,8 @@ impl Backlog {
                 self.bytes = Vec::new();
             }
         } else if self.written > KEPT / 2 && self.written > self.bytes.len() / 2 {
-            // Moves fewer bytes than were written since the last time, so the cost per byte stays
-            // constant.
+            // This moves fewer bytes than were written since the last time, so the cost per byte
+            // stays constant.
             self.bytes.drain(..self.written);
             self.written = 0;
         }

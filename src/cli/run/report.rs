@@ -73,8 +73,8 @@ fn replace(file: &OwnedFd, json: &str) -> io::Result<()> {
             len => len,
         };
     }
-    // Truncated afterwards: the report ahead of this one may be longer, and a file that is emptied
-    // first would have no report if this process is killed in between.
+    // The rest is cut off afterwards: the report ahead of this one may be longer, and a file that
+    // is emptied first would have no report if this process is killed in between.
     Ok(ftruncate(file, line.len() as u64)?)
 }
 

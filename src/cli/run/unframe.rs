@@ -190,7 +190,7 @@ impl Unframe {
         // Each byte is searched once, however many reads a line takes.
         self.searched = self.bytes.len();
         if end.is_none() {
-            // Dropped as it comes, so that an endless line does not grow the buffer.
+            // The line is dropped as it comes, so that an endless one does not grow the buffer.
             if self.held() > most {
                 self.dropped += self.held() as u64;
                 self.take(self.held());

@@ -20,7 +20,7 @@ const EVICTIONS_FOR_THE_HOST: usize = 2;
 /// The warm pools of an engine.
 #[derive(Debug, Default)]
 pub(in super::super) struct WarmPools {
-    // Weak, because a pool holds its engine: the two would keep each other alive.
+    // The list is weak, because a pool holds its engine: the two would keep each other alive.
     pools: Mutex<Vec<Weak<PoolShared>>>,
     /// Spawns that wait for the place of an idle agent.
     waiting: AtomicUsize,
@@ -101,8 +101,8 @@ pub(in super::super) async fn spawn_evicting(
         if refused.kind() != ErrorKind::ResourceLimit || refused_by_host > EVICTIONS_FOR_THE_HOST {
             return Err(refused);
         }
-        // From the first refusal until the spawn is over. A spawn that finds room holds no pool
-        // back.
+        // The pools are held back from the first refusal until the spawn is over. A spawn that
+        // finds room holds none back.
         waits.get_or_insert_with(|| pools.wait());
         match pools.evict() {
             // The place is free once the report is there.

@@ -104,9 +104,10 @@ impl WarmPool {
         settings.check()?;
         engine.shared.origin.check("start")?;
         let shared = PoolShared::new(engine.clone(), command, settings);
-        // Made before the thread starts: if that fails, the drop of the handle ends the pool.
+        // The handle is made before the thread starts: if that fails, its drop ends the pool.
         let pool = Self { owner: Arc::new(PoolOwner(Arc::clone(&shared))) };
-        // Registered before anything is ordered, so that a spawn at a limit can evict all of it.
+        // The pool is registered before anything is ordered, so that a spawn at a limit can evict
+        // all of it.
         engine.shared.pools.add(&shared);
         shared.refill();
         let thread = thread::Builder::new().name("agentpipe-pool".to_owned());
@@ -135,14 +136,14 @@ impl WarmPool {
         engine.shared.check()?;
         let _refill = RefillOnDrop(shared);
         let picking = Arc::clone(shared);
-        // On a spawning thread, because the search for the program may block and the caller may be
-        // async.
+        // This runs on a spawning thread, because the search for the program may block and the
+        // caller may be async.
         let picked = engine.shared.spawn_pool.run(move || picking.pick()).await;
         if let Some(checkout) = picked.ok_or_else(|| engine.gone())? {
             return Ok(Acquired { agent: checkout.hand_out(), warm: true });
         }
         let agent = engine.spawn(shared.command.clone()).await?;
-        // After the spawn: an acquire that failed is not a miss.
+        // The count follows the spawn: an acquire that failed is not a miss.
         shared.count(|stats| stats.misses += 1);
         Ok(Acquired { agent, warm: false })
     }

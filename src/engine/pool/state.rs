@@ -100,15 +100,16 @@ impl PoolShared {
 
     /// Orders the missing agents from the thread of the pool.
     pub(super) fn refill(&self) {
-        // Before the lock, which may be taken for good in a forked child: the check fails there.
+        // The check comes before the lock, which may be taken for good in a forked child: it fails
+        // there.
         if self.engine.shared.check().is_err() {
             return;
         }
         let mut state = self.lock();
         let missing = self.settings.size.saturating_sub(state.idle.len() + state.pending);
         if missing > 0 && !state.ended {
-            // Counted before they are spawned, so that acquires at the same time do not order them
-            // again.
+            // They are counted before they are spawned, so that acquires at the same time do not
+            // order them again.
             state.pending += missing;
             self.changed.notify_all();
         }
@@ -159,15 +160,15 @@ impl PoolShared {
         // The pool may end meanwhile, and its process: `exit` waits until the agent is closed.
         let _departure = Departure::begin();
         let spawned = self.try_spawn();
-        // Before the lock is taken: the subscriber is code of the user.
+        // This is logged before the lock is taken: the subscriber is code of the user.
         if let Err(error) = &spawned {
             crate::trace::warn!(%error, "a warm pool cannot spawn; it tries again at the next acquire");
         }
         let mut unwanted = None;
         let mut state = self.lock();
         state.pending -= 1;
-        // Replaced under the lock: a spawn that finds an agent pending from here on waits for the
-        // next arrival.
+        // The value is replaced under the lock: a spawn that finds an agent pending from here on
+        // waits for the next arrival.
         let arrived = mem::take(&mut state.arrived);
         match spawned {
             // `end` took the idle agents before this one was there.
@@ -184,7 +185,7 @@ impl PoolShared {
         if let Some(agent) = unwanted {
             agent.close(self.command.close);
         }
-        // Last, and without the lock: this wakes spawns, which look for the agent at once.
+        // This comes last, and without the lock: it wakes spawns, which look for the agent at once.
         arrived.set(());
     }
 
@@ -199,8 +200,8 @@ impl PoolShared {
         let fingerprint = CommandFingerprint::of(&self.command)?;
         let spawn = self.engine.spawn_with(self.command.clone(), permit);
         let agent = pollster::block_on(spawn)?;
-        // Weak: the pool owns the agent, whose channel keeps the waker. A strong pointer would be a
-        // cycle.
+        // The watch is weak: the pool owns the agent, whose channel keeps the waker. A strong
+        // pointer would be a cycle.
         let watch = Arc::new(EndWatch(Arc::downgrade(self)));
         Ok(Some(IdleAgent::new(agent, fingerprint, watch)))
     }
@@ -211,7 +212,8 @@ impl PoolShared {
         // follows reports the reason.
         let fingerprint = CommandFingerprint::of(&self.command).ok();
         loop {
-            // Taken out first and judged without the lock. No other acquire can get it meanwhile.
+            // The agent is taken out first and judged without the lock. No other acquire can get it
+            // meanwhile.
             let mut agent = self.lock().idle.pop_front()?;
             let mut unfit = agent.unfit(self.settings.max_age, Instant::now());
             if unfit.is_none() && Some(&agent.fingerprint) != fingerprint.as_ref() {
@@ -247,8 +249,8 @@ impl PoolShared {
     pub(super) fn evict(&self) -> Option<Room> {
         let mut state = self.lock();
         let Some(agent) = state.idle.pop_front() else {
-            // Cloned under the lock that `spawn_one` takes to replace it, so the arrival cannot be
-            // missed.
+            // It is cloned under the lock that `spawn_one` takes to replace it, so the arrival
+            // cannot be missed.
             return (state.pending > 0).then(|| Room::Pending(Arc::clone(&state.arrived)));
         };
         state.stats.evicted += 1;
