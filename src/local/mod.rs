@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Nothing here is `Send`. The locks of a [`Channel`](crate::transport::Channel) are never contended
-//! here: to lock and unlock is two atomic instructions. docs/local.md has a first program.
+//! here: to lock and unlock is two atomic instructions. docs/guide/local.md has a first program.
 
 mod builder;
 mod driver;

@@ -5,7 +5,6 @@
 #![expect(unsafe_code, reason = "submission entries name memory and descriptors")]
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 #[cfg(feature = "local")]
 use std::sync::atomic::{Ordering, fence};
@@ -280,7 +279,7 @@ impl Queue {
     /// Submits what is queued and waits for one completion, or for those of a window.
     pub(super) fn enter_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let Window { length, min_wait, want } = self.window;
-        if mem::take(&mut self.urgent) || length.is_zero() {
+        if self.urgent || length.is_zero() {
             return self.enter(1, timeout);
         }
         match timeout {
