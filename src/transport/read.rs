@@ -104,7 +104,10 @@ impl Transport {
         if self.mute_deadline.is_some_and(|deadline| now >= deadline) {
             // A deadline that stayed would be due at every later tick.
             self.mute_deadline = None;
-            self.begin_close(self.policy, CloseReason::OutputEnded, now);
+            // A close that began meanwhile keeps its mode: the policy of the agent may be an abort.
+            if self.close.is_none() {
+                self.begin_close(self.policy, CloseReason::OutputEnded, now);
+            }
         }
     }
 

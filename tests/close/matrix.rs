@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use crate::agents::spawn;
 use crate::agents::{once_within, record_bytes, rest};
 use crate::support::process::assert_gone;
-use crate::support::{HANG, assert_sound, engine, fake};
-use agentpipe::{CloseMode, ClosePolicy, CloseReason, CloseStage, ErrorKind, Event, ExitStatus};
+use crate::support::{HANG, assert_sound, engine, fake, wait_until};
+use agentpipe::{
+    AgentCommand, CloseMode, ClosePolicy, CloseReason, CloseStage, ErrorKind, Event, ExitStatus,
+};
 
 /// Every rung is short, so that a test of the last one is quick.
 fn quick() -> ClosePolicy {
@@ -441,4 +443,34 @@ fn dropped_reader_blocks_nothing() {
     assert_eq!(report.stats().bytes_in, 4 << 20);
     assert!(report.stats().records_discarded > 3000, "{report}");
     assert_sound(&report);
+}
+
+/// An agent may close its stdout and then take its time. A graceful close that begins in that moment
+/// must not become an abort because the agent's own policy is one.
+#[test]
+fn early_end_of_stdout_does_not_abort_a_graceful_close() {
+    let engine = engine();
+    // It acts on SIGTERM, which an abort does not send.
+    let script = "trap 'exit 3' TERM; exec >&-; read line; while :; do sleep 0.01; done";
+    let policy = ClosePolicy::abort().drain(Duration::from_millis(300));
+    let command = AgentCommand::new("sh").args(["-c", script]).close_policy(policy);
+    let mut requested = 0;
+    for _ in 0..40 {
+        let agent = engine.spawn_blocking(command.clone()).expect("spawns");
+        let stdout = format!("/proc/{}/fd/1", agent.pid());
+        wait_until("stdout is closed", || std::fs::read_link(&stdout).is_err());
+        // The engine reads the end of the output; no event tells the caller so.
+        std::thread::sleep(Duration::from_millis(10));
+        let report = agent.close_blocking();
+        // On a busy host the engine may have begun a close of its own before.
+        if report.reason() == CloseReason::Requested {
+            requested += 1;
+            let ended = (report.exit(), report.mode());
+            assert_eq!(ended, (ExitStatus::Code(3), CloseMode::Graceful), "{report}");
+        }
+        if requested == 4 {
+            return;
+        }
+    }
+    panic!("only {requested} closes were requested");
 }
