@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::{CloseEvent, ExitStatus};
+use crate::close::{CloseEvent, CloseReason, ExitStatus};
 use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
 use crate::process::{Child, GroupMember, descendants, find_members, living_members};
@@ -192,11 +192,17 @@ pub(super) fn destroy(agent: &mut Transport, until: Instant) {
     let error = Error::new(ErrorKind::EngineStopped, "write", "the engine stopped")
         .on_agent(agent.channel.label.as_str());
     agent.channel.outbox.refuse(error);
+    // After the refusal: a frame that was accepted before it counts as unsent in the report.
+    agent.stdin.accept();
     agent.channel.outbox.lose();
-    agent.intake.push(Event::Exit(exit));
-    agent.intake.flush();
-    agent.channel.inbox.end();
+    // Set already if a close had begun; the first value stays.
+    agent.channel.closing.set(CloseReason::Shutdown);
     // Before the report, as in every close: its closers find the agent not counted any more.
     agent.live = None;
     agent.channel.outcome.set(write_report(agent));
+    // After the report: a task that drops the handle when it sees the exit drops that of an agent whose
+    // report is there.
+    agent.intake.push(Event::Exit(exit));
+    agent.intake.flush();
+    agent.channel.inbox.end();
 }

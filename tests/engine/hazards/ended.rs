@@ -33,9 +33,13 @@ fn rings() -> Vec<RawFd> {
 /// Its thread cannot enter the ring any more, and ends when it is next woken.
 fn end_thread_of(agent: &mut Agent, ring: RawFd) {
     raw::replace(ring);
+    let before = agent.stats().records_out;
     // Refused or not, it wakes the thread.
-    let _sent = agent.send_blocking("{}");
+    let sent = agent.send_blocking("{}").is_ok();
     check_killed(agent);
+    let report = agent.closed_blocking();
+    let counted = report.stats().records_out + report.unsent_records();
+    assert_eq!(counted, before + u64::from(sent), "an accepted record is written or unsent");
 }
 
 fn check_killed(agent: &mut Agent) {
