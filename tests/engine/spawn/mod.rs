@@ -67,8 +67,7 @@ fn hanging_exec_blocks_no_other_spawn() {
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
     let engine = engine();
-    let command =
-        shell("trap '' TERM HUP PIPE; while :; do sleep 1000; done").die_with_parent(true);
+    let command = shell("trap '' TERM HUP PIPE; exec sleep 1000").die_with_parent(true);
     let agent = thread::scope(|scope| {
         let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
         let spawning = scope.spawn(move || runtime.block_on(engine.spawn(command)));
