@@ -244,13 +244,18 @@ impl CloseTurn<'_> {
         if !self.is_output_held() {
             return Holders::None;
         }
+        let group = self.agent.channel.pid;
+        let family = Family { roots: &[], group, outputs: self.agent.outputs };
+        // A job of a shell holds the outputs until it has redirected its own, so a member that let
+        // go of them does not keep the pipes open any more.
+        if let Some(close) = &mut self.agent.close {
+            close.members.retain(|pid| family.may_hold_output(*pid));
+        }
         // The members known from an earlier search first: a pass over `/proc` costs far more.
         let mut activity = self.activity(&mut { MEMBER_THREADS });
         if activity == Activity::Gone {
             // The known members are gone, or this is the first search. A member that holds no
             // output does not keep the pipes open, so the close does not wait for it.
-            let group = self.agent.channel.pid;
-            let family = Family { roots: &[], group, outputs: self.agent.outputs };
             let [found] = living_members([group]);
             let members = found.iter().map(GroupMember::pid);
             let members =

@@ -90,6 +90,27 @@ fn orphaned_agent_has_all_of_the_drain() {
     }
 }
 
+// A background job holds the outputs until it has redirected its own. It was taken for a holder as
+// long as it lived, if the engine looked in that moment.
+#[test]
+fn job_that_lets_go_of_the_outputs_is_not_awaited() {
+    let engine = engine();
+    let job = "sh -c 'sleep 0.3; exec >/dev/null 2>&1; while :; do :; done' &";
+    let stray = r#"setsid sh -c 'echo "{\"pid\":$$}"; exec sleep 1000' &"#;
+    let mut agent = shell(&engine, &format!("{stray} read line; {job} exit 6"));
+    let record = agent.next_record_blocking().expect("the stray is up");
+    let value: serde_json::Value = serde_json::from_slice(record.as_bytes()).expect("JSON");
+    let report = agent.close_with_blocking(
+        ClosePolicy::graceful().exit_drain(Duration::from_secs(2)).drain(HANG),
+    );
+    let pid = value["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    kill_process(pid.expect("a pid"), Signal::KILL).expect("it is not ours to end");
+    assert_eq!((report.exit(), report.stage()), (ExitStatus::Code(6), CloseStage::Drain));
+    assert_eq!((report.outputs_held(), report.killed_extra()), (Some(true), 1), "{report}");
+    assert!(report.total() < HANG / 2, "{report:?}");
+    assert_sound(&report);
+}
+
 // A job of the group that writes elsewhere holds no output. Only the stray beside it does, and that
 // costs no more than `exit_drain`.
 #[test]
