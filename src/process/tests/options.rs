@@ -265,7 +265,7 @@ fn folder_outside_cgroup2_is_refused() {
 /// The kernel watches the thread that spawned. An engine spawns on one that outlives such agents.
 #[test]
 fn die_with_parent_follows_the_spawning_thread() {
-    let command = shell("trap '' TERM HUP; echo up; while :; do sleep 1000; done");
+    let command = shell("trap '' TERM HUP; echo up; exec sleep 1000");
     let spawn_elsewhere = |command: &AgentCommand| {
         let parts = thread::scope(|scope| {
             scope
