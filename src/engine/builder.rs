@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::RingConfig;
+use crate::sync::Permits;
 
 use super::Engine;
 use super::busy_poll::BusyPoll;
@@ -72,12 +73,12 @@ impl EngineBuilder {
     /// sleeping until the window has passed since it fell asleep, and one wake-up serves everything
     /// that came meanwhile.
     ///
-    /// Saves CPU time if many agents write at scattered times. Its price is latency: output, exits
-    /// and ends of output are seen up to one window late. After a pause of a window the next event
-    /// ends the sleep at once, so a lone event pays nothing. Requests of handles (records to write,
+    /// A window saves CPU time if many agents write at scattered times. In exchange the engine sees
+    /// output, exits and ends of output up to one window late. After a pause of a window the next event
+    /// ends the sleep at once, so a lone event is not delayed. Requests of handles (records to write,
     /// closes) are acted upon at once.
     ///
-    /// Works on every supported kernel; from Linux 6.12 on it costs one system call less per turn
+    /// A window works on every supported kernel; from Linux 6.12 on it costs one system call less per turn
     /// ([`KernelFeatures::min_wait`](crate::KernelFeatures::min_wait)).
     #[must_use]
     pub fn batch_window(mut self, window: Duration) -> Self {
@@ -89,9 +90,9 @@ impl EngineBuilder {
     /// sleeps: at most 1 ms after any event; zero disables it. By default it polls for 100 us, and
     /// only while the last eight events came less than 100 us apart.
     ///
-    /// Saves the wake-up of the thread, twice per round trip, if answers come within that time. Its
-    /// price is a processor that is busy meanwhile. Not worth it if as many threads are busy as there
-    /// are processors; ignored on a host with one processor.
+    /// Polling saves a wake-up of the thread, twice per round trip, if answers come within that time. In
+    /// exchange the thread keeps a processor busy while it polls, so polling does not pay off on a host
+    /// whose processors are all in use. The setting is ignored on a host with one processor.
     #[must_use]
     pub fn busy_poll(mut self, time: Duration) -> Self {
         self.busy_poll = Some(time);
@@ -123,17 +124,13 @@ impl EngineBuilder {
             let threads = self.threads;
             return Err(invalid(format!("threads is {threads}, and must be 1 to {THREADS_MAX}")));
         }
-        check_max_agents(self.max_agents)?;
+        Permits::check(self.max_agents)?;
         Engine::start(self.threads, ring, busy_poll, self.max_agents)
     }
 }
 
 fn invalid(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidSettings, "start", what)
-}
-
-fn check_max_agents(agents: Option<usize>) -> Result<()> {
-    if agents == Some(0) { Err(invalid("max_agents is 0, and must be at least 1")) } else { Ok(()) }
 }
 
 #[cfg(test)]

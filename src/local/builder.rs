@@ -48,10 +48,10 @@ impl LocalEngineBuilder {
     /// Sets a batch window: at most 100 ms, by default none. After a turn that brought something, the
     /// next turn collects only when the window has passed, and serves everything that came meanwhile.
     ///
-    /// Saves CPU time if many agents write at scattered times. Its price is latency: output, exits
-    /// and ends of output are seen up to one window late; what comes after a pause of a window or
+    /// A window saves CPU time if many agents write at scattered times. In exchange the engine sees
+    /// output, exits and ends of output up to one window late. An event after a pause of a window or
     /// longer is seen at once. Requests of handles (records to write, closes) are submitted at once.
-    /// Costs one system call per window for a timer, since the caller's runtime does the waiting.
+    /// A window costs one system call for a timer, because the caller's runtime does the waiting.
     #[must_use]
     pub fn batch_window(mut self, window: Duration) -> Self {
         self.batch_window = window;
@@ -85,10 +85,7 @@ impl LocalEngineBuilder {
 
     /// Checks the settings and opens the ring, which needs no runtime.
     pub(super) fn open_ring(&self) -> Result<Ring> {
-        if self.max_agents == Some(0) {
-            let what = "max_agents is 0, and must be at least 1";
-            return Err(Error::new(ErrorKind::InvalidSettings, "start", what));
-        }
+        Permits::check(self.max_agents)?;
         let config = RingConfig::with(self.buffers, self.batch_window)?;
         // The window is kept by the task: the ring does not wait here.
         let ring = Ring::new(&RingConfig { window: Duration::ZERO, ..config })?;

@@ -153,4 +153,23 @@ mod tests {
         sender.send(Arc::clone(&value));
         assert_eq!(Arc::strong_count(&value), 1, "sent after the receiver was dropped");
     }
+
+    #[test]
+    fn dropped_receiver_keeps_no_waker() {
+        // A job may hang in an exec for hours. The task that gave up on it must not stay in memory.
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        let task = Arc::new(Task);
+        let waker = Waker::from(Arc::clone(&task));
+        let (sender, mut receiver) = channel::<()>();
+        let polled = Pin::new(&mut receiver).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2, "the receiver waits");
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&task), 1);
+        drop(sender);
+    }
 }

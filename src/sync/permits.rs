@@ -21,7 +21,16 @@ struct PermitCount {
 pub(crate) struct Permit(Arc<PermitCount>);
 
 impl Permits {
-    /// `None`: without a limit.
+    /// Checks the limit of a builder, before anything is made.
+    pub(crate) fn check(limit: Option<usize>) -> Result<(), Error> {
+        if limit == Some(0) {
+            let what = "max_agents is 0, and must be at least 1";
+            return Err(Error::new(ErrorKind::InvalidSettings, "start", what));
+        }
+        Ok(())
+    }
+
+    /// Makes as many permits as `limit`; `None` is no limit.
     pub(crate) fn new(limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(usize::MAX);
         Self(Arc::new(PermitCount { taken: AtomicUsize::new(0), limit }))

@@ -1,4 +1,6 @@
-//! Where an engine may not be, and how it ends.
+//! The places in which a local engine may not be built, and the ways in which it ends.
+
+use std::time::Duration;
 
 use agentpipe::{ErrorKind, LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine};
 
@@ -29,6 +31,38 @@ fn missing_runtime_is_an_error() {
     let error = LocalEngine::new().expect_err("no runtime");
     assert_eq!(error.kind(), ErrorKind::EngineStopped);
     assert!(error.to_string().contains("tokio_uring::start"), "{error}");
+}
+
+// A host that sets a limit by mistake must not run with another one.
+#[test]
+fn values_out_of_range_are_errors() {
+    in_each(async |_: LocalEngine| {
+        let builder = LocalEngine::builder;
+        let wrong = [
+            builder().buffers(7),
+            builder().buffers(4097),
+            builder().max_agents(0),
+            builder().batch_window(Duration::from_millis(101)),
+        ];
+        for settings in wrong {
+            let error = settings.clone().build().expect_err("out of range");
+            assert_eq!(error.kind(), ErrorKind::InvalidSettings, "{settings:?}: {error}");
+        }
+    });
+}
+
+// The counters of the ring are read from the ring, not from the statistics of the last turn.
+#[test]
+fn metrics_show_a_queued_submission() {
+    in_each(async |engine: LocalEngine| {
+        let mut agent = spawn(&engine, &[]).await;
+        check_echo(&mut agent, "{}").await;
+        let before = engine.metrics().io.queued;
+        // The send is accepted at once, and the task of the engine has not run since.
+        agent.send("{}").await.expect("sent");
+        assert_eq!(engine.metrics().io.queued, before + 1);
+        agent.abort().await;
+    });
 }
 
 #[test]
