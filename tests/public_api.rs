@@ -187,7 +187,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// What this file imports from a hidden crate.
+/// The names that this file imports from a hidden crate.
 fn hidden_words(text: &str) -> BTreeSet<&str> {
     let mut hidden = BTreeSet::new();
     for import in text.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {

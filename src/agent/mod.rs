@@ -76,7 +76,7 @@ pub(crate) trait Link: fmt::Debug {
     fn note_abandoned(&self, channel: &Channel);
 }
 
-/// What all handles of one agent share. Dropping it, with the last of them, aborts the agent unless
+/// The state that all handles of one agent share. Dropping it, with the last of them, aborts the agent unless
 /// it was closed.
 #[derive(Debug)]
 pub(crate) struct Connection<L: Link + ?Sized> {

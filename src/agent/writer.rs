@@ -41,7 +41,7 @@ impl<E: EngineKind> fmt::Debug for AgentWriter<E> {
     }
 }
 
-/// What a writer keeps between the calls of a sink.
+/// The state of a writer between two calls of a sink.
 #[cfg(feature = "stream")]
 #[derive(Debug, Default)]
 pub(super) struct SinkState {

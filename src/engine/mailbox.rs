@@ -30,7 +30,7 @@ pub(super) enum Command {
     Counters(Reply<IoCounters>),
 }
 
-/// Where an answer goes. Dropped unanswered, because the thread ended, it answers with the default.
+/// The place where an answer is set. If the thread ends without an answer, the drop sets the default.
 #[derive(Debug)]
 pub(super) struct Reply<T: Clone + Default>(pub(super) Arc<SetOnce<T>>);
 
@@ -40,7 +40,7 @@ impl<T: Clone + Default> Drop for Reply<T> {
     }
 }
 
-/// What both ends of a mailbox share.
+/// The state that both ends of a mailbox share.
 #[derive(Debug)]
 struct MailboxState {
     eventfd: OwnedFd,

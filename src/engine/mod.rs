@@ -58,8 +58,8 @@ pub struct Engine {
     shared: Arc<EngineShared>,
 }
 
-/// What the clones of an engine, its pools and the handles of its agents share. The threads end with
-/// the last of them.
+/// The state that the clones of an engine, its pools and the handles of its agents share. The threads
+/// end with the last of them.
 #[derive(Debug)]
 struct EngineShared {
     threads: Vec<Thread>,
@@ -319,7 +319,7 @@ impl Engine {
     }
 }
 
-/// What an engine has done since it started. Returned by [`Engine::metrics`].
+/// The statistics of an engine since its start. Returned by [`Engine::metrics`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -39,7 +39,7 @@ pub(super) struct Thread {
     origin: Origin,
 }
 
-/// What a new thread reports: what its ring can do, and where its counters are.
+/// The report of a new thread: the features of its ring, and the statistics that it publishes.
 type Start = Result<(KernelFeatures, Arc<PublishedStats>)>;
 
 /// The report of a thread that starts. Dropped without one, as by a panic, it reports an error:
@@ -267,7 +267,7 @@ impl EngineLoop<'_> {
                 }
             };
             if let Err(error) = self.driver.wait(timeout) {
-                // The ring is of no use any more. Dropping the driver kills and reports.
+                // The ring cannot be used any more. Dropping the driver kills and reports the agents.
                 crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
                 return;
             }

@@ -3,7 +3,7 @@
 use crate::config::JsonCheck;
 use crate::record::{MalformedReason, Outline};
 
-/// What a complete line is.
+/// The kind of a complete line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineKind {
     Blank,

@@ -1,4 +1,4 @@
-//! What a framer returns: one frame, and the bytes of a record.
+//! The output of a framer: one frame, and the bytes of a record.
 
 use bytes::Bytes;
 

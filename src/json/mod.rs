@@ -29,7 +29,7 @@ use member::BlockTokens;
 pub(crate) use member::{JsonMember, JsonValue};
 use nesting::Nesting;
 
-/// What the pass found out about a valid text.
+/// The facts that the pass collects about a valid text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JsonSummary {
     /// No byte is above 127, so the text is UTF-8. Other texts need a check of their encoding.
@@ -100,7 +100,7 @@ struct Validator<'a> {
     after_open: Follow,
 }
 
-/// Where tokens begin in a block. There is at least one.
+/// The positions in a block at which tokens begin. There is at least one.
 #[derive(Clone, Copy)]
 struct Tokens {
     all: u64,

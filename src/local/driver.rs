@@ -30,11 +30,11 @@ use crate::transport::{Adoption, Channel, Driver, LiveAgents, Request};
 
 use super::readiness::{RingEventFd, TimerFd};
 
-/// What a local engine, the handles of its agents and its task share.
+/// The state that a local engine, the handles of its agents and its task share.
 pub(super) struct LocalDriver {
     /// `None` once the task ends. Borrowed during a turn and during a request.
     transport: RefCell<Option<Driver>>,
-    /// What was requested while the transport driver was borrowed.
+    /// Commands that came while the transport driver was borrowed.
     deferred: RefCell<Vec<DeferredCommand>>,
     /// The statistics as of the last turn, for a waker that reads them during a turn.
     published: Arc<PublishedStats>,
@@ -80,7 +80,7 @@ enum DeferredCommand {
 /// A shutdown that was called for, and the calls that wait for it.
 struct LocalShutdown {
     begun: Instant,
-    /// What is reported once it is over.
+    /// The report, once the shutdown is over.
     report: ShutdownReport,
     waiting: Vec<Arc<SetOnce<ShutdownReport>>>,
 }
@@ -232,7 +232,7 @@ impl Link for DirectLink {
     }
 }
 
-/// What the task is to do after a turn.
+/// The next step of the task after a turn.
 enum AfterTurn {
     /// Run again as soon as the tasks that are ready have run.
     RunAgain,
@@ -245,7 +245,7 @@ enum AfterTurn {
 /// The task that drives a local engine.
 pub(super) struct DriverTask {
     driver: Rc<LocalDriver>,
-    /// What the runtime watches for the task; taken only when it is dropped.
+    /// The descriptors that the runtime watches for the task; taken only when the task is dropped.
     watched: Option<(RingEventFd, TimerFd)>,
     /// The end of the coalescing window, during which the eventfd is not armed.
     quiet_until: Option<Instant>,
@@ -280,7 +280,7 @@ impl Future for DriverTask {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.poll_turn(context).unwrap_or_else(|error| {
-            // The ring is of no use any more. What is left is aborted as the task is dropped.
+            // The ring cannot be used any more. The drop of the task aborts the agents that are left.
             crate::trace::error!(%error, "the driver of a local engine ends");
             Poll::Ready(())
         })

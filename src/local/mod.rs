@@ -82,7 +82,7 @@ pub struct LocalEngine {
     shared: Rc<EngineLease>,
 }
 
-/// What the clones of a local engine share. The last one tells the driver that no agent will come.
+/// The state that the clones of a local engine share. The last one tells the driver that no agent will come.
 #[derive(Debug)]
 struct EngineLease(Rc<LocalDriver>);
 

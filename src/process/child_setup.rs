@@ -1,4 +1,4 @@
-//! What the child does between its clone and its exec.
+//! The steps of the child between its clone and its exec.
 //!
 //! The child runs in the memory of this process, so it makes system calls only: no allocation, no lock,
 //! nothing that can panic. All its data is prepared in [`ExecPlan`]. User and group are set by the raw

@@ -62,7 +62,7 @@ pub(super) fn of_directory(dir: &Path, cause: io::Error) -> Error {
     Error::new(ErrorKind::BadWorkingDirectory, SPAWN, what).cause(cause)
 }
 
-/// What an error of a clone is about.
+/// The subject of an error of a clone: the command and the paths that the message names.
 pub(super) struct ErrorContext<'a> {
     pub(super) command: &'a AgentCommand,
     /// The path to exec, as the agent sees it.

@@ -63,7 +63,7 @@ impl Executable {
 /// What a spawn of a command would run now: two that are equal run the same file in the same
 /// environment. An update, a symbolic link that was turned or a changed `PATH` make them differ.
 ///
-/// What the file itself loads (an interpreter, libraries, settings) is not compared.
+/// Files that the executable itself loads (an interpreter, libraries, settings) are not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommandFingerprint {
     executable: Executable,

@@ -10,11 +10,11 @@ use rustix::process::{Resource, getrlimit, getuid};
 use super::procfs::cgroup_folder;
 use crate::stats::{Capacity, CapacityLimit};
 
-/// What an agent holds: three pipes and a pidfd.
+/// The descriptors that an agent holds: three pipes and a pidfd.
 const DESCRIPTORS: u64 = 4;
 /// The other ends of the pipes, held while an agent is spawned.
 const WHILE_SPAWNING: u64 = 3;
-/// What an agent holds of the pipe limits: three pipes of 64 KiB.
+/// The share of an agent in the pipe limits: three pipes of 64 KiB.
 const PIPE_PAGES: u64 = 3 * 16;
 /// Bits of the capability set that lift limits of the user.
 const SYS_ADMIN: u64 = 1 << 21;

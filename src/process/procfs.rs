@@ -177,7 +177,7 @@ pub(super) fn cgroup_folder(cgroups: &str, mounts: &[u8], controller: &str) -> O
     CgroupMount::find(path, mounts, controller)?.folder(path)
 }
 
-/// Where a cgroup hierarchy is mounted.
+/// The mount of a cgroup hierarchy.
 #[derive(Debug)]
 pub(super) struct CgroupMount {
     /// The cgroup that is mounted: the root of the hierarchy, or a part of it in a container.

@@ -24,7 +24,7 @@ const DIRS_NAMED_MAX: usize = 20;
 /// The path to exec and the metadata of the file; `None` if only the agent's user can see it.
 type Resolved = (PathBuf, Option<Metadata>);
 
-/// What is at a path.
+/// The kind of file at a path.
 enum Candidate {
     Program(Metadata),
     Nothing,

@@ -37,7 +37,7 @@ pub struct Envelope<'a> {
     pub parent_tool_use_id: Option<Cow<'a, str>>,
 }
 
-/// Where the values of the routing keys are in a record, as found by the check of its JSON. 32 bytes,
+/// The positions of the values of the routing keys in a record, as found by the check of its JSON. 32 bytes,
 /// without a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {

@@ -18,7 +18,7 @@ pub(super) enum DeferredSubmission {
     Close(EndId),
 }
 
-/// What the kernel holds, and what it returned and is not handed out yet.
+/// The operations that the kernel holds, and the completions that are not handed out yet.
 ///
 /// There are two queues of completions because they are written at different times: `cqes` grows
 /// during any enter, also one that only makes room in the middle of a submission. Acting on them

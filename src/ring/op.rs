@@ -47,7 +47,7 @@ pub(super) struct Op {
     pub(super) kind: OpKind,
 }
 
-/// What the operation does, with the memory that it names.
+/// The kind of an operation, with the memory that it names.
 #[derive(Debug)]
 pub(super) enum OpKind {
     /// READ_MULTISHOT. Its memory belongs to the pool.

@@ -53,7 +53,7 @@ impl AgentRequest {
     }
 }
 
-/// What a handler answers: a result as JSON, or an error.
+/// The answer of a handler: a result as JSON, or an error.
 pub(super) type HandlerResult = std::result::Result<Record, RpcError>;
 /// A running handler.
 pub(super) type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;

@@ -81,7 +81,7 @@ impl Drop for SessionHandle {
     }
 }
 
-/// What the builders of both protocols have in common.
+/// The part that the builders of both protocols have in common.
 #[derive(Clone, Debug, Default)]
 struct SessionSetup {
     settings: Settings,

@@ -19,7 +19,7 @@ use super::dropped::RecordHead;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WireId(pub(crate) Box<str>);
 
-/// What a record from the agent is.
+/// The kind of a record from the agent.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// The response to request `id` of this session; `None` for an id that this session cannot
@@ -35,7 +35,7 @@ pub(crate) enum Incoming {
     Refused { response: Vec<u8>, why: &'static str },
 }
 
-/// What a dropped record was.
+/// The kind of a dropped record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DroppedRecord {
     /// The response to a request of this session.
@@ -74,7 +74,7 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync + 'static {
     fn identify(&self, head: &RecordHead) -> DroppedRecord;
 }
 
-/// What an [`Observer`] says about a data record.
+/// The verdict of an [`Observer`] about a data record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Observation {
     /// A turn ended without a result. The reader learns of it before it sees the record.

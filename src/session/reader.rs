@@ -196,7 +196,7 @@ impl SessionState {
 #[derive(Debug)]
 pub(super) struct ReaderTask {
     state: Arc<SessionState>,
-    /// Where the task waits for the beginning of a close, and for its report.
+    /// The keys with which the task waits for the beginning of a close, and for its report.
     closing: WaitKey,
     closed: WaitKey,
     /// The beginning of a close was handled.

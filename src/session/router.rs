@@ -69,7 +69,7 @@ struct ServingEntry<S> {
     token: S,
 }
 
-/// What the session has to do about a record.
+/// The action of the session for a record.
 #[derive(Debug)]
 pub(crate) enum RouterAction<P, S> {
     /// Give it to the reader.

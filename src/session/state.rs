@@ -29,7 +29,7 @@ use super::router::{IncomingRequest, PendingRequest, Router};
 /// Records of this session that may wait for room in the outbox before the session stops reading.
 const POSTED_MAX: usize = 1024;
 
-/// Where the outcome of a request arrives.
+/// The slot in which the outcome of a request arrives.
 pub(super) type RequestSlot = Arc<SetOnce<Result<Record>>>;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct SessionState {
     pub(super) reading: Mutex<ReadingHalf>,
 }
 
-/// What the lock protects.
+/// The state that the lock protects.
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) router: Router<RequestSlot, Arc<CancelToken>>,

@@ -11,7 +11,8 @@ use crate::origin::Origin;
 
 use super::histogram::Histogram;
 
-/// What an engine, or one of its threads, has done since its start. Agents that are gone are included.
+/// The statistics of an engine, or of one of its threads, since its start. They include agents that are
+/// gone.
 /// Sizes are bytes on the pipes.
 ///
 /// Reading it wakes no thread. The numbers of a thread are at most one turn old. All zero in a forked

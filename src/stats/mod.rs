@@ -1,4 +1,4 @@
-//! What an engine counts: totals of all its agents, latencies, and how many agents the host allows.
+//! The statistics of an engine: totals of all its agents, latencies, and how many agents the host allows.
 
 mod capacity;
 mod engine;

@@ -22,7 +22,7 @@ use crate::sync::{SetOnce, Sole, WaitKey, WaitList, wake};
 
 use super::buffers::{EventQueues, QUIET_EVENTS};
 
-/// What the handles of one agent and its driver share.
+/// The state that the handles of one agent share with its driver.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) pid: u32,

@@ -135,7 +135,7 @@ fn refuse_writes(agent: &mut Transport, reason: CloseReason) {
     agent.stdin.accept();
 }
 
-/// What a plan wants that is done for all agents of a turn together, at its end.
+/// Actions of a plan that the driver does at the end of a turn, for all agents together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deferred {
     /// Check what the agent is doing: a turn has a budget for that.

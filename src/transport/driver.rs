@@ -30,7 +30,8 @@ use super::request::{PendingCatchUp, Request};
 /// How many threads of closing agents are checked in one turn, at about 10 us each.
 const CHECKS_PER_TURN: usize = 64;
 
-/// The shortest wait before a deadline that is further off. A stop of the host is measured as exactly.
+/// The shortest wait towards a deadline that is further off. A stop of the host shorter than this may go
+/// unmeasured.
 const WAIT_MIN: Duration = Duration::from_millis(20);
 
 /// How late a wait may end without being taken for a stop of the host.
@@ -39,7 +40,7 @@ const LATE_MAX: Duration = Duration::from_millis(5);
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
-/// What a shutdown found and did.
+/// The result of a shutdown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ShutdownCounts {
     /// Agents that were open when it began.
@@ -59,7 +60,7 @@ struct Shutdown {
 pub(crate) struct Driver {
     pub(super) io: Box<dyn PipeIo>,
     pub(super) agents: Slab<Transport>,
-    /// When which slot wants a tick.
+    /// The deadline of each slot that has one, the nearest first.
     timers: BTreeSet<(Instant, usize)>,
     armed: Slab<Option<Instant>>,
     buffers: ReadBuffers,
@@ -106,7 +107,8 @@ impl Driver {
         self.wake = Some(end);
     }
 
-    /// Returns whether the eventfd fired since the last call. [`rewatch`](Self::rewatch) is to follow.
+    /// Returns whether the eventfd fired since the last call. The caller
+    /// calls [`rewatch`](Self::rewatch) next.
     pub(crate) fn take_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
     }
@@ -257,8 +259,7 @@ impl Driver {
             | Completion::Closed { tag, .. } => *tag,
         };
         if tag.role == Role::Wake {
-            // The eventfd belongs to no agent. When it is closed, at the drain, nothing is to be
-            // done.
+            // The eventfd belongs to no agent. Its close, at the drain, needs no action.
             self.woken |= matches!(completion, Completion::Ready { .. });
             return;
         }
@@ -555,7 +556,7 @@ impl Drop for Driver {
     }
 }
 
-/// What all agents of a driver did, those that are gone included. Published once a turn.
+/// The sums of all agents of a driver, including agents that are gone. Published once a turn.
 #[derive(Debug, Default)]
 struct Totals {
     stats: EngineStats,

@@ -127,7 +127,7 @@ struct Transport {
     framer: Framer,
     stderr: StderrLines,
     intake: Intake,
-    /// What of its counters is in the sums of its driver already.
+    /// The part of its counters that is in the sums of its driver already.
     tallied: AgentStats,
     /// Reading stdout is stopped until the reader catches up.
     paused: bool,

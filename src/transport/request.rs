@@ -1,5 +1,5 @@
-//! What a handle requests of the driver of its agent, and the questions of sessions about what is on
-//! its way.
+//! The requests of handles to the driver of their agent, and the questions of sessions about output that
+//! is still in the pipe.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl Drop for CatchUp {
 pub(super) struct PendingCatchUp {
     pub(super) slot: usize,
     pub(super) channel: Arc<Channel>,
-    /// What was read before the question.
+    /// The bytes that were read before the question.
     bytes_in: u64,
     turns: u32,
     question: CatchUp,

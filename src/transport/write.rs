@@ -157,7 +157,8 @@ impl StdinWriter {
         self.channel.outbox.lose();
     }
 
-    /// Closes stdin as soon as everything accepted is written. [`pump`](Self::pump) is to follow.
+    /// Closes stdin as soon as everything accepted is written. The caller calls
+    /// [`pump`](Self::pump) next.
     pub(super) fn close_stdin_after_flush(&mut self) {
         self.close_when_flushed = true;
     }

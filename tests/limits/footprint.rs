@@ -86,7 +86,7 @@ fn idle_agent_costs_four_descriptors_and_4_kib() {
     for agent in agents {
         assert_eq!(agent.close_blocking().exit(), ExitStatus::Code(0));
     }
-    // The tables of the engine keep room for as many agents as there were, rounded up.
+    // The tables of the engine keep their room for the highest number of agents so far, rounded up.
     await_at_most(bytes + AGENTS * 2304, held, "bytes after all closes");
     assert_eq!(await_at_most(open, open_descriptors, "descriptors after all closes"), open);
     assert_eq!(first.close_blocking().exit(), ExitStatus::Code(0));

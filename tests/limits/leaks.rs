@@ -149,7 +149,7 @@ fn run_cycles(engine: &Engine, cycles: std::ops::Range<usize>) {
     });
 }
 
-/// What was dropped is aborted in the background: waits until nothing of it is left.
+/// Dropped agents are aborted in the background. Waits until nothing of them is left.
 fn in_kernel_when_idle(engine: &Engine) -> Vec<(u64, u64, u64)> {
     let begun = Instant::now();
     loop {

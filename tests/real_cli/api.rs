@@ -16,7 +16,7 @@ const NOTIFICATION: &str = "task-notification";
 /// One running stand-in. It ends with the process.
 pub(crate) struct Api {
     pub(crate) url: String,
-    /// What was asked of the model: the newest text of each request.
+    /// The requests to the model: the newest text of each.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -107,7 +107,7 @@ fn text_of(message: &Value) -> String {
     }
 }
 
-/// What the newest message asks for, and what is answered.
+/// Returns the answer to the newest message.
 fn answer(body: &Value) -> (String, Vec<Block>) {
     let messages: Vec<&Value> = body["messages"]
         .as_array()

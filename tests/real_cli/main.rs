@@ -106,7 +106,7 @@ fn check(report: &CloseReport, exit: i32) {
     assert_eq!(report.unsent_bytes(), 0, "{report}");
 }
 
-/// What a process has had of the processors, in ticks.
+/// Returns the processor time of a process, in ticks.
 fn processor_time(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let (_, rest) = stat.rsplit_once(')').expect("a name");

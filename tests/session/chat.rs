@@ -51,7 +51,7 @@ type Reply = Pin<Box<dyn Future<Output = Result<Record, Error>> + Send>>;
 /// Asks with a deadline, in either protocol.
 type Ask = Arc<dyn Fn(Value, Duration) -> Reply + Send + Sync>;
 
-/// What became of the requests that we made.
+/// The outcomes of the requests that the host made.
 #[derive(Debug, Default)]
 struct Outcomes {
     answered: AtomicU64,
@@ -176,7 +176,7 @@ async fn play(session: &Session, ask: Ask, kind: &str) -> Value {
     tally
 }
 
-/// What one side counted is what the other counted.
+/// Asserts that both sides counted the same.
 fn must_agree(tally: &Value, stats: &SessionStats, session: &Session) {
     let count = |name: &str| tally[name].as_u64().unwrap_or_else(|| panic!("{name} in {tally}"));
     let context = format!("{stats:?}\n{tally}");
@@ -254,7 +254,7 @@ fn run_in_json_rpc(command: AgentCommand, cancellation: Cancellation, settings: 
             Box::pin(async move { session.request_with_timeout("chat", body, limit).await })
         });
         let tally = play(session.as_session(), ask, "method").await;
-        // What is withdrawn stays without an answer, or is answered all the same.
+        // A withdrawn request may be answered or not.
         let (cancelled, dropped) = (tally["cancelled"].as_u64(), tally["dropped"].as_u64());
         match cancellation {
             Cancellation::Lsp => assert!(cancelled > Some(100) && dropped == Some(0), "{tally}"),

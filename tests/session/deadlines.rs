@@ -1,4 +1,4 @@
-//! What comes before a deadline, and what a session costs while nothing happens.
+//! Responses that come before a deadline, and the cost of an idle session.
 
 use std::fs;
 use std::sync::mpsc;

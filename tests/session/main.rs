@@ -49,7 +49,7 @@ fn says(message: Value) -> String {
     json!({"send": message}).to_string()
 }
 
-/// What the host answers to this request of the agent, in full.
+/// Returns the full answer of the host to this request of the agent.
 fn answer_to(builder: claude::Builder, request: Value) -> Value {
     let asked = json!({"type": "control_request", "request_id": "a", "request": request});
     let steps = [

@@ -1,4 +1,4 @@
-//! What a session holds for an agent is given back: however often an agent asks and changes its
+//! A session gives back the memory that it holds for an agent: however often an agent asks and changes its
 //! mind, reads late, or is left by the runtime that served it.
 
 use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::CEILING;
 
-/// What this process holds. The descriptors by their kinds, so that a failure names the leak.
+/// The resources that this process holds. Descriptors are listed by kind, so that a failure names the leak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) descriptors: BTreeMap<String, usize>,

@@ -9,7 +9,7 @@ use agentpipe::{Agent, AgentCommand, CloseReport, Engine, ExitStatus, Limits, Re
 use super::child::PlainChild;
 use super::wait::{BenchResult, PATIENCE, within};
 
-/// What all scenarios share.
+/// The setup that all scenarios share.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) engine: Engine,

@@ -92,7 +92,7 @@ struct Blocked<'a> {
     closes: Closes,
 }
 
-/// What the scenarios with one blocked agent differ in.
+/// The differences between the scenarios with one blocked agent.
 struct Way {
     fake: &'static [&'static str],
     agentpipe: fn(&Agent) -> CloseReport,

@@ -31,7 +31,7 @@ use input::FakeInput;
 use output::FakeOutput;
 use signals::TermSignal;
 
-/// What every mode uses.
+/// The state that every mode uses.
 struct Fake<'a> {
     args: &'a FakeArgs,
     signals: Rc<TermSignal>,

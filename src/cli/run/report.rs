@@ -16,7 +16,7 @@ use super::descriptor::poll_for;
 /// How long to wait for a pipe to accept the report.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where the report is written.
+/// The destination of the report.
 pub(super) enum ReportTarget {
     Nowhere,
     Stderr,
@@ -100,7 +100,7 @@ fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What this command could not pass on. The losses inside the engine are in the [`CloseReport`].
+/// The losses of this command itself. The losses inside the engine are in the [`CloseReport`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Losses {
     pub(super) undelivered_records: u64,

@@ -94,7 +94,7 @@ impl WarmPoolSettings {
     }
 }
 
-/// What a [`WarmPool`](super::WarmPool) has done since it was made.
+/// The statistics of a [`WarmPool`](super::WarmPool) since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ use super::settings::{WarmPoolSettings, WarmPoolStats};
 /// in this time for each place, whatever the program does.
 const LIVED_MIN: Duration = Duration::from_secs(10);
 
-/// What the handles, the thread and the acquires of a pool share.
+/// The state that the handles, the thread and the acquires of a pool share.
 #[derive(Debug)]
 pub(super) struct PoolShared {
     pub(super) engine: Engine,

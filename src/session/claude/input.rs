@@ -96,7 +96,7 @@ pub(super) struct SessionInput {
     bound: OnceLock<BoundInput>,
 }
 
-/// What the input has of its session.
+/// The part of the session that the input needs.
 #[derive(Debug)]
 struct BoundInput {
     /// The id and record of the request that a close sends while a turn is open.

@@ -58,7 +58,7 @@ pub(super) enum RunEvent {
     Tick,
 }
 
-/// What the session has to do.
+/// The next action of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RunAction {
     /// The agent is at work: a close has to interrupt it.
@@ -71,7 +71,7 @@ pub(super) enum RunAction {
     NoResult,
 }
 
-/// What may still come after the last run.
+/// The work that may still follow the last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Expected {
     /// Nothing is expected.

@@ -22,7 +22,7 @@ pub(super) struct TurnTracker {
     last_error: Option<Record>,
 }
 
-/// What a message leads to.
+/// The effects of a message on the session.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SeenMessage {
     pub(super) actions: Vec<RunAction>,

@@ -83,7 +83,7 @@ struct Case {
     /// What fills an unread pipe; a silent agent says one record.
     floods: bool,
     act: Act,
-    /// Where the machine is quiet.
+    /// The limit on a quiet machine.
     promised: Duration,
 }
 

@@ -13,7 +13,7 @@ use crate::support::{CEILING, engine, fake};
 
 /// The longest there is.
 const WINDOW: Duration = Duration::from_millis(100);
-/// What waits for a window waits for half of it on the average.
+/// An event seen within this time did not wait for a window: it would wait for half of one on average.
 const AT_ONCE: Duration = Duration::from_millis(40);
 
 fn coalescing() -> Engine {
@@ -30,7 +30,7 @@ fn busy(engine: &Engine, count: usize) -> Vec<Agent> {
     agents
 }
 
-/// What the agents say beside their pipes, so that nothing of ours is on the way.
+/// The messages of the agents on a second channel, which does not pass through the engine.
 struct Ear {
     _folder: tempfile::TempDir,
     path: std::path::PathBuf,

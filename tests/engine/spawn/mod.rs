@@ -283,7 +283,7 @@ fn children_of(parent: u32) -> Vec<PathBuf> {
     processes().filter(is_child).collect()
 }
 
-/// Where this process may make cgroups: a folder for one test.
+/// A folder in which this process may make cgroups, for one test.
 struct Cgroups(PathBuf);
 
 impl Cgroups {

@@ -1,4 +1,4 @@
-//! Where the CLI is searched, and when.
+//! The places in which the CLI is searched, and the moment of the search.
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn cli_is_searched_at_spawn() {
         install(&program, &script("exit 1"));
         assert_eq!(Path::new(&found(&options)), program, "{place}");
     }
-    // What cannot be run is passed over.
+    // A file that cannot be executed is skipped.
     let plain = home.join("first/claude");
     install(&plain, "no program");
     std::fs::set_permissions(&plain, std::os::unix::fs::PermissionsExt::from_mode(0o644))

@@ -126,7 +126,7 @@ fn host_keeps_its_own_entrypoint() {
     assert_eq!(start(cleared)["env"][name.0], CLIENT);
 }
 
-/// What an agent of a plain command finds.
+/// Returns the variables that an agent of a plain command finds.
 fn reads_state(change: fn(AgentCommand) -> AgentCommand) -> Value {
     let flags = ["fake", "--tell-command", "--answer-initialize"];
     let command = change(AgentCommand::new(PROGRAM).args(flags));

@@ -25,7 +25,7 @@ fn telling(flags: &[&str]) -> Options {
     AgentCommand::claude().version_check(false).process(|_| AgentCommand::new(PROGRAM).args(flags))
 }
 
-/// What the CLI was started with.
+/// Returns the command that the CLI was started with.
 async fn told(session: &Session) -> Value {
     let told: Value = session.next_record().await.expect("it tells").json().expect("JSON");
     assert_eq!(told["type"], "command", "{told}");

@@ -29,7 +29,7 @@ impl io::Write for Lines {
     }
 }
 
-/// What was warned of about this program.
+/// Returns the warnings about this program.
 fn warnings(program: &Path) -> Vec<String> {
     let program = program.to_str().expect("text");
     let lines = LINES.lock().expect("no panic");

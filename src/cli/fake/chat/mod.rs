@@ -43,7 +43,7 @@ struct OwnRequest {
     answered: bool,
 }
 
-/// What was sent and received.
+/// The counts of messages sent and received.
 #[derive(Debug, Default)]
 struct Tally {
     /// Lines received.

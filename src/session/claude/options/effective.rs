@@ -200,7 +200,7 @@ fn without_instance(config: &Record) -> Result<Record> {
     Record::from_json(&config)
 }
 
-// The environment of the CLI, which says who has started it. The CLI knows hosts by
+// The environment of the CLI tells it which program started it. The CLI knows hosts by
 // CLAUDE_CODE_ENTRYPOINT: `sdk-cli` is its name for a program that uses none of its SDKs. That program
 // names itself in CLAUDE_AGENT_SDK_CLIENT_APP. CLAUDE_AGENT_SDK_VERSION is the version of the vendor's
 // SDK, which is not in use, so the variable is removed.
