@@ -13,6 +13,12 @@ use super::say;
 /// threads call `writer` once for each line.
 pub(super) fn start<W: io::Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'static) {
     let Ok(wanted) = std::env::var("RUST_LOG") else { return };
+    // `Targets` takes such a filter for the name of a target, which selects nothing.
+    if wanted.contains('[') {
+        return say(format_args!(
+            "RUST_LOG: a filter by span or field is not supported, no traces"
+        ));
+    }
     match wanted.parse::<Targets>() {
         Ok(targets) => {
             let lines = fmt::layer().with_writer(writer).with_ansi(false);

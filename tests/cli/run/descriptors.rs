@@ -320,3 +320,17 @@ fn unread_traces_do_not_block_the_engine() {
     let null = OpenOptions::new().write(true).open("/dev/null").expect("there");
     assert!(!is_non_blocking(&null));
 }
+
+// A filter that selects nothing without a word looks like a close that did nothing.
+#[test]
+fn unsupported_trace_filter_is_reported() {
+    for (filter, said) in [
+        ("agentpipe[close]=debug", "a filter by span or field is not supported"),
+        ("agentpipe=loud", "cannot be parsed"),
+    ] {
+        let output = run(&["--records", "1"]).env("RUST_LOG", filter).output().expect("starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("RUST_LOG") && stderr.contains(said), "{filter}: {stderr}");
+        assert_eq!(output.status.code(), Some(0), "the run goes on: {stderr}");
+    }
+}
