@@ -184,7 +184,8 @@ impl AgentCommand {
     /// those of this process.
     ///
     /// The supplementary groups are cleared unless [`groups`](Self::groups) sets them. `HOME` and
-    /// `USER` stay as they are. The spawn needs CAP_SETUID and CAP_SETGID unless this process already
+    /// `USER` stay as they are. The pipes belong to that user (CAP_CHOWN), so the agent can open
+    /// `/dev/stdout`. The spawn needs CAP_SETUID and CAP_SETGID unless this process already
     /// has that user and group; otherwise it fails with
     /// [`NotPermitted`](crate::ErrorKind::NotPermitted). This process can signal an agent of another
     /// user only if it has CAP_KILL or is root.

@@ -146,6 +146,7 @@ pub(crate) struct ReportData {
     pub(crate) unsent_bytes: u64,
     pub(crate) unsent_records: u64,
     pub(crate) killed_extra: u64,
+    pub(crate) signals_refused: Option<String>,
     pub(crate) outputs_held: Option<bool>,
     pub(crate) stderr_tail: String,
 }
@@ -270,6 +271,14 @@ impl CloseReport {
         self.0.killed_extra
     }
 
+    /// Returns which signals of the close the kernel refused to send, such as `SIGTERM was refused:
+    /// EPERM`, or `None` if it refused none. The agent, or its first process, runs as another user
+    /// then, as `sudo` does, and this process may not signal it.
+    #[must_use]
+    pub fn signals_refused(&self) -> Option<&str> {
+        self.0.signals_refused.as_deref()
+    }
+
     /// Returns whether another process kept stdout or stderr open for longer than
     /// [`exit_drain`](crate::ClosePolicy::exit_drain) after the agent had exited. `None` means
     /// unknown: the agent was still alive when the outputs were cut, or an abort did not wait.
@@ -335,6 +344,7 @@ impl CloseReport {
             unsent_bytes: inner.unsent_bytes,
             unsent_records: inner.unsent_records,
             killed_extra: inner.killed_extra,
+            signals_refused: inner.signals_refused.as_deref(),
             outputs_held: inner.outputs_held,
             stderr_bytes: stats.stderr_bytes,
             stderr_lines_dropped: stats.stderr_lines_dropped,
@@ -412,6 +422,9 @@ impl fmt::Display for CloseReport {
         if inner.killed_extra > 0 {
             write!(f, "; {} more processes of its group killed", inner.killed_extra)?;
         }
+        if let Some(refused) = &inner.signals_refused {
+            write!(f, "; {refused}")?;
+        }
         if inner.outputs_held == Some(true) {
             f.write_str("; another process still held its output")?;
         }
@@ -452,6 +465,7 @@ struct JsonReport<'a> {
     unsent_bytes: u64,
     unsent_records: u64,
     killed_extra: u64,
+    signals_refused: Option<&'a str>,
     outputs_held: Option<bool>,
     stderr_bytes: u64,
     stderr_lines_dropped: u64,

@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{self, SPAWN, of_cgroup, quoted};
 use super::procfs::{CgroupMount, cgroup_path};
+use super::sys::poll_until;
 use crate::command::CgroupPlace;
 use crate::error::{Error, ErrorKind};
 
@@ -186,10 +187,10 @@ impl Drop for Cgroup {
         }
         // No leader is left out of the count, which nothing reads after a drop.
         self.kill(0);
+        let until = Instant::now() + DROP_MAX;
         while let Removal::Busy(events) = self.remove() {
-            let limit = Timespec::try_from(DROP_MAX).unwrap_or_default();
-            let mut polled = [PollFd::new(&events, PollFlags::PRI)];
-            if poll(&mut polled, Some(&limit)) != Ok(1) {
+            // After a signal handler of the host the wait goes on: the loop tries again.
+            if !matches!(poll_until(&events, PollFlags::PRI, until), Ok(true) | Err(Errno::INTR)) {
                 crate::trace::warn!(cgroup = %self.path.display(), "cgroup not removed: it is not empty");
                 return;
             }

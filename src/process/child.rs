@@ -6,18 +6,19 @@
 //! not reaped, by this crate or by another part of this process. The leader of a session cannot leave
 //! its process group, so a signal to the group reaches it.
 
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group,
-    pidfd_open, test_kill_process_group, waitid,
+    pidfd_open, test_kill_process, test_kill_process_group, waitid,
 };
 
 use super::cgroup::{Cgroup, Removal};
-use super::sys;
+use super::sys::{self, poll_until};
 use crate::close::ExitStatus;
 use crate::sync::Permit;
 
@@ -34,6 +35,8 @@ pub(crate) struct Child {
     status: Option<ExitStatus>,
     /// The error of waitid(2) that left the status unknown.
     wait_error: Option<Errno>,
+    /// Why the kernel refused SIGTERM, and SIGKILL.
+    refusals: Cell<[Option<Errno>; 2]>,
     cgroup: Option<Cgroup>,
     /// Counts the child for `max_agents`.
     permit: Option<Permit>,
@@ -41,7 +44,8 @@ pub(crate) struct Child {
 
 impl Child {
     fn new(pid: Pid) -> Self {
-        Self { pid, status: None, wait_error: None, cgroup: None, permit: None }
+        let refusals = Cell::default();
+        Self { pid, status: None, wait_error: None, refusals, cgroup: None, permit: None }
     }
 
     /// Returns the process number, which is also that of the process group.
@@ -125,13 +129,22 @@ impl Child {
     }
 
     fn signal_group(&self, pidfd: Option<BorrowedFd<'_>>, signal: Signal) -> bool {
-        match pidfd.map(|pidfd| sys::signal_group(pidfd, Some(signal))) {
-            Some(Ok(())) => true,
+        let result = match pidfd.map(|pidfd| sys::signal_group(pidfd, Some(signal))) {
+            Some(Ok(())) => Ok(()),
             // The pidfd names the group for good: no member is left, and the number is not tried.
-            Some(Err(Errno::SRCH)) => false,
+            Some(Err(Errno::SRCH)) => return false,
             // No pidfd, a kernel before 6.9, or a refusal.
-            _ => self.is_ours() && self.was_sent(signal, kill_process_group(self.pid, signal)),
+            _ if self.is_ours() => kill_process_group(self.pid, signal),
+            Some(Err(Errno::PERM)) => Err(Errno::PERM),
+            _ => return false,
+        };
+        let reached = self.was_sent(signal, result);
+        // The kernel reports success if it signalled any member of the group, and the leader may be
+        // one that it did not.
+        if reached && self.is_ours() && test_kill_process(self.pid) == Err(Errno::PERM) {
+            self.note_refusal(signal, Errno::PERM);
         }
+        reached
     }
 
     fn signal_leader(&self, signal: Signal) -> bool {
@@ -149,10 +162,34 @@ impl Child {
         if let Err(error) = result
             && error != Errno::SRCH
         {
-            // EPERM: the child has changed its user.
-            crate::trace::warn!(pid = self.pid(), ?signal, %error, "signal refused");
+            self.note_refusal(signal, error);
         }
         result.is_ok()
+    }
+
+    /// Notes that a signal was refused. EPERM: the process runs as another user.
+    fn note_refusal(&self, signal: Signal, error: Errno) {
+        crate::trace::warn!(pid = self.pid(), ?signal, %error, "signal refused");
+        let [mut term, mut kill] = self.refusals.get();
+        match signal {
+            Signal::TERM => term = Some(error),
+            Signal::KILL => kill = Some(error),
+            // SIGCONT goes where SIGTERM went.
+            _ => {}
+        }
+        self.refusals.set([term, kill]);
+    }
+
+    /// Returns which signals the kernel refused to send to the agent, and why.
+    pub(crate) fn refused_signals(&self) -> Option<String> {
+        let of = |name, error: Option<Errno>| match error? {
+            Errno::PERM => Some(format!("{name} was refused: EPERM")),
+            error => Some(format!("{name} was refused: {error}")),
+        };
+        let [term, kill] = self.refusals.get();
+        let all: Vec<_> =
+            [of("SIGTERM", term), of("SIGKILL", kill)].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     // The exit status.
@@ -200,9 +237,9 @@ impl Child {
             // Out of descriptors, and no other wait has a limit.
             return self.try_reap();
         };
-        let limit = Timespec::try_from(limit).ok();
-        // An interrupted poll needs no retry: what counts is what the reap finds.
-        let _ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref());
+        let until = Instant::now() + limit;
+        // A signal handler of the host ends a poll early.
+        while let Err(Errno::INTR) = poll_until(&pidfd, PollFlags::IN, until) {}
         self.try_reap()
     }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr;
 
+use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 
@@ -20,6 +21,11 @@ use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 const LAST_SIGNAL: c_int = 64;
 /// No architecture has a longer kernel `struct sigaction`.
 const SIGACTION_WORDS: usize = 8;
+
+/// How often, and after which pause, an exec is tried again while the program is being written: for
+/// 100 ms in all. Only the spawning thread waits.
+const BUSY_PAUSES: u32 = 50;
+const BUSY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// All that the child needs, prepared before the clone.
 pub(super) struct ExecPlan {
@@ -133,12 +139,28 @@ pub(super) fn set_up_and_exec(plan: &ExecPlan) -> (SetupStep, Errno) {
     if let Err(failed) = set_up(plan) {
         return failed;
     }
+    let mut pauses = 0..BUSY_PAUSES;
+    loop {
+        let errno = exec(plan);
+        // A writer of the program holds it open. Often that is a child of this process between its
+        // clone and its exec, when this process has just written the file. No event reports the
+        // end of it.
+        if errno != Errno::TXTBSY || pauses.next().is_none() {
+            return (SetupStep::Exec, errno);
+        }
+        // Nothing is polled: this only waits. An error makes the pause shorter.
+        let _ready = rustix::event::poll(&mut [], Some(&BUSY_PAUSE));
+    }
+}
+
+/// Returns why the program was not executed.
+fn exec(plan: &ExecPlan) -> Errno {
     // SAFETY: `program`, and both arrays with all they point to, are held by `plan`; each array
     // ends with a null pointer (`ExecStrings::new`).
     unsafe {
         libc::execve(plan.program.as_ptr(), plan.args.pointers.as_ptr(), plan.env.pointers.as_ptr())
     };
-    (SetupStep::Exec, Errno::from_raw_os_error(errno_of_last_call()))
+    Errno::from_raw_os_error(errno_of_last_call())
 }
 
 fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {

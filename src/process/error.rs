@@ -164,7 +164,7 @@ fn of_exec(errno: Errno, plan: &ExecPlan, context: &ErrorContext<'_>) -> Error {
             as_whom(plan)
         ))
         .remedy("check its permissions, those of the directories above it, and noexec mounts"),
-        Errno::TXTBSY => not_executable(format!("{name} is being written"))
+        Errno::TXTBSY => not_executable(format!("{name} is still being written after 100 ms"))
             .remedy("try again when its installation or update is done"),
         Errno::NOMEM => return memory(errno),
         // EAGAIN: the user that the child has become is above its RLIMIT_NPROC (Linux 3.1).

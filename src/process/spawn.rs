@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Gid, Uid};
 
 use super::cgroup::Cgroup;
 use super::child::{Child, Unclaimed};
@@ -128,6 +129,9 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let stdin = Pipe::to_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stdout = Pipe::from_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stderr = Pipe::from_agent(None).map_err(error::of_pipe)?;
+    if let Some(user) = credentials.user {
+        give_to(user, [&stdin.theirs, &stdout.theirs, &stderr.theirs]);
+    }
     let mut plan = ExecPlan {
         program: c_string(program.as_os_str().as_bytes(), "the program's path")?,
         args: ExecStrings::new(args),
@@ -235,6 +239,17 @@ impl Pipe {
         }
         let size = fcntl_getpipe_size(&ours)?;
         Ok(Self { ours, theirs, size })
+    }
+}
+
+/// Makes the pipes the agent's own: it can open them by name then, as `/dev/stdout` or
+/// `/proc/self/fd/1`. The kernel makes each pipe with the user of this process and the mode 0600.
+fn give_to((uid, gid): (Uid, Gid), pipes: [&OwnedFd; 3]) {
+    for pipe in pipes {
+        // Only those names need it, so a refusal (CAP_CHOWN is missing) does not fail the spawn.
+        if let Err(error) = rustix::fs::fchown(pipe, Some(uid), Some(gid)) {
+            crate::trace::warn!(%error, "the agent cannot open its pipes by name");
+        }
     }
 }
 

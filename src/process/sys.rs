@@ -9,9 +9,10 @@
 )]
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -58,4 +59,15 @@ pub(super) fn signal_group(pidfd: BorrowedFd<'_>, signal: Option<Signal>) -> Res
     }
     let error = std::io::Error::last_os_error();
     Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Waits for an event on a descriptor until the given time. Returns whether it came.
+///
+/// # Errors
+/// `EINTR` if a signal handler of this process ran: the caller waits for the rest of its time.
+pub(super) fn poll_until(fd: impl AsFd, flags: PollFlags, until: Instant) -> Result<bool, Errno> {
+    let left = until.saturating_duration_since(Instant::now());
+    // A time that does not fit is no limit.
+    let left = Timespec::try_from(left).ok();
+    poll(&mut [PollFd::new(&fd, flags)], left.as_ref()).map(|ready| ready > 0)
 }

@@ -149,6 +149,7 @@ impl Channel {
             unsent_bytes: 0,
             unsent_records: 0,
             killed_extra: 0,
+            signals_refused: None,
             outputs_held: None,
             stderr_tail: String::new(),
         }

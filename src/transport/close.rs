@@ -435,6 +435,7 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         unsent_bytes: unsent_bytes as u64,
         unsent_records: unsent_records as u64,
         killed_extra: close.map_or(0, |c| c.killed_extra),
+        signals_refused: agent.child.refused_signals(),
         outputs_held: close.and_then(|c| c.outputs_held),
         stderr_tail: agent.stderr.tail(),
     }))

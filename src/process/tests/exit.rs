@@ -14,6 +14,8 @@ use super::{
 };
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
+#[cfg(feature = "cli")]
+use crate::process::child_setup::set_signal_mask;
 use crate::process::spawn::spawn;
 use crate::process::{Child, descendants, living_members};
 
@@ -288,4 +290,70 @@ fn unkillable_child_is_waited_for_with_a_limit() {
     assert_eq!(parts.child.reap_within(Duration::from_millis(10)), None);
     parts.child.kill(None);
     assert_eq!(parts.child.reap_within(PATIENCE), Some(ExitStatus::Signal(9)));
+}
+
+/// A signal handler of the host ended the wait for a killed child, which was then reported as still
+/// running.
+#[cfg(feature = "cli")]
+#[test]
+fn interrupted_wait_for_the_exit_goes_on() {
+    // All threads of the process of the test inherit the mask, and then this one alone takes the
+    // signal.
+    set_signal_mask(1 << (libc::SIGUSR1 - 1));
+    if super::limits::alone("exit", "interrupted_wait_for_the_exit_goes_on") {
+        set_signal_mask(0);
+        let handled = std::sync::Arc::default();
+        signal_hook::flag::register(libc::SIGUSR1, std::sync::Arc::clone(&handled)).expect("ours");
+        let script = "for n in 1 2 3 4 5; do kill -USR1 $PPID; sleep 0.02; done; exit 3";
+        let mut parts = start(&shell(script));
+        assert_eq!(parts.child.reap_within(PATIENCE), Some(ExitStatus::Code(3)));
+        assert!(handled.load(std::sync::atomic::Ordering::SeqCst), "no signal came");
+    }
+}
+
+/// `sudo` runs as root. The kernel reports a signal to its group as sent if any member took it, and the
+/// report did not say that the agent itself had not.
+#[test]
+fn refusal_of_a_signal_is_noted() {
+    // The second process of the group belongs to the user that `become_nobody` makes this thread.
+    let member =
+        if rustix::process::geteuid().is_root() { "chroot --userspec=65534:65534 /" } else { "" };
+    let script = format!("trap '' TERM; {member} sleep 1000 & echo up; wait; wait");
+    for everyone in [false, true] {
+        let mut parts = start(&shell(if everyone { "echo up; exec sleep 1000" } else { &script }));
+        assert_eq!(read_line(&parts.stdout), "up");
+        while !everyone && !belongs_to_nobody(parts.child.pid()) {
+            std::thread::yield_now();
+        }
+        let pidfd = parts.pidfd.try_clone().expect("dup");
+        let mut child = parts.child;
+        let child = std::thread::spawn(move || {
+            become_nobody();
+            let reached = [child.terminate(Some(pidfd.as_fd())), child.kill(Some(pidfd.as_fd()))];
+            if rustix::process::geteuid().as_raw() == 65_534 {
+                // The member is gone with SIGKILL, and nothing was reached by SIGTERM alone.
+                assert_eq!(reached, [!everyone; 2]);
+                let says = "SIGTERM was refused: EPERM; SIGKILL was refused: EPERM";
+                assert_eq!(child.refused_signals().as_deref(), Some(says));
+                assert_eq!(child.try_reap(), None, "it lives");
+            }
+            child
+        });
+        parts.child = child.join().expect("no panic");
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!(parts.child.refused_signals(), None);
+        }
+        parts.child.kill(None);
+        reap(&mut parts);
+    }
+}
+
+/// Whether a process of the group runs as user 65534. Without root all are of one user.
+fn belongs_to_nobody(group: u32) -> bool {
+    let is_nobody = |pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.contains("Uid:\t65534\t65534")
+    };
+    !rustix::process::geteuid().is_root()
+        || descendants(group, group).iter().any(|member| is_nobody(member.pid()))
 }

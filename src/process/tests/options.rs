@@ -66,6 +66,26 @@ fn check_all_ids(command: AgentCommand) {
     }
 }
 
+/// Log settings of servers name `/dev/stdout`, and shells redirect to `/dev/stderr`. The kernel checks
+/// the owner of the pipe then, which was the user of this process.
+#[test]
+fn other_user_opens_its_pipes_by_name() {
+    let script = "read line </dev/stdin; echo $line >/dev/stdout; echo two >>/proc/self/fd/1; \
+                  echo three >/dev/stderr";
+    let command = shell(script);
+    let command = if is_root() { command.user(65_534, 65_533) } else { command };
+    let parts = start(&command);
+    rustix::io::write(&parts.stdin, b"one\n").expect("room");
+    assert_eq!(read_to_end(parts.stderr), "three\n");
+    assert_eq!(read_to_end(parts.stdout), "one\ntwo\n");
+    reap_child(parts.child, &parts.pidfd);
+}
+
+fn reap_child(mut child: crate::process::Child, pidfd: &std::os::fd::OwnedFd) {
+    await_readable(pidfd, Instant::now() + PATIENCE);
+    assert_eq!(child.try_reap(), Some(ExitStatus::Code(0)));
+}
+
 /// The kernel makes the memory that a child of another user shares undumpable. It must be dumpable
 /// again afterwards.
 #[test]

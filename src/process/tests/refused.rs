@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::thread;
 
 use super::{run, shell, write_file};
@@ -205,6 +206,44 @@ fn permission_errors_are_told_apart() {
         });
     });
     fs::set_permissions(&locked, mode(0o700)).expect("chmod");
+}
+
+/// A host writes a program and starts it. Another child that it starts at the same time holds the file
+/// open for writing until its own exec.
+#[test]
+fn program_that_is_written_is_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let agent = dir.path().join("agent");
+    fs::copy("/bin/true", &agent).expect("copied");
+    let write = || fs::File::options().append(true).open(&agent).expect("ours");
+    let writer = write();
+    let error = refusal(&AgentCommand::new(&agent), ErrorKind::ProgramNotExecutable);
+    assert_says(&error, &["agent` is still being written after 100 ms"]);
+    drop(writer);
+    // A host that does not run for 100 ms closes the file too late, so there are several tries.
+    assert!((0..20).any(|_| starts_after_the_write(&agent, write())), "never tried again");
+}
+
+/// Closes the writer once the child waits for that.
+fn starts_after_the_write(agent: &Path, writer: fs::File) -> bool {
+    let (tell, thread_id) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let spawning = scope.spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_pid()).expect("heard");
+            spawn(&AgentCommand::new(agent)).is_ok()
+        });
+        let children = format!("/proc/self/task/{}/children", thread_id.recv().expect("sent"));
+        let waits = || {
+            let child = fs::read_to_string(&children).unwrap_or_default();
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+            stat.is_ok_and(|stat| stat.contains(") S "))
+        };
+        while !waits() && !spawning.is_finished() {
+            thread::yield_now();
+        }
+        drop(writer);
+        spawning.join().expect("no panic")
+    })
 }
 
 /// The kernel limits each string as well (E2BIG).

@@ -64,6 +64,8 @@ fn unkillable_agent_is_still_running() {
     kill_process(pid.and_then(Pid::from_raw).expect("a pid"), Signal::KILL).expect("it lives");
     assert_eq!(report["exit"]["still_running"], true, "{report}");
     assert_eq!(report["killed_extra"], 0, "{report}");
+    let says = "SIGTERM was refused: EPERM; SIGKILL was refused: EPERM";
+    assert_eq!(report["signals_refused"], says, "{report}");
     assert_eq!(report["output_may_be_lost"], true, "{report}");
     await_end(&report["pid"]);
 }
