@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Every message of the turn passes by; the last one, the result, is returned.
     let result = session.read_turn(show).await?;
     if let Message::Result(result) = Message::of(&result)? {
-        println!("-- {} turns, error: {}", result.num_turns, result.is_error);
+        println!("-- {} turns, error: {}", result.num_turns.unwrap_or(0), result.failed());
     }
 
     // A bounded close: the CLI may write its transcript, and nothing it still says is lost.
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Prints the text of the assistant. A view borrows from the record and is made on request only.
 fn show(record: &Record) {
     if let Ok(Message::Assistant(assistant)) = Message::of(record) {
-        for block in &assistant.message.content {
+        for block in assistant.message.content.blocks() {
             if let Block::Text(text) = block {
                 println!("{}", text.text);
             }

@@ -86,7 +86,7 @@ async fn rest(session: &Session) -> Vec<Record> {
 fn results(records: &[Record]) -> Vec<(String, bool)> {
     let result = |record: &Record| match Message::of(record).expect("a view") {
         Message::Result(result) => {
-            Some((result.result.as_deref().unwrap_or_default().to_owned(), result.is_error))
+            Some((result.result.as_deref().unwrap_or_default().to_owned(), result.failed()))
         }
         _ => None,
     };

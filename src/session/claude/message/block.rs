@@ -23,7 +23,8 @@ pub enum Block<'a> {
     ServerToolUse(ServerToolUse<'a>),
     /// `advisor_tool_result`
     AdvisorToolResult(AdvisorToolResult<'a>),
-    /// A block of another type, or without a type: `image`, and types of a later CLI.
+    /// A block of another type, or without a type or a key that its view needs: `image`, and types of
+    /// a later CLI.
     Other(Json<'a>),
 }
 
@@ -40,8 +41,9 @@ view! {
     ThinkingBlock: "type" = "thinking" {
         /// The text. It may be empty if the API withholds it.
         thinking: Cow<'a, str> = needed "thinking",
-        /// Proves to the API that the thinking is its own.
-        signature: Cow<'a, str> = needed "signature",
+        /// Proves to the API that the thinking is its own. Other models than those of the vendor leave
+        /// it out.
+        signature: Option<Cow<'a, str>> = maybe "signature",
     }
 }
 
@@ -104,16 +106,15 @@ impl<'a> FieldValue<'a> for Block<'a> {
             "advisor_tool_result" => AdvisorToolResult::of(fields).map(Self::AdvisorToolResult),
             _ => Ok(Self::Other(json)),
         };
-        Ok((block.map_err(|wrong| wrong.inside(kind))?, true))
+        // An odd block must not cost the view of the others.
+        Ok((block.unwrap_or(Self::Other(json)), true))
     }
 }
 
 impl<'a> FieldValue<'a> for Vec<Block<'a>> {
     fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
-        let blocks: Result<Self, ViewError> = elements(json)?
-            .enumerate()
-            .map(|(at, json)| Ok(Block::read(json).map_err(|wrong| wrong.inside(at))?.0))
-            .collect();
+        let blocks: Result<Self, ViewError> =
+            elements(json)?.map(|json| Ok(Block::read(json)?.0)).collect();
         Ok((blocks?, true))
     }
 }
@@ -140,13 +141,35 @@ pub enum Content<'a> {
     Text(Cow<'a, str>),
     /// Blocks.
     Blocks(Vec<Block<'a>>),
+    /// Neither.
+    Other(Json<'a>),
+}
+
+impl<'a> Content<'a> {
+    /// Returns the blocks. A plain text has none.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block<'a>] {
+        if let Self::Blocks(blocks) = self { blocks } else { &[] }
+    }
+
+    /// Returns the texts: the plain text, or that of each [`Block::Text`].
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let plain = if let Self::Text(text) = self { Some(&**text) } else { None };
+        plain.into_iter().chain(self.blocks().iter().filter_map(|block| match block {
+            Block::Text(block) => Some(&*block.text),
+            _ => None,
+        }))
+    }
 }
 
 impl<'a> FieldValue<'a> for Content<'a> {
     fn read(json: Json<'a>) -> Result<(Self, bool), ViewError> {
         match Cow::read(json) {
             Ok((text, whole)) => Ok((Self::Text(text), whole)),
-            Err(_) => Vec::read(json).map(|(blocks, whole)| (Self::Blocks(blocks), whole)),
+            Err(_) => Ok(match Vec::read(json) {
+                Ok((blocks, whole)) => (Self::Blocks(blocks), whole),
+                Err(_) => (Self::Other(json), true),
+            }),
         }
     }
 }
@@ -156,6 +179,7 @@ impl Serialize for Content<'_> {
         match self {
             Self::Text(text) => text.serialize(to),
             Self::Blocks(blocks) => blocks.serialize(to),
+            Self::Other(json) => json.serialize(to),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::block::{Block, Content};
+use super::block::Content;
 use super::fields::view;
 use super::value::{FieldValue, Json, ViewError};
 
@@ -22,6 +22,16 @@ view! {
         tool_use_result: Option<Json<'a>> = maybe "tool_use_result",
         /// The origin of the message.
         origin: Option<Origin<'a>> = maybe "origin",
+        /// The id of the session.
+        session_id: Option<Cow<'a, str>> = maybe "session_id",
+        /// When it is taken: `now`, `next` or `later`.
+        priority: Option<Cow<'a, str>> = maybe "priority",
+        /// The time, in ISO 8601.
+        timestamp: Option<Cow<'a, str>> = maybe "timestamp",
+        /// Whether no user wrote it.
+        is_synthetic: Option<bool> = maybe "isSynthetic",
+        /// Whether it repeats a message that was sent.
+        is_replay: Option<bool> = maybe "isReplay",
     }
 }
 
@@ -54,16 +64,32 @@ view! {
         session_id: Option<Cow<'a, str>> = maybe "session_id",
         /// The id of the record.
         uuid: Option<Cow<'a, str>> = maybe "uuid",
+        /// The message of the user that the turn answers, by the `uuid` with which it was sent.
+        user_message_uuid: Option<Cow<'a, str>> = maybe "user_message_uuid",
+        /// All messages of the user that the turn has taken, in their order.
+        user_message_uuids: Option<Vec<Cow<'a, str>>> = maybe "user_message_uuids",
+        /// The id of the request to the API.
+        request_id: Option<Cow<'a, str>> = maybe "request_id",
+        /// The time, in ISO 8601.
+        timestamp: Option<Cow<'a, str>> = maybe "timestamp",
+        /// Whether an interrupt cut the message short.
+        aborted: Option<bool> = maybe "aborted",
+        /// Whether the message is an error of the API, in words.
+        is_api_error_message: Option<bool> = maybe "is_api_error_message",
+        /// The HTTP status with which the API refused.
+        api_error_status: Option<u64> = maybe "api_error_status",
+        /// The kind of error with which the API refused.
+        api_error_type: Option<Cow<'a, str>> = maybe "api_error_type",
     }
 }
 
 view! {
     /// The `message` of an [`Assistant`].
     AssistantContent {
-        /// The blocks.
-        content: Vec<Block<'a>> = needed "content",
+        /// The blocks. A gateway may send a text.
+        content: Content<'a> = needed "content",
         /// The model; `<synthetic>` for a message of the CLI itself.
-        model: Cow<'a, str> = needed "model",
+        model: Option<Cow<'a, str>> = maybe "model",
         /// The tokens that were used.
         usage: Option<Json<'a>> = maybe "usage",
         /// The id of the API, which all records of one answer share.
@@ -143,16 +169,15 @@ view! {
         /// `success`, `error_max_turns`, `error_during_execution`, `error_max_budget_usd`, ...
         subtype: Cow<'a, str> = needed "subtype",
         /// The duration of the turn in milliseconds.
-        duration_ms: u64 = needed "duration_ms",
+        duration_ms: Option<u64> = maybe "duration_ms",
         /// The part of the duration that the API took, in milliseconds.
-        duration_api_ms: u64 = needed "duration_api_ms",
-        /// Whether the turn ended with an error. The subtype alone does not tell: if the API refuses,
-        /// it is `success`.
-        is_error: bool = needed "is_error",
+        duration_api_ms: Option<u64> = maybe "duration_api_ms",
+        /// Whether the turn ended with an error. See [`failed`](TurnResult::failed).
+        is_error: Option<bool> = maybe "is_error",
         /// The number of requests to the model.
-        num_turns: u64 = needed "num_turns",
+        num_turns: Option<u64> = maybe "num_turns",
         /// The id of the session.
-        session_id: Cow<'a, str> = needed "session_id",
+        session_id: Option<Cow<'a, str>> = maybe "session_id",
         /// Why the model stopped.
         stop_reason: Option<Cow<'a, str>> = maybe "stop_reason",
         /// The cost in US dollars, as the agent estimates it.
@@ -179,6 +204,45 @@ view! {
         terminal_reason: Option<Cow<'a, str>> = maybe "terminal_reason",
         /// The origin of the message that it answers.
         origin: Option<Origin<'a>> = maybe "origin",
+        /// The message of the user that the turn answers, by the `uuid` with which it was sent.
+        user_message_uuid: Option<Cow<'a, str>> = maybe "user_message_uuid",
+        /// All messages of the user that the turn has taken, in their order.
+        user_message_uuids: Option<Vec<Cow<'a, str>>> = maybe "user_message_uuids",
+        /// Messages of the user that are still queued.
+        queued_turn_count: Option<u64> = maybe "queued_turn_count",
+        /// The number of results before this one.
+        result_index: Option<u64> = maybe "result_index",
+        /// What the subagents have used.
+        subagent_stats: Option<Json<'a>> = maybe "subagent_stats",
+        /// The tokens and the cost since the last result, by model.
+        model_usage_since_last_result: Option<Json<'a>> = maybe "model_usage_since_last_result",
+        /// Milliseconds to the first frame with content.
+        first_content_frame_ms: Option<u64> = maybe "first_content_frame_ms",
+        /// Milliseconds to the first token.
+        ttft_ms: Option<u64> = maybe "ttft_ms",
+        /// Milliseconds to the first token of the stream.
+        ttft_stream_ms: Option<u64> = maybe "ttft_stream_ms",
+        /// Milliseconds to the request to the API.
+        time_to_request_ms: Option<u64> = maybe "time_to_request_ms",
+        /// Why the API stopped the model.
+        safety_stops: Option<Json<'a>> = maybe "safety_stops",
+        /// `off`, `cooldown` or `on`.
+        fast_mode_state: Option<Cow<'a, str>> = maybe "fast_mode_state",
+        /// Why there is no fast mode.
+        fast_mode_disabled_reason: Option<Cow<'a, str>> = maybe "fast_mode_disabled_reason",
+        /// The kind of error with which the API refused.
+        api_error_type: Option<Cow<'a, str>> = maybe "api_error_type",
+        /// Why the CLI could not start.
+        startup_failure_reason: Option<Cow<'a, str>> = maybe "startup_failure_reason",
+    }
+}
+
+impl TurnResult<'_> {
+    /// Returns whether the turn ended with an error: `is_error`, or without that key a subtype other
+    /// than `success`. The subtype alone does not tell: if the API refuses, it is `success`.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.is_error.unwrap_or(self.subtype != "success")
     }
 }
 
@@ -198,13 +262,17 @@ view! {
     /// A streaming event of the API. Sent with `--include-partial-messages`.
     StreamEvent: "type" = "stream_event" {
         /// The id of the record.
-        uuid: Cow<'a, str> = needed "uuid",
+        uuid: Option<Cow<'a, str>> = maybe "uuid",
         /// The id of the session.
-        session_id: Cow<'a, str> = needed "session_id",
+        session_id: Option<Cow<'a, str>> = maybe "session_id",
         /// The event. Its `type` is `message_start`, `content_block_delta`, ...
         event: Json<'a> = needed "event",
         /// The tool call to whose subagent it belongs.
         parent_tool_use_id: Option<Cow<'a, str>> = maybe "parent_tool_use_id",
+        /// The message of the user that the turn answers, by the `uuid` with which it was sent.
+        user_message_uuid: Option<Cow<'a, str>> = maybe "user_message_uuid",
+        /// All messages of the user that the turn has taken, in their order.
+        user_message_uuids: Option<Vec<Cow<'a, str>>> = maybe "user_message_uuids",
     }
 }
 
@@ -214,9 +282,9 @@ view! {
         /// The limit.
         rate_limit_info: RateLimitInfo<'a> = needed "rate_limit_info",
         /// The id of the record.
-        uuid: Cow<'a, str> = needed "uuid",
+        uuid: Option<Cow<'a, str>> = maybe "uuid",
         /// The id of the session.
-        session_id: Cow<'a, str> = needed "session_id",
+        session_id: Option<Cow<'a, str>> = maybe "session_id",
     }
 }
 
@@ -246,8 +314,8 @@ view! {
         /// The new id.
         new_conversation_id: Cow<'a, str> = needed "new_conversation_id",
         /// The id of the record.
-        uuid: Cow<'a, str> = needed "uuid",
+        uuid: Option<Cow<'a, str>> = maybe "uuid",
         /// The id of the session.
-        session_id: Cow<'a, str> = needed "session_id",
+        session_id: Option<Cow<'a, str>> = maybe "session_id",
     }
 }
