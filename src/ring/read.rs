@@ -151,6 +151,8 @@ fn end(inflight: &mut InFlight, id: EndId, why: ReadEnd) {
         return;
     }
     entry.read_over = true;
+    // A cancel that has to wait for room is carried out only if the read is unwanted.
+    entry.want_read = false;
     inflight.completions.push_back(Completion::ReadEnd { tag: entry.tag, why });
     // If the read is still armed, it must not swallow more bytes.
     if let Some(of) = entry.op.filter(|_| !entry.cancelling) {

@@ -149,6 +149,16 @@ fn run_cycles(engine: &Engine, cycles: std::ops::Range<usize>) {
     });
 }
 
+/// What this process holds, without the spawn threads: their number depends on how many spawns were
+/// under way at once. The comparison after the engine's end includes them.
+fn held_by_the_engine() -> Held {
+    let mut held = Held::now();
+    let all = held.threads.len();
+    held.threads.retain(|name| name != "agentpipe-spawn");
+    assert!(all - held.threads.len() <= 8, "the limit of spawn threads");
+    held
+}
+
 /// Dropped agents are aborted in the background. Waits until nothing of them is left.
 fn in_kernel_when_idle(engine: &Engine) -> Vec<(u64, u64, u64)> {
     let begun = Instant::now();
@@ -188,13 +198,13 @@ fn thousand_agents_leave_nothing_behind() {
     let idle = in_kernel_when_idle(&engine);
     // The wake-up eventfd is watched; a pool at rest has every buffer.
     assert!(idle.iter().all(|(in_kernel, all, free)| *in_kernel == 1 && all == free), "{idle:?}");
-    let with_engine = Held::now();
+    let with_engine = held_by_the_engine();
     assert_eq!(with_engine.children, Vec::<u32>::new());
 
     run_cycles(&engine, WAYS..WAYS + CYCLES);
-    await_equal(Held::now, &with_engine, "after all closes, with the engine alive");
+    await_equal(held_by_the_engine, &with_engine, "after all closes, with the engine alive");
     assert_eq!(in_kernel_when_idle(&engine), idle, "operations in the kernel, pool buffers");
-    assert_eq!(Held::now(), with_engine, "nothing was still on its way");
+    assert_eq!(held_by_the_engine(), with_engine, "nothing was still on its way");
     assert_eq!(engine.agents(), 0);
     let dropped = (WAYS + CYCLES).div_ceil(WAYS) as u64;
     // A forgotten spawn is dropped without a close as well, unless it never got that far.
