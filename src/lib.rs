@@ -61,6 +61,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `claude` | `session::claude`, `AgentCommand::claude` |
+//! | `mcp` | `session::mcp`, a client of MCP servers of both eras |
 //! | `local` | `LocalEngine`, for tokio's current-thread runtime |
 //! | `tokio-uring` | `LocalEngine::run`, inside a tokio-uring runtime |
 //! | `stream` | `Stream` for readers and sessions, `Sink` for writers |

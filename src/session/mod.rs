@@ -19,6 +19,8 @@
 #[cfg(feature = "claude")]
 pub mod claude;
 pub mod jsonrpc;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 
 mod config;
 mod deadlines;

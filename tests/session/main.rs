@@ -12,6 +12,7 @@ mod input;
 mod jsonrpc;
 mod lanes;
 mod lost;
+mod mcp;
 mod pressure;
 mod query;
 mod regressions;

@@ -23,9 +23,8 @@ use crate::session::handlers::{AgentRequest, handler};
 use crate::session::protocol::RpcError;
 use crate::session::{self, SessionSetup};
 
-use protocol::{JsonRpcProtocol, call};
-
 pub use protocol::Cancellation;
+pub(super) use protocol::{JsonRpcProtocol, call};
 
 /// JSON-RPC 2.0 with one agent. Cheap to clone.
 ///

@@ -43,8 +43,8 @@ impl Cancellation {
 
 /// JSON-RPC 2.0.
 #[derive(Debug)]
-pub(super) struct JsonRpcProtocol {
-    pub(super) cancellation: Cancellation,
+pub(in crate::session) struct JsonRpcProtocol {
+    pub(in crate::session) cancellation: Cancellation,
 }
 
 /// A record from the agent. Its values stay JSON text, so none of them is built.
@@ -97,7 +97,7 @@ fn raw(bytes: &[u8]) -> Option<&RawValue> {
 }
 
 /// Returns a notification, or with an id a request.
-pub(super) fn call(id: Option<u64>, method: &str, params: &[u8]) -> Vec<u8> {
+pub(in crate::session) fn call(id: Option<u64>, method: &str, params: &[u8]) -> Vec<u8> {
     let id = id.map(|id| id.to_string());
     let id = id.as_deref().and_then(|id| raw(id.as_bytes()));
     // Some servers refuse `"params":null`, so the key is left out.

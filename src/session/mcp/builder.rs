@@ -1,0 +1,174 @@
+//! The settings and handlers of an MCP client, and its start.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::command::AgentCommand;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::session::SessionSetup;
+use crate::session::config::Settings;
+use crate::session::handlers::{AgentRequest, handler};
+use crate::session::protocol::RpcError;
+
+use super::client::Client;
+use super::connection::Launch;
+use super::era::{Era, Identity, Object, raw};
+
+/// How long a server may leave `server/discover` unanswered before `initialize` is tried, too.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take to start and to answer for the first time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The methods that a server may ask for, and the capability that says so.
+const ASKED: [(&str, &str); 3] = [
+    ("elicitation/create", "elicitation"),
+    ("roots/list", "roots"),
+    ("sampling/createMessage", "sampling"),
+];
+
+/// The settings and handlers of an MCP client.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    setup: SessionSetup,
+    info: Result<Box<RawValue>>,
+    capabilities: Result<Object>,
+    era: Option<Era>,
+    probe_timeout: Duration,
+    connect_timeout: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        #[derive(Serialize)]
+        struct Own {
+            name: &'static str,
+            version: &'static str,
+        }
+        let builder = Self {
+            setup: SessionSetup::default(),
+            info: raw(&Own { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") }),
+            capabilities: Ok(Object::new()),
+            era: None,
+            probe_timeout: PROBE_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        builder.settings(Settings::new()).handle("ping", |_| async { Ok(Empty {}) })
+    }
+}
+
+impl Builder {
+    /// Sets the limits of the session, the timeout of its requests, and the executor of its tasks.
+    /// Default [`Settings::new`]. [`Settings::discard_data`] has no effect: see
+    /// [`on_notification`](Self::on_notification).
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.setup.settings = settings.discard_data(true);
+        self
+    }
+
+    /// Sets the name and the version by which the server knows this client. Default: those of this
+    /// crate.
+    #[must_use]
+    pub fn client_info(mut self, name: &str, version: &str) -> Self {
+        #[derive(Serialize)]
+        struct Implementation<'a> {
+            name: &'a str,
+            version: &'a str,
+        }
+        self.info = raw(&Implementation { name, version });
+        self
+    }
+
+    /// Sets the handler of a method that the server may ask for: `elicitation/create`,
+    /// `sampling/createMessage` or `roots/list`, whose capability is announced with it, or another.
+    ///
+    /// In the legacy era the handler answers requests of the server, as
+    /// [`jsonrpc::Builder::handle`](crate::session::jsonrpc::Builder::handle) describes. In the modern
+    /// era it answers what a result asks for, as part of the call.
+    #[must_use]
+    pub fn handle<F, R, T>(mut self, method: &str, handle: F) -> Self
+    where
+        F: Fn(AgentRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
+        T: Serialize,
+    {
+        self.setup.handlers.insert(method, handler(handle));
+        match ASKED.iter().find(|(asked, _)| *asked == method) {
+            Some((_, name)) if !self.has_capability(name) => self.capability(name, Empty {}),
+            _ => self,
+        }
+    }
+
+    /// Announces a capability of this client, in place of what [`handle`](Self::handle) announces for
+    /// it: `elicitation` with `{"url": {}}`, `extensions`, ...
+    #[must_use]
+    pub fn capability(mut self, name: &str, value: impl Serialize) -> Self {
+        self.capabilities = self.capabilities.and_then(|mut capabilities| {
+            capabilities.insert(name.into(), raw(&value)?);
+            Ok(capabilities)
+        });
+        self
+    }
+
+    fn has_capability(&self, name: &str) -> bool {
+        self.capabilities.as_ref().is_ok_and(|capabilities| capabilities.contains_key(name))
+    }
+
+    /// Sets the era of the server, where it is known. By default the client finds it out.
+    #[must_use]
+    pub fn era(mut self, era: Era) -> Self {
+        self.era = Some(era);
+        self
+    }
+
+    /// Sets how long the server may leave `server/discover` unanswered before `initialize` is tried
+    /// beside it. Default 5 s. A server that is slow to start may still answer either.
+    #[must_use]
+    pub fn probe_timeout(mut self, timeout: Duration) -> Self {
+        self.probe_timeout = timeout;
+        self
+    }
+
+    /// Sets how long the server may take to start and to answer for the first time. Default 60 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Starts the server and finds out its era.
+    ///
+    /// Sends `server/discover` first. Unless the answer is one of the modern era, the handshake
+    /// with `initialize` follows; a server that ends over the first request is started a second time
+    /// for it. Cancel-safe: on an error, and if the future is dropped, the server is aborted.
+    ///
+    /// # Errors
+    /// - [`AgentError`](crate::ErrorKind::AgentError): the server refuses the handshake, or has no version in
+    ///   common with this client.
+    /// - [`Timeout`](crate::ErrorKind::Timeout): there was no answer within
+    ///   [`connect_timeout`](Self::connect_timeout).
+    /// - [`Closed`](crate::ErrorKind::Closed): the server ended. The error has its exit status and the end of
+    ///   its stderr.
+    /// - [`InvalidRecord`](crate::ErrorKind::InvalidRecord): a capability has no JSON form.
+    /// - [`InvalidSettings`](crate::ErrorKind::InvalidSettings): a setting is out of its range.
+    /// - The errors of [`Engine::spawn`].
+    pub async fn connect(self, engine: &Engine, command: AgentCommand) -> Result<Client> {
+        let launch = Launch {
+            engine: engine.clone(),
+            command,
+            setup: self.setup,
+            identity: Identity { info: self.info?, capabilities: self.capabilities? },
+            probe_timeout: self.probe_timeout,
+            connect_timeout: self.connect_timeout,
+        };
+        Client::connect(launch, self.era).await
+    }
+}
+
+/// An empty object.
+#[derive(Serialize)]
+struct Empty {}

@@ -1,0 +1,14 @@
+//! An MCP client over an agent: MCP 2026-07-28 (the modern era), 2025-11-25 and older (the legacy era).
+//!
+//! [`Builder::connect`] starts the server and finds out its era. From then on, [`Client`] is the same
+//! for both.
+
+mod builder;
+mod client;
+mod connection;
+mod era;
+mod protocol;
+
+pub use builder::Builder;
+pub use client::Client;
+pub use era::{Era, Server};
