@@ -46,6 +46,7 @@ pub struct AgentCommand {
     pub(crate) resources: Vec<(ResourceLimit, u64, u64)>,
     pub(crate) cgroup: Option<CgroupPlace>,
     pub(crate) die_with_parent: bool,
+    pub(crate) no_new_privs: bool,
 }
 
 impl AgentCommand {
@@ -69,6 +70,7 @@ impl AgentCommand {
             resources: Vec::new(),
             cgroup: None,
             die_with_parent: false,
+            no_new_privs: true,
         }
     }
 
@@ -242,10 +244,24 @@ impl AgentCommand {
     ///
     /// The kernel sends the signal when the spawning thread ends (`PR_SET_PDEATHSIG`), so a thread that
     /// lives as long as the engine spawns the agent. Only the agent itself is killed, not its children.
-    /// The kernel does not kill an agent whose program is set-user-ID or has file capabilities.
+    /// With [`no_new_privs(false)`](Self::no_new_privs) the kernel does not kill an agent whose program
+    /// is set-user-ID or has file capabilities.
     #[must_use]
     pub fn die_with_parent(mut self, on: bool) -> Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// Sets whether the agent, and everything that it starts, is kept from gaining privileges by an exec
+    /// (`PR_SET_NO_NEW_PRIVS`, Linux 3.5). Default on: set-user-ID and set-group-ID bits and file
+    /// capabilities have no effect.
+    ///
+    /// Turn it off for a command that needs them: `sudo`, `su`, `pkexec`, `fusermount`, rootless Podman
+    /// (`newuidmap`), programs from snap packages, a set-user-ID `bwrap` or `chrome-sandbox`. The guide
+    /// to security (docs/guide/security.md) lists what breaks.
+    #[must_use]
+    pub fn no_new_privs(mut self, on: bool) -> Self {
+        self.no_new_privs = on;
         self
     }
 

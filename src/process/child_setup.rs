@@ -44,6 +44,7 @@ pub(super) struct ExecPlan {
     pub(super) join: Option<OwnedFd>,
     /// This process, if the agent is to die with it.
     pub(super) dies_with: Option<Pid>,
+    pub(super) no_new_privs: bool,
 }
 
 /// C strings and the null-terminated array of pointers to them, as execve(2) takes it.
@@ -77,6 +78,7 @@ pub(super) enum SetupStep {
     DeathSignal,
     /// This process ended before the child asked for its death signal.
     Orphaned,
+    NoNewPrivs,
     Directory,
     Exec,
 }
@@ -97,7 +99,7 @@ pub(super) enum CloneFailure {
 }
 
 /// The steps in the order of their numbers, which begin at 1.
-const STEPS: [SetupStep; 11] = [
+const STEPS: [SetupStep; 12] = [
     SetupStep::Session,
     SetupStep::Cgroup,
     SetupStep::Descriptors,
@@ -107,6 +109,7 @@ const STEPS: [SetupStep; 11] = [
     SetupStep::UserId,
     SetupStep::DeathSignal,
     SetupStep::Orphaned,
+    SetupStep::NoNewPrivs,
     SetupStep::Directory,
     SetupStep::Exec,
 ];
@@ -203,6 +206,9 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
         if rustix::process::getppid() != Some(host) {
             return Err((SetupStep::Orphaned, Errno::SRCH));
         }
+    }
+    if plan.no_new_privs {
+        rustix::thread::set_no_new_privs(true).map_err(at(SetupStep::NoNewPrivs))?;
     }
     // As the agent's user, whose permissions count.
     if let Some(dir) = &plan.cwd {

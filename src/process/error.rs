@@ -232,6 +232,7 @@ fn of_step(step: SetupStep, errno: Errno, command: &AgentCommand) -> Error {
         SetupStep::Cgroup => return of_birth(errno),
         SetupStep::Descriptors => io_error("the agent's pipes could not be put in place"),
         SetupStep::DeathSignal => io_error("the agent could not be made to die with this process"),
+        SetupStep::NoNewPrivs => io_error("the agent could not be kept from gaining privileges"),
         SetupStep::Orphaned => io_error("this process ended while it spawned"),
         // `of_clone` has errors of their own for the last two.
         SetupStep::Session | SetupStep::Directory | SetupStep::Exec => {

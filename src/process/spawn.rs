@@ -144,6 +144,7 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         groups: credentials.groups,
         user: credentials.user,
         join: None,
+        no_new_privs: command.no_new_privs,
         dies_with: command.die_with_parent.then(rustix::process::getpid),
     };
     let cloned = clone_into(&mut plan, cgroup.as_ref())?;

@@ -65,6 +65,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
+    /// Let the agent gain privileges by an exec, as sudo does (no_new_privs is off)
+    #[arg(long)]
+    allow_new_privs: bool,
+
+    /// Let other processes of the user read the memory of this command, as debuggers do, and the kernel
+    /// write its core dumps
+    #[arg(long)]
+    pub(super) dumpable: bool,
+
     /// Print no summary line on stderr at the end
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -101,6 +110,7 @@ impl RunArgs {
             .framing(self.framing.into())
             .limits(limits)
             .close_policy(self.policy())
+            .no_new_privs(!self.allow_new_privs)
             .stderr_events(true);
         match &self.cwd {
             Some(dir) => command.cwd(dir),

@@ -23,6 +23,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentStats, Engine, Error, ErrorKind};
+use rustix::process::DumpableBehavior;
 
 pub(crate) use args::RunArgs;
 
@@ -54,6 +55,11 @@ pub(crate) fn main(args: &RunArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    if !args.dumpable {
+        // Otherwise an agent of the same user reaches the memory and the descriptors of this process
+        // in `/proc`. The kernel does not refuse the call.
+        let _always = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
     let lines = Lines::new(Arc::clone(&waker));
     let mut stderr = Stderr::new(lines.clone());
     trace::start(move || lines.clone());

@@ -66,6 +66,20 @@ fn check_all_ids(command: AgentCommand) {
     }
 }
 
+/// An agent that runs a forged command must not become root by a set-user-ID program. The flag reaches
+/// what it starts, too.
+#[test]
+fn agent_cannot_gain_privileges_by_default() {
+    let script = "grep NoNewPrivs: /proc/self/status; sh -c 'grep NoNewPrivs: /proc/self/status'";
+    let command = shell(script);
+    assert_eq!(run(&command).0, "NoNewPrivs:\t1\n".repeat(2));
+    // This process has not changed, and neither have its other agents.
+    let ours = fs::read_to_string("/proc/thread-self/status").expect("status");
+    let ours = ours.lines().find(|line| line.starts_with("NoNewPrivs:")).expect("a line");
+    let with = run(&command.no_new_privs(false)).0;
+    assert_eq!(with, format!("{ours}\n").repeat(2));
+}
+
 /// Log settings of servers name `/dev/stdout`, and shells redirect to `/dev/stderr`. The kernel checks
 /// the owner of the pipe then, which was the user of this process.
 #[test]

@@ -5,6 +5,7 @@ mod launcher;
 mod options;
 mod parents;
 mod random;
+mod security;
 mod signals;
 mod terminal;
 
@@ -351,7 +352,8 @@ fn report_has_every_field_with_its_type() {
         assert_eq!(report[field], false, "{field} in {report}");
     }
     assert_eq!(report["stderr_tail"], "last words\n");
-    let known = counts.len() + 11;
+    assert_eq!(report["signals_refused"], serde_json::Value::Null);
+    let known = counts.len() + 12;
     assert_eq!(report.as_object().map(serde_json::Map::len), Some(known), "{report}");
 }
 
