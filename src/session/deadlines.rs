@@ -125,27 +125,33 @@ impl DeadlineTask {
     /// Fails the requests that were due at `due_at`.
     fn expire_requests(&self, due_at: Instant) {
         let Self(state) = self;
-        let (due, loss) = {
+        let due: Vec<_> = {
             // The slots are set below, without the lock: that wakes the tasks of the callers.
-            let mut tables = state.lock();
-            let due: Vec<_> = std::iter::from_fn(|| tables.router.take_expired(due_at)).collect();
+            let tables = &mut *state.lock();
+            let due = std::iter::from_fn(|| tables.router.take_expired(due_at));
+            let due: Vec<_> = due.map(|(id, it)| (id, it, tables.remarks.about(id))).collect();
             tables.stats.timeouts += due.len() as u64;
-            (due, tables.last_loss.clone())
+            due
         };
-        for (id, pending) in due {
+        for (id, pending, (meanwhile, remedy)) in due {
             let mut what = format!("`{}` was not answered in time", pending.method);
             if !pending.sent {
                 what += "; the agent has not taken it from its input";
             }
-            let loss = loss.as_ref().filter(|(_, below)| id < *below).map(|(loss, _)| loss);
-            let remedy = match loss {
-                Some(loss) => {
-                    what += &format!("; meanwhile {loss}, and may have been the response");
-                    "raise Limits::record_max if that was the response, or raise the timeout"
+            match &pending.renewal {
+                Some(renewal) if renewal.latest <= due_at => {
+                    what += &format!(
+                        "; after {} reports of progress its maximum was reached",
+                        renewal.reports
+                    );
                 }
-                None => "raise the timeout",
-            };
-            pending.slot.set(Err(state.error(ErrorKind::Timeout, what).remedy(remedy)));
+                Some(renewal) => what += &format!("; {} reports of progress came", renewal.reports),
+                None => {}
+            }
+            what += &meanwhile;
+            let error = state.error(ErrorKind::Timeout, what);
+            let error = error.remedy(remedy.unwrap_or("raise the timeout"));
+            pending.slot.set(Err(error));
             state.send_cancellation(id, &pending);
         }
     }

@@ -148,6 +148,12 @@ impl<'a> Loss<'a> {
         }
     }
 
+    /// Returns the remedy for a request whose response this may have been.
+    pub(super) fn remedy_of_timeout(&self) -> Option<&'static str> {
+        self.remedy
+            .map(|_| "raise Limits::record_max if that was the response, or raise the timeout")
+    }
+
     /// Returns the error for the waiting task. `prefix` begins its sentence.
     pub(super) fn error(&self, agent: &str, operation: &'static str, prefix: &str) -> Error {
         let error = Error::new(self.kind, operation, format!("{prefix}{}", self.what));

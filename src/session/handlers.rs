@@ -99,7 +99,7 @@ impl Handlers {
         self.named.get(method).or(self.fallback.as_ref()).cloned()
     }
 
-    #[cfg(feature = "claude")]
+    /// Returns whether a method has a handler of its own.
     pub(super) fn has(&self, method: &str) -> bool {
         self.named.contains_key(method)
     }

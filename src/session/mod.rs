@@ -28,13 +28,16 @@ mod dropped;
 mod executor;
 mod handlers;
 mod inbox;
+mod options;
 mod protocol;
 mod reader;
+mod remarks;
 mod router;
 mod serving;
 mod state;
 #[cfg(feature = "stream")]
 mod stream;
+mod wire_id;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -58,6 +61,7 @@ use state::SessionState;
 
 pub use config::{SessionStats, Settings, Task};
 pub use handlers::AgentRequest;
+pub use options::RequestOptions;
 pub use protocol::RpcError;
 #[cfg(feature = "stream")]
 pub use stream::Events;
@@ -139,8 +143,7 @@ impl Session {
     /// - [`InvalidRecord`](ErrorKind::InvalidRecord) or
     ///   [`RecordTooLarge`](ErrorKind::RecordTooLarge): the record cannot be sent. No byte of it was.
     pub async fn request(&self, method: &str, body: impl Serialize) -> Result<Record> {
-        let timeout = self.state().settings.get_request_timeout();
-        self.request_with_timeout(method, body, timeout).await
+        self.request_with(method, body, RequestOptions::new()).await
     }
 
     /// Sends a [`request`](Self::request) with another timeout. `None` waits as long as the agent
@@ -154,23 +157,42 @@ impl Session {
         body: impl Serialize,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Record> {
+        self.request_with(method, body, RequestOptions::new().timeout(timeout)).await
+    }
+
+    /// Sends a [`request`](Self::request) with options of its own. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`request`](Self::request). With
+    /// [`renewed_by_progress`](RequestOptions::renewed_by_progress) also
+    /// [`InvalidRecord`](ErrorKind::InvalidRecord), if the protocol or the body has no place for a
+    /// progress token.
+    pub async fn request_with(
+        &self,
+        method: &str,
+        body: impl Serialize,
+        options: RequestOptions,
+    ) -> Result<Record> {
         // A body without JSON fails here, before it takes a place among the open requests.
         let body = Record::from_json(&body)?;
-        self.request_json(method, body.as_bytes(), timeout.into()).await
+        self.request_json(method, body.as_bytes(), options).await
     }
 
     async fn request_json(
         &self,
         method: &str,
         body: &[u8],
-        timeout: Option<Duration>,
+        options: RequestOptions,
     ) -> Result<Record> {
         let state = self.state();
-        let (id, slot) = state.open(method, timeout)?;
+        let (id, slot) = state.open(method, options)?;
         // From here on the request leaves the table however this future ends.
         let _withdraw = WithdrawOnDrop { state, id };
         let mut response = slot.wait();
-        let record = state.protocol.request(id, method, body);
+        let record = match options.progress_max {
+            None => state.protocol.request(id, method, body),
+            Some(_) => state.protocol.request(id, method, &state.with_progress(id, body)?),
+        };
         let mut sending = Some(Box::pin(state.writer.send(record)));
         poll_fn(|context| {
             if let Some(send) = &mut sending

@@ -12,12 +12,7 @@ use crate::record::Record;
 
 use super::dropped::RecordHead;
 
-/// The id of a request of the agent, as the JSON text that it came as: `"req-7"` with its quotes,
-/// or `7`.
-///
-/// The text is kept so that the response carries the id back byte for byte.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct WireId(pub(crate) Box<str>);
+pub(crate) use super::wire_id::WireId;
 
 /// The kind of a record from the agent.
 #[derive(Debug)]
@@ -29,6 +24,12 @@ pub(crate) enum Incoming {
     Request { id: WireId, method: Box<str>, body: Record },
     /// The agent cancels one of its own requests.
     Cancel { id: WireId },
+    /// The agent reports progress with this token. The record is data as well.
+    Progress { token: WireId },
+    /// The agent could not read a record, and does not say which. The record is data as well.
+    Complaint(RpcError),
+    /// Several records in one. Each is classified by itself.
+    Batch(Vec<Record>),
     /// A record for the reader of the session: a message, a notification, an unknown type.
     Data,
     /// A request that is malformed. `response` tells the agent so.
@@ -56,6 +57,15 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// Returns the record of a request of this session.
     fn request(&self, id: u64, method: &str, body: &[u8]) -> Vec<u8>;
 
+    /// Returns the body of a request whose progress is reported, and its progress token. `id` is the
+    /// token for a body without one. Most protocols report no progress.
+    ///
+    /// # Errors
+    /// Why no progress can be reported, as a fragment of a sentence.
+    fn with_progress(&self, _id: u64, _body: &[u8]) -> Result<(Vec<u8>, WireId), &'static str> {
+        Err("the protocol of the session reports no progress")
+    }
+
     /// Returns the record that cancels a request of this session, if the protocol has one.
     fn cancellation(&self, id: u64, method: &str) -> Option<Vec<u8>>;
 
@@ -64,6 +74,11 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the response to a request that the agent cancelled. Most protocols have none.
     fn cancelled_response(&self, _to: &WireId) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Returns the result of a request that the protocol itself answers, unless it has a handler.
+    fn own_result(&self, _method: &str) -> Option<&'static [u8]> {
         None
     }
 
@@ -131,6 +146,8 @@ pub struct RpcError {
     message: String,
     code: Option<i64>,
     data: Option<Record>,
+    /// The error as the agent sent it.
+    received: Option<Record>,
 }
 
 impl RpcError {
@@ -140,7 +157,7 @@ impl RpcError {
     /// Creates an error with a message and without a code.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: None, data: None }
+        Self { message: message.into(), code: None, data: None, received: None }
     }
 
     /// Sets the code. JSON-RPC uses -32601 for "method not found"; an error without a code is sent
@@ -155,6 +172,13 @@ impl RpcError {
     #[must_use]
     pub fn with_data(mut self, data: Record) -> Self {
         self.data = Some(data);
+        self
+    }
+
+    /// Sets the message, and the error as the agent sent it.
+    pub(crate) fn with_words(mut self, message: String, received: Record) -> Self {
+        self.message = message;
+        self.received = Some(received);
         self
     }
 
@@ -176,8 +200,11 @@ impl RpcError {
         self.data.as_ref()
     }
 
-    /// Returns the error object of JSON-RPC.
+    /// Returns the error object of JSON-RPC, or the error as the agent sent it.
     pub(crate) fn to_json(&self) -> Option<String> {
+        if let Some(received) = &self.received {
+            return received.as_str().ok().map(String::from);
+        }
         #[derive(Serialize)]
         struct ErrorObject<'a> {
             code: i64,

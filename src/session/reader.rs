@@ -7,13 +7,15 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use crate::close::{CloseReason, CloseReport, ExitStatus};
+use crate::config::Framing;
 use crate::error::{Error, ErrorKind};
 use crate::record::{Event, Record};
 use crate::sync::WaitKey;
 
 use super::dropped::{Loss, RecordHead};
 use super::inbox::InboxItem;
-use super::protocol::{DroppedRecord, Incoming, RpcError};
+use super::protocol::{DroppedRecord, Incoming, RpcError, WireId};
+use super::remarks::RemarkKind;
 use super::router::RouterAction;
 use super::serving;
 use super::state::{AcceptedRequest, OwedResponse, ReadingHalf, SessionState};
@@ -60,6 +62,7 @@ impl SessionState {
                     return RoutedTurn::AtEnd;
                 }
                 Poll::Ready(Some(other)) => {
+                    self.note_framing(&other);
                     self.on_dropped(&other);
                     self.on_data(InboxItem::Event(other));
                 }
@@ -82,9 +85,19 @@ impl SessionState {
         {
             return;
         }
+        if let Incoming::Request { id, method, .. } = &incoming
+            && self.answer_itself(id, method)
+        {
+            return;
+        }
+        if let Incoming::Complaint(error) = &incoming {
+            let what = format!("the agent said that it could not read a record: {error}");
+            self.note(RemarkKind::Complaint, what, None);
+        }
+        let now = self.executor.now();
         let action = {
             let mut tables = self.lock();
-            let action = tables.router.route(incoming);
+            let action = tables.router.route(incoming, now);
             match action {
                 // Counted under the lock that removed the entry, so a snapshot shows each request
                 // as pending or with its outcome, never as neither.
@@ -96,6 +109,10 @@ impl SessionState {
         };
         match action {
             RouterAction::Deliver => self.deliver(record),
+            // A record of a batch is never a batch, so this does not nest.
+            RouterAction::RouteEach(records) => {
+                records.into_iter().for_each(|record| self.on_record(record));
+            }
             RouterAction::Complete(pending, outcome) => {
                 let outcome = outcome.map_err(|error| self.agent_error(&pending.method, &error));
                 pending.slot.set(outcome);
@@ -128,10 +145,31 @@ impl SessionState {
             }
             RouterAction::Refuse(response, why) => {
                 crate::trace::warn!(agent = self.writer.label(), why, "a record was refused");
+                self.note(RemarkKind::Complaint, format!("a record was refused: {why}"), None);
                 self.post(response, Some(OwedResponse::new(self)));
             }
             RouterAction::Ignore => {}
         }
+    }
+
+    /// Answers a request that the protocol itself answers, such as the `ping` of MCP. It takes no place
+    /// among the requests that are open: an agent whose `ping` is refused gives the session up.
+    fn answer_itself(self: &Arc<Self>, id: &WireId, method: &str) -> bool {
+        let Some(result) = self.protocol.own_result(method) else { return false };
+        if self.handlers.has(method) {
+            return false;
+        }
+        {
+            let mut tables = self.lock();
+            // Nothing can be sent any more.
+            if tables.over.is_some() {
+                return true;
+            }
+            tables.stats.answered += 1;
+        }
+        let response = self.protocol.response(id, Ok(result));
+        self.post(response, Some(OwedResponse::new(self)));
+        true
     }
 
     /// Puts a data record into the inbox, unless it is meant for the observer alone.
@@ -152,6 +190,25 @@ impl SessionState {
             Some(json) => error.answered(json),
             None => error,
         }
+    }
+
+    /// Keeps a hint for the timeout of a request if the output looks like that of another framing.
+    fn note_framing(&self, event: &Event) {
+        let (Event::Noise(sample) | Event::Malformed { sample, .. }) = event else { return };
+        let head = sample.head().trim_ascii_start();
+        const HEADER: &[u8] = b"content-length:";
+        let is_header = head.get(..HEADER.len()).is_some_and(|it| it.eq_ignore_ascii_case(HEADER));
+        let (speaks, remedy) = match self.writer.framing() {
+            Framing::Ndjson if is_header => {
+                ("Content-Length headers", "set AgentCommand::framing(Framing::ContentLength)")
+            }
+            Framing::ContentLength if head.starts_with(b"{") => {
+                ("lines", "leave AgentCommand::framing at Framing::Ndjson")
+            }
+            _ => return,
+        };
+        let what = format!("the agent seems to frame its records by {speaks}");
+        self.note(RemarkKind::Framing, what, Some(remedy));
     }
 
     /// Tells the task that waits for a dropped record, if the record can be identified.
@@ -179,10 +236,8 @@ impl SessionState {
                 }
             }
             DroppedRecord::Other(kind) => {
-                {
-                    let mut tables = self.lock();
-                    tables.last_loss = Some((loss.what, tables.router.next_id()));
-                }
+                let what = format!("{}, and may have been the response", loss.what);
+                self.note(RemarkKind::Dropped, what, loss.remedy_of_timeout());
                 if let Some(observer) = &self.observer {
                     observer.on_dropped(kind.as_deref());
                 }

@@ -7,7 +7,7 @@
 //! invents.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::record::Record;
 
@@ -47,7 +47,21 @@ pub(crate) struct PendingRequest<P> {
     pub(crate) method: Box<str>,
     /// Whether the agent may have read it.
     pub(crate) sent: bool,
+    pub(crate) renewal: Option<Renewal>,
     deadline: Option<Instant>,
+}
+
+/// How progress of the agent moves the deadline of a request.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    /// The token of the progress. The session knows it once the request has its id.
+    pub(crate) token: Option<WireId>,
+    /// The time from a report to the new deadline.
+    pub(crate) timeout: Duration,
+    /// No report moves the deadline beyond this.
+    pub(crate) latest: Instant,
+    /// Reports that came.
+    pub(crate) reports: u64,
 }
 
 /// A request of the agent, to be handled.
@@ -74,6 +88,8 @@ struct ServingEntry<S> {
 pub(crate) enum RouterAction<P, S> {
     /// Give it to the reader.
     Deliver,
+    /// Route each of these records in its place.
+    RouteEach(Vec<Record>),
     /// Complete this request with the response.
     Complete(PendingRequest<P>, Result<Record, RpcError>),
     /// Handle this request of the agent.
@@ -126,7 +142,13 @@ impl<P, S: Default + Clone> Router<P, S> {
     }
 
     /// Adds a request of this session and returns its id; `None` if too many are open.
-    pub(crate) fn open(&mut self, method: &str, slot: P, deadline: Option<Instant>) -> Option<u64> {
+    pub(crate) fn open(
+        &mut self,
+        method: &str,
+        slot: P,
+        deadline: Option<Instant>,
+        renewal: Option<Renewal>,
+    ) -> Option<u64> {
         if self.pending.len() >= self.limits.pending {
             return None;
         }
@@ -134,9 +156,37 @@ impl<P, S: Default + Clone> Router<P, S> {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        self.pending
-            .insert(id, PendingRequest { slot, method: method.into(), sent: false, deadline });
+        let method = method.into();
+        self.pending.insert(id, PendingRequest { slot, method, sent: false, renewal, deadline });
         Some(id)
+    }
+
+    /// Sets the progress token of a request that was opened with a [`Renewal`].
+    pub(crate) fn set_token(&mut self, id: u64, token: WireId) {
+        if let Some(renewal) = self.pending.get_mut(&id).and_then(|it| it.renewal.as_mut()) {
+            renewal.token = Some(token);
+        }
+    }
+
+    /// Moves the deadline of the requests with this progress token.
+    ///
+    /// Deadlines only move into the future, so the alarm that is set comes in time for the new one.
+    pub(crate) fn renew(&mut self, token: &WireId, now: Instant) {
+        // A second index would cost every request; a scan costs only progress reports.
+        for (id, pending) in &mut self.pending {
+            let Some(renewal) = &mut pending.renewal else { continue };
+            if !renewal.token.as_ref().is_some_and(|own| own.is_like(token)) {
+                continue;
+            }
+            renewal.reports += 1;
+            let Some(old) = pending.deadline else { continue };
+            // A time beyond the range of the clock is beyond `latest`, too.
+            let next = now.checked_add(renewal.timeout).unwrap_or(renewal.latest);
+            let next = next.min(renewal.latest).max(old);
+            self.deadlines.remove(&(old, *id));
+            self.deadlines.insert((next, *id));
+            pending.deadline = Some(next);
+        }
     }
 
     /// Marks a request as sent. If it is withdrawn later, the session sends a cancellation.
@@ -177,9 +227,14 @@ impl<P, S: Default + Clone> Router<P, S> {
     }
 
     /// Routes a record and returns what to do about it.
-    pub(crate) fn route(&mut self, incoming: Incoming) -> RouterAction<P, S> {
+    pub(crate) fn route(&mut self, incoming: Incoming, now: Instant) -> RouterAction<P, S> {
         match incoming {
-            Incoming::Data => RouterAction::Deliver,
+            Incoming::Data | Incoming::Complaint(_) => RouterAction::Deliver,
+            Incoming::Progress { token } => {
+                self.renew(&token, now);
+                RouterAction::Deliver
+            }
+            Incoming::Batch(records) => RouterAction::RouteEach(records),
             Incoming::Response { id, outcome } => self.response(id, outcome),
             Incoming::Request { id, method, body } => self.request(id, method, body),
             Incoming::Cancel { id } => self.cancel(id),
@@ -236,7 +291,14 @@ impl<P, S: Default + Clone> Router<P, S> {
         RouterAction::Serve(IncomingRequest { key, id, method, body, token })
     }
 
-    fn cancel(&mut self, id: WireId) -> RouterAction<P, S> {
+    fn cancel(&mut self, mut id: WireId) -> RouterAction<P, S> {
+        // The same text comes first. Another form of the id counts if it can mean only one request.
+        if !self.serving.contains_key(&id) {
+            let mut like = self.serving.keys().filter(|open| open.is_like(&id));
+            if let (Some(only), None) = (like.next(), like.next()) {
+                id = only.clone();
+            }
+        }
         match self.serving.remove(&id) {
             Some(serving) => {
                 // The entry is freed now, and not when the handler ends. An agent that sends and

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::agent::{AgentReader, AgentWriter};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,8 +23,10 @@ use super::config::{SessionStats, Settings, Task};
 use super::executor::{Executor, SessionAlarm};
 use super::handlers::{CancelToken, Handlers};
 use super::inbox::{InboxItem, SessionInbox};
+use super::options::RequestOptions;
 use super::protocol::{Observer, Protocol, RpcError, WireId};
-use super::router::{IncomingRequest, PendingRequest, Router};
+use super::remarks::{RemarkKind, Remarks};
+use super::router::{IncomingRequest, PendingRequest, Renewal, Router};
 
 /// Records of this session that may wait for room in the outbox before the session stops reading.
 const POSTED_MAX: usize = 1024;
@@ -67,9 +69,7 @@ pub(super) struct Tables {
     armed: Option<Instant>,
     /// A task looks after the deadlines that are due.
     pub(super) expiring: bool,
-    /// The last record that was dropped. It may have been the response to any request with an id
-    /// below the number.
-    pub(super) last_loss: Option<(String, u64)>,
+    pub(super) remarks: Remarks,
     /// Records of this session that wait for room in the outbox.
     posted: usize,
     /// Handler tasks that run.
@@ -141,7 +141,7 @@ impl SessionState {
             reader: Sole::default(),
             armed: None,
             expiring: false,
-            last_loss: None,
+            remarks: Remarks::default(),
             posted: 0,
             running: 0,
             waiting: VecDeque::new(),
@@ -190,13 +190,19 @@ impl SessionState {
     }
 
     /// Opens a request, or returns why none may be opened.
-    pub(super) fn open(
-        &self,
-        method: &str,
-        timeout: Option<Duration>,
-    ) -> Result<(u64, RequestSlot)> {
+    pub(super) fn open(&self, method: &str, options: RequestOptions) -> Result<(u64, RequestSlot)> {
+        let now = self.executor.now();
+        let timeout = options.timeout_or(self.settings.get_request_timeout());
         // A timeout beyond the range of the clock is the same as none.
-        let deadline = timeout.and_then(|timeout| self.executor.now().checked_add(timeout));
+        let latest = options.progress_max.and_then(|max| now.checked_add(max));
+        let first = timeout.and_then(|timeout| now.checked_add(timeout));
+        let deadline = [first, latest].into_iter().flatten().min();
+        let renewal = latest.zip(timeout).map(|(latest, timeout)| Renewal {
+            token: None,
+            timeout,
+            latest,
+            reports: 0,
+        });
         // In a forked child a lock may be held for good by a thread that does not exist there, so
         // no lock is taken.
         if !self.writer.is_here() {
@@ -211,7 +217,7 @@ impl SessionState {
             // Nothing is read while the session is stalled, so the response could not arrive.
             return Err(self.overloaded(&tables));
         }
-        let Some(id) = tables.router.open(method, Arc::clone(&slot), deadline) else {
+        let Some(id) = tables.router.open(method, Arc::clone(&slot), deadline, renewal) else {
             let open = tables.router.pending();
             return Err(self
                 .error(ErrorKind::Overloaded, format!("`{method}`: {open} requests are open"))
@@ -238,6 +244,15 @@ impl SessionState {
             tables.armed
         };
         alarm.set(next);
+    }
+
+    /// Returns the body of an open request whose progress renews its deadline.
+    pub(super) fn with_progress(&self, id: u64, body: &[u8]) -> Result<Vec<u8>> {
+        let (body, token) = self.protocol.with_progress(id, body).map_err(|why| {
+            self.error(ErrorKind::InvalidRecord, why).remedy("leave renewed_by_progress out")
+        })?;
+        self.lock().router.set_token(id, token);
+        Ok(body)
     }
 
     pub(super) fn mark_sent(&self, id: u64) {
@@ -273,6 +288,13 @@ impl SessionState {
         {
             self.post(record, None);
         }
+    }
+
+    /// Keeps what may explain why the open requests get no response.
+    pub(super) fn note(&self, kind: RemarkKind, what: String, remedy: Option<&'static str>) {
+        let mut tables = self.lock();
+        let below = tables.router.next_id();
+        tables.remarks.note(kind, what, remedy, below);
     }
 
     // Responses of this session.

@@ -83,7 +83,7 @@ fn failing_handlers_still_answer() {
                 r#"{"expect":{"id":3,"error":{"code":-32603}}}"#,
                 r#"{"send":{"jsonrpc":"2.0","id":4,"method":"none"}}"#,
                 r#"{"expect":{"id":4,"error":{"code":-32601,"message":"no such method: none"}}}"#,
-                r#"{"send":[{"jsonrpc":"2.0","id":5,"method":"double"}]}"#,
+                r#"{"send":{"jsonrpc":"2.0","id":[5],"method":"double"}}"#,
                 r#"{"expect":{"id":null,"error":{"code":-32600}}}"#,
                 r#"{"send":{"jsonrpc":"2.0","method":"news","params":{"n": 1}}}"#,
             ],

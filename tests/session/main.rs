@@ -24,6 +24,7 @@ mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
+mod wire;
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use crate::record::{Event, Record};
 use crate::session;
 use crate::session::dropped::{Loss, RecordHead};
 use crate::session::inbox::InboxItem;
+use crate::session::options::RequestOptions;
 use crate::session::protocol::DroppedRecord;
 use crate::session::state::SessionState;
 
@@ -62,8 +63,8 @@ impl Session {
     /// See [`session::Session::request`].
     pub async fn initialize(&self) -> Result<Record> {
         let body = self.initialize.as_bytes();
-        let timeout = self.initialize_timeout;
-        let response = self.base.request_json("initialize", body, timeout).await?;
+        let options = RequestOptions::new().timeout(self.initialize_timeout);
+        let response = self.base.request_json("initialize", body, options).await?;
         // Only the first response is kept, so a second one is not stored and not an error.
         let _first = self.server_info.set(response.clone());
         Ok(response)
@@ -239,7 +240,8 @@ impl Session {
             let what = "the body of a control request has to be a JSON object";
             return Err(Error::new(ErrorKind::InvalidRecord, "request", what));
         }
-        self.base.request_json(subtype, body.as_bytes(), timeout.into()).await
+        let options = RequestOptions::new().timeout(timeout);
+        self.base.request_json(subtype, body.as_bytes(), options).await
     }
 
     /// Interrupts the turn. Its `result` comes all the same. Cancel-safe.

@@ -334,6 +334,7 @@ proptest! {
             Incoming::Cancel { .. } => "cancel",
             Incoming::Refused { .. } => "refused",
             Incoming::Data => "data",
+            Incoming::Progress { .. } | Incoming::Complaint(_) | Incoming::Batch(_) => "JSON-RPC",
         };
         prop_assert_eq!(found, plain_reading(&serde_json::from_str(&text).expect("JSON")), "{}", text);
     }

@@ -1,8 +1,9 @@
 //! JSON-RPC 2.0 over an agent: MCP servers, ACP agents, Codex, language servers.
 //!
 //! The framing is that of the agent ([`AgentCommand::framing`]). Notifications are data, which
-//! [`Session::next_record`](super::Session::next_record) returns as they came. A batch is not
-//! supported: if it holds a request, the agent gets an error.
+//! [`Session::next_record`](super::Session::next_record) returns as they came. The records of a batch
+//! are treated like records of their own, and each request in it gets a response of its own. A batch
+//! holds at most 4096 records; a longer one is refused.
 
 mod protocol;
 #[cfg(test)]

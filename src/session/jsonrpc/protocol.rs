@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -10,25 +11,33 @@ use crate::session::dropped::RecordHead;
 use crate::session::protocol::{
     DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of,
 };
+use crate::session::wire_id::number;
 
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
-/// The code with which language servers answer a cancelled request.
+/// The code with which LSP and ACP answer a cancelled request.
 const REQUEST_CANCELLED: i64 = -32800;
+/// Records in a batch. The records of one batch are copies, which no other limit holds back.
+const BATCH_MAX: usize = 4096;
 
-/// How a request is cancelled. JSON-RPC itself has no way; the protocols on it have.
+/// How a request is cancelled, and with it the protocol above JSON-RPC, which itself has no way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Cancellation {
     /// Not at all. A response that comes too late is counted and dropped.
     #[default]
     None,
-    /// With `$/cancelRequest` and the `id`, as language servers and ACP do. A request that the agent
-    /// cancels is answered with -32800.
+    /// With `$/cancelRequest` and the `id`, as language servers do. A request that the agent cancels
+    /// is answered with -32800. Progress is `$/progress`.
     Lsp,
     /// With `notifications/cancelled` and the `requestId`, as MCP does. A cancelled request is not
-    /// answered, and `initialize` is never cancelled.
+    /// answered, and `initialize` is never cancelled. Progress is `notifications/progress`, and a
+    /// `ping` of the server is answered without a handler.
     Mcp,
+    /// With `$/cancel_request` and the `requestId`, as the Agent Client Protocol does. A request that
+    /// the agent cancels is answered with -32800. The end of a prompt turn, `session/cancel`, is a
+    /// notification of its own, which the session does not send.
+    Acp,
 }
 
 impl Cancellation {
@@ -37,6 +46,16 @@ impl Cancellation {
             Self::None => None,
             Self::Lsp => Some("$/cancelRequest"),
             Self::Mcp => Some("notifications/cancelled"),
+            Self::Acp => Some("$/cancel_request"),
+        }
+    }
+
+    /// Returns the notification of progress.
+    fn progress_method(self) -> Option<&'static str> {
+        match self {
+            Self::None | Self::Acp => None,
+            Self::Lsp => Some("$/progress"),
+            Self::Mcp => Some("notifications/progress"),
         }
     }
 }
@@ -50,6 +69,8 @@ pub(in crate::session) struct JsonRpcProtocol {
 /// A record from the agent. Its values stay JSON text, so none of them is built.
 #[derive(Deserialize)]
 struct ReceivedRecord<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -123,10 +144,7 @@ impl JsonRpcProtocol {
     /// Classifies a record with a method: a request, a cancellation, or a notification.
     fn call_of(&self, record: &Record, method: &str, wire: &ReceivedRecord<'_>) -> Incoming {
         let Some(id) = wire.id else {
-            return match self.cancelled(method, wire) {
-                Some(id) => Incoming::Cancel { id },
-                None => Incoming::Data,
-            };
+            return self.notification(method, wire).unwrap_or(Incoming::Data);
         };
         match wire_id(id) {
             Some(id) => {
@@ -145,57 +163,135 @@ impl JsonRpcProtocol {
         }
     }
 
-    /// Returns the id in a notification that cancels a request.
-    fn cancelled(&self, method: &str, wire: &ReceivedRecord<'_>) -> Option<WireId> {
+    /// Classifies a notification that is meant for the session: a cancellation, or progress.
+    fn notification(&self, method: &str, wire: &ReceivedRecord<'_>) -> Option<Incoming> {
         #[derive(Deserialize)]
-        struct CancelParams<'a> {
-            // LSP calls the key `id`, and MCP `requestId`.
+        struct NotifiedParams<'a> {
+            // LSP calls the key of a cancellation `id`, and MCP and ACP `requestId`.
             #[serde(borrow, alias = "requestId")]
-            id: &'a RawValue,
+            id: Option<&'a RawValue>,
+            // LSP calls the key of progress `token`, and MCP `progressToken`.
+            #[serde(borrow, alias = "progressToken")]
+            token: Option<&'a RawValue>,
         }
-        if Some(method) != self.cancellation.method() {
-            return None;
+        let params = || object::<NotifiedParams<'_>>(wire.params?);
+        if Some(method) == self.cancellation.method() {
+            return Some(Incoming::Cancel { id: wire_id(params()?.id?)? });
         }
-        let params: CancelParams<'_> = object(wire.params?)?;
-        wire_id(params.id)
+        if Some(method) == self.cancellation.progress_method() {
+            return Some(Incoming::Progress { token: wire_id(params()?.token?)? });
+        }
+        None
     }
 }
 
-/// Classifies an array. It is refused if a request in it waits for a response.
+/// Classifies an array: a batch, if all of its values are objects and one of them is a message.
 fn batch(record: &Record) -> Incoming {
-    let calls: Vec<&RawValue> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
-    let mut calls = calls.into_iter().filter_map(object::<ReceivedRecord<'_>>);
-    // Without a request in it the agent waits for nothing, so the reader gets the array.
-    if !calls.any(|call| call.method.is_some() && call.id.is_some()) {
+    let values: Vec<&RawValue> = serde_json::from_slice(record.as_bytes()).unwrap_or_default();
+    let is_message = |value: &&RawValue| {
+        object::<ReceivedRecord<'_>>(value).is_some_and(|it| it.method.is_some() || it.id.is_some())
+    };
+    // An array in an array is data, so batches do not nest.
+    if !values.iter().all(|value| value.get().starts_with('{')) || !values.iter().any(is_message) {
         return Incoming::Data;
     }
-    let why = "batches are not supported: send one request a record";
-    let error = RpcError::new(why).with_code(INVALID_REQUEST);
-    Incoming::Refused { response: error_response("null", &error), why }
+    if values.len() > BATCH_MAX {
+        let why = "a batch holds at most 4096 records";
+        let error = RpcError::new(why).with_code(INVALID_REQUEST);
+        return Incoming::Refused { response: error_response("null", &error), why };
+    }
+    // Copies: one unread record of a batch would otherwise keep the bytes of all.
+    let copy = |value: &&RawValue| Record::from(value.get().as_bytes().to_vec());
+    Incoming::Batch(values.iter().map(copy).collect())
 }
 
-/// Reads the error object of a response, or whatever stands in its place.
+/// Returns whether a record has no keys but those of a response.
+fn is_bare(record: &Record) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct BareResponse {
+        #[serde(rename = "id")]
+        _id: IgnoredAny,
+        #[serde(rename = "error")]
+        _error: Option<IgnoredAny>,
+    }
+    object_of::<BareResponse>(record.as_bytes()).is_some()
+}
+
+/// Reads the error of a response, whatever it is. Its words are kept.
 fn rpc_error(record: &Record, error: &RawValue) -> RpcError {
     #[derive(Deserialize)]
     struct ReceivedError<'a> {
-        code: Option<i64>,
-        message: Option<Cow<'a, str>>,
+        #[serde(borrow, default, deserialize_with = "present")]
+        code: Option<&'a RawValue>,
+        #[serde(borrow, default, deserialize_with = "present")]
+        message: Option<&'a RawValue>,
         #[serde(borrow, default, deserialize_with = "present")]
         data: Option<&'a RawValue>,
     }
-    match object::<ReceivedError<'_>>(error) {
-        Some(object) => {
-            let mut error = RpcError::new(object.message.unwrap_or_default());
-            if let Some(code) = object.code {
-                error = error.with_code(code);
+    let words = |value: &RawValue| {
+        serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().into())
+    };
+    let received = object::<ReceivedError<'_>>(error);
+    let message = received.as_ref().and_then(|object| object.message).unwrap_or(error);
+    let mut message = words(message);
+    let mut found = RpcError::new("");
+    if let Some(received) = received {
+        match received.code.map(|code| (code, code.get().parse().ok())) {
+            Some((_, Some(code))) => found = found.with_code(code),
+            // A code that is no whole number is part of the words.
+            Some((code, None)) if received.message.is_some() => {
+                message = format!("{message} (code {})", words(code));
             }
-            match object.data {
-                Some(data) => error.with_data(record.part(data.get().as_bytes())),
-                None => error,
-            }
+            _ => {}
         }
-        None => RpcError::new("the error is not an error object")
-            .with_data(record.part(error.get().as_bytes())),
+        if let Some(data) = received.data {
+            found = found.with_data(record.part(data.get().as_bytes()));
+        }
+    }
+    found.with_words(message, record.part(error.get().as_bytes()))
+}
+
+/// Puts a member in front of the others of an object. `null` counts as an empty object.
+fn with_member(object: &str, member: &str) -> Option<String> {
+    let rest = match object.trim() {
+        "null" => "}",
+        object => object.strip_prefix('{')?.trim_start(),
+    };
+    let comma = if rest == "}" { "" } else { "," };
+    Some(format!("{{{member}{comma}{rest}"))
+}
+
+/// Adds a progress token to the params of a request, unless they have one. Returns both.
+fn with_token(how: Cancellation, id: u64, body: &str) -> Option<(String, WireId)> {
+    #[derive(Default, Deserialize)]
+    struct TokenParams<'a> {
+        #[serde(borrow, rename = "_meta")]
+        meta: Option<&'a RawValue>,
+        #[serde(borrow, alias = "progressToken")]
+        #[serde(rename = "workDoneToken")]
+        token: Option<&'a RawValue>,
+    }
+    let read = |text| serde_json::from_str::<Option<TokenParams<'_>>>(text).ok();
+    let params = read(body)?.unwrap_or_default();
+    let own = WireId(id.to_string().into());
+    if how == Cancellation::Lsp {
+        return match params.token {
+            Some(token) => Some((body.into(), wire_id(token)?)),
+            None => Some((with_member(body, &format!("\"workDoneToken\":{id}"))?, own)),
+        };
+    }
+    let member = format!("\"progressToken\":{id}");
+    let Some(meta) = params.meta else {
+        return Some((with_member(body, &format!("\"_meta\":{{{member}}}"))?, own));
+    };
+    match read(meta.get())?.and_then(|meta| meta.token) {
+        Some(token) => Some((body.into(), wire_id(token)?)),
+        None => {
+            let before = meta.get().as_ptr().addr() - body.as_ptr().addr();
+            let after = &body[before + meta.get().len()..];
+            Some((format!("{}{}{after}", &body[..before], with_member(meta.get(), &member)?), own))
+        }
     }
 }
 
@@ -215,15 +311,21 @@ impl Protocol for JsonRpcProtocol {
             // Some agents send both keys, with `null` for the one that does not apply.
             (_, Some(error)) if error.get() != "null" => Err(rpc_error(record, error)),
             (Some(result), _) => Ok(record.part(result.get().as_bytes())),
+            // Serializers that leave `null` out send a result of `null` as neither of the keys. A log
+            // line with an id is not a response: it has other keys, and none of JSON-RPC.
+            (None, _) if wire.jsonrpc.is_some() || is_bare(record) => {
+                Ok(Record::from(b"null".to_vec()))
+            }
             _ => return Incoming::Data,
         };
         match wire.id.map(RawValue::get) {
             // An error with the id `null` is about a record that the agent could not read. It does
             // not say which request that was.
-            None | Some("null") => Incoming::Data,
-            // Ids of this session are numbers. The same digits as text are another id, and do not
-            // parse because of their quotes.
-            Some(id) => Incoming::Response { id: id.parse().ok(), outcome },
+            None | Some("null") => match outcome {
+                Err(error) => Incoming::Complaint(error),
+                Ok(_) => Incoming::Data,
+            },
+            Some(id) => Incoming::Response { id: number(id), outcome },
         }
     }
 
@@ -231,11 +333,24 @@ impl Protocol for JsonRpcProtocol {
         call(Some(id), method, body)
     }
 
+    fn with_progress(&self, id: u64, body: &[u8]) -> Result<(Vec<u8>, WireId), &'static str> {
+        if self.cancellation.progress_method().is_none() {
+            return Err("only Cancellation::Mcp and Cancellation::Lsp know progress");
+        }
+        let with = str::from_utf8(body).ok().and_then(|it| with_token(self.cancellation, id, it));
+        let (body, token) = with.ok_or("params with a progress token have to be an object")?;
+        Ok((body.into_bytes(), token))
+    }
+
+    fn own_result(&self, method: &str) -> Option<&'static [u8]> {
+        (self.cancellation == Cancellation::Mcp && method == "ping").then_some(b"{}")
+    }
+
     fn cancellation(&self, id: u64, method: &str) -> Option<Vec<u8>> {
         let params = match self.cancellation {
             Cancellation::None => return None,
             Cancellation::Mcp if method == "initialize" => return None,
-            Cancellation::Mcp => format!("{{\"requestId\":{id}}}"),
+            Cancellation::Mcp | Cancellation::Acp => format!("{{\"requestId\":{id}}}"),
             Cancellation::Lsp => format!("{{\"id\":{id}}}"),
         };
         Some(call(None, self.cancellation.method()?, params.as_bytes()))
@@ -253,7 +368,8 @@ impl Protocol for JsonRpcProtocol {
 
     fn cancelled_response(&self, to: &WireId) -> Option<Vec<u8>> {
         let error = RpcError::new("the request was cancelled").with_code(REQUEST_CANCELLED);
-        (self.cancellation == Cancellation::Lsp).then(|| error_response(&to.0, &error))
+        let answers = matches!(self.cancellation, Cancellation::Lsp | Cancellation::Acp);
+        answers.then(|| error_response(&to.0, &error))
     }
 
     fn unknown_method(&self, method: &str) -> RpcError {
@@ -268,8 +384,8 @@ impl Protocol for JsonRpcProtocol {
             let id = raw(id.as_bytes()).and_then(wire_id);
             return id.map_or(DroppedRecord::Other(None), DroppedRecord::Request);
         }
-        match id.parse() {
-            Ok(id) if head.replies => DroppedRecord::Response(id),
+        match number(id) {
+            Some(id) if head.replies => DroppedRecord::Response(id),
             _ => DroppedRecord::Other(None),
         }
     }

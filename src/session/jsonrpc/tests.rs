@@ -4,11 +4,12 @@ use proptest::prelude::*;
 
 use super::protocol::{Cancellation, JsonRpcProtocol};
 use crate::record::Record;
-use crate::session::protocol::{Incoming, Protocol, RpcError, WireId};
+use crate::session::protocol::{Incoming, Protocol, WireId};
 
 const PLAIN: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::None };
 const LSP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Lsp };
 const MCP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Mcp };
+const ACP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Acp };
 
 fn read(protocol: &JsonRpcProtocol, text: &str) -> Incoming {
     protocol.classify(&Record::from(text.as_bytes().to_vec()))
@@ -38,13 +39,14 @@ fn other_records_are_data() {
     // Notifications and malformed records must reach the reader and complete no request.
     for data in [
         r#"{"jsonrpc":"2.0","method":"progress","params":{"id":1}}"#,
-        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse error"}}"#,
-        r#"{"id":1}"#,
+        r#"{"jsonrpc":"2.0","id":null,"result":{}}"#,
+        // A log line, which has other keys.
+        r#"{"level":"info","id":1}"#,
+        r#"{"level":"info","id":1,"error":null}"#,
         r#"{"type":"assistant"}"#,
         r#"{"method":7,"id":1}"#,
         r#"{"id":1,"id":2,"method":"m"}"#,
         "[]",
-        r#"[{"jsonrpc":"2.0","method":"progress"}]"#,
         "7",
         // A cancellation only with `Cancellation::Lsp`.
         r#"{"method":"$/cancelRequest","params":{"id":1}}"#,
@@ -64,35 +66,129 @@ fn response_keeps_its_id_and_bytes() {
     let both =
         read(&PLAIN, r#"{"id":12,"result":null,"error":{"code":5,"message":"no","data":[1]}}"#);
     let Incoming::Response { outcome: Err(failure), .. } = both else { panic!("{both:?}") };
-    assert_eq!(failure, RpcError::new("no").with_code(5).with_data(b"[1]".to_vec().into()));
-    // The ids of a session are numbers. The same digits as text are another id.
-    let other = read(&PLAIN, r#"{"id":"12","result":1}"#);
-    assert!(matches!(other, Incoming::Response { id: None, .. }), "{other:?}");
-    let odd = read(&PLAIN, r#"{"id":1,"error":"just text"}"#);
-    assert!(matches!(odd, Incoming::Response { id: Some(1), outcome: Err(_) }), "{odd:?}");
+    assert_eq!((failure.message(), failure.code()), ("no", Some(5)));
+    assert_eq!(failure.data(), Some(&b"[1]".to_vec().into()));
+    let odd = read(&PLAIN, r#"{"id":"req_12","result":1}"#);
+    assert!(matches!(odd, Incoming::Response { id: None, .. }), "{odd:?}");
 }
 
 #[test]
-fn batch_with_a_request_is_refused() {
-    // An old client may batch its calls. Without a response it would wait without end.
-    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"}]"#;
-    let Incoming::Refused { response: answer, .. } = read(&PLAIN, batch) else { panic!("{batch}") };
-    let answer = text(answer);
-    assert!(
-        answer.starts_with(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"#),
-        "{answer}"
-    );
-    assert!(answer.contains("batches are not supported"), "{answer}");
-    for no_request in [r#"[]"#, r#"[1,"2"]"#, r#"[{"method":"a"}]"#, r#"[["2.0",1,"a"]]"#] {
-        assert!(matches!(read(&PLAIN, no_request), Incoming::Data), "{no_request}");
+fn absent_result_is_null() {
+    // Serializers that leave out what is null: each `shutdown` of a language server timed out.
+    for answer in [
+        r#"{"jsonrpc":"2.0","id":7}"#,
+        r#"{"id":7}"#,
+        r#"{"id":7,"error":null}"#,
+        r#"{"jsonrpc":"2.0","id":"7","method":null,"error":null,"_meta":{}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"result":null}"#,
+    ] {
+        let read = read(&PLAIN, answer);
+        let Incoming::Response { id: Some(7), outcome: Ok(body) } = read else {
+            panic!("{read:?}")
+        };
+        assert_eq!(body.as_bytes(), b"null", "{answer}");
     }
+}
+
+#[test]
+fn error_of_any_shape_keeps_its_words() {
+    // Servers send texts and objects without the keys. The reason was lost, and the caller got "the
+    // error is not an error object".
+    for (error, message, code) in [
+        (r#""just text""#, "just text", None),
+        (r#"{"code":-32000,"message":"no"}"#, "no", Some(-32000)),
+        (r#"{"message":"no code"}"#, "no code", None),
+        (r#"{"code":"ENOENT","message":"no file"}"#, "no file (code ENOENT)", None),
+        (r#"{"code":404}"#, r#"{"code":404}"#, Some(404)),
+        (r#"{"error":"nested","type":"x"}"#, r#"{"error":"nested","type":"x"}"#, None),
+        (r#"{"message":{"text":"deep"}}"#, r#"{"text":"deep"}"#, None),
+        ("[1,\"a\"]", "[1,\"a\"]", None),
+        ("true", "true", None),
+    ] {
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#);
+        let read = read(&PLAIN, &answer);
+        let Incoming::Response { id: Some(1), outcome: Err(found) } = read else {
+            panic!("{read:?}")
+        };
+        assert_eq!((found.message(), found.code()), (message, code), "{error}");
+        assert_eq!(found.to_json().as_deref(), Some(error), "the error as it came");
+    }
+    for answer in [r#"{"id":null,"error":"Parse error"}"#, r#"{"error":{"message":"Parse error"}}"#]
+    {
+        let read = read(&PLAIN, answer);
+        let Incoming::Complaint(found) = read else { panic!("{read:?}") };
+        assert_eq!(found.message(), "Parse error");
+    }
+}
+
+#[test]
+fn batch_is_read_one_by_one() {
+    // A client of an older MCP may batch. The whole array was data, and what it answered timed out.
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"}, {"method":"b","params":[[1]]}]"#;
+    let Incoming::Batch(records) = read(&PLAIN, batch) else { panic!("{batch}") };
+    let texts: Vec<_> = records.iter().map(|record| record.as_str().expect("text")).collect();
+    let wanted = [r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, r#"{"method":"b","params":[[1]]}"#];
+    assert_eq!(texts, wanted);
+    for data in
+        ["[]", r#"[1,"2"]"#, r#"[{"a":1}]"#, r#"[["2.0",1,"a"]]"#, r#"[[{"id":1,"result":2}]]"#]
+    {
+        assert!(matches!(read(&PLAIN, data), Incoming::Data), "{data}");
+    }
+    let many = format!("[{}{{\"id\":1}}]", "{\"id\":1},".repeat(4096));
+    let Incoming::Refused { response, .. } = read(&PLAIN, &many) else { panic!("no limit") };
+    let response = text(response);
+    let wanted = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"#;
+    assert!(response.starts_with(wanted), "{response}");
     let odd = read(&PLAIN, r#"{"id":[1],"method":"m"}"#);
     assert!(matches!(odd, Incoming::Refused { .. }), "{odd:?}");
 }
 
 #[test]
+fn progress_token_is_kept_or_added() {
+    // A token that the caller has set must survive, and one that is added must stand where the
+    // protocol looks for it. A second key of one name makes the object another one.
+    let with = |protocol: &JsonRpcProtocol, body: &str| {
+        let (body, token) = protocol.with_progress(5, body.as_bytes()).ok()?;
+        Some((text(body), token.0.to_string()))
+    };
+    for (body, wanted, token) in [
+        ("null", r#"{"_meta":{"progressToken":5}}"#, "5"),
+        ("{}", r#"{"_meta":{"progressToken":5}}"#, "5"),
+        (r#"{"a":"_meta"}"#, r#"{"_meta":{"progressToken":5},"a":"_meta"}"#, "5"),
+        (r#"{"a":1,"_meta":{ }}"#, r#"{"a":1,"_meta":{"progressToken":5}}"#, "5"),
+        (r#"{"_meta":{"b":2},"a":1}"#, r#"{"_meta":{"progressToken":5,"b":2},"a":1}"#, "5"),
+        (r#"{"_meta":{"progressToken":"t"}}"#, r#"{"_meta":{"progressToken":"t"}}"#, "\"t\""),
+    ] {
+        assert_eq!(with(&MCP, body), Some((wanted.into(), token.into())), "{body}");
+    }
+    let lsp = with(&LSP, r#"{"a":1}"#);
+    assert_eq!(lsp, Some((r#"{"workDoneToken":5,"a":1}"#.into(), "5".into())));
+    let own = r#"{"workDoneToken":"w"}"#;
+    assert_eq!(with(&LSP, own), Some((own.into(), "\"w\"".into())));
+    for none in ["[1]", "3", r#"{"_meta":[]}"#, r#"{"_meta":{"progressToken":[]}}"#] {
+        assert_eq!(with(&MCP, none), None, "{none}");
+    }
+    assert_eq!((with(&PLAIN, "{}"), with(&ACP, "{}")), (None, None));
+    for (protocol, report) in [
+        (&MCP, r#"{"method":"notifications/progress","params":{"progressToken":5,"progress":1}}"#),
+        (&LSP, r#"{"method":"$/progress","params":{"token":5,"value":{"kind":"end"}}}"#),
+    ] {
+        let Incoming::Progress { token } = read(protocol, report) else { panic!("{report}") };
+        assert_eq!(&*token.0, "5");
+        assert!(matches!(read(&PLAIN, report), Incoming::Data), "{report}");
+    }
+}
+
+#[test]
+fn ping_of_mcp_has_a_result() {
+    // MCP obliges each side to answer it. A server that pinged its client ended the connection.
+    assert_eq!(MCP.own_result("ping"), Some(&b"{}"[..]));
+    assert_eq!((MCP.own_result("pong"), LSP.own_result("ping")), (None, None));
+}
+
+#[test]
 fn cancellation_follows_the_protocol() {
-    // LSP and MCP cancel with different records, and MCP forbids it for `initialize`.
+    // LSP, MCP and ACP cancel with different records, and MCP forbids it for `initialize`.
     assert_eq!(PLAIN.cancellation(3, "m"), None);
     let lsp = text(LSP.cancellation(3, "m").expect("a record"));
     assert_eq!(lsp, r#"{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":3}}"#);
@@ -100,6 +196,8 @@ fn cancellation_follows_the_protocol() {
     let wanted = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
     assert_eq!(mcp, wanted);
     assert_eq!(MCP.cancellation(3, "initialize"), None, "MCP forbids it");
+    let acp = text(ACP.cancellation(3, "session/prompt").expect("a record"));
+    assert_eq!(acp, r#"{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":3}}"#);
 
     let incoming = r#"{"method":"$/cancelRequest","params":{"id":"a"}}"#;
     let Incoming::Cancel { id } = read(&LSP, incoming) else { panic!("{incoming}") };
@@ -108,6 +206,10 @@ fn cancellation_follows_the_protocol() {
     assert!(answer.contains(r#""id":"a""#) && answer.contains("-32800"), "{answer}");
     let incoming = r#"{"method":"notifications/cancelled","params":{"requestId":9,"reason":"x"}}"#;
     assert!(matches!(read(&MCP, incoming), Incoming::Cancel { .. }));
+    let incoming = r#"{"method":"$/cancel_request","params":{"requestId":9,"_meta":{}}}"#;
+    assert!(matches!(read(&ACP, incoming), Incoming::Cancel { .. }));
+    let answer = text(ACP.cancelled_response(&id).expect("ACP answers a cancelled request"));
+    assert!(answer.contains("-32800"), "{answer}");
     // Positional params have no id.
     let incoming = r#"{"method":"$/cancelRequest","params":["a"]}"#;
     assert!(matches!(read(&LSP, incoming), Incoming::Data));
@@ -138,7 +240,7 @@ proptest! {
         r#"[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]"#,
         r#"|null|"requestId"){0,40}[\}\]]?"#
     )) {
-        for protocol in [&PLAIN, &LSP, &MCP] {
+        for protocol in [&PLAIN, &LSP, &MCP, &ACP] {
             if let Incoming::Request { id, .. } | Incoming::Cancel { id } = read(protocol, &text) {
                 prop_assert!(text.contains(&*id.0));
             }

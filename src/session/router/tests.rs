@@ -13,6 +13,10 @@ use super::*;
 enum RouterEvent {
     /// A request of this session with a timeout in ticks; 0 is none.
     Open(u8),
+    /// A request whose timeout progress renews, up to a number of ticks.
+    OpenRenewed(u8, u8),
+    /// A report of progress on the request with this id.
+    Progress(u64),
     Sent(u64),
     /// A response of the agent, to any id.
     Respond(u64),
@@ -42,13 +46,15 @@ struct Model {
     /// The slot of each open request, by id.
     ids: BTreeMap<u64, usize>,
     due: BTreeMap<u64, u64>,
+    /// The timeout and the maximum of each request that progress renews.
+    renewed: BTreeMap<u64, (u64, u64)>,
     /// The id of each request of the agent and how often it was completed, by key.
     served: BTreeMap<u64, (WireId, u32)>,
     open_ids: BTreeMap<String, u64>,
 }
 
-fn wire(id: u8) -> WireId {
-    WireId(format!("\"{id}\"").into())
+fn wire(id: impl Into<u64>) -> WireId {
+    WireId(format!("\"{}\"", id.into()).into())
 }
 
 fn body(len: u8) -> Record {
@@ -64,6 +70,7 @@ impl Model {
             outcomes: Vec::new(),
             ids: BTreeMap::new(),
             due: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             served: BTreeMap::new(),
             open_ids: BTreeMap::new(),
         }
@@ -83,6 +90,7 @@ impl Model {
             .0;
         self.ids.remove(&id);
         self.due.remove(&id);
+        self.renewed.remove(&id);
     }
 
     fn served_over(&mut self, key: u64) {
@@ -94,7 +102,9 @@ impl Model {
 
     fn apply(&mut self, op: RouterEvent) {
         match op {
-            RouterEvent::Open(ticks) => self.open(ticks),
+            RouterEvent::Open(ticks) => self.open(ticks, None),
+            RouterEvent::OpenRenewed(ticks, max) => self.open(ticks, Some(max)),
+            RouterEvent::Progress(id) => self.progress(id),
             RouterEvent::Sent(id) => self.router.mark_sent(id),
             RouterEvent::Respond(id) => self.respond(Some(id)),
             RouterEvent::Nonsense => self.respond(None),
@@ -132,23 +142,44 @@ impl Model {
         self.check();
     }
 
-    fn open(&mut self, ticks: u8) {
+    fn open(&mut self, ticks: u8, max: Option<u8>) {
         let slot = self.outcomes.len();
         let due = (ticks > 0).then(|| self.ticks + u64::from(ticks));
+        let latest = max.map(|max| self.ticks + u64::from(max));
+        let due = [due, latest].into_iter().flatten().min();
+        let renewal = latest.map(|latest| Renewal {
+            token: None,
+            timeout: Duration::from_millis(ticks.into()),
+            latest: self.at(latest),
+            reports: 0,
+        });
         let has_room = self.ids.len() < LIMITS.pending;
-        let given = self.router.open("m", slot, due.map(|due| self.at(due)));
+        let given = self.router.open("m", slot, due.map(|due| self.at(due)), renewal);
         assert_eq!(given.is_some(), has_room);
         if let Some(id) = given {
             self.outcomes.push(0);
             assert!(self.ids.insert(id, slot).is_none(), "an id is used once");
             self.due.extend(due.map(|due| (id, due)));
+            if let Some(latest) = latest {
+                self.renewed.insert(id, (ticks.into(), latest));
+                self.router.set_token(id, wire(id));
+            }
+        }
+    }
+
+    fn progress(&mut self, id: u64) {
+        let action = self.router.route(Incoming::Progress { token: wire(id) }, self.at(self.ticks));
+        assert!(matches!(action, RouterAction::Deliver), "progress is data");
+        if let Some((ticks, latest)) = self.renewed.get(&id) {
+            let due = self.due.get_mut(&id).expect("it has a deadline");
+            *due = (self.ticks + ticks).min(*latest).max(*due);
         }
     }
 
     fn respond(&mut self, id: Option<u64>) {
         let before = self.router.strays();
         let outcome = Ok(body(1));
-        match self.router.route(Incoming::Response { id, outcome }) {
+        match self.router.route(Incoming::Response { id, outcome }, self.start) {
             RouterAction::Complete(pending, Ok(_)) => {
                 assert_eq!(self.ids.get(&id.expect("an id")), Some(&pending.slot));
                 self.over(pending.slot);
@@ -175,11 +206,8 @@ impl Model {
 
     fn ask(&mut self, id: u8, len: u8) {
         let is_open = self.open_ids.contains_key(&*wire(id).0);
-        match self.router.route(Incoming::Request {
-            id: wire(id),
-            method: "m".into(),
-            body: body(len),
-        }) {
+        let asked = Incoming::Request { id: wire(id), method: "m".into(), body: body(len) };
+        match self.router.route(asked, self.start) {
             RouterAction::Serve(job) => {
                 assert!(!is_open, "an id that is open is not served twice");
                 assert_eq!(job.id, wire(id));
@@ -194,7 +222,9 @@ impl Model {
 
     fn cancel(&mut self, id: u8) {
         let open = self.open_ids.get(&*wire(id).0).copied();
-        match self.router.route(Incoming::Cancel { id: wire(id) }) {
+        // The number cancels the request that has the same digits as a text.
+        let number = WireId(id.to_string().into());
+        match self.router.route(Incoming::Cancel { id: number }, self.start) {
             RouterAction::Cancel { key, .. } => {
                 assert_eq!(Some(key), open);
                 self.served_over(key);
@@ -240,6 +270,8 @@ fn every_event_order_gives_one_outcome() {
         RouterEvent::Respond(2),
         RouterEvent::Withdraw(1),
         RouterEvent::Tick(2),
+        RouterEvent::OpenRenewed(2, 3),
+        RouterEvent::Progress(1),
         RouterEvent::Ask(1, 4),
         RouterEvent::Cancel(1),
         RouterEvent::Finish(0),
@@ -257,12 +289,14 @@ fn every_event_order_gives_one_outcome() {
         model.finish();
         runs += 1;
     }
-    assert_eq!(runs, 161_051);
+    assert_eq!(runs, 371_293);
 }
 
 fn any_op() -> impl Strategy<Value = RouterEvent> {
     prop_oneof![
         4 => (0_u8..5).prop_map(RouterEvent::Open),
+        2 => (0_u8..5, 0_u8..9).prop_map(|(own, max)| RouterEvent::OpenRenewed(own, max)),
+        3 => (0_u64..20).prop_map(RouterEvent::Progress),
         2 => (0_u64..20).prop_map(RouterEvent::Sent),
         4 => (0_u64..20).prop_map(RouterEvent::Respond),
         1 => Just(RouterEvent::Nonsense),
@@ -315,6 +349,40 @@ fn stray_responses_are_counted() {
         StrayCounts { late: 2, unknown: 2, duplicate: 0, refused: 0 }
     );
     model.finish();
+}
+
+#[test]
+fn progress_never_outlives_its_maximum() {
+    // A server that reports progress without end would otherwise hold its request for ever.
+    let mut model = Model::new();
+    model.apply(RouterEvent::OpenRenewed(2, 5));
+    for reports in 0..4 {
+        assert_eq!((model.router.pending(), reports), (1, reports));
+        model.apply(RouterEvent::Tick(1));
+        model.apply(RouterEvent::Progress(1));
+    }
+    model.apply(RouterEvent::Tick(1));
+    assert_eq!(model.router.pending(), 0, "five ticks are the maximum");
+    model.finish();
+}
+
+#[test]
+fn cancel_by_value_means_one_request() {
+    // An agent with the ids 1 and "1" means two requests. A third form of them means neither.
+    let mut router = Router::<(), u8>::new(LIMITS);
+    let now = Instant::now();
+    for id in ["1", "\"1\""] {
+        let asked = Incoming::Request { id: WireId(id.into()), method: "m".into(), body: body(1) };
+        assert!(matches!(router.route(asked, now), RouterAction::Serve(_)));
+    }
+    let mut cancel = |id: &str| match router.route(Incoming::Cancel { id: WireId(id.into()) }, now)
+    {
+        RouterAction::Cancel { id, .. } => Some(id.0.to_string()),
+        _ => None,
+    };
+    assert_eq!(cancel("1.0"), None);
+    assert_eq!(cancel("\"1\"").as_deref(), Some("\"1\""));
+    assert_eq!(cancel("1.0").as_deref(), Some("1"));
 }
 
 #[test]
