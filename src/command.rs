@@ -38,6 +38,7 @@ pub struct AgentCommand {
     pub(crate) limits: Limits,
     pub(crate) close: ClosePolicy,
     pub(crate) stderr_events: bool,
+    pub(crate) stderr_backpressure: bool,
     pub(crate) pipe_size: Option<usize>,
     /// User and group.
     pub(crate) user: Option<(u32, u32)>,
@@ -64,6 +65,7 @@ impl AgentCommand {
             limits: Limits::default(),
             close: ClosePolicy::default(),
             stderr_events: false,
+            stderr_backpressure: false,
             pipe_size: None,
             user: None,
             groups: None,
@@ -163,11 +165,23 @@ impl AgentCommand {
     /// Sets whether stderr lines are delivered as [`Event::Stderr`](crate::Event::Stderr). Default
     /// off: only the end of stderr is kept.
     ///
-    /// Stderr is always drained and never blocks the agent. A line that finds the inbox full is dropped
-    /// and counted.
+    /// By default stderr is always drained and never blocks the agent: a line that finds the inbox full is
+    /// dropped and counted. [`stderr_backpressure`](Self::stderr_backpressure) changes that.
     #[must_use]
     pub fn stderr_events(mut self, on: bool) -> Self {
         self.stderr_events = on;
+        self
+    }
+
+    /// Sets whether a full inbox stops the reading of stderr as it stops that of stdout. Default off.
+    ///
+    /// With it no line is dropped while the agent is open, and an agent that logs faster than its events are
+    /// taken is held back. A close reads stderr in any case; a line beyond
+    /// [`drain_max`](crate::Limits::drain_max) is then dropped and counted. Has an effect only with
+    /// [`stderr_events`](Self::stderr_events).
+    #[must_use]
+    pub fn stderr_backpressure(mut self, on: bool) -> Self {
+        self.stderr_backpressure = on;
         self
     }
 

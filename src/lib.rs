@@ -114,7 +114,7 @@ cfg_if::cfg_if! {
         pub use error::{Error, ErrorKind, Result};
         #[cfg(feature = "local")]
         pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
-        pub use record::{Envelope, Event, MalformedReason, Preview, Record};
+        pub use record::{Envelope, Event, MalformedReason, Preview, Record, StderrLine};
         pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
     } else {
         compile_error!("agentpipe needs Linux: it is built on io_uring");

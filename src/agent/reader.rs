@@ -75,6 +75,17 @@ impl<E: EngineKind> AgentReader<E> {
         Poll::Ready(Some(event))
     }
 
+    /// Stops reading the agent's stderr, or reads it again, so that a slow consumer of its lines holds the
+    /// agent back. Its stdout is read on.
+    ///
+    /// Takes effect with the next turn of the engine; lines that were read until then still arrive. A close
+    /// reads stderr in any case, and so does the drop of this reader.
+    pub fn hold_stderr(&mut self, held: bool) {
+        if self.connection.is_here() && self.connection.channel.inbox.hold_stderr(held) {
+            self.connection.request(Request::HoldStderr);
+        }
+    }
+
     /// Returns the agent's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -1,10 +1,15 @@
 //! Stderr: lines of bounded length for readers, and the last bytes for reports.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::config::Limits;
 use crate::frame::memcpy;
+use crate::record::StderrLine;
+
+/// How long a line may stay unfinished before it is shown: an agent that waits for an answer to its
+/// prompt writes no line end.
+const UNFINISHED_MAX: Duration = Duration::from_millis(100);
 
 /// Splits stderr into lines and keeps its last bytes. Both are bounded, and neither allocates
 /// before the first byte.
@@ -14,6 +19,8 @@ pub(crate) struct StderrLines {
     tail_max: usize,
     /// The unfinished line, at most `line_max` bytes and a `\r`.
     line: Vec<u8>,
+    /// Since when it has been unfinished. `None` if it has no whole character.
+    since: Option<Instant>,
     tail: VecDeque<u8>,
     /// The tail has lost its beginning.
     cut: bool,
@@ -26,6 +33,7 @@ impl StderrLines {
             line_max: limits.stderr_line_max.max(4),
             tail_max: limits.stderr_tail,
             line: Vec::new(),
+            since: None,
             tail: VecDeque::new(),
             cut: false,
         }
@@ -41,19 +49,19 @@ impl StderrLines {
         self.tail.extend(kept);
     }
 
-    /// Returns the next complete line of one read without its line end, and advances `input` past
-    /// it. Returns blank lines too. Bytes that are not UTF-8 become U+FFFD. A line above the limit
-    /// is returned in pieces of at most the limit, cut between characters.
+    /// Returns the next complete line of one read, and advances `input` past it. Returns blank lines
+    /// too. A line above the limit is returned in pieces of at most the limit, cut between characters.
     ///
-    /// Returns `None` once `input` is used up; an unfinished line is kept until the next read.
-    pub(crate) fn next_line<'read>(&mut self, input: &mut &'read [u8]) -> Option<Cow<'read, str>> {
+    /// Returns `None` once `input` is used up; an unfinished line is kept until the next read, or until
+    /// it is [overdue](Self::take_overdue).
+    pub(crate) fn next_line(&mut self, input: &mut &[u8], now: Instant) -> Option<StderrLine> {
         let newline = memchr::memchr(b'\n', input);
         let end = newline.unwrap_or(input.len());
-        // A line inside one read is returned without a copy, if it is UTF-8.
+        // Room for the line end of a line that just fits.
         if newline.is_some() && self.line.is_empty() && end <= self.line_max {
-            let line = &input[..end];
-            *input = &input[end + 1..];
-            return Some(String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)));
+            let (line, rest) = input.split_at(end + 1);
+            *input = rest;
+            return Some(StderrLine::new(line.to_vec()));
         }
         // One byte more than the limit: it shows where the last character ends, and it may be the
         // '\r' of a line that just fits.
@@ -62,27 +70,41 @@ impl StderrLines {
         *input = &input[taken..];
         let fits_with_cr = taken == end && self.line.last() == Some(&b'\r');
         if self.line.len() > self.line_max && !fits_with_cr {
-            let cut = character_end(&self.line, self.line_max);
-            let piece = String::from_utf8_lossy(&self.line[..cut]).into_owned();
-            self.line.drain(..cut);
-            return Some(piece.into());
+            return Some(self.take_piece(character_end(&self.line, self.line_max)));
         }
         // The limit is not reached, so all bytes up to the newline were taken.
         if newline.is_some() {
             *input = &input[1..];
-            return Some(self.take_line().into());
+            self.line.push(b'\n');
+            return Some(self.take_piece(self.line.len()));
         }
         if self.line.is_empty() {
             self.line = Vec::new();
+        } else {
+            self.since.get_or_insert(now);
         }
         None
     }
 
+    /// Returns when the unfinished line is to be taken, if there is one.
+    pub(crate) fn overdue_at(&self) -> Option<Instant> {
+        self.since.map(|since| since + UNFINISHED_MAX)
+    }
+
+    /// Returns the unfinished line if it has waited for its end too long. The rest of it follows as a
+    /// piece of its own. A character of which bytes are missing is kept.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<StderrLine> {
+        self.overdue_at().filter(|at| now >= *at)?;
+        // Without bytes to take there is nothing to wait for until the next read.
+        self.since = None;
+        let whole = whole_characters(&self.line);
+        (whole > 0).then(|| self.take_piece(whole))
+    }
+
     /// Returns the last line if stderr ended without a newline.
-    pub(crate) fn finish(&mut self) -> Option<String> {
-        let last = (!self.line.is_empty()).then(|| self.take_line());
-        self.line = Vec::new();
-        last
+    pub(crate) fn finish(&mut self) -> Option<StderrLine> {
+        self.since = None;
+        (!self.line.is_empty()).then(|| StderrLine::new(std::mem::take(&mut self.line)))
     }
 
     /// Returns the last bytes as text, without a first character that was cut.
@@ -99,11 +121,10 @@ impl StderrLines {
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 
-    fn take_line(&mut self) -> String {
-        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
-        let line = String::from_utf8_lossy(line).into_owned();
-        self.line.clear();
-        line
+    fn take_piece(&mut self, len: usize) -> StderrLine {
+        self.since = None;
+        let rest = self.line.split_off(len);
+        StderrLine::new(std::mem::replace(&mut self.line, rest))
     }
 
     /// Bytes kept of the unfinished line.
@@ -121,6 +142,19 @@ fn character_end(bytes: &[u8], at: usize) -> usize {
         Some(back) if bytes[at - back] >= 0xC0 => at - back,
         _ => at,
     }
+}
+
+/// Returns the length of `bytes` without a last character of which bytes are missing.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let torn = (1..=bytes.len().min(3)).find(|&back| !is_continuation(bytes[bytes.len() - back]));
+    let Some(back) = torn else { return bytes.len() };
+    let len = match bytes[bytes.len() - back] {
+        0xC2..0xE0 => 2,
+        0xE0..0xF0 => 3,
+        0xF0..0xF5 => 4,
+        _ => 1,
+    };
+    if len > back { bytes.len() - back } else { bytes.len() }
 }
 
 fn is_continuation(byte: u8) -> bool {

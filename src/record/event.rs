@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::close::ExitStatus;
-use crate::record::Record;
+use crate::record::{Record, StderrLine};
 
 /// An item of an agent's output. Events arrive in the order of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub enum Event {
     },
     /// The output ended inside a record.
     Truncated(Preview),
-    /// A line of stderr, without its newline. Only with
+    /// A line of stderr, or a piece of one. Only with
     /// [`AgentCommand::stderr_events`](crate::AgentCommand::stderr_events).
-    Stderr(String),
+    Stderr(StderrLine),
     /// The agent has exited and its output has ended. Always the last event.
     Exit(ExitStatus),
 }
@@ -51,7 +51,7 @@ impl Event {
                 sample.head.len()
             }
             Self::Malformed { sample, .. } => sample.head.len(),
-            Self::Stderr(line) => line.len(),
+            Self::Stderr(line) => line.as_bytes().len(),
             Self::Exit(_) => 0,
         }
     }

@@ -176,6 +176,8 @@ pub(crate) struct EventInbox {
     /// The driver stopped reading because of that weight.
     paused: AtomicBool,
     reader_gone: AtomicBool,
+    /// The reader does not want stderr read for now.
+    stderr_held: AtomicBool,
     /// Idle queues of the driver's thread; set when the driver takes the agent over.
     queues: OnceLock<Arc<EventQueues>>,
 }
@@ -198,6 +200,7 @@ impl EventInbox {
             unread: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             reader_gone: AtomicBool::new(false),
+            stderr_held: AtomicBool::new(false),
             queues: OnceLock::new(),
         }
     }
@@ -278,6 +281,15 @@ impl EventInbox {
 
     pub(super) fn reader_is_gone(&self) -> bool {
         self.reader_gone.load(Ordering::SeqCst)
+    }
+
+    /// Sets whether stderr is held back. Returns whether that is a change.
+    pub(crate) fn hold_stderr(&self, held: bool) -> bool {
+        self.stderr_held.swap(held, Ordering::SeqCst) != held
+    }
+
+    pub(super) fn is_stderr_held(&self) -> bool {
+        self.stderr_held.load(Ordering::SeqCst)
     }
 
     fn low(&self) -> usize {

@@ -210,6 +210,7 @@ impl Driver {
         match request {
             Request::Write => agent.pump_writes(&mut *self.io, now),
             Request::Resume => agent.resume(&mut *self.io),
+            Request::HoldStderr => agent.hold_or_read_stderr(&mut *self.io),
             Request::EndInput => {
                 agent.stdin.close_stdin_after_flush();
                 agent.pump_writes(&mut *self.io, now);

@@ -131,6 +131,8 @@ struct Transport {
     tallied: AgentStats,
     /// Reading stdout is stopped until the reader catches up.
     paused: bool,
+    /// Reading stderr is stopped.
+    stderr_paused: bool,
     last_output: Instant,
     stdout_ended: bool,
     stderr_ended: bool,
@@ -202,9 +204,10 @@ impl Transport {
             policy: command.close,
             framer: Framer::new(command.framing, &limits),
             stderr: StderrLines::new(&limits),
-            intake: Intake::new(Arc::clone(&channel), stats, command.stderr_events),
+            intake: Intake::new(Arc::clone(&channel), stats, command),
             tallied: AgentStats::default(),
             paused: false,
+            stderr_paused: false,
             last_output: now,
             stdout_ended: false,
             stderr_ended: false,
@@ -221,11 +224,12 @@ impl Transport {
 
     /// Returns when the agent wants a tick.
     fn deadline(&self) -> Option<Instant> {
-        match &self.close {
+        let next = match &self.close {
             // A plan that is done has no deadline. Only then is an unreaped agent tried again.
             Some(close) => close.plan.deadline().or_else(|| close.late_reap_at()),
             None => self.mute_deadline,
-        }
+        };
+        next.into_iter().chain(self.stderr.overdue_at()).min()
     }
 
     /// Moves all deadlines by a time in which the engine thread did not run: the agent is not charged
@@ -247,6 +251,9 @@ impl Transport {
     /// Acts on deadlines of this agent that may have passed.
     fn on_tick(&mut self, io: &mut dyn PipeIo, now: Instant) {
         self.on_mute(now);
+        if let Some(piece) = self.stderr.take_overdue(now) {
+            self.intake.stderr_line(piece);
+        }
         self.plan_event(CloseEvent::Tick, now);
         if self.close.as_ref().and_then(|close| close.late_reap_at()).is_some_and(|at| now >= at) {
             CloseTurn { agent: self, io, now }.reap_late();

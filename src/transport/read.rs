@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::close::{CloseEvent, CloseReason};
+use crate::command::AgentCommand;
 use crate::counters::AgentStats;
 use crate::frame::{Frame, Payload};
 use crate::io::{Lease, PipeIo, ReadEnd, Role};
-use crate::record::{Event, Outline, Record};
+use crate::record::{Event, Outline, Record, StderrLine};
 
 use super::Transport;
 use super::buffers::{QUIET_EVENTS, ReadBuffers, RecordChunks};
@@ -39,8 +40,8 @@ impl Transport {
             self.intake.stats.stderr_bytes += bytes.len() as u64;
             self.stderr.absorb(bytes);
             if self.intake.stderr_events {
-                while let Some(line) = self.stderr.next_line(&mut bytes) {
-                    self.intake.stderr_line(line.into_owned());
+                while let Some(line) = self.stderr.next_line(&mut bytes, now) {
+                    self.intake.stderr_line(line);
                 }
             }
         } else {
@@ -111,7 +112,7 @@ impl Transport {
         }
     }
 
-    /// Hands the turn's events to the reader and pauses stdout if too much is unread. Returns
+    /// Hands the turn's events to the reader and pauses the outputs if too much is unread. Returns
     /// whether it paused. Never pauses during a close, where the drain budget bounds the memory.
     pub(super) fn hand_over_events(&mut self, io: &mut dyn PipeIo) -> bool {
         let unread = self.intake.flush();
@@ -129,11 +130,24 @@ impl Transport {
             // The flush has published the counters without this pause.
             self.channel.inbox.publish_stats(&self.intake.stats);
             io.pause(stdout);
+            self.hold_or_read_stderr(io);
         }
         self.paused
     }
 
-    /// Reads stdout again: the reader caught up or is gone, or the agent is being closed.
+    /// Stops or resumes reading stderr, as the inbox and its reader want it.
+    pub(super) fn hold_or_read_stderr(&mut self, io: &mut dyn PipeIo) {
+        let Some(stderr) = self.ends.stderr.open() else { return };
+        let inbox = &self.channel.inbox;
+        let full = self.paused && self.intake.stderr_waits;
+        let wanted = inbox.reader_is_gone() || !(full || inbox.is_stderr_held());
+        let pause = !wanted && !self.intake.draining;
+        if pause != std::mem::replace(&mut self.stderr_paused, pause) {
+            if pause { io.pause(stderr) } else { io.read(stderr) }
+        }
+    }
+
+    /// Reads the outputs again: the reader caught up or is gone, or the agent is being closed.
     pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
         if self.paused {
             self.paused = false;
@@ -143,6 +157,7 @@ impl Transport {
                 io.read(stdout);
             }
         }
+        self.hold_or_read_stderr(io);
     }
 }
 
@@ -152,6 +167,8 @@ pub(super) struct Intake {
     channel: Arc<Channel>,
     pub(super) stats: AgentStats,
     stderr_events: bool,
+    /// A full inbox pauses stderr, too, and no line is dropped for it.
+    stderr_waits: bool,
     /// Set by a close: reading continues whatever the reader does, within the drain budget.
     pub(super) draining: bool,
     batch: VecDeque<Event>,
@@ -159,8 +176,16 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(channel: Arc<Channel>, stats: AgentStats, stderr_events: bool) -> Self {
-        Self { channel, stats, stderr_events, draining: false, batch: VecDeque::new(), weight: 0 }
+    pub(super) fn new(channel: Arc<Channel>, stats: AgentStats, command: &AgentCommand) -> Self {
+        Self {
+            channel,
+            stats,
+            stderr_events: command.stderr_events,
+            stderr_waits: command.stderr_backpressure,
+            draining: false,
+            batch: VecDeque::new(),
+            weight: 0,
+        }
     }
 
     fn frame(&mut self, chunks: &mut RecordChunks, frame: Frame<'_>) {
@@ -202,14 +227,19 @@ impl Intake {
         self.push(Event::Record(record));
     }
 
-    /// Queues a line of stderr. Stderr is never paused, because many agents block on it: a line
-    /// that would take the inbox above the mark at which stdout is paused is dropped and counted.
-    /// A single line is always kept.
-    fn stderr_line(&mut self, line: String) {
+    /// Queues a line of stderr, or drops and counts it. Unless a full inbox pauses stderr, a line that
+    /// would take the inbox above the mark at which stdout is paused is dropped: many agents block on
+    /// their stderr. A single line is always kept.
+    pub(super) fn stderr_line(&mut self, line: StderrLine) {
         let event = Event::Stderr(line);
-        let unread = self.unread();
+        let (unread, weight) = (self.unread(), event.weight());
+        let fits = if self.stderr_waits {
+            self.has_room(weight)
+        } else {
+            unread + weight <= self.channel.limits.inbox_high
+        };
         // With an empty inbox a line is kept whatever its length, or a long one could never pass.
-        if unread > 0 && unread + event.weight() > self.channel.limits.inbox_high {
+        if unread > 0 && !fits {
             self.stats.stderr_lines_dropped += 1;
             return;
         }

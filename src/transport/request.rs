@@ -17,6 +17,8 @@ pub(crate) enum Request {
     Write,
     /// Read on: the reader caught up, or is gone.
     Resume,
+    /// Stop or resume reading stderr, as the inbox says.
+    HoldStderr,
     /// Close stdin once everything accepted is written.
     EndInput,
     /// The turn that was open is over.
@@ -54,6 +56,7 @@ impl Request {
             Self::Resume => Some(2),
             Self::EndInput => Some(4),
             Self::TurnEnded => Some(8),
+            Self::HoldStderr => Some(16),
             Self::CatchUp(_) | Self::Close(..) => None,
         }
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::support::process::pid;
 use crate::support::{CEILING, check_echo, engine, fake, spawn, wait_until};
 use agentpipe::{
-    Agent, AgentCommand, AgentStats, ClosePolicy, CloseReason, Engine, ErrorKind, Event,
-    ExitStatus, Limits, Record,
+    Agent, AgentCommand, AgentReader, AgentStats, ClosePolicy, CloseReason, CloseStage, Engine,
+    ErrorKind, Event, ExitStatus, Limits, Record,
 };
 use rustix::process::{
     Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, setrlimit, waitid,
@@ -126,6 +126,97 @@ fn stderr_flood_does_not_block_the_agent() {
     }
 }
 
+/// Reads all that is left, and returns the bytes of stderr and whether all records were numbered in order.
+fn read_stderr(agent: &mut AgentReader, into: &mut Vec<u8>) -> usize {
+    let mut records = 0;
+    while let Some(event) = agent.next_blocking() {
+        match event {
+            Event::Stderr(line) => into.extend_from_slice(line.as_bytes()),
+            Event::Record(_) => records += 1,
+            _ => {}
+        }
+    }
+    records
+}
+
+// A log that the user needs lost nine lines of ten, because the reader was a little slower than
+// the agent. With back-pressure the agent waits for its reader.
+#[test]
+fn backpressure_keeps_every_stderr_line() {
+    let engine = engine();
+    let limits = Limits::new().inbox_high(16 << 10);
+    let script = "i=0; while [ $i -lt 20000 ]; do echo line $i >&2; i=$((i+1)); done; echo '{}'";
+    let command = AgentCommand::new("sh").args(["-c", script]);
+    let command = command.limits(limits).stderr_events(true).stderr_backpressure(true);
+    let (mut reader, writer) = spawn(&engine, command).split();
+    wait_until("reading is paused", || writer.stats().pauses > 0);
+    let mut said = Vec::new();
+    assert_eq!(read_stderr(&mut reader, &mut said), 1);
+    let wanted: String = (0..20000).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&said), wanted);
+    assert_eq!(writer.closed_blocking().stats().stderr_lines_dropped, 0);
+}
+
+// The place where a host shows the log is slow: the log waits, and the answers do not.
+#[test]
+fn held_stderr_lets_records_pass() {
+    let engine = engine();
+    let script = "yes log | head -n 400000 >&2 & cat; wait";
+    let command = AgentCommand::new("sh").args(["-c", script]);
+    let command = command.stderr_events(true).stderr_backpressure(true);
+    let (mut reader, writer) = spawn(&engine, command).split();
+    reader.hold_stderr(true);
+    let mut said = Vec::new();
+    for _ in 0..200 {
+        writer.send_blocking("{}").expect("sent");
+        loop {
+            match reader.next_blocking().expect("an event") {
+                Event::Stderr(line) => said.extend_from_slice(line.as_bytes()),
+                Event::Record(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let held_at = writer.stats().stderr_bytes;
+    assert!(held_at < 1_600_000, "it was read on: {held_at}");
+    reader.hold_stderr(false);
+    writer.end_input();
+    read_stderr(&mut reader, &mut said);
+    assert_eq!(said.len(), 1_600_000);
+    assert_eq!(writer.closed_blocking().stats().stderr_lines_dropped, 0);
+}
+
+// A close that waited for a held stderr would always need force.
+#[test]
+fn close_reads_held_stderr() {
+    let engine = engine();
+    let script = "read line; yes log | head -n 100000 >&2";
+    let command = AgentCommand::new("sh").args(["-c", script]).stderr_events(true);
+    let (mut reader, writer) = spawn(&engine, command.stderr_backpressure(true)).split();
+    reader.hold_stderr(true);
+    let report = writer.close_blocking();
+    assert_eq!((report.stage(), report.exit()), (CloseStage::Drain, ExitStatus::Code(0)));
+    let mut said = Vec::new();
+    read_stderr(&mut reader, &mut said);
+    assert_eq!((said.len(), report.stats().stderr_lines_dropped), (400_000, 0));
+}
+
+// An agent asks for a password, or whether to install a package, and waits. Without the prompt its
+// host waits, too.
+#[test]
+fn prompt_on_stderr_is_an_event() {
+    let engine = engine();
+    let script = "printf 'Ok to proceed? ' >&2; read answer; echo thanks >&2; echo '{}'";
+    let command = AgentCommand::new("sh").args(["-c", script]).stderr_events(true);
+    let mut agent = spawn(&engine, command);
+    let Some(Event::Stderr(prompt)) = agent.next_blocking() else { panic!("no prompt") };
+    assert_eq!((&*prompt.text(), prompt.is_finished()), ("Ok to proceed? ", false));
+    agent.send_blocking("{}").expect("sent");
+    let Some(Event::Stderr(rest)) = agent.next_blocking() else { panic!("no rest") };
+    assert_eq!((&*rest.text(), rest.is_finished()), ("thanks", true));
+    assert_eq!(agent.close_blocking().stderr_tail(), "Ok to proceed? thanks\n");
+}
+
 #[test]
 fn stderr_lines_are_events_only_on_request() {
     let engine = engine();
@@ -136,7 +227,7 @@ fn stderr_lines_are_events_only_on_request() {
         let mut others = Vec::new();
         while let Some(event) = agent.next_blocking() {
             match event {
-                Event::Stderr(line) => lines.push(line),
+                Event::Stderr(line) => lines.push(line.text().into_owned()),
                 other => others.push(other),
             }
         }

@@ -1,7 +1,7 @@
 //! The options of `agentpipe run`, and the command and close policy that follow from them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentpipe::{AgentCommand, ClosePolicy, Framing, Limits};
@@ -111,7 +111,8 @@ impl RunArgs {
             .limits(limits)
             .close_policy(self.policy())
             .no_new_privs(!self.allow_new_privs)
-            .stderr_events(true);
+            .stderr_events(true)
+            .stderr_backpressure(true);
         match &self.cwd {
             Some(dir) => command.cwd(dir),
             None => command,
@@ -141,6 +142,10 @@ impl RunArgs {
             CloseArg::Graceful => self.drain.max(FLUSH_MIN),
             CloseArg::Abort => Duration::ZERO,
         }
+    }
+
+    pub(super) fn report_is_on_stderr(&self) -> bool {
+        self.report.as_deref().is_some_and(|path| path == Path::new("-"))
     }
 
     pub(super) fn drain(&self) -> Duration {

@@ -46,6 +46,8 @@ pub(super) struct RunEnd {
     pub(super) stdout_failed: Option<std::io::Error>,
     /// There is no time for further waits.
     pub(super) hurried: bool,
+    /// How long the lines that are left may take.
+    pub(super) left: Duration,
 }
 
 pub(super) struct EventLoop<'a> {
@@ -55,6 +57,8 @@ pub(super) struct EventLoop<'a> {
     waker: Arc<LoopWaker>,
     signals: &'a Signals,
     stderr: &'a mut Stderr,
+    /// The agent's stderr is held back.
+    stderr_held: bool,
     stdout: Output,
     /// stdout and stderr are one file, so records and lines must not split each other.
     joined: bool,
@@ -93,14 +97,19 @@ impl<'a> EventLoop<'a> {
         let watched = writer.clone();
         let now = Instant::now();
         let stdout = Output::new(args.framing.into(), now);
+        let joined = stdout.descriptor.is_same_file(&stderr.descriptor);
+        if joined {
+            stderr.lines.join_records();
+        }
         Self {
             args,
             policy: args.policy(),
             target,
             waker,
             signals,
-            joined: stdout.descriptor.is_same_file(&stderr.descriptor),
+            joined,
             stderr,
+            stderr_held: false,
             stdout,
             input: Input::new(args),
             reader,
@@ -219,9 +228,8 @@ impl<'a> EventLoop<'a> {
     /// Passes events on while there is room for them. Returns true if there may be more.
     fn take_events(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
-        // Records and lines come from one queue in their order, so the next event needs room in
-        // both streams.
-        while taken < EVENTS_A_TURN && self.stdout.has_room() && self.stderr.has_room() {
+        // Lines need no room: a slow stderr holds back the agent's stderr, and no record.
+        while taken < EVENTS_A_TURN && self.stdout.has_room() {
             let event = self.rest.pop_front();
             let Some(event) = event.or_else(|| self.next_event(context)) else { break };
             taken += 1;
@@ -242,7 +250,6 @@ impl<'a> EventLoop<'a> {
                 lines.say(format_args!("malformed record ({}): {sample}", reason.as_str()));
             }
             Event::Truncated(sample) => lines.say(format_args!("truncated record: {sample}")),
-            // Unchanged, as if the agent had inherited the stderr of this process.
             Event::Stderr(line) => lines.pass(line),
             _ => {}
         }
@@ -282,6 +289,8 @@ impl<'a> EventLoop<'a> {
             self.close(ClosePolicy::abort());
         }
         moved |= self.may_write_lines() && self.stderr.flush(now);
+        self.stderr_held = self.stderr.is_behind(self.stderr_held);
+        self.reader.hold_stderr(self.stderr_held);
         moved
     }
 
@@ -316,7 +325,7 @@ impl<'a> EventLoop<'a> {
         let patience = self.stdout_patience().filter(|_| self.report.is_some());
         let flushed = self.input.hung_up().map(|since| since + self.args.flush());
         let flushed = flushed.filter(|_| !self.input.has_ended());
-        [patience, flushed, self.hard_end]
+        [patience, flushed, self.stderr.stuck_at(), self.hard_end]
             .into_iter()
             .flatten()
             .map(|deadline| deadline.saturating_duration_since(now).min(TICK))
@@ -401,9 +410,12 @@ impl<'a> EventLoop<'a> {
                 other => self.print(&other),
             }
         }
+        let now = self.clock.at(Instant::now());
+        let end = self.hard_end.unwrap_or(now + self.policy.max_duration() + EXTRA);
         RunEnd {
             losses: self.losses(),
             hurried: self.hurried || self.report.is_none(),
+            left: end.saturating_duration_since(now),
             report: self.report,
             stdout_failed: self.stdout.failed,
         }

@@ -1,25 +1,30 @@
 //! Lines on their way to stderr: those of the agent, of this command, and traces.
 //!
-//! A line without room is dropped and counted. Neither records nor the close may wait for a parent that
-//! does not read stderr.
+//! A parent that reads stderr slowly holds the agent's stderr back. If it does not read at all, lines without
+//! room are dropped and counted: neither records nor the close may wait for it.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use agentpipe::StderrLine;
 use rustix::event::{PollFd, PollFlags};
 use rustix::stdio::stderr;
 
+use super::agent_lines::{AgentLines, OURS};
 use super::descriptor::{BACK_OFF, Descriptor, Direction, LoopWaker, poll_for};
 use super::output::Backlog;
 use super::signals::Signals;
 
-/// Above this many bytes lines are dropped.
+/// Above this many bytes lines are dropped once stderr is stuck.
 const ROOM: usize = 256 << 10;
-/// Above this many bytes no event is taken from the agent while stderr accepts something.
+/// Above this many bytes lines are dropped even if stderr accepts something. Only a close comes to this,
+/// because it reads the agent's stderr whatever becomes of it.
+const ROOM_MAX: usize = 64 << 20;
+/// Above this many bytes the agent's stderr is held back.
 const FULL: usize = 64 << 10;
-/// How long to wait at the end for an stderr that accepts nothing.
+/// How long stderr may accept nothing before it counts as stuck. Also the wait at the end.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// The largest write that a pipe does not split (PIPE_BUF), so that lines of other writers do not fall
 /// into ours.
@@ -38,41 +43,66 @@ struct Shared {
 #[derive(Debug, Default)]
 struct LineQueue {
     backlog: Backlog,
+    agent: AgentLines,
+    /// The last byte written was not a line end.
+    mid_line: bool,
+    /// stderr has accepted nothing for [`PATIENCE`].
+    stuck: bool,
     /// stderr has failed.
     broken: bool,
     dropped: u64,
 }
 
+impl LineQueue {
+    fn room(&self) -> usize {
+        if self.stuck { ROOM } else { ROOM_MAX }
+    }
+}
+
 impl Lines {
-    pub(super) fn new(waker: Arc<LoopWaker>) -> Self {
-        Self(Arc::new(Shared { queue: Mutex::default(), waker }))
+    /// `with_report` says that the report will be among the lines.
+    pub(super) fn new(waker: Arc<LoopWaker>, with_report: bool) -> Self {
+        let escapes = stderr().is_terminal();
+        let agent = AgentLines { escapes, with_report, ..AgentLines::default() };
+        let queue = Mutex::new(LineQueue { agent, ..LineQueue::default() });
+        Self(Arc::new(Shared { queue, waker }))
+    }
+
+    /// Notes that stdout is the same file, so that no line may stay unfinished.
+    pub(super) fn join_records(&self) {
+        self.lock().agent.with_records = true;
     }
 
     /// Adds a line of this command.
     pub(super) fn say(&self, what: fmt::Arguments<'_>) {
-        self.push(ROOM, format_args!("agentpipe: {what}\n"));
+        self.push(false, |agent, bytes| {
+            agent.end_line(bytes);
+            // A write to a `Vec` does not fail.
+            let _to_memory = writeln!(bytes, "{OURS}{what}");
+        });
     }
 
-    /// Adds a line of the agent or a trace, unchanged.
-    pub(super) fn pass(&self, line: &str) {
-        self.push(ROOM, format_args!("{line}\n"));
+    /// Adds a line of the agent, or a piece of one.
+    pub(super) fn pass(&self, line: &StderrLine) {
+        self.push(false, |agent, bytes| agent.print(line.as_bytes(), bytes));
     }
 
-    /// Adds one of the last lines, for which there is always room.
+    /// Adds one of the last lines, for which there is always room, as it is.
     pub(super) fn say_last(&self, line: &str) {
-        self.push(usize::MAX, format_args!("{line}\n"));
+        self.push(true, |agent, bytes| {
+            agent.end_line(bytes);
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.push(b'\n');
+        });
     }
 
-    fn push(&self, room: usize, line: fmt::Arguments<'_>) {
-        let mut queue = self.lock();
-        if queue.broken || queue.backlog.len() >= room {
+    fn push(&self, always: bool, fill: impl FnOnce(&mut AgentLines, &mut Vec<u8>)) {
+        let queue = &mut *self.lock();
+        if queue.broken || (!always && queue.backlog.len() >= queue.room()) {
             queue.dropped += 1;
             return;
         }
-        queue.backlog.push(|bytes| {
-            // A write to a `Vec` does not fail.
-            let _to_memory = bytes.write_fmt(line);
-        });
+        queue.backlog.push(|bytes| fill(&mut queue.agent, bytes));
     }
 
     fn lock(&self) -> MutexGuard<'_, LineQueue> {
@@ -84,8 +114,10 @@ impl Lines {
 /// For traces: each write is a whole line.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        self.pass(text.strip_suffix('\n').unwrap_or(&text));
+        self.push(false, |agent, bytes| {
+            agent.end_line(bytes);
+            bytes.extend_from_slice(line);
+        });
         // Traces come from threads of the engine, and the loop may be asleep. Lines of the loop
         // itself need no wake-up.
         self.0.waker.notify();
@@ -111,10 +143,17 @@ impl Stderr {
         Self { descriptor: Descriptor::new(stderr(), Direction::Write), lines, stuck: None }
     }
 
-    /// Whether an event of the agent may be taken. A burst waits while stderr keeps up; if stderr is
-    /// blocked, lines are dropped instead.
-    pub(super) fn has_room(&self) -> bool {
-        self.lines.lock().backlog.len() < FULL || !self.descriptor.is_ready()
+    /// Whether the agent's stderr is to be held back, which it is if `held`. If stderr is stuck, lines are
+    /// dropped instead.
+    pub(super) fn is_behind(&self, held: bool) -> bool {
+        let queue = self.lines.lock();
+        // Less than the mark, so that reading does not stop and start again at each line.
+        !queue.stuck && queue.backlog.len() > if held { FULL / 2 } else { FULL }
+    }
+
+    /// Returns when stderr counts as stuck, unless it does already.
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        self.stuck.filter(|_| !self.lines.lock().stuck).map(|since| since + PATIENCE)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,10 +169,12 @@ impl Stderr {
     pub(super) fn flush(&mut self, now: Instant) -> bool {
         let mut moved = false;
         // The lock is held across the writes, because none of them waits for a reader.
-        let mut queue = self.lines.lock();
+        let queue = &mut *self.lines.lock();
         while !queue.backlog.is_empty() && self.descriptor.is_ready() {
-            match self.descriptor.write(queue.backlog.whole_items(WHOLE)) {
+            let bytes = queue.backlog.whole_items(WHOLE);
+            match self.descriptor.write(bytes) {
                 Ok(len) => {
+                    queue.mid_line = len.checked_sub(1).is_some_and(|last| bytes[last] != b'\n');
                     queue.backlog.wrote(len);
                     moved = true;
                 }
@@ -148,17 +189,19 @@ impl Stderr {
         }
         let stuck = !moved && !queue.backlog.is_empty();
         self.stuck = stuck.then(|| self.stuck.unwrap_or(now));
+        queue.stuck = self.stuck.is_some_and(|since| now >= since + PATIENCE);
         moved
     }
 
-    /// Waits until everything is written, but no longer than `patience` for a parent that does not read. A
-    /// signal ends the wait.
-    pub(super) fn finish(&mut self, patience: Duration, signals: &Signals) {
+    /// Waits until everything is written, but no longer than `patience` for a parent that does not read, and
+    /// `limit` for one that reads slowly. A signal ends the wait.
+    pub(super) fn finish(&mut self, patience: Duration, limit: Duration, signals: &Signals) {
+        let begun = Instant::now();
         loop {
             let now = Instant::now();
             let moved = self.flush(now);
             let stuck = self.stuck.map_or(Duration::ZERO, |since| now - since);
-            let left = patience.saturating_sub(stuck);
+            let left = patience.saturating_sub(stuck).min(limit.saturating_sub(now - begun));
             if self.is_empty() || left.is_zero() || signals.next().is_some() {
                 return;
             }
@@ -177,9 +220,12 @@ impl Stderr {
     /// Drops what is left. A line that is partly written gets a newline.
     pub(super) fn give_up(&mut self) {
         let mut queue = self.lines.lock();
-        let torn = queue.backlog.is_inside_an_item();
-        queue.dropped += queue.backlog.give_up().0;
-        if torn {
+        let (lines, _) = queue.backlog.give_up();
+        queue.dropped += lines;
+        if lines > 0 {
+            queue.agent.forget();
+        }
+        if lines > 0 && queue.mid_line {
             queue.backlog.push(|bytes| bytes.push(b'\n'));
         }
     }

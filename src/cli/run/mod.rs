@@ -1,9 +1,10 @@
 //! `agentpipe run`: passes records from stdin to an agent, and its records to stdout.
 //!
 //! `event_loop` is the core: one thread that waits in poll(2). `descriptor` moves bytes without blocking,
-//! `input`, `output` and `lines` are the three streams, `signals` sets the signal state and `report` says
+//! `input`, `output` and `lines` are the three streams (`agent_lines` prints the agent's stderr), `signals` sets the signal state and `report` says
 //! what was lost.
 
+mod agent_lines;
 mod args;
 mod descriptor;
 mod event_loop;
@@ -42,6 +43,8 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 /// The time from the first signal to the end while the agent is not spawned yet.
 const HANGING_EXEC: Duration = Duration::from_millis(800);
+/// The longest wait for a slow stderr to take the last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// stdout was closed: the code that a shell reports for a program killed by SIGPIPE.
 const OUTPUT_GONE: u8 = 141;
 
@@ -60,7 +63,7 @@ pub(crate) fn main(args: &RunArgs) -> ExitCode {
         // in `/proc`. The kernel does not refuse the call.
         let _always = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
-    let lines = Lines::new(Arc::clone(&waker));
+    let lines = Lines::new(Arc::clone(&waker), args.report_is_on_stderr());
     let mut stderr = Stderr::new(lines.clone());
     trace::start(move || lines.clone());
     let code = match ReportTarget::open(args.report.as_deref()) {
@@ -70,7 +73,7 @@ pub(crate) fn main(args: &RunArgs) -> ExitCode {
             FAILED
         }
     };
-    stderr.finish(lines::PATIENCE, &signals);
+    stderr.finish(lines::PATIENCE, LAST_LINES, &signals);
     ExitCode::from(code)
 }
 
@@ -155,9 +158,9 @@ impl Host<'_> {
     }
 
     fn conclude(&self, end: RunEnd, pid: u32, stderr: &mut Stderr) -> u8 {
-        let RunEnd { report, mut losses, stdout_failed, hurried } = end;
+        let RunEnd { report, mut losses, stdout_failed, hurried, left } = end;
         let patience = if hurried { Duration::ZERO } else { lines::PATIENCE };
-        stderr.finish(patience, self.signals);
+        stderr.finish(patience, left, self.signals);
         stderr.give_up();
 
         let stats = report.as_ref().map(|report| *report.stats()).unwrap_or_default();
@@ -198,7 +201,7 @@ impl Host<'_> {
         }
         if let ReportTarget::Stderr = self.target {
             stderr.lines.say_last(json);
-            stderr.finish(lines::PATIENCE, self.signals);
+            stderr.finish(lines::PATIENCE, LAST_LINES, self.signals);
             return stderr.is_written();
         }
         true

@@ -1,7 +1,10 @@
 //! Stderr: bounded lines, and the tail.
 
+use std::time::{Duration, Instant};
+
 use super::super::StderrLines;
 use crate::config::Limits;
+use crate::record::StderrLine;
 
 fn limits(line_max: usize, tail: usize) -> Limits {
     let mut limits = Limits::new().stderr_tail(tail);
@@ -14,24 +17,28 @@ fn feed_all<'a>(
     chunks: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<String>, String) {
     let mut lines = Vec::new();
+    let mut given = Vec::new();
     let mut stderr = StderrLines::new(limits);
     for chunk in chunks {
+        given.extend_from_slice(chunk);
         lines.extend(feed(&mut stderr, chunk));
         assert!(stderr.held() <= limits.stderr_line_max.max(4) + 1);
     }
     lines.extend(stderr.finish());
     assert_eq!(stderr.held(), 0);
     assert_eq!(stderr.finish(), None, "nothing is left for a second call");
-    (lines, stderr.tail())
+    let said: Vec<u8> = lines.iter().flat_map(|line| line.as_bytes()).copied().collect();
+    assert_eq!(said, given, "the lines are the bytes of stderr");
+    (lines.iter().map(|line| line.text().into_owned()).collect(), stderr.tail())
 }
 
-fn feed(stderr: &mut StderrLines, mut read: &[u8]) -> Vec<String> {
+fn feed(stderr: &mut StderrLines, read: &[u8]) -> Vec<StderrLine> {
+    feed_at(stderr, read, Instant::now())
+}
+
+fn feed_at(stderr: &mut StderrLines, mut read: &[u8], now: Instant) -> Vec<StderrLine> {
     stderr.absorb(read);
-    let mut lines = Vec::new();
-    while let Some(line) = stderr.next_line(&mut read) {
-        lines.push(line.into_owned());
-    }
-    lines
+    std::iter::from_fn(|| stderr.next_line(&mut read, now)).collect()
 }
 
 /// Returns lines and tail, and checks that they are the same for every cut.
@@ -117,4 +124,52 @@ fn absorb_keeps_only_the_tail() {
     }
     assert_eq!(stderr.tail(), "line here ");
     assert_eq!(stderr.finish(), None);
+}
+
+#[test]
+fn unfinished_line_is_overdue_after_100_ms() {
+    let start = Instant::now();
+    let after = |ms| start + Duration::from_millis(ms);
+    let mut stderr = StderrLines::new(&limits(64, 100));
+    assert_eq!(stderr.overdue_at(), None);
+    assert_eq!(feed_at(&mut stderr, b"one\nProceed", start).len(), 1);
+    // Further bytes give the line no more time: a bar of dots must not wait for its last dot.
+    assert_eq!(feed_at(&mut stderr, b"? ", after(60)).len(), 0);
+    assert_eq!(stderr.overdue_at(), Some(after(100)));
+    assert_eq!(stderr.take_overdue(after(99)), None);
+    let piece = stderr.take_overdue(after(100)).expect("overdue");
+    assert_eq!((piece.as_bytes(), piece.is_finished()), (&b"Proceed? "[..], false));
+    assert_eq!((stderr.overdue_at(), stderr.take_overdue(after(500))), (None, None));
+    // The rest is a piece of its own, and nothing is said twice.
+    let rest = feed_at(&mut stderr, b"[y] yes\ntwo\n", after(600));
+    assert_eq!(rest.iter().map(StderrLine::text).collect::<Vec<_>>(), ["[y] yes", "two"]);
+    assert!(rest.iter().all(StderrLine::is_finished));
+    assert_eq!(stderr.overdue_at(), None);
+    assert_eq!(stderr.tail(), "one\nProceed? [y] yes\ntwo\n");
+}
+
+// A character that arrives in two reads must not become two U+FFFD, nor must a byte that begins
+// none keep a timer running.
+#[test]
+fn overdue_piece_ends_between_characters() {
+    let start = Instant::now();
+    let late = start + Duration::from_secs(1);
+    for (text, whole) in [("a\u{e9}", 1), ("a\u{597d}", 1), ("a\u{1f980}", 1), ("\u{e9}", 0)] {
+        for cut in whole + 1..text.len() {
+            let mut stderr = StderrLines::new(&limits(64, 100));
+            let (first, second) = text.as_bytes().split_at(cut);
+            assert_eq!(feed_at(&mut stderr, first, start).len(), 0);
+            let piece = stderr.take_overdue(late).map(|piece| piece.text().into_owned());
+            assert_eq!(piece.as_deref(), text.get(..whole).filter(|text| !text.is_empty()));
+            assert_eq!(stderr.overdue_at(), None, "no timer without a whole character");
+            assert_eq!(feed_at(&mut stderr, second, late).len(), 0);
+            let rest = stderr.take_overdue(late + Duration::from_secs(1)).expect("overdue");
+            assert_eq!(rest.text(), text[whole..]);
+        }
+    }
+    for binary in [&b"\xFF"[..], b"a\x80", b"\x80\x80\x80\x80", b"\xC0", b"\xF8\x80"] {
+        let mut stderr = StderrLines::new(&limits(64, 100));
+        feed_at(&mut stderr, binary, start);
+        assert_eq!(stderr.take_overdue(late).expect("all of it").as_bytes(), binary);
+    }
 }

@@ -7,6 +7,7 @@ mod parents;
 mod random;
 mod security;
 mod signals;
+mod stderr;
 mod terminal;
 
 use std::fs;
