@@ -13,12 +13,16 @@ use crate::cli::units;
 ///
 /// stdout carries the agent's records only, byte for byte. Lines that are not records, and records that
 /// are malformed, oversized or truncated, become one bounded line each on stderr and a count in the
-/// report; the agent's stderr is passed on unchanged. When stdin ends the agent is closed: raise --drain
-/// for an agent that continues to read or answer for long after that.
+/// report. When stdin ends the agent is closed: raise --drain for an agent that continues to read or
+/// answer for long after that.
 ///
-/// While stdin is open, a full stdout holds the agent back. After stdin has ended, or after a signal,
-/// the command waits for an stdout that accepts nothing as long as --drain says. It never waits for
-/// a full stderr before the end. Whatever it could not pass on is counted in the report and the summary.
+/// The agent's stderr is passed on byte for byte. Only on a terminal control characters are escaped, and a
+/// line that could be taken for one of this command is printed with `agent: ` before it.
+///
+/// While stdin is open, a full stdout holds the agent back, and a slow stderr holds back its stderr. After
+/// stdin has ended, or after a signal, the command waits for an stdout that accepts nothing as long as
+/// --drain says. For an stderr that accepts nothing it waits 500 ms, then lines are dropped. Whatever it
+/// could not pass on is counted in the report and the summary.
 ///
 /// SIGTERM, SIGINT and SIGHUP close the agent as the end of stdin does. A second signal aborts it, and
 /// the command ends within a second. SIGINT and SIGHUP that are ignored at the start (nohup) stay
