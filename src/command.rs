@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::close::ClosePolicy;
-use crate::config::{Framing, Limits};
+use crate::config::Limits;
+use crate::framing::Framing;
 
 /// Where the cgroup of an agent is created.
 #[derive(Clone, Debug, PartialEq, Eq)]

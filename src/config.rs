@@ -1,41 +1,6 @@
 //! How bytes become records, and how many bytes one agent may hold in this process.
 
-use std::fmt;
-
 use crate::error::{Error, ErrorKind, Result};
-
-/// How records are separated on the agent's stdin and stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case")
-)]
-#[non_exhaustive]
-pub enum Framing {
-    /// One JSON text per line, ended by `\n` (`\r\n` is accepted): Claude Code, MCP, ACP, Codex.
-    #[default]
-    Ndjson,
-    /// `Content-Length: N`, a blank line, then N bytes: the base protocol of language servers.
-    ContentLength,
-}
-
-impl Framing {
-    /// Returns the name used on the command line and in reports: `ndjson` or `content-length`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ndjson => "ndjson",
-            Self::ContentLength => "content-length",
-        }
-    }
-}
-
-impl fmt::Display for Framing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// How thoroughly the framer checks that a line or body is a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -238,7 +203,5 @@ mod tests {
         assert_eq!((policy.mode(), policy.get_drain().as_secs()), (CloseMode::Abort, 7));
         let text = serde_json::to_string(&policy).expect("numbers");
         assert_eq!(serde_json::from_str::<ClosePolicy>(&text).expect("its own text"), policy);
-        let framing = serde_json::to_string(&Framing::ContentLength).expect("text");
-        assert_eq!(framing, r#""content-length""#);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::framing::Framing;
+
 /// The kernel interface that carries the pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -125,6 +127,12 @@ pub struct AgentStats {
     pub truncated: u64,
     /// Bytes received of the record that was cut off.
     pub truncated_tail_bytes: u64,
+    /// The framing that the output looks like, if another one is set: then a request may wait for a
+    /// record that never comes. `None` again once a record has come.
+    pub framing_mismatch: Option<Framing>,
+    /// Bytes held of a record whose end has not come. Not 0 for long: the agent may end its records
+    /// without the line end that its framing needs.
+    pub unfinished_bytes: u64,
     /// Bytes read from stderr.
     pub stderr_bytes: u64,
     /// Stderr lines that were dropped because the inbox was full.

@@ -80,6 +80,7 @@ cfg_if::cfg_if! {
         mod deadline;
         mod error;
         mod exit;
+        mod framing;
         mod io;
         mod json;
         mod origin;
@@ -107,11 +108,12 @@ cfg_if::cfg_if! {
             CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus, ShutdownReport,
         };
         pub use command::{AgentCommand, ResourceLimit};
-        pub use config::{Framing, JsonCheck, Limits};
+        pub use config::{JsonCheck, Limits};
         pub use counters::{AgentStats, Backend, IoCounters, KernelFeatures};
         pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
         pub use engine::{Engine, EngineBuilder, EngineMetrics};
         pub use error::{Error, ErrorKind, Result};
+        pub use framing::Framing;
         #[cfg(feature = "local")]
         pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};
         pub use record::{Envelope, Event, MalformedReason, Preview, Record, StderrLine};

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::close::{CloseMode, ExitStatus};
 use crate::counters::{AgentStats, Backend};
+use crate::framing::Framing;
 
 /// The stages of a close, in order.
 ///
@@ -341,6 +342,7 @@ impl CloseReport {
             oversized: stats.oversized,
             truncated: stats.truncated,
             truncated_tail_bytes: stats.truncated_tail_bytes,
+            framing_mismatch: stats.framing_mismatch.map(Framing::as_str),
             unsent_bytes: inner.unsent_bytes,
             unsent_records: inner.unsent_records,
             killed_extra: inner.killed_extra,
@@ -462,6 +464,7 @@ struct JsonReport<'a> {
     oversized: u64,
     truncated: u64,
     truncated_tail_bytes: u64,
+    framing_mismatch: Option<&'static str>,
     unsent_bytes: u64,
     unsent_records: u64,
     killed_extra: u64,

@@ -2,21 +2,32 @@
 //!
 //! Decisions that the base protocol leaves open:
 //!
-//! - Lines end with `\r\n` or `\n`. Header names are compared without case; headers other than
-//!   `Content-Length` are ignored. The same length twice is accepted, two lengths are not.
+//! - Lines end with `\r\n` or `\n`, and further `\r` do no harm. Header names are compared without
+//!   case; headers other than `Content-Length` are ignored. The same length twice is accepted, two
+//!   lengths are not.
 //! - A block begins at a `Content-...` header. Other lines before and inside it are noise; blank
-//!   lines before it are skipped.
+//!   lines before it are skipped. A byte order mark before a line or a body is framing.
 //! - N = 0, or a body of whitespace, is malformed JSON: no record is empty.
 //! - A block without one readable length is malformed, once. The lines after it are noise up to the
 //!   next `Content-Length` with a good number. That header is also found at the end of a line,
-//!   because a body of this framing ends without a newline.
+//!   because a body of this framing ends without a newline. With a bare `\n` it may be a log line,
+//!   so the next line decides: a header is followed by a blank line or by another header.
+//! - A body that holds a whole header line is not JSON: its length is wrong, and that header begins
+//!   the next message. The same goes for a record that is followed by the start of a header.
+
+use std::collections::VecDeque;
 
 use crate::config::{JsonCheck, Limits};
-use crate::record::{MalformedReason, Preview};
+use crate::framing::Framing;
+use crate::record::{MalformedReason, Outline, Preview};
 
 use super::carry::{Carry, CarryBuffers, newline};
 use super::classify::{self, is_space};
-use super::ndjson::BYTE_ORDER_MARK;
+use super::header::{
+    HeaderBlock, HeaderLine, TAIL, UnfinishedLine, begins_like_header, first, header_inside,
+    header_starts, last,
+};
+use super::ndjson::mark_len;
 use super::payload::{Frame, Payload};
 
 #[derive(Debug)]
@@ -30,8 +41,14 @@ pub(crate) struct ContentLength {
     resync: bool,
     /// The unfinished header block.
     block: Option<HeaderBlock>,
-    /// A block that was refused on a line that also held noise: it is returned after the noise.
-    refused: Option<Preview>,
+    /// A line that ended in a header and a bare `\n`.
+    doubtful: Option<DoubtfulLine>,
+    /// The stream ends its header lines in `\r\n`: a header with a bare `\n` is a log line.
+    crlf: bool,
+    /// A header has come, or the other framing was seen: the latter is not looked for any more.
+    settled: bool,
+    /// Frames that follow the one returned last.
+    pending: VecDeque<Frame<'static>>,
     /// The unfinished line, in or before a block.
     line: UnfinishedLine,
     /// The unfinished body.
@@ -51,7 +68,18 @@ enum MessagePart {
         claimed: u64,
         left: u64,
         head: Vec<u8>,
+        /// Its last bytes so far.
+        tail: Vec<u8>,
     },
+}
+
+/// Text that ends in a header: the header begins a block if the next line says so.
+#[derive(Debug)]
+struct DoubtfulLine {
+    block: HeaderBlock,
+    /// The text before the header.
+    before: Option<Preview>,
+    whole: Preview,
 }
 
 impl ContentLength {
@@ -64,7 +92,10 @@ impl ContentLength {
             part: MessagePart::Header,
             resync: false,
             block: None,
-            refused: None,
+            doubtful: None,
+            crlf: false,
+            settled: false,
+            pending: VecDeque::new(),
             line: UnfinishedLine::default(),
             body: Carry::default(),
         }
@@ -76,19 +107,23 @@ impl ContentLength {
         buffers: &mut CarryBuffers,
     ) -> Option<Frame<'frame>> {
         self.body.end_loan(buffers);
-        if let Some(sample) = self.refused.take() {
-            return Some(malformed_header(sample));
-        }
-        while !input.is_empty() {
+        loop {
+            if let Some(frame) = self.pending.pop_front() {
+                return Some(frame);
+            }
+            if input.is_empty() {
+                break;
+            }
             match self.part {
-                MessagePart::Header => {
-                    if let Some(frame) = self.header_line(input) {
-                        return Some(frame);
-                    }
-                }
+                MessagePart::Header => self.header_line(input),
                 MessagePart::Body { need } => {
                     let used = (need - self.body.len()).min(input.len());
-                    let part = advance(input, used);
+                    let part = first(input, used);
+                    if let Some((end, own, length)) = header_inside(self.body.bytes(), part) {
+                        advance(input, end);
+                        return Some(self.cut_body(&part[..end - 1], own, length, buffers));
+                    }
+                    advance(input, used);
                     // A body that lies in this read as a whole is lent from it. Nothing of it is
                     // carried then, because `used` is at most what is missing.
                     if used == need {
@@ -101,25 +136,29 @@ impl ContentLength {
                         return Some(self.carried_body(buffers));
                     }
                 }
-                MessagePart::SkippedBody { .. } => {
-                    if let Some(frame) = self.skip_body(input) {
-                        return Some(frame);
-                    }
-                }
+                MessagePart::SkippedBody { .. } => self.skip_body(input),
             }
         }
         // The memory of a line is kept for the lines of one read. Between records a framer holds
         // none.
         self.line.free_if_empty();
+        if self.pending.is_empty() {
+            self.pending = VecDeque::new();
+        }
         None
     }
 
+    /// Call it until it returns `None`.
     pub(super) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
+        self.body.end_loan(buffers);
+        if let Some(doubtful) = self.doubtful.take() {
+            self.pending.push_back(Frame::Noise(doubtful.whole));
+        }
         let line = std::mem::take(&mut self.line);
         let block = self.block.take();
         let frame = match std::mem::replace(&mut self.part, MessagePart::Header) {
             MessagePart::Header => {
-                let line = line.line();
+                let line = line.line().without_mark();
                 if let Some(mut block) = block {
                     block.push(line.head, line.raw_len);
                     Some(Frame::Truncated(block.sample(self.sample)))
@@ -133,42 +172,68 @@ impl ContentLength {
                 }
             }
             MessagePart::Body { .. } => {
-                let body = self.body.bytes();
+                let body = without_mark(self.body.bytes());
                 Some(Frame::Truncated(Preview::new(body.len() as u64, body, self.sample)))
             }
-            MessagePart::SkippedBody { claimed, left, head } => {
+            MessagePart::SkippedBody { claimed, left, head, .. } => {
                 Some(Frame::Truncated(Preview::new(claimed - left, &head, self.sample)))
             }
         };
-        self.resync = false;
+        (self.resync, self.crlf, self.settled) = (false, false, false);
         self.body.clear(buffers);
-        frame
+        self.pending.extend(frame);
+        let next = self.pending.pop_front();
+        if next.is_none() {
+            self.pending = VecDeque::new();
+        }
+        next
     }
 
     /// Takes a line, or the part of it that is there.
-    fn header_line(&mut self, input: &mut &[u8]) -> Option<Frame<'static>> {
+    fn header_line(&mut self, input: &mut &[u8]) {
+        if !self.settled && self.opens_with_brace(input) {
+            // A line of JSON in place of a header. Its end may never come, so it is not awaited.
+            self.settled = true;
+            return self.pending.push_back(Frame::Mismatch(Framing::Ndjson));
+        }
         let Some(at) = newline(input) else {
-            self.line.push(std::mem::take(input), self.header_max);
-            return None;
+            return self.line.push(std::mem::take(input), self.header_max);
         };
         let part = &advance(input, at + 1)[..at];
         if self.line.is_empty() {
-            return self.take_line(HeaderLine::whole(part, self.header_max));
+            return self.take_line(HeaderLine::whole(part, self.header_max).without_mark());
         }
         let mut line = std::mem::take(&mut self.line);
         line.push(part, self.header_max);
-        let frame = self.take_line(line.line());
+        self.take_line(line.line().without_mark());
         // Its memory serves the next line.
         line.clear();
         self.line = line;
-        frame
     }
 
-    fn take_line(&mut self, line: HeaderLine<'_>) -> Option<Frame<'static>> {
+    fn opens_with_brace(&self, input: &[u8]) -> bool {
+        let start = self.line.start();
+        start.iter().chain(input).nth(mark_len(start, input)) == Some(&b'{')
+    }
+
+    fn take_line(&mut self, line: HeaderLine<'_>) {
+        if let Some(doubtful) = self.doubtful.take() {
+            let other = line.header().is_some_and(|header| header.opens_block());
+            if line.is_empty() || (other && line.glued().is_none()) {
+                self.pending.extend(doubtful.before.map(Frame::Noise));
+                self.block = Some(doubtful.block);
+            } else {
+                self.pending.push_back(Frame::Noise(doubtful.whole));
+            }
+        }
         if line.is_blank() {
             // Only an empty line ends a block. A line of spaces is skipped.
-            let block = if line.is_empty() { self.block.take() } else { None };
-            return block.and_then(|block| self.end_block(&block));
+            if line.is_empty()
+                && let Some(block) = self.block.take()
+            {
+                self.end_block(&block);
+            }
+            return;
         }
         if let Some(header) = line.header() {
             let length = if header.is_length() { Some(header.length()) } else { None };
@@ -179,130 +244,187 @@ impl ContentLength {
                 None => !self.resync && header.opens_block(),
             };
             if opens || self.block.is_some() {
-                let refused = self.add_header(line.head, line.raw_len, length, line.long)?;
-                return Some(malformed_header(refused));
+                return self.add_header(&line, length);
             }
         }
-        let Some((own, length)) = line.glued() else {
-            return Some(Frame::Noise(Preview::new(line.len(), line.text(), self.sample)));
+        let whole = Preview::new(line.len(), line.text(), self.sample);
+        let glued = line.glued().filter(|_| line.ends_in_cr() || !self.crlf);
+        let Some((own, length)) = glued else {
+            return self.pending.push_back(Frame::Noise(whole));
         };
-        let before = line.len() - own as u64;
+        let before = line.raw_len - own as u64;
         // Of a long line only the start is kept, so the text may be shorter than the noise was.
-        let noise = &line.text()[..line.text().len().min(clamp(before))];
-        // The length from `glued` excludes the `\r`, which a block counts.
-        let own = &line.tail[line.tail.len() - own - 1..];
-        let refused = self.add_header(own, own.len() as u64, Some(Some(length)), false);
-        // A byte order mark or whitespace before a header is framing, as before a line of NDJSON.
-        if noise == BYTE_ORDER_MARK || noise.iter().all(|&byte| is_space(byte)) {
-            return refused.map(malformed_header);
+        let noise = first(line.text(), clamp(before));
+        // White space before a header is framing, as before a line of NDJSON.
+        let is_noise = !noise.iter().all(|&byte| is_space(byte));
+        let before = is_noise.then(|| Preview::new(before, noise, self.sample));
+        let header = HeaderLine::whole(last(line.tail, own), TAIL);
+        if line.ends_in_cr() || self.block.is_some() {
+            self.pending.extend(before.map(Frame::Noise));
+            return self.add_header(&header, Some(Some(length)));
         }
-        self.refused = refused;
-        Some(Frame::Noise(Preview::new(before, noise, self.sample)))
+        let mut block = HeaderBlock::new();
+        block.add(&header, Some(Some(length)));
+        self.doubtful = Some(DoubtfulLine { block, before, whole });
     }
 
-    /// Adds a header to the block. Returns a sample of the block if it is refused. `length` is
-    /// `None` for another header, `Some(None)` for a length that cannot be read.
-    fn add_header(
-        &mut self,
-        text: &[u8],
-        raw_len: u64,
-        length: Option<Option<u64>>,
-        long: bool,
-    ) -> Option<Preview> {
+    /// Adds a header to the block. `length` is `None` for another header, `Some(None)` for a length
+    /// that cannot be read.
+    fn add_header(&mut self, line: &HeaderLine<'_>, length: Option<Option<u64>>) {
         let mut block = self.block.take().unwrap_or_else(HeaderBlock::new);
-        block.push(text, raw_len);
-        block.push(b"\n", 1);
-        if let Some(length) = length {
-            // The block is marked and goes on to its blank line, so it is reported once and its
-            // other lines are not taken for noise.
-            block.bad |= length.is_none() || (block.length.is_some() && block.length != length);
-            block.length = length;
+        block.add(line, length);
+        if line.long || block.raw_len > self.header_max as u64 {
+            return self.refuse(&block);
         }
-        if long || block.raw_len > self.header_max as u64 {
-            self.resync = true;
-            return Some(block.sample(self.sample));
-        }
+        self.settled = true;
         self.block = Some(block);
-        None
     }
 
-    fn end_block(&mut self, block: &HeaderBlock) -> Option<Frame<'static>> {
+    fn refuse(&mut self, block: &HeaderBlock) {
+        self.resync = true;
+        let (reason, sample) = (MalformedReason::Header, block.sample(self.sample));
+        self.pending.push_back(Frame::Malformed { reason, sample });
+    }
+
+    fn end_block(&mut self, block: &HeaderBlock) {
         let Some(claimed) = block.length.filter(|_| !block.bad) else {
-            self.resync = true;
-            return Some(malformed_header(block.sample(self.sample)));
+            return self.refuse(block);
         };
         self.resync = false;
+        self.settled = true;
+        self.crlf |= block.crlf;
         let need = clamp(claimed);
         if need == 0 {
-            return Some(self.whole_body(&[]));
+            let (reason, sample) = (MalformedReason::Json, Preview::new(0, &[], 0));
+            return self.pending.push_back(Frame::Malformed { reason, sample });
         }
         self.part = if need <= self.record_max {
             MessagePart::Body { need }
         } else {
-            MessagePart::SkippedBody { claimed, left: claimed, head: Vec::new() }
+            let (head, tail) = (Vec::new(), Vec::new());
+            MessagePart::SkippedBody { claimed, left: claimed, head, tail }
         };
-        None
+    }
+
+    /// Ends a body at the header that it holds. `part` continues the carried bytes up to the end of
+    /// that header, which has `own` bytes.
+    fn cut_body(
+        &mut self,
+        part: &[u8],
+        own: usize,
+        length: u64,
+        buffers: &mut CarryBuffers,
+    ) -> Frame<'static> {
+        let carried = self.body.bytes();
+        let len = carried.len() + part.len() - own;
+        let mark = mark_len(carried, part).min(len);
+        let body = carried.iter().chain(part).take(len).skip(mark).copied();
+        let head: Vec<u8> = body.take(self.sample).collect();
+        let sample = Preview::new((len - mark) as u64, &head, self.sample);
+        let near = last(part, own);
+        let far = last(carried, own - near.len());
+        let header = [far, near].concat();
+        self.body.clear(buffers);
+        self.begin_at(&header, length);
+        Frame::Malformed { reason: MalformedReason::Length, sample }
+    }
+
+    /// Begins a message at a header that was found inside of a body.
+    fn begin_at(&mut self, header: &[u8], length: u64) {
+        self.part = MessagePart::Header;
+        self.add_header(&HeaderLine::whole(header, TAIL), Some(Some(length)));
     }
 
     /// Returns the frame of a body that lies inside one read, without a copy.
-    fn whole_body<'read>(&self, body: &'read [u8]) -> Frame<'read> {
-        match classify::body(body, self.check) {
-            Ok(outline) => Frame::Record(Payload::Borrowed(body), outline),
-            Err(reason) => self.malformed_body(reason, body),
+    fn whole_body<'read>(&mut self, body: &'read [u8]) -> Frame<'read> {
+        match self.judge(body) {
+            Ok((body, outline)) => Frame::Record(Payload::Borrowed(body), outline),
+            Err(frame) => frame,
         }
     }
-
     fn carried_body(&mut self, buffers: &mut CarryBuffers) -> Frame<'_> {
-        match classify::body(self.body.bytes(), self.check) {
-            Ok(outline) => Frame::Record(self.body.lend(0..self.body.len()), outline),
-            Err(reason) => {
-                let frame = self.malformed_body(reason, self.body.bytes());
+        let body = std::mem::take(&mut self.body);
+        let judged = self.judge(body.bytes()).map(|(content, outline)| (content.len(), outline));
+        self.body = body;
+        match judged {
+            Ok((len, outline)) => {
+                Frame::Record(self.body.lend(self.body.len() - len..self.body.len()), outline)
+            }
+            Err(frame) => {
                 self.body.clear(buffers);
                 frame
             }
         }
     }
 
-    fn skip_body(&mut self, input: &mut &[u8]) -> Option<Frame<'static>> {
-        let MessagePart::SkippedBody { claimed, left, head } = &mut self.part else { return None };
-        let part = advance(input, clamp(*left).min(input.len()));
+    /// Returns the record in a complete body. If there is none, goes on with the header that the
+    /// body may end in.
+    fn judge<'a>(&mut self, body: &'a [u8]) -> Result<(&'a [u8], Outline), Frame<'static>> {
+        let content = without_mark(body);
+        let reason = match classify::body(content, self.check) {
+            Ok(outline) => return Ok((content, outline)),
+            Err(reason) => reason,
+        };
+        let is_record = |at: &usize| classify::body(&content[..*at], JsonCheck::Syntax).is_ok();
+        let malformed = |reason, content: &[u8]| Frame::Malformed {
+            reason,
+            sample: Preview::new(content.len() as u64, content, self.sample),
+        };
+        let Some(at) = header_starts(content).find(is_record) else {
+            return Err(malformed(reason, content));
+        };
+        let frame = malformed(MalformedReason::Length, &content[..at]);
+        self.line.push(&content[at..], self.header_max);
+        Err(frame)
+    }
+
+    fn skip_body(&mut self, input: &mut &[u8]) {
+        let MessagePart::SkippedBody { claimed, left, head, tail } = &mut self.part else { return };
+        let part = first(input, clamp(*left));
+        let header = header_inside(tail, part);
+        let part = advance(input, header.map_or(part.len(), |(end, _, _)| end));
         let room = self.sample.saturating_sub(head.len());
-        head.extend_from_slice(&part[..part.len().min(room)]);
+        head.extend_from_slice(first(part, room));
+        tail.extend_from_slice(last(part, TAIL));
         *left -= part.len() as u64;
-        if *left > 0 {
-            return None;
+        if let Some((_, own, length)) = header {
+            let len = *claimed - *left - own as u64 - 1;
+            let sample = Preview::new(len, first(head, clamp(len)), self.sample);
+            let header = last(&tail[..tail.len() - 1], own).to_vec();
+            self.pending.push_back(Frame::Malformed { reason: MalformedReason::Length, sample });
+            return self.begin_at(&header, length);
         }
-        let sample = Preview::new(*claimed, head, self.sample);
-        self.part = MessagePart::Header;
-        Some(Frame::Oversized(sample))
+        tail.drain(..tail.len().saturating_sub(TAIL));
+        if *left == 0 {
+            let sample = Preview::new(*claimed, head, self.sample);
+            self.pending.push_back(Frame::Oversized(sample));
+            self.part = MessagePart::Header;
+        }
     }
 
-    fn malformed_body(&self, reason: MalformedReason, body: &[u8]) -> Frame<'static> {
-        Frame::Malformed { reason, sample: Preview::new(body.len() as u64, body, self.sample) }
-    }
-
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        let head = match &self.part {
-            MessagePart::SkippedBody { head, .. } => head.len(),
+        let skipped = match &self.part {
+            MessagePart::SkippedBody { head, tail, .. } => head.len() + tail.len(),
             _ => 0,
         };
         let block = self.block.as_ref().map_or(0, |block| block.head_len);
-        self.body.len() + self.line.held() + head + block
+        let doubtful = self.doubtful.as_ref().map_or(0, |line| line.block.head_len);
+        self.body.len() + self.line.held() + skipped + block + doubtful
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        let head = match &self.part {
-            MessagePart::SkippedBody { head, .. } => head.capacity(),
+        let skipped = match &self.part {
+            MessagePart::SkippedBody { head, tail, .. } => head.capacity() + tail.capacity(),
             _ => 0,
         };
-        self.body.capacity() + self.line.capacity() + head
+        self.body.capacity() + self.line.capacity() + skipped + self.pending.capacity()
     }
 }
 
-fn malformed_header(sample: Preview) -> Frame<'static> {
-    Frame::Malformed { reason: MalformedReason::Header, sample }
+/// Returns a body without the byte order mark at its start.
+fn without_mark(body: &[u8]) -> &[u8] {
+    &body[mark_len(body, &[])..]
 }
 
 /// Splits `len` bytes off the front of `input`.
@@ -315,245 +437,4 @@ fn advance<'read>(input: &mut &'read [u8], len: usize) -> &'read [u8] {
 /// Converts a length to `usize`, saturating.
 fn clamp(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
-}
-
-/// An unfinished header block.
-#[derive(Debug)]
-struct HeaderBlock {
-    /// Bytes of its header lines, line ends included.
-    raw_len: u64,
-    length: Option<u64>,
-    bad: bool,
-    head: [u8; HEAD],
-    head_len: usize,
-}
-
-impl HeaderBlock {
-    fn new() -> Self {
-        Self { raw_len: 0, length: None, bad: false, head: [0; HEAD], head_len: 0 }
-    }
-
-    fn push(&mut self, text: &[u8], raw_len: u64) {
-        self.raw_len += raw_len;
-        let kept = text.len().min(HEAD - self.head_len);
-        self.head[self.head_len..self.head_len + kept].copy_from_slice(&text[..kept]);
-        self.head_len += kept;
-    }
-
-    fn sample(&self, keep: usize) -> Preview {
-        Preview::new(self.raw_len, &self.head[..self.head_len], keep)
-    }
-}
-
-/// Bytes kept of a long line's end: a `Content-Length` header with the largest number has 39.
-const TAIL: usize = 64;
-
-/// Bytes kept of a long line's start.
-const HEAD: usize = 160;
-
-/// A length above 1 TiB is a broken header and not a record to skip: skipping it would outlast any
-/// session, and one bad number would cost the whole stream.
-const LENGTH_MAX: u64 = 1 << 40;
-
-const NAME: &[u8] = b"content-length";
-
-/// A complete line without its `\n`.
-#[derive(Clone, Copy, Debug)]
-struct HeaderLine<'a> {
-    /// The length, including a `\r` at the end.
-    raw_len: u64,
-    /// The whole line, or the first `HEAD` bytes of a long one.
-    head: &'a [u8],
-    /// The whole line, or the last `TAIL` bytes of a long one.
-    tail: &'a [u8],
-    /// Longer than a header block may be.
-    long: bool,
-}
-
-impl<'a> HeaderLine<'a> {
-    /// A line that lies inside one read.
-    fn whole(line: &'a [u8], header_max: usize) -> Self {
-        let long = line.len() > header_max;
-        let (head, tail) = if long { (first(line, HEAD), last(line, TAIL)) } else { (line, line) };
-        Self { raw_len: line.len() as u64, head, tail, long }
-    }
-
-    fn ends_in_cr(&self) -> bool {
-        self.tail.last() == Some(&b'\r')
-    }
-
-    /// The length without the `\r`.
-    fn len(&self) -> u64 {
-        self.raw_len - u64::from(self.ends_in_cr())
-    }
-
-    /// The text without the `\r`; the start of it for a long line.
-    fn text(&self) -> &'a [u8] {
-        first(self.head, usize::try_from(self.len()).unwrap_or(usize::MAX))
-    }
-
-    /// Whether the line ends a header block.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether the line holds whitespace only.
-    fn is_blank(&self) -> bool {
-        !self.long && self.text().iter().all(|&byte| is_space(byte))
-    }
-
-    /// Splits `name: value`.
-    fn header(&self) -> Option<Header<'a>> {
-        let text = self.text();
-        let colon = text.iter().position(|&byte| !is_token(byte))?;
-        if colon == 0 || text[colon] != b':' {
-            return None;
-        }
-        Some(Header { name: &text[..colon], value: &text[colon + 1..] })
-    }
-
-    /// Finds a `Content-Length` header at the end of the line, behind other text: the rest of a
-    /// body whose length was wrong, or output without a newline. Returns the length of the header
-    /// and its value.
-    ///
-    /// Requires `\r\n`: a log line that ends in those words has a bare `\n`.
-    fn glued(&self) -> Option<(usize, u64)> {
-        let line = self.tail.strip_suffix(b"\r")?;
-        let digits_end = line.iter().rposition(|&byte| !is_padding(byte))? + 1;
-        let padding = line[..digits_end].iter().rposition(|byte| !byte.is_ascii_digit())? + 1;
-        let colon = line[..padding].iter().rposition(|&byte| !is_padding(byte))?;
-        let start = colon.checked_sub(NAME.len())?;
-        let named = line[colon] == b':' && line[start..colon].eq_ignore_ascii_case(NAME);
-        // `X-Content-Length` is another header.
-        let other = start > 0 && matches!(line[start - 1], b'-' | b'_');
-        if !named || other {
-            return None;
-        }
-        Some((line.len() - start, length(&line[colon + 1..])?))
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Header<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-impl Header<'_> {
-    fn is_length(&self) -> bool {
-        self.name.eq_ignore_ascii_case(NAME)
-    }
-
-    /// Whether a block may begin with this header: `Content-Length`, `Content-Type` and the like.
-    /// Any `word:` would be too much: `12:30:01 started` and `INFO: started` are log lines.
-    fn opens_block(&self) -> bool {
-        self.name.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"content-"))
-    }
-
-    fn length(&self) -> Option<u64> {
-        length(self.value)
-    }
-}
-
-/// A line that spans reads. Kept whole up to `header_max`; above that only its two ends.
-#[derive(Debug, Default)]
-struct UnfinishedLine {
-    len: u64,
-    /// The line, or the last bytes of a long one.
-    bytes: Vec<u8>,
-    /// The first bytes of a long one.
-    head: Vec<u8>,
-    long: bool,
-}
-
-impl UnfinishedLine {
-    fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn push(&mut self, part: &[u8], header_max: usize) {
-        self.len += part.len() as u64;
-        if !self.long && self.len <= header_max as u64 {
-            return self.bytes.extend_from_slice(part);
-        }
-        if !self.long {
-            self.long = true;
-            self.head.extend_from_slice(first(&self.bytes, HEAD));
-        }
-        self.head.extend_from_slice(first(part, HEAD - self.head.len()));
-        // Bytes further in front cannot be among the last `TAIL` of the line.
-        self.bytes.extend_from_slice(last(part, TAIL));
-        // Not on every push: dropping the front moves the rest.
-        if self.bytes.len() > 4 * TAIL {
-            self.bytes.drain(..self.bytes.len() - TAIL);
-        }
-    }
-
-    fn line(&self) -> HeaderLine<'_> {
-        let (head, tail) = if self.long {
-            (&*self.head, last(&self.bytes, TAIL))
-        } else {
-            (&*self.bytes, &*self.bytes)
-        };
-        HeaderLine { raw_len: self.len, head, tail, long: self.long }
-    }
-
-    fn clear(&mut self) {
-        self.len = 0;
-        self.bytes.clear();
-        self.head.clear();
-        self.long = false;
-    }
-
-    /// Frees the memory after a read that ended between two lines.
-    fn free_if_empty(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
-        }
-    }
-
-    #[cfg(test)]
-    fn held(&self) -> usize {
-        self.bytes.len() + self.head.len()
-    }
-
-    #[cfg(test)]
-    fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.head.capacity()
-    }
-}
-
-/// Whether the last line, cut off by the end of the output, looks like the start of a header.
-fn begins_like_header(text: &[u8]) -> bool {
-    let compared = text.len().min(NAME.len());
-    let header = HeaderLine::whole(text, usize::MAX).header();
-    text[..compared].eq_ignore_ascii_case(&NAME[..compared])
-        || header.is_some_and(|header| header.opens_block())
-}
-
-/// Parses a length: digits with padding around them, without sign, overflow or a second value.
-fn length(value: &[u8]) -> Option<u64> {
-    let value = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
-    // `parse` alone would accept a sign. It refuses an empty value, which passes here.
-    if !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    value.parse().ok().filter(|&length| length <= LENGTH_MAX)
-}
-
-fn is_padding(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}
-
-/// Whether the byte may be part of a header name.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn first(bytes: &[u8], keep: usize) -> &[u8] {
-    &bytes[..bytes.len().min(keep)]
-}
-
-fn last(bytes: &[u8], keep: usize) -> &[u8] {
-    &bytes[bytes.len().saturating_sub(keep)..]
 }

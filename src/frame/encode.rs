@@ -2,9 +2,10 @@
 
 use serde::de::IgnoredAny;
 
-use crate::config::{Framing, Limits};
+use crate::config::Limits;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::memcpy;
+use crate::framing::Framing;
 use crate::json;
 
 /// Appends `record` as one frame to `out`. Appends nothing on an error.

@@ -22,7 +22,9 @@
 mod carry;
 mod classify;
 mod content_length;
+mod controls;
 mod encode;
+mod header;
 pub(crate) mod memcpy;
 mod ndjson;
 mod payload;
@@ -30,7 +32,8 @@ mod stderr;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Framing, Limits};
+use crate::config::Limits;
+use crate::framing::Framing;
 
 use self::content_length::ContentLength;
 use self::ndjson::Ndjson;
@@ -72,7 +75,7 @@ impl Framer {
     }
 
     /// Returns what is left at the end of the output, as a record or as what it is. Resets the
-    /// framer.
+    /// framer once it returns `None`.
     pub(crate) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
         match self {
             Self::Ndjson(framer) => framer.finish(buffers),
@@ -81,7 +84,6 @@ impl Framer {
     }
 
     /// Bytes kept of a record that is not complete.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Ndjson(framer) => framer.held(),

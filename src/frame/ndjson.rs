@@ -1,15 +1,19 @@
 //! NDJSON framing: one record per line.
 //!
 //! Lines end with `\n`. One `\r` before it and a byte order mark at the start of a line are
-//! framing; the rest of the line is the record, byte for byte.
+//! framing; the rest of the line is the record, byte for byte. Terminal control sequences around a
+//! record are noise, which follows the record.
 
 use std::ops::Range;
 
 use crate::config::{JsonCheck, Limits};
-use crate::record::Preview;
+use crate::framing::Framing;
+use crate::record::{Outline, Preview};
 
 use super::carry::{Carry, CarryBuffers, newline};
 use super::classify::{self, LineKind};
+use super::controls;
+use super::header::continues_headers;
 use super::payload::{Frame, Payload};
 
 /// U+FEFF in UTF-8.
@@ -18,12 +22,24 @@ pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 #[derive(Debug)]
 pub(crate) struct Ndjson {
     record_max: usize,
-    sample: usize,
     check: JsonCheck,
     /// The unfinished line. Empty while `overlong` is set.
     carry: Carry,
     /// The unfinished line, if it is above the limit.
     overlong: Option<OverlongLine>,
+    others: OtherLines,
+}
+
+/// The lines that are not plain records.
+#[derive(Debug)]
+struct OtherLines {
+    sample: usize,
+    /// The last lines are a header block, so far.
+    in_headers: bool,
+    /// The other framing has been seen.
+    told: bool,
+    /// A frame that follows the one returned last.
+    pending: Option<Frame<'static>>,
 }
 
 /// An unfinished line above the limit: counted, and dropped except for its head.
@@ -39,10 +55,15 @@ impl Ndjson {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             record_max: limits.record_max,
-            sample: limits.preview,
             check: limits.json_check,
             carry: Carry::default(),
             overlong: None,
+            others: OtherLines {
+                sample: limits.preview,
+                in_headers: false,
+                told: false,
+                pending: None,
+            },
         }
     }
 
@@ -52,6 +73,9 @@ impl Ndjson {
         buffers: &mut CarryBuffers,
     ) -> Option<Frame<'frame>> {
         self.carry.end_loan(buffers);
+        if let Some(frame) = self.others.pending.take() {
+            return Some(frame);
+        }
         while let Some(at) = newline(input) {
             let part = &input[..at];
             *input = &input[at + 1..];
@@ -63,15 +87,16 @@ impl Ndjson {
             }
             self.keep(part, true, buffers);
             if let Some(overlong) = self.overlong.take() {
-                return Some(Frame::Oversized(overlong.sample(self.sample)));
+                return Some(Frame::Oversized(overlong.sample(self.others.sample)));
             }
             let content = content(self.carry.bytes());
-            match classify::line(&self.carry.bytes()[content.clone()], self.check) {
-                LineKind::Record(outline) => {
-                    return Some(Frame::Record(self.carry.lend(content), outline));
+            let line = &self.carry.bytes()[content.clone()];
+            match self.others.sort(classify::line(line, self.check), line, self.check) {
+                Sorted::Record(text, outline) => {
+                    let text = content.start + text.start..content.start + text.end;
+                    return Some(Frame::Record(self.carry.lend(text), outline));
                 }
-                kind => {
-                    let frame = self.without_record(kind, &self.carry.bytes()[content]);
+                Sorted::Other(frame) => {
                     self.carry.clear(buffers);
                     if frame.is_some() {
                         return frame;
@@ -85,19 +110,26 @@ impl Ndjson {
         None
     }
 
+    /// Call it until it returns `None`.
     pub(super) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
         self.carry.end_loan(buffers);
+        if let Some(frame) = self.others.pending.take() {
+            return Some(frame);
+        }
         // The line had exceeded the limit before it was cut, so it is oversized and not truncated.
         if let Some(overlong) = self.overlong.take() {
-            return Some(Frame::Oversized(overlong.sample(self.sample)));
+            return Some(Frame::Oversized(overlong.sample(self.others.sample)));
         }
+        // Nothing follows, so a blank line ends no header block.
+        (self.others.in_headers, self.others.told) = (false, false);
         let content = content(self.carry.bytes());
-        match classify::tail(&self.carry.bytes()[content.clone()]) {
-            LineKind::Record(outline) => {
-                Some(Frame::Record(Payload::Owned(self.carry.take(content)), outline))
+        let line = &self.carry.bytes()[content.clone()];
+        match self.others.sort(classify::tail(line), line, JsonCheck::Syntax) {
+            Sorted::Record(text, outline) => {
+                let text = content.start + text.start..content.start + text.end;
+                Some(Frame::Record(Payload::Owned(self.carry.take(text)), outline))
             }
-            kind => {
-                let frame = self.without_record(kind, &self.carry.bytes()[content]);
+            Sorted::Other(frame) => {
                 self.carry.clear(buffers);
                 frame
             }
@@ -105,26 +137,16 @@ impl Ndjson {
     }
 
     /// Returns the frame of a line that lies inside one read, without a copy.
-    fn whole_line<'read>(&self, line: &'read [u8]) -> Option<Frame<'read>> {
+    fn whole_line<'read>(&mut self, line: &'read [u8]) -> Option<Frame<'read>> {
         let line = &line[content(line)];
         if line.len() > self.record_max {
-            return Some(Frame::Oversized(self.sample_of(line)));
+            return Some(Frame::Oversized(self.others.sample_of(line)));
         }
-        match classify::line(line, self.check) {
-            LineKind::Record(outline) => Some(Frame::Record(Payload::Borrowed(line), outline)),
-            kind => self.without_record(kind, line),
-        }
-    }
-
-    /// Returns the frame of a line that is not a record. A blank line is framing and has none.
-    fn without_record(&self, kind: LineKind, line: &[u8]) -> Option<Frame<'static>> {
-        match kind {
-            LineKind::Blank | LineKind::Record(_) => None,
-            LineKind::Noise => Some(Frame::Noise(self.sample_of(line))),
-            LineKind::Malformed(reason) => {
-                Some(Frame::Malformed { reason, sample: self.sample_of(line) })
+        match self.others.sort(classify::line(line, self.check), line, self.check) {
+            Sorted::Record(text, outline) => {
+                Some(Frame::Record(Payload::Borrowed(&line[text]), outline))
             }
-            LineKind::Truncated => Some(Frame::Truncated(self.sample_of(line))),
+            Sorted::Other(frame) => frame,
         }
     }
 
@@ -133,7 +155,7 @@ impl Ndjson {
     /// line has its final length, so the buffer need not grow beyond it.
     fn keep(&mut self, part: &[u8], last: bool, buffers: &mut CarryBuffers) {
         if let Some(overlong) = &mut self.overlong {
-            return overlong.push(part, self.sample);
+            return overlong.push(part, self.others.sample);
         }
         // The limit excludes the framing. A `\r` that is not the last byte turns out to be content
         // when the next part is checked.
@@ -149,17 +171,12 @@ impl Ndjson {
         let mut overlong = OverlongLine { len: 0, head: Vec::new(), ends_in_cr: false };
         // The reads may have cut the byte order mark in two.
         let in_carry = mark.min(self.carry.len());
-        overlong.push(&self.carry.bytes()[in_carry..], self.sample);
-        overlong.push(&part[mark - in_carry..], self.sample);
+        overlong.push(&self.carry.bytes()[in_carry..], self.others.sample);
+        overlong.push(&part[mark - in_carry..], self.others.sample);
         self.overlong = Some(overlong);
         self.carry.clear(buffers);
     }
 
-    fn sample_of(&self, line: &[u8]) -> Preview {
-        Preview::new(line.len() as u64, line, self.sample)
-    }
-
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.carry.len() + self.overlong.as_ref().map_or(0, |line| line.head.len())
     }
@@ -167,6 +184,63 @@ impl Ndjson {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.carry.capacity() + self.overlong.as_ref().map_or(0, |line| line.head.capacity())
+    }
+}
+
+/// A line, sorted.
+enum Sorted {
+    /// A record in this range of the line.
+    Record(Range<usize>, Outline),
+    /// No record. A blank line has no frame either.
+    Other(Option<Frame<'static>>),
+}
+
+impl OtherLines {
+    /// Sorts a line by its kind. A record between terminal controls is a record.
+    #[inline]
+    fn sort(&mut self, kind: LineKind, line: &[u8], check: JsonCheck) -> Sorted {
+        match kind {
+            LineKind::Record(outline) => {
+                self.in_headers = false;
+                Sorted::Record(0..line.len(), outline)
+            }
+            kind => self.sort_other(kind, line, check),
+        }
+    }
+
+    fn sort_other(&mut self, kind: LineKind, line: &[u8], check: JsonCheck) -> Sorted {
+        if let LineKind::Blank = kind {
+            let ends_block = std::mem::take(&mut self.in_headers);
+            let tells = ends_block && !std::mem::replace(&mut self.told, true);
+            return Sorted::Other(tells.then_some(Frame::Mismatch(Framing::ContentLength)));
+        }
+        if let Some(text) = controls::text_between(line)
+            && let LineKind::Record(outline) = classify::line(&line[text.clone()], check)
+        {
+            self.in_headers = false;
+            self.pending = Some(Frame::Noise(self.sample_around(line, &text)));
+            return Sorted::Record(text, outline);
+        }
+        self.in_headers = continues_headers(line, self.in_headers);
+        Sorted::Other(match kind {
+            LineKind::Blank | LineKind::Record(_) => None,
+            LineKind::Noise => Some(Frame::Noise(self.sample_of(line))),
+            LineKind::Malformed(reason) => {
+                Some(Frame::Malformed { reason, sample: self.sample_of(line) })
+            }
+            LineKind::Truncated => Some(Frame::Truncated(self.sample_of(line))),
+        })
+    }
+
+    fn sample_of(&self, line: &[u8]) -> Preview {
+        Preview::new(line.len() as u64, line, self.sample)
+    }
+
+    /// Returns a sample of the bytes of the line in front of the text and behind it.
+    fn sample_around(&self, line: &[u8], text: &Range<usize>) -> Preview {
+        let around = line[..text.start].iter().chain(&line[text.end..]).copied();
+        let head: Vec<u8> = around.take(self.sample).collect();
+        Preview::new((line.len() - text.len()) as u64, &head, self.sample)
     }
 }
 
@@ -196,7 +270,7 @@ fn content(line: &[u8]) -> Range<usize> {
 }
 
 /// Returns the length of the byte order mark at the start of a line in two parts, or 0.
-fn mark_len(first: &[u8], second: &[u8]) -> usize {
+pub(super) fn mark_len(first: &[u8], second: &[u8]) -> usize {
     let len = BYTE_ORDER_MARK.len();
     let begins = first.iter().chain(second).take(len).eq(BYTE_ORDER_MARK);
     if begins { len } else { 0 }

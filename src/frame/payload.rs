@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::frame::memcpy;
+use crate::framing::Framing;
 use crate::record::{Event, MalformedReason, Outline, Preview, Record};
 
 /// The bytes of one record.
@@ -44,6 +45,8 @@ pub(crate) enum Frame<'a> {
         sample: Preview,
     },
     Truncated(Preview),
+    /// The output looks like another framing than the one that is set. Of no bytes.
+    Mismatch(Framing),
 }
 
 impl Frame<'_> {
@@ -54,6 +57,7 @@ impl Frame<'_> {
             Self::Oversized(sample) => Event::Oversized(sample),
             Self::Malformed { reason, sample } => Event::Malformed { reason, sample },
             Self::Truncated(sample) => Event::Truncated(sample),
+            Self::Mismatch(framing) => Event::FramingMismatch(framing),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::close::ExitStatus;
+use crate::framing::Framing;
 use crate::record::{Record, StderrLine};
 
 /// An item of an agent's output. Events arrive in the order of the output.
@@ -24,6 +25,10 @@ pub enum Event {
     },
     /// The output ended inside a record.
     Truncated(Preview),
+    /// The output looks like this framing, and another one is set: no record may ever come. At most
+    /// once; the lines or headers are [`Noise`](Self::Noise) besides. See
+    /// [`AgentStats::framing_mismatch`](crate::AgentStats::framing_mismatch).
+    FramingMismatch(Framing),
     /// A line of stderr, or a piece of one. Only with
     /// [`AgentCommand::stderr_events`](crate::AgentCommand::stderr_events).
     Stderr(StderrLine),
@@ -52,7 +57,7 @@ impl Event {
             }
             Self::Malformed { sample, .. } => sample.head.len(),
             Self::Stderr(line) => line.as_bytes().len(),
-            Self::Exit(_) => 0,
+            Self::FramingMismatch(_) | Self::Exit(_) => 0,
         }
     }
 }
@@ -67,6 +72,8 @@ pub enum MalformedReason {
     Utf8,
     /// A `Content-Length` header that cannot be parsed.
     Header,
+    /// A `Content-Length` that is not the length of the body: the body holds the next header.
+    Length,
 }
 
 impl MalformedReason {
@@ -77,6 +84,7 @@ impl MalformedReason {
             Self::Json => "not valid JSON",
             Self::Utf8 => "not valid UTF-8",
             Self::Header => "bad Content-Length header",
+            Self::Length => "wrong Content-Length",
         }
     }
 }

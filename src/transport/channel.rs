@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::close::{CloseReason, CloseReport};
-use crate::config::{Framing, Limits};
+use crate::config::Limits;
 use crate::counters::AgentStats;
 use crate::error::Error;
 use crate::exit::Departure;
+use crate::framing::Framing;
 use crate::origin::Origin;
 use crate::process::Executable;
 use crate::record::Event;

@@ -50,6 +50,7 @@ impl Transport {
             while let Some(frame) = self.framer.next(&mut bytes, carries) {
                 self.intake.frame(chunks, frame);
             }
+            self.intake.stats.unfinished_bytes = self.framer.held() as u64;
         }
         io.give_back(lease);
         self.plan_event(CloseEvent::Output, now);
@@ -84,11 +85,13 @@ impl Transport {
 
     /// Queues what stdout ended with. Does nothing the second time.
     pub(super) fn finish_stdout(&mut self, buffers: &mut ReadBuffers) {
-        if !std::mem::replace(&mut self.stdout_ended, true)
-            && let Some(frame) = self.framer.finish(&mut buffers.carries)
-        {
+        if std::mem::replace(&mut self.stdout_ended, true) {
+            return;
+        }
+        while let Some(frame) = self.framer.finish(&mut buffers.carries) {
             self.intake.frame(&mut buffers.chunks, frame);
         }
+        self.intake.stats.unfinished_bytes = 0;
     }
 
     /// Queues the last line of stderr. Does nothing the second time.
@@ -198,6 +201,12 @@ impl Intake {
                 self.stats.truncated += 1;
                 self.stats.truncated_tail_bytes += sample.len();
             }
+            Frame::Mismatch(framing) => {
+                self.stats.framing_mismatch = Some(*framing);
+                let (agent, set) = (self.channel.label.as_str(), self.channel.framing.as_str());
+                let seen = framing.as_str();
+                crate::trace::warn!(agent, set, seen, "output looks like another framing");
+            }
         }
         match frame {
             Frame::Record(payload, outline) => self.record(chunks, payload, outline),
@@ -214,6 +223,7 @@ impl Intake {
         let len = payload.as_bytes().len();
         // Counted in any case: a record that is discarded below was received.
         self.stats.records_in += 1;
+        self.stats.framing_mismatch = None;
         if self.channel.inbox.reader_is_gone() || !self.has_room(len) {
             self.stats.records_discarded += 1;
             self.stats.bytes_discarded += len as u64;

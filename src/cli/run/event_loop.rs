@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event};
+use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event, Framing};
 use rustix::event::PollFlags;
 
 use super::RunArgs;
@@ -250,6 +250,10 @@ impl<'a> EventLoop<'a> {
                 lines.say(format_args!("malformed record ({}): {sample}", reason.as_str()));
             }
             Event::Truncated(sample) => lines.say(format_args!("truncated record: {sample}")),
+            Event::FramingMismatch(seen) => lines.say(format_args!(
+                "the output of the agent looks like {seen} and is read as {}; use --framing {seen}",
+                Framing::from(self.args.framing)
+            )),
             Event::Stderr(line) => lines.pass(line),
             _ => {}
         }

@@ -85,7 +85,7 @@ fn header_is_found_behind_text_without_newline() {
     // The header is not at the start of a line.
     let input = joined(&[b"progress 50%", &framed("{}"), b"\xEF\xBB\xBF", &framed("[]")]);
     assert_eq!(lsp(input), [noise("progress 50%"), record("{}"), record("[]")]);
-    // A log line that ends in the words of a header is not a header: it has no '\r'.
+    // A log line that ends in the words of a header is not a header: no blank line follows it.
     let input = joined(&[b"got Content-Length: 7\n", &framed("{}")]);
     assert_eq!(lsp(input), [noise("got Content-Length: 7"), record("{}")]);
     let input = joined(&[b"X-Content-Length: 7\r\n", &framed("{}")]);
@@ -103,10 +103,62 @@ fn short_length_costs_one_record() {
 }
 
 #[test]
-fn long_length_costs_two_records() {
-    let input = joined(&[b"Content-Length: 9\r\n\r\n{}", &framed("[1]"), &framed("[2]")]);
-    let expected = [bad_json("{}Content"), noise("-Length: 3"), noise("[1]"), record("[2]")];
+fn long_length_costs_one_record() {
+    // The body reaches into the next header, up to its blank line, or over whole messages.
+    for end in ["\r\n", "\n", "\r\r\n"] {
+        let frame = |len: usize, body: &str| format!("Content-Length: {len}{end}{end}{body}");
+        let good = format!("{}{}", frame(3, "[1]"), frame(3, "[2]"));
+        for len in 3..=good.len() + 2 {
+            let input = format!("{}{good}", frame(len, "{}"));
+            let expected = [bad_length("{}"), record("[1]"), record("[2]")];
+            assert_eq!(lsp(input), expected, "{len}, {end:?}");
+        }
+    }
+}
+
+#[test]
+fn header_in_a_skipped_body_ends_it() {
+    let limits = Limits::new().record_max(64);
+    let look = |input: &str| frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    for end in ["\r\n", "\n"] {
+        for text in ["", "{}", &"x".repeat(70), &"y\n".repeat(200)] {
+            let wrong = format!("Content-Length: 1000000{end}{end}{text}");
+            let input = format!("{wrong}Content-Length: 2{end}{end}[]");
+            assert_eq!(look(&input), [bad_length(text), record("[]")], "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn text_about_headers_is_a_body() {
+    // In a string the line ends are escaped, so none of these is a header.
+    for body in [
+        r#"{"a":"Content-Length: 3\r\n\r\n[1]"}"#,
+        r#"{"a":"Content-Length: 3"}"#,
+        "[1,\r\n2,\n34\n]",
+        "{\"Content-Length\":\n3\n}",
+    ] {
+        let input = joined(&[&framed(body), &framed("{}")]);
+        assert_eq!(lsp(&input), [record(body), record("{}")], "{body}");
+        assert_eq!(frames_with(Framing::ContentLength, &shape(), &input).len(), 2);
+    }
+    // A record that ends in the letter of a header, with the right length.
+    assert_eq!(
+        lsp(joined(&[&framed("{}c"), &framed("[]")])),
+        [bad_length("{}"), noise("c"), record("[]")]
+    );
+}
+
+#[test]
+fn mark_before_a_body_is_framing() {
+    let body = b"\xEF\xBB\xBF{\"a\":1}";
+    let bad = b"\xEF\xBB\xBF{\"a\":";
+    let input = joined(&[&framed(body), &framed(bad), &framed(b"\xEF\xBB\xBF"), &framed("[]")]);
+    let expected = [record("{\"a\":1}"), bad_json("{\"a\":"), bad_json(""), record("[]")];
     assert_eq!(lsp(input), expected);
+    let large = [b"\xEF\xBB\xBF[\"", &[b'x'; 20_000][..], b"\"]"].concat();
+    let seen = feed_all(Framing::ContentLength, &Limits::new(), framed(&large).chunks(4096));
+    assert_eq!(seen, [record(&large[3..])]);
 }
 
 #[test]

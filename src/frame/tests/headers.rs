@@ -14,6 +14,10 @@ fn header_spellings_are_accepted() {
         "Content-Length: 2\r\n \t\r\n\r\n",
         "Content-Length: 2\r\nX-Other: Content-Length: 9\r\n\r\n",
         "Content-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        "Content-Length: 2\r\r\nContent-Type: x\r\r\n\r\r\n",
+        "\u{feff}Content-Length: 2\n\n",
+        "\u{feff}Content-Type: x\r\n\u{feff}Content-Length: 2\r\n\r\n",
+        "\r\n \n\u{feff}\r\nContent-Length: 2\r\n\r\n",
     ] {
         let input = format!("{header}{{}}{header}[]");
         assert_eq!(lsp(input), [record("{}"), record("[]")], "{header:?}");
@@ -70,7 +74,7 @@ fn huge_length_allocates_nothing() {
         let input = format!("{header}\r\n{{}}\nContent-Length: 2\r\n\r\n[]");
         assert_eq!(lsp(input), [bad_header(&header), noise("{}"), record("[]")], "{value}");
     }
-    for (value, held) in [(1_u64 << 40, 160), ((16 << 20) + 1, 160), (16 << 20, 1000)] {
+    for (value, held) in [(1_u64 << 40, 160 + 64), ((16 << 20) + 1, 160 + 64), (16 << 20, 1000)] {
         let mut framer = Framer::new(Framing::ContentLength, &Limits::new());
         let header = format!("Content-Length: {value}\r\n\r\n");
         assert_eq!(feed(&mut framer, header), []);
@@ -78,7 +82,7 @@ fn huge_length_allocates_nothing() {
         assert_eq!(feed(&mut framer, [b'['; 1000]), []);
         assert_eq!(framer.held(), held);
         assert!(framer.capacity() <= 8 << 10, "{}", framer.capacity());
-        assert_eq!(finish(&mut framer), Some(truncated([b'['; 1000])));
+        assert_eq!(finish(&mut framer), [truncated([b'['; 1000])]);
     }
 }
 
@@ -127,4 +131,36 @@ fn long_line_is_the_same_in_every_cut() {
         let noise = || noise(&word);
         assert_eq!(look(&input), [noise(), noise(), noise(), record("{}"), noise()], "{len}");
     }
+}
+
+#[test]
+fn print_costs_nothing_with_lf_headers() {
+    // A server that ends its header lines in LF prints a word without a line end.
+    let frame = |body: &str| format!("Content-Length: {}\n\n{body}", body.len());
+    let input = format!("{}loading {}{}", frame("[1]"), frame("[2]"), frame("[3]"));
+    assert_eq!(lsp(input), [record("[1]"), noise("loading "), record("[2]"), record("[3]")]);
+    // At the start, and with another header behind it.
+    let input = format!("loading Content-Length: 3\nContent-Type: x\n\n[1]{}", frame("[2]"));
+    assert_eq!(lsp(input), [noise("loading "), record("[1]"), record("[2]")]);
+    // A bad header and a length that is too short.
+    let input = format!("Content-Length: x\n\n[1]{}", frame("[2]"));
+    let bad = bad_header("Content-Length: x\n");
+    assert_eq!(lsp(input), [bad, noise("[1]"), record("[2]")]);
+    let input = format!("Content-Length: 2\n\n[1]{}", frame("[2]"));
+    assert_eq!(lsp(input), [bad_json("[1"), noise("]"), record("[2]")]);
+}
+
+#[test]
+fn log_line_about_a_length_costs_nothing() {
+    let log = "GET /x Content-Length: 512";
+    for next in ["\n", "\nINFO: more\n", "\n\u{feff}", "\nmore\n\n\n"] {
+        let input = [format!("{log}{next}").as_bytes(), &framed("{}")].concat();
+        let mut seen = lsp(&input);
+        assert_eq!((seen.remove(0), seen.pop()), (noise(log), Some(record("{}"))), "{next:?}");
+    }
+    // Behind headers in CRLF it is a log line for certain.
+    let input = [&framed("[]")[..], b"GET Content-Length: 2\n\n{}\n", &framed("{}")].concat();
+    let expected = [record("[]"), noise("GET Content-Length: 2"), noise("{}"), record("{}")];
+    assert_eq!(lsp(input), expected);
+    assert_eq!(lsp(format!("{log}\n")), [noise(log)]);
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::controls;
 use super::*;
 
 /// One record on one line, without a raw line end.
@@ -37,10 +38,18 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
         1 => any_record().prop_map(|mut record| { record.pop(); record }),
         1 => any_record().prop_map(|record| [b"\xEF\xBB\xBF", &record[..]].concat()),
         1 => any_record().prop_map(|mut record| { record.insert(1, 0xFF); record }),
+        1 => (any_controls(), any_record(), any_controls())
+            .prop_map(|(before, record, after)| [&before, &record[..], &after].concat()),
         1 => (60_usize..400, prop::sample::select(b"x{[ \r\xFF".to_vec()))
             .prop_map(|(len, byte)| vec![byte; len]),
         1 => prop::collection::vec(any::<u8>().prop_filter("newline", |&b| b != b'\n'), 0..30),
     ]
+}
+
+/// Bytes of terminal control sequences, complete or not.
+fn any_controls() -> impl Strategy<Value = Vec<u8>> {
+    "(\x1b(\\[[0-9;?]{0,3}[hmK]?|\\]0;[a-z\\[{]{0,4}(\x07|\x1b\\\\)?|[(]B|7)|[ \r\x07\u{feff}]){0,3}"
+        .prop_map(String::into_bytes)
 }
 
 fn any_lines() -> impl Strategy<Value = Vec<u8>> {
@@ -60,11 +69,16 @@ fn any_lines() -> impl Strategy<Value = Vec<u8>> {
 fn any_frames() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         5 => any_record().prop_map(framed),
+        1 => any_record().prop_map(|body| {
+            [format!("Content-Length: {}\n\n", body.len()).as_bytes(), &body].concat()
+        }),
+        1 => any_record().prop_map(|record| framed([b"\xEF\xBB\xBF", &record[..]].concat())),
+        1 => any_record().prop_map(|record| [&record[..], b"\n"].concat()),
         1 => (60_usize..300).prop_map(|len| framed(vec![b'['; len])),
         1 => "[a-z:]{0,10}(\r\n|\n|)".prop_map(String::into_bytes),
         1 => (any_record(), 0_usize..60)
             .prop_map(|(body, n)| [format!("Content-Length: {n}\r\n\r\n").as_bytes(), &body].concat()),
-        1 => "[Cc]ontent-[Ll]ength:[ x0-9-]{0,5}\r?\n(\r\n)?".prop_map(String::into_bytes),
+        1 => "[Cc]ontent-[Ll]ength:[ x0-9-]{0,5}\r?\r?\n(\r?\n)?".prop_map(String::into_bytes),
         1 => "Content-Type: [a-z]{0,120}\r\n".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..20),
     ];
@@ -96,12 +110,16 @@ fn reference_events(limits: &Limits, input: &[u8]) -> Vec<Event> {
         let text = line.trim_ascii();
         let valid = serde_json::from_slice::<serde_json::Value>(text).is_ok();
         let starts = text.first().copied();
-        events.extend(if line.len() > limits.record_max {
+        let mut before = None;
+        let event = if line.len() > limits.record_max {
             Some(oversized(line))
         } else if line.iter().all(|byte| b" \t\r".contains(byte)) {
             None
         } else if valid && matches!(starts, Some(b'{' | b'[')) && text.len() == json_len(line) {
             Some(record(line))
+        } else if let Some((text, around)) = between_controls(line) {
+            before = Some(record(text));
+            Some(noise(around))
         } else if starts == Some(b'{') && json_start(line) == Some(b'{') {
             Some(if last {
                 truncated(line)
@@ -114,9 +132,17 @@ fn reference_events(limits: &Limits, input: &[u8]) -> Vec<Event> {
             Some(truncated(line))
         } else {
             Some(noise(line))
-        });
+        };
+        events.extend(before.into_iter().chain(event));
     }
     events
+}
+
+/// A record with terminal controls around it, and those.
+fn between_controls(line: &[u8]) -> Option<(&[u8], Vec<u8>)> {
+    let text = controls::text_between(line)?;
+    serde_json::from_slice::<serde_json::Value>(&line[text.clone()]).ok()?;
+    Some((&line[text.clone()], [&line[..text.start], &line[text.end..]].concat()))
 }
 
 /// Unlike `trim_ascii`, does not trim form feeds, which are content in JSON.
@@ -139,6 +165,7 @@ fn accounted(events: &[Event]) -> u64 {
         Event::Record(record) => record.len() as u64,
         Event::Noise(sample) | Event::Oversized(sample) | Event::Truncated(sample) => sample.len(),
         Event::Malformed { sample, .. } => sample.len(),
+        Event::FramingMismatch(_) => 0,
         other => panic!("{other:?} is not a frame"),
     };
     events.iter().map(bytes).sum()

@@ -4,18 +4,21 @@
 //! equal results. So a test that states the frames of an input states them for every chunking.
 
 mod content_length;
+mod controls;
 mod copies;
 mod encode;
 mod headers;
 mod laws;
 mod limits;
+mod mismatch;
 mod ndjson;
 mod reference;
 mod shared_buffers;
 mod stderr;
 mod traces;
 
-use crate::config::{Framing, JsonCheck, Limits};
+use crate::config::{JsonCheck, Limits};
+use crate::framing::Framing;
 use crate::record::Record;
 use crate::record::{Event, MalformedReason, Preview};
 
@@ -39,8 +42,10 @@ pub(super) fn feed(framer: &mut Framer, read: impl AsRef<[u8]>) -> Vec<Event> {
     feed_with(framer, &mut CarryBuffers::default(), read.as_ref())
 }
 
-pub(super) fn finish(framer: &mut Framer) -> Option<Event> {
-    framer.finish(&mut CarryBuffers::default()).map(Frame::into_event)
+/// Returns the events at the end of the output.
+pub(super) fn finish(framer: &mut Framer) -> Vec<Event> {
+    let mut buffers = CarryBuffers::default();
+    std::iter::from_fn(|| framer.finish(&mut buffers).map(Frame::into_event)).collect()
 }
 
 /// Feeds the chunks and checks after each how much the framer holds.
@@ -60,9 +65,9 @@ pub(super) fn feed_all<'a>(
             assert_eq!(framer.capacity(), 0, "an idle framer holds no buffer");
         }
     }
-    events.extend(framer.finish(&mut buffers).map(Frame::into_event));
+    events.extend(std::iter::from_fn(|| framer.finish(&mut buffers).map(Frame::into_event)));
     assert_eq!((framer.held(), framer.capacity()), (0, 0));
-    assert_eq!(finish(&mut framer), None, "nothing is left for a second call");
+    assert_eq!(finish(&mut framer), [], "nothing is left for a second call");
     events
 }
 
@@ -122,6 +127,10 @@ pub(super) fn bad_utf8(bytes: impl AsRef<[u8]>) -> Event {
 
 pub(super) fn bad_header(bytes: impl AsRef<[u8]>) -> Event {
     Event::Malformed { reason: MalformedReason::Header, sample: sample(bytes) }
+}
+
+pub(super) fn bad_length(bytes: impl AsRef<[u8]>) -> Event {
+    Event::Malformed { reason: MalformedReason::Length, sample: sample(bytes) }
 }
 
 /// One Content-Length frame.

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::command::AgentCommand;
-use crate::config::{Framing, Limits};
+use crate::config::Limits;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::framing::Framing;
 use crate::origin::foreign;
 use crate::process::Executable;
 use crate::record::{Event, Preview};

@@ -354,7 +354,8 @@ fn report_has_every_field_with_its_type() {
     }
     assert_eq!(report["stderr_tail"], "last words\n");
     assert_eq!(report["signals_refused"], serde_json::Value::Null);
-    let known = counts.len() + 12;
+    assert_eq!(report["framing_mismatch"], Value::Null);
+    let known = counts.len() + 13;
     assert_eq!(report.as_object().map(serde_json::Map::len), Some(known), "{report}");
 }
 
