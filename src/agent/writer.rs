@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use crate::close::{ClosePolicy, CloseReason, CloseReport};
-use crate::config::Framing;
 use crate::counters::AgentStats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::encode;
@@ -275,11 +274,6 @@ impl AgentWriter {
     #[cfg(feature = "claude")]
     pub(crate) fn program(&self) -> &Executable {
         &self.connection.channel.program
-    }
-
-    /// Returns the framing of the agent.
-    pub(crate) fn framing(&self) -> Framing {
-        self.connection.channel.framing
     }
 
     /// See [`Limits::record_max`](crate::Limits::record_max).

@@ -133,7 +133,8 @@ impl DeadlineTask {
             tables.stats.timeouts += due.len() as u64;
             due
         };
-        for (id, pending, (meanwhile, remedy)) in due {
+        let mismatch = state.writer.stats().framing_mismatch;
+        for (id, pending, (meanwhile, mut remedy)) in due {
             let mut what = format!("`{}` was not answered in time", pending.method);
             if !pending.sent {
                 what += "; the agent has not taken it from its input";
@@ -149,6 +150,10 @@ impl DeadlineTask {
                 None => {}
             }
             what += &meanwhile;
+            if let Some(seen) = mismatch {
+                what += &format!("; the output of the agent looks like {seen} framing");
+                remedy.get_or_insert("set AgentCommand::framing to that framing");
+            }
             let error = state.error(ErrorKind::Timeout, what);
             let error = error.remedy(remedy.unwrap_or("raise the timeout"));
             pending.slot.set(Err(error));

@@ -7,7 +7,6 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use crate::close::{CloseReason, CloseReport, ExitStatus};
-use crate::config::Framing;
 use crate::error::{Error, ErrorKind};
 use crate::record::{Event, Record};
 use crate::sync::WaitKey;
@@ -62,7 +61,6 @@ impl SessionState {
                     return RoutedTurn::AtEnd;
                 }
                 Poll::Ready(Some(other)) => {
-                    self.note_framing(&other);
                     self.on_dropped(&other);
                     self.on_data(InboxItem::Event(other));
                 }
@@ -190,25 +188,6 @@ impl SessionState {
             Some(json) => error.answered(json),
             None => error,
         }
-    }
-
-    /// Keeps a hint for the timeout of a request if the output looks like that of another framing.
-    fn note_framing(&self, event: &Event) {
-        let (Event::Noise(sample) | Event::Malformed { sample, .. }) = event else { return };
-        let head = sample.head().trim_ascii_start();
-        const HEADER: &[u8] = b"content-length:";
-        let is_header = head.get(..HEADER.len()).is_some_and(|it| it.eq_ignore_ascii_case(HEADER));
-        let (speaks, remedy) = match self.writer.framing() {
-            Framing::Ndjson if is_header => {
-                ("Content-Length headers", "set AgentCommand::framing(Framing::ContentLength)")
-            }
-            Framing::ContentLength if head.starts_with(b"{") => {
-                ("lines", "leave AgentCommand::framing at Framing::Ndjson")
-            }
-            _ => return,
-        };
-        let what = format!("the agent seems to frame its records by {speaks}");
-        self.note(RemarkKind::Framing, what, Some(remedy));
     }
 
     /// Tells the task that waits for a dropped record, if the record can be identified.

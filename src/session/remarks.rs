@@ -7,8 +7,6 @@ pub(super) enum RemarkKind {
     Dropped,
     /// The agent said that it could not read a record, or a record of the agent was refused.
     Complaint,
-    /// The output looks like that of another framing.
-    Framing,
 }
 
 #[derive(Debug)]
@@ -21,7 +19,7 @@ struct Remark {
 
 /// The remarks of one session.
 #[derive(Debug, Default)]
-pub(super) struct Remarks([Option<Remark>; 3]);
+pub(super) struct Remarks([Option<Remark>; 2]);
 
 impl Remarks {
     /// Keeps a remark about all requests whose id is below `below`. `what` follows "meanwhile".

@@ -209,8 +209,8 @@ fn timeout_says_what_came_instead() {
     let asked = r#"{"expect":{"id":1}}"#;
     for (framing, said, wanted) in [
         (Framing::Ndjson, complaint, "could not read a record: Parse error (code -32700)"),
-        (Framing::Ndjson, header, "set AgentCommand::framing(Framing::ContentLength)"),
-        (Framing::ContentLength, line, "leave AgentCommand::framing at Framing::Ndjson"),
+        (Framing::Ndjson, header, "looks like content-length framing; set AgentCommand::framing"),
+        (Framing::ContentLength, line, "looks like ndjson framing; set AgentCommand::framing"),
     ] {
         wait(async {
             let name = if framing == Framing::Ndjson { "ndjson" } else { "content-length" };
