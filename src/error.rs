@@ -54,6 +54,9 @@ pub enum ErrorKind {
     AgentError,
     /// A turn ended without a result.
     NoResult,
+    /// An MCP server needs input to complete a request, and no handler gives it, or the server asks
+    /// for it too often.
+    InputRequired,
     /// A queue or a limit of the session is full: the outbox of the agent, the requests in flight, or the
     /// bytes that the reader has not taken.
     Overloaded,
@@ -82,7 +85,9 @@ impl ErrorKind {
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Timeout => io::ErrorKind::TimedOut,
             Self::Overloaded => io::ErrorKind::ResourceBusy,
-            Self::AgentError | Self::NoResult | Self::Io => io::ErrorKind::Other,
+            Self::AgentError | Self::NoResult | Self::InputRequired | Self::Io => {
+                io::ErrorKind::Other
+            }
         }
     }
 }

@@ -156,8 +156,10 @@ impl DeadlineTask {
             }
             let error = state.error(ErrorKind::Timeout, what);
             let error = error.remedy(remedy.unwrap_or("raise the timeout"));
-            pending.slot.set(Err(error));
+            // The cancellation is queued before the caller hears of the timeout, so it comes before
+            // anything that the caller sends next.
             state.send_cancellation(id, &pending);
+            pending.slot.set(Err(error));
         }
     }
 }

@@ -184,6 +184,17 @@ impl Session {
         body: &[u8],
         options: RequestOptions,
     ) -> Result<Record> {
+        self.request_tracked(method, body, options, &mut false).await
+    }
+
+    /// Sends a request. `sent` becomes true once the agent may read it.
+    async fn request_tracked(
+        &self,
+        method: &str,
+        body: &[u8],
+        options: RequestOptions,
+        sent: &mut bool,
+    ) -> Result<Record> {
         let state = self.state();
         let (id, slot) = state.open(method, options)?;
         // From here on the request leaves the table however this future ends.
@@ -196,11 +207,14 @@ impl Session {
         let mut sending = Some(Box::pin(state.writer.send(record)));
         poll_fn(|context| {
             if let Some(send) = &mut sending
-                && let Poll::Ready(sent) = send.as_mut().poll(context)
+                && let Poll::Ready(queued) = send.as_mut().poll(context)
             {
                 sending = None;
-                match sent {
-                    Ok(()) => state.mark_sent(id),
+                match queued {
+                    Ok(()) => {
+                        *sent = true;
+                        state.mark_sent(id);
+                    }
                     // The agent is gone. The reason of its end says more, and is on its way.
                     Err(error) if error.kind() == ErrorKind::Closed => {}
                     Err(error) => return Poll::Ready(Err(error)),

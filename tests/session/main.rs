@@ -13,6 +13,7 @@ mod jsonrpc;
 mod lanes;
 mod lost;
 mod mcp;
+mod mcp_input;
 mod pressure;
 mod query;
 mod regressions;

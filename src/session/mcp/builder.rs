@@ -23,6 +23,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to start and to answer for the first time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a server may ask for input before it completes a request.
+const INPUT_ROUNDS_MAX: u32 = 8;
+
 /// The methods that a server may ask for, and the capability that says so.
 const ASKED: [(&str, &str); 3] = [
     ("elicitation/create", "elicitation"),
@@ -39,6 +42,7 @@ pub struct Builder {
     era: Option<Era>,
     probe_timeout: Duration,
     connect_timeout: Duration,
+    input_rounds_max: u32,
 }
 
 impl Default for Builder {
@@ -55,8 +59,9 @@ impl Default for Builder {
             era: None,
             probe_timeout: PROBE_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
+            input_rounds_max: INPUT_ROUNDS_MAX,
         };
-        builder.settings(Settings::new()).handle("ping", |_| async { Ok(Empty {}) })
+        builder.settings(Settings::new())
     }
 }
 
@@ -140,6 +145,14 @@ impl Builder {
         self
     }
 
+    /// Sets how often a server of the modern era may ask for input before it completes a request.
+    /// Default 8.
+    #[must_use]
+    pub fn input_rounds_max(mut self, rounds: u32) -> Self {
+        self.input_rounds_max = rounds;
+        self
+    }
+
     /// Starts the server and finds out its era.
     ///
     /// Sends `server/discover` first. Unless the answer is one of the modern era, the handshake
@@ -164,6 +177,7 @@ impl Builder {
             identity: Identity { info: self.info?, capabilities: self.capabilities? },
             probe_timeout: self.probe_timeout,
             connect_timeout: self.connect_timeout,
+            input_rounds_max: self.input_rounds_max,
         };
         Client::connect(launch, self.era).await
     }

@@ -1,4 +1,4 @@
-//! The client: calls, on whichever run of the server is current.
+//! The client of one server, whichever run of it is current.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::close::CloseReport;
 use crate::error::Result;
 use crate::record::Record;
+use crate::session::jsonrpc::call;
 
 use super::builder::Builder;
 use super::connection::{Connection, Launch};
-use super::era::{Era, Server, params};
+use super::era::{Era, Server};
 
 /// An MCP client with one server, which speaks MCP 2026-07-28, 2025-11-25 or an older version. Cheap
 /// to clone.
@@ -41,20 +42,21 @@ impl Client {
         &self.0.connection.server
     }
 
-    /// Sends a request and waits for its result. `body` is an object, or `()` for no params.
-    ///
-    /// In the modern era `_meta` gets the version, the capabilities and the name of this client. What
-    /// the caller has put there stays, such as `traceparent`.
+    pub(super) fn launch(&self) -> &Launch {
+        &self.0.launch
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// Sends a notification, and resolves once it is queued. Cancel-safe.
     ///
     /// # Errors
-    /// See [`Session::request`](crate::session::Session::request).
-    pub async fn call(&self, method: &str, body: impl Serialize) -> Result<Record> {
-        let mut params = params(&Record::from_json(&body)?)?;
-        let Connection { session, server } = &self.0.connection;
-        if server.era() == Era::Modern {
-            self.0.launch.identity.stamp(server.version(), &mut params)?;
-        }
-        session.request(method, params).await
+    /// See [`jsonrpc::Session::notify`](crate::session::jsonrpc::Session::notify).
+    pub async fn notify(&self, method: &str, body: impl Serialize) -> Result<()> {
+        let body = Record::from_json(&body)?;
+        self.connection().session.send(call(None, method, body.as_bytes())).await
     }
 
     /// Closes the server gracefully. See [`Session::close`](crate::session::Session::close).

@@ -28,6 +28,7 @@ pub(super) struct Launch {
     pub(super) identity: Identity,
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) input_rounds_max: u32,
 }
 
 /// A server that runs, and whose era is known.

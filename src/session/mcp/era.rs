@@ -241,6 +241,11 @@ impl Identity {
         Record::from_json(&Initialize { protocol_version: version, capabilities, client_info })
     }
 
+    /// Returns whether the client has announced extensions of the protocol.
+    pub(super) fn has_extensions(&self) -> bool {
+        self.capabilities.contains_key("extensions")
+    }
+
     /// Adds the keys of the modern era to `_meta`. Keys that the caller has set there stay.
     pub(super) fn stamp(&self, version: &str, params: &mut Object) -> Result<()> {
         let mut meta = meta_of(params)?;

@@ -4,11 +4,14 @@
 //! for both.
 
 mod builder;
+mod call;
 mod client;
 mod connection;
 mod era;
+mod input;
 mod protocol;
 
 pub use builder::Builder;
+pub use call::Call;
 pub use client::Client;
 pub use era::{Era, Server};

@@ -40,6 +40,14 @@ impl Protocol for McpProtocol {
         self.rpc.request(id, method, body)
     }
 
+    fn with_progress(&self, id: u64, body: &[u8]) -> Result<(Vec<u8>, WireId), &'static str> {
+        self.rpc.with_progress(id, body)
+    }
+
+    fn own_result(&self, method: &str) -> Option<&'static [u8]> {
+        self.rpc.own_result(method)
+    }
+
     fn cancellation(&self, id: u64, method: &str) -> Option<Vec<u8>> {
         self.rpc.cancellation(id, method)
     }
