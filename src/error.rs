@@ -52,6 +52,8 @@ pub enum ErrorKind {
     /// The agent answered a request with an error, or ended after a result that was an error.
     /// [`Error::response`] returns the answer.
     AgentError,
+    /// The agent lacks a feature that the session asks for.
+    Unsupported,
     /// A turn ended without a result.
     NoResult,
     /// An MCP server needs input to complete a request, and no handler gives it, or the server asks
@@ -80,7 +82,9 @@ impl ErrorKind {
                 io::ErrorKind::PermissionDenied
             }
             Self::ResourceLimit => io::ErrorKind::QuotaExceeded,
-            Self::BackendUnsupported | Self::CgroupUnavailable => io::ErrorKind::Unsupported,
+            Self::BackendUnsupported | Self::CgroupUnavailable | Self::Unsupported => {
+                io::ErrorKind::Unsupported
+            }
             Self::InputEnded | Self::Closed => io::ErrorKind::BrokenPipe,
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Timeout => io::ErrorKind::TimedOut,

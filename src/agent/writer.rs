@@ -11,7 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::encode;
 use crate::origin::foreign;
 #[cfg(feature = "claude")]
-use crate::process::Executable;
 use crate::sync::{SetOnce, WaitKey};
 use crate::transport::{CatchUp, Channel, CloseLimits, Offer, Request};
 
@@ -268,12 +267,6 @@ impl AgentWriter {
         let (question, answer) = CatchUp::new();
         self.connection.request(Request::CatchUp(question));
         answer
-    }
-
-    /// Returns the file that was executed.
-    #[cfg(feature = "claude")]
-    pub(crate) fn program(&self) -> &Executable {
-        &self.connection.channel.program
     }
 
     /// See [`Limits::record_max`](crate::Limits::record_max).

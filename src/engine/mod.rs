@@ -187,13 +187,6 @@ impl Engine {
         Ok(agent)
     }
 
-    /// Spawns an agent that takes no place of [`max_agents`](EngineBuilder::max_agents): one that this
-    /// crate needs for a moment, and that its user did not ask for.
-    #[cfg(feature = "claude")]
-    pub(crate) async fn spawn_aside(&self, command: AgentCommand) -> Result<Agent> {
-        self.spawn_with(command, Permits::new(None).acquire()?).await
-    }
-
     /// Spawns on the spawn pool. Evicts no idle agent if a limit is reached.
     async fn spawn_with(&self, command: AgentCommand, permit: Permit) -> Result<Agent> {
         // `spawn_evicting` and the warm pools have waited before this call, and the engine may have

@@ -39,7 +39,7 @@ mod tests;
 pub(crate) use activity::Family;
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
-pub(crate) use executable::{CommandFingerprint, Executable};
+pub(crate) use executable::CommandFingerprint;
 pub(crate) use host_limits::capacity;
 pub(crate) use procfs::{GroupMember, descendants, find_members, living_members};
 pub(crate) use spawn::{Spawned, spawn_admitted};

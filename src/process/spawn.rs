@@ -41,7 +41,6 @@ pub(crate) struct Spawned {
     stdin_pipe_size: usize,
     stdout_pipe_size: usize,
     program: PathBuf,
-    executable: Executable,
 }
 
 /// The parts of a running agent. The owner of `child` must reap it.
@@ -70,11 +69,6 @@ impl Spawned {
     /// Returns the path of the executed file.
     pub(crate) fn program(&self) -> &Path {
         &self.program
-    }
-
-    /// Returns the executed file, for a comparison with that of another agent.
-    pub(crate) fn executable(&self) -> &Executable {
-        &self.executable
     }
 
     /// Kills the agent's group and reaps the agent: how it ended, and whether it was alive until then.
@@ -170,7 +164,6 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdin_pipe_size: stdin.size,
         stdout_pipe_size: stdout.size,
         program,
-        executable,
     })
 }
 

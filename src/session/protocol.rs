@@ -32,6 +32,9 @@ pub(crate) enum Incoming {
     Batch(Vec<Record>),
     /// A record for the reader of the session: a message, a notification, an unknown type.
     Data,
+    /// A request that is not for this session, and gets no response.
+    #[cfg(feature = "claude")]
+    Ignored,
     /// A request that is malformed. `response` tells the agent so.
     Refused { response: Vec<u8>, why: &'static str },
 }

@@ -238,6 +238,8 @@ impl<P, S: Default + Clone> Router<P, S> {
             Incoming::Response { id, outcome } => self.response(id, outcome),
             Incoming::Request { id, method, body } => self.request(id, method, body),
             Incoming::Cancel { id } => self.cancel(id),
+            #[cfg(feature = "claude")]
+            Incoming::Ignored => RouterAction::Ignore,
             Incoming::Refused { response, why } => {
                 self.strays.refused += 1;
                 RouterAction::Refuse(response, why)

@@ -61,8 +61,7 @@ pub(crate) struct Adoption {
 impl Adoption {
     pub(crate) fn new(child: Spawned, command: AgentCommand) -> Self {
         let (framing, limits) = (command.framing, command.limits);
-        let program = child.executable().clone();
-        let channel = Channel::new(child.pid(), label(&child), program, framing, limits);
+        let channel = Channel::new(child.pid(), label(&child), framing, limits);
         let channel = Arc::new(channel);
         Self {
             child: Some(Box::new((child, command))),

@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::exit::Departure;
 use crate::framing::Framing;
 use crate::origin::Origin;
-use crate::process::Executable;
 use crate::record::Event;
 use crate::sync::{SetOnce, Sole, WaitKey, WaitList, wake};
 
@@ -29,12 +28,6 @@ pub(crate) struct Channel {
     pub(crate) pid: u32,
     /// `pid 123 (claude)`, for errors and traces.
     pub(crate) label: String,
-    /// The file that was executed.
-    #[cfg_attr(
-        not(feature = "claude"),
-        expect(dead_code, reason = "only Claude sessions ask for the version of their program")
-    )]
-    pub(crate) program: Executable,
     pub(crate) framing: Framing,
     pub(crate) limits: Limits,
     /// In another process the driver does not run, and any lock may be held for good.
@@ -57,17 +50,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Channel {
-    pub(crate) fn new(
-        pid: u32,
-        label: String,
-        program: Executable,
-        framing: Framing,
-        limits: Limits,
-    ) -> Self {
+    pub(crate) fn new(pid: u32, label: String, framing: Framing, limits: Limits) -> Self {
         Self {
             pid,
             label,
-            program,
             framing,
             limits,
             origin: Origin::here(),

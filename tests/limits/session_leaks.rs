@@ -48,7 +48,7 @@ async fn start(engine: &Engine, settings: Settings, steps: &[&str]) -> Session {
     let builder = Session::builder()
         .settings(settings)
         .can_use_tool(|_| async { Ok(Permission::allow()) })
-        .hook("Stop", None, None, |_| async { Ok(HookOutput::new()) })
+        .hook("Stop", |_| async { Ok(HookOutput::new()) })
         .handle("slow", |_| std::future::pending::<Result<(), RpcError>>());
     builder.start(engine, dialogue(steps)).await.expect("starts")
 }

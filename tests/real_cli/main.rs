@@ -52,7 +52,6 @@ impl Cli {
             .expect("AGENTPIPE_REAL_CLI names the program: `bash .ci/real-cli` installs it");
         AgentCommand::claude()
             .cli_path(program)
-            .version_check(false)
             .cwd(self.work())
             .setting_sources([""; 0])
             .include_partial_messages(true)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agentpipe::session::RpcError;
 use agentpipe::session::claude::{
-    Builder, HookOutput, HookRequest, Permission, PermissionRequest, Session,
+    Builder, HookKind, HookMatcher, HookOutput, HookRequest, Permission, PermissionRequest, Session,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -142,9 +142,8 @@ fn failed_callback_is_an_error_answer() {
 }
 
 fn hook<T: Serialize + Send + 'static>(output: fn(HookRequest) -> T) -> Builder {
-    Session::builder().hook("PreToolUse", Some("Bash"), None, move |called| {
-        std::future::ready(Ok(output(called)))
-    })
+    let on = HookMatcher::new(HookKind::PreToolUse).matching("Bash");
+    Session::builder().hook(on, move |called| std::future::ready(Ok(output(called))))
 }
 
 fn call(more: Value) -> Value {
@@ -217,7 +216,7 @@ fn every_event_has_its_outputs() {
         ("PreToolUse", json!({"permissionDecision": "ask", "additionalContext": "in git"})),
     ] {
         let (name, output) = (event.to_owned(), keys.clone());
-        let builder = Session::builder().hook(event, None, None, move |_| {
+        let builder = Session::builder().hook(event, move |_| {
             std::future::ready(Ok(HookOutput::new().specific(&name, &output)))
         });
         let mut wanted = keys;
@@ -230,29 +229,17 @@ fn every_event_has_its_outputs() {
 // Known events and future ones: each call reaches its own hook.
 #[test]
 fn every_event_can_be_registered() {
-    const EVENTS: [&str; 11] = [
-        "PreToolUse",
-        "PostToolUse",
-        "PostToolUseFailure",
-        "UserPromptSubmit",
-        "Stop",
-        "SubagentStart",
-        "SubagentStop",
-        "PreCompact",
-        "Notification",
-        "PermissionRequest",
-        "News",
-    ];
+    assert_eq!(HookKind::ALL.len(), 34);
+    let events = HookKind::ALL.iter().map(|kind| kind.as_str()).chain(["News"]);
     let mut builder = Session::builder();
     let (mut hooks, mut steps) = (json!({}), Vec::new());
-    for (number, event) in EVENTS.into_iter().enumerate() {
-        let (matcher, limit) = (Some("Bash|Edit"), Duration::from_millis(2500));
+    for (number, event) in events.enumerate() {
         let full = number.is_multiple_of(2);
-        builder = builder.hook(event, matcher.filter(|_| full), Some(limit).filter(|_| full), {
-            move |called: HookRequest| async move {
-                assert!(called.input().as_str()?.contains(event));
-                Ok(json!({"from": event}))
-            }
+        let (on, matcher) = (HookMatcher::new(event), "Bash|Edit");
+        let on = if full { on.matching(matcher).timeout(Duration::from_millis(2500)) } else { on };
+        builder = builder.hook(on, move |called: HookRequest| async move {
+            assert!(called.input().as_str()?.contains(event));
+            Ok(json!({"from": event}))
         });
         let id = format!("hook_{number}");
         hooks[event] = if full {

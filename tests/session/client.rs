@@ -31,13 +31,16 @@ fn leaving_the_scope_closes_the_session() {
     wait(async {
         let session = start(&engine, &steps).await;
         assert!(session.as_session().pid() > 0);
-        assert_eq!(session.server_info().expect("asked").as_bytes(), br#"{"commands":[]}"#);
+        assert_eq!(session.server_info().expect("asked").record.as_bytes(), br#"{"commands":[]}"#);
         assert_played(&session.close().await);
         assert!(session.server_info().is_some(), "it is kept");
         let agent = engine.spawn(dialogue(&steps)).await.expect("spawns");
         let by_hand = Session::builder().attach(agent).expect("attached");
-        assert_eq!(by_hand.server_info(), None, "nothing was asked yet");
-        assert_eq!(by_hand.initialize().await.expect("answered").as_bytes(), br#"{"commands":[]}"#);
+        assert!(by_hand.server_info().is_none(), "nothing was asked yet");
+        assert_eq!(
+            by_hand.initialize().await.expect("answered").record.as_bytes(),
+            br#"{"commands":[]}"#
+        );
         assert!(by_hand.server_info().is_some());
         assert_played(&by_hand.close().await);
     });
@@ -106,14 +109,17 @@ async fn each_request(session: &Session) -> [(Value, Result<agentpipe::Record, E
         request
     };
     [
-        (keys("interrupt", json!({})), session.interrupt().await),
+        (keys("interrupt", json!({})), session.interrupt().await.map(|answer| answer.record)),
         (
             keys("set_permission_mode", json!({"mode": "plan"})),
             session.set_permission_mode("plan").await,
         ),
         (keys("set_model", json!({"model": "m"})), session.set_model(Some("m")).await),
         (keys("set_model", json!({"model": null})), session.set_model(None).await),
-        (keys("rewind_files", json!({"user_message_id": "u"})), session.rewind_files("u").await),
+        (
+            keys("rewind_files", json!({"user_message_id": "u"})),
+            session.rewind_files("u").await.map(|it| it.record),
+        ),
         (keys("mcp_status", json!({})), session.mcp_status().await),
         (keys("mcp_reconnect", json!({"serverName": "s"})), session.mcp_reconnect("s").await),
         (

@@ -86,7 +86,10 @@ fn answer_just_before_the_end_is_delivered() {
                 r#"{"exit":0}"#,
             ];
             let session = start(&engine(), &steps).await;
-            assert_eq!(session.interrupt().await.expect("answered").as_bytes(), b"{\"n\":1}");
+            assert_eq!(
+                session.interrupt().await.expect("answered").record.as_bytes(),
+                b"{\"n\":1}"
+            );
         });
     }
 }

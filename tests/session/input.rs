@@ -25,7 +25,7 @@ fn handlers() -> [(Builder, Value, Value); 4] {
             json!({"mcp_response": tools}),
         ),
         (
-            Session::builder().hook("Stop", None, None, |_| async { Ok(HookOutput::new()) }),
+            Session::builder().hook("Stop", |_| async { Ok(HookOutput::new()) }),
             json!({"subtype": "hook_callback", "callback_id": "hook_0", "input": {}}),
             json!({}),
         ),

@@ -6,6 +6,7 @@ mod causes;
 mod chat;
 mod claude_cli;
 mod client;
+mod control;
 mod deadlines;
 mod ends;
 mod input;

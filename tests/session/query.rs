@@ -73,7 +73,7 @@ fn cancelled_control_request_is_not_answered() {
                 std::future::pending().await
             }
         })
-        .hook("Stop", None, None, |_| async { Ok(json!({})) });
+        .hook("Stop", |_| async { Ok(json!({})) });
     let cancel = |id: Value| says(json!({"type": "control_cancel_request", "request_id": id}));
     let tool = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {}});
     let hook = json!({"subtype": "hook_callback", "callback_id": "hook_0"});

@@ -48,7 +48,7 @@ fn must_pass_by(settings: Settings, records: usize, size: usize) {
     let builder = Session::builder()
         .settings(settings)
         .can_use_tool(|_| async { Ok(Permission::allow()) })
-        .hook("PreToolUse", None, None, |_| async { Ok(HookOutput::new()) })
+        .hook("PreToolUse", |_| async { Ok(HookOutput::new()) })
         .mcp_server("calc", |_| async { Ok(42) });
     let steps = [
         ANSWER_ALL,

@@ -48,7 +48,7 @@ async fn conversation(settings: Settings) -> u64 {
     let builder = Session::builder()
         .settings(settings)
         .can_use_tool(|_| async { Ok(Permission::allow()) })
-        .hook("Stop", None, None, |_| async { Ok(HookOutput::new()) });
+        .hook("Stop", |_| async { Ok(HookOutput::new()) });
     let steps = [
         ANSWER_ALL,
         r#"{"expect":{"type":"user"}}"#,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use agentpipe::session::claude::{Message, Permission, PermissionRequest, Session};
+use agentpipe::session::claude::{HookMatcher, Message, Permission, PermissionRequest, Session};
 use agentpipe::{AgentCommand, Error, Event, ExitStatus, Record};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -132,7 +132,7 @@ impl Host {
                 let subtype = fields.remove("subtype").expect("a subtype");
                 let request = tokio::spawn(async move {
                     match text(&subtype) {
-                        "initialize" => session.initialize().await,
+                        "initialize" => session.initialize().await.map(|answer| answer.record),
                         subtype => session.request(subtype, body).await,
                     }
                 });
@@ -193,7 +193,8 @@ async fn play(path: &Path) {
         Ok(if denied { Permission::deny("not today") } else { Permission::allow() })
     });
     if path.ends_with("hook_callback.ndjson") {
-        builder = builder.hook("PreToolUse", Some("Bash"), None, |_| async { Ok(json!({})) });
+        builder = builder
+            .hook(HookMatcher::new("PreToolUse").matching("Bash"), |_| async { Ok(json!({})) });
     }
     let command = AgentCommand::new(PROGRAM).args(["fake", "--script"]).arg(script.path());
     let agent = engine().spawn(command).await.expect("spawns");

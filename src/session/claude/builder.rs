@@ -1,6 +1,5 @@
 //! The settings, handlers and options of a session with Claude Code, and its start.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,14 +18,18 @@ use crate::session::executor::{Executor, SessionAlarm};
 use crate::session::handlers::{AgentRequest, handler};
 use crate::session::protocol::{Observer, RpcError};
 
-use super::hooks::{HookRequest, Hooks};
+use super::dialog::{
+    DIALOG_KINDS, DialogAnswer, Elicitation, ElicitationAnswer, USER_DIALOG, UserDialog,
+};
+use super::hooks::{HookMatcher, HookRequest, Hooks};
+use super::initialize::{InitializeKeys, NeededAnswers};
 use super::input::SessionInput;
 use super::mcp::{McpRequest, McpServers};
 use super::options::{HostNeeds, Options, background_wait, reads_state};
 use super::permission::{Permission, PermissionRequest};
 use super::protocol::{ControlProtocol, control_request};
 use super::session::Session;
-use super::version::VersionProbe;
+use super::version::{CliVersion, VersionNeed};
 
 /// The agent that [`Builder::start`] spawns.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,18 +71,39 @@ impl Session {
 ///
 /// The agent gets an [`RpcError`] as an error, and so it does a panic. A request without a handler is
 /// answered with an error that names its subtype.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     setup: SessionSetup,
     hooks: Hooks,
     servers: McpServers,
     /// The keys of `initialize` beside the hooks.
-    options: BTreeMap<String, Record>,
+    options: InitializeKeys,
+    /// The kinds of dialogs that the handler shows.
+    dialog_kinds: Option<Vec<String>>,
+    needed_answers: NeededAnswers,
+    version_needs: Vec<VersionNeed>,
     initialize_timeout: Option<Duration>,
     /// The outer `None` is the wait of the CLI itself; the inner one is no limit.
     background_wait: Option<Option<Duration>>,
     /// Why an option has no JSON.
     invalid_option: Option<Error>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            setup: SessionSetup::default(),
+            hooks: Hooks::default(),
+            servers: McpServers::default(),
+            options: InitializeKeys::default(),
+            dialog_kinds: None,
+            needed_answers: NeededAnswers::default(),
+            version_needs: vec![VersionNeed { what: "a session", since: CliVersion::OLDEST }],
+            initialize_timeout: None,
+            background_wait: None,
+            invalid_option: None,
+        }
+    }
 }
 
 impl Builder {
@@ -114,25 +138,53 @@ impl Builder {
         self
     }
 
-    /// Adds a hook. `event` is `PreToolUse`, `Stop`, ...; `matcher` selects the tools. The CLI gives
-    /// the hook up after `timeout`, or after its own default for `None`.
+    /// Adds a hook. `on` is a [`HookKind`](super::HookKind) or its name, or a [`HookMatcher`] that selects
+    /// calls, limits their time, or blocks if the hook fails.
     ///
     /// The hook returns a [`HookOutput`](super::HookOutput), or any type that serializes to the keys
     /// of one.
     #[must_use]
-    pub fn hook<F, R, T>(
-        mut self,
-        event: &str,
-        matcher: Option<&str>,
-        timeout: Option<Duration>,
-        hook: F,
-    ) -> Self
+    pub fn hook<F, R, T>(mut self, on: impl Into<HookMatcher>, hook: F) -> Self
     where
         F: Fn(HookRequest) -> R + Send + Sync + 'static,
         R: Future<Output = std::result::Result<T, RpcError>> + Send + 'static,
         T: Serialize,
     {
-        self.hooks.add(event, matcher, timeout, handler(hook));
+        self.hooks.add(on.into(), handler(hook));
+        self
+    }
+
+    /// Sets the handler of `elicitation`: an MCP server asks the user. Without one, the CLI gets an error
+    /// and the server no answer of the user.
+    #[must_use]
+    pub fn elicitation<F, R>(mut self, answer: F) -> Self
+    where
+        F: Fn(Elicitation) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<ElicitationAnswer, RpcError>> + Send + 'static,
+    {
+        let handle =
+            handler(move |request: AgentRequest| answer(Elicitation::from(request.body().clone())));
+        self.setup.handlers.insert("elicitation", handle);
+        self
+    }
+
+    /// Sets the handler of `request_user_dialog`: a tool asks for a dialog of one of these kinds. The CLI
+    /// asks for no other kind, and one that it asks for all the same stays without a response: another
+    /// client of the session may show it. (`initialize`: `supportedDialogKinds`)
+    #[must_use]
+    pub fn user_dialog<F, R>(
+        mut self,
+        kinds: impl IntoIterator<Item = impl Into<String>>,
+        show: F,
+    ) -> Self
+    where
+        F: Fn(UserDialog) -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<DialogAnswer, RpcError>> + Send + 'static,
+    {
+        self.dialog_kinds = Some(kinds.into_iter().map(Into::into).collect());
+        let handle =
+            handler(move |request: AgentRequest| show(UserDialog::from(request.body().clone())));
+        self.setup.handlers.insert(USER_DIALOG, handle);
         self
     }
 
@@ -165,11 +217,13 @@ impl Builder {
     }
 
     /// Sets a key of the `initialize` request, for example a future one. It wins over the same key of
-    /// [`Options`]: `agents`, `skills`, `excludeDynamicSections`, `forwardSubagentText`.
+    /// [`Options`] (`agents`, `skills`, `title`, ...). A key that the session has to write itself (`hooks`
+    /// beside [`hook`](Self::hook), `supportedDialogKinds` beside [`user_dialog`](Self::user_dialog)) is
+    /// an error of the start.
     #[must_use]
     pub fn option(mut self, key: &str, value: impl Serialize) -> Self {
         match Record::from_json(&value) {
-            Ok(value) => drop(self.options.insert(key.into(), value)),
+            Ok(value) => self.options.set(key, value),
             Err(error) => self.invalid_option = Some(error),
         }
         self
@@ -207,9 +261,9 @@ impl Builder {
     /// See [`Options::command`], [`Engine::spawn`], [`attach`](Self::attach) and
     /// [`Session::initialize`].
     pub async fn start(mut self, engine: &Engine, cli: impl Into<Cli>) -> Result<Session> {
-        let (command, options) = match cli.into() {
-            Cli::Command(command) => (*command, None),
-            Cli::Options(options) => (self.take_options(&options)?, Some(options)),
+        let (command, from_options) = match cli.into() {
+            Cli::Command(command) => (*command, false),
+            Cli::Options(options) => (self.take_options(&options)?, true),
         };
         // Looked at before the spawn, so a mistake in an option leaves no agent to be ended.
         if let Some(error) = self.invalid_option.take() {
@@ -219,23 +273,11 @@ impl Builder {
         // Read from the environment of the command, as the CLI will find it: a shorter wait than
         // that of the CLI would end its input too early.
         self.background_wait.get_or_insert_with(|| background_wait(Some(&command)));
-        let Some(options) = options else {
-            let session = self.attach(engine.spawn(command).await?)?;
-            session.initialize().await?;
-            return Ok(session);
-        };
-        let mut session = self.attach(engine.spawn(command).await.map_err(cli_not_found)?)?;
-        let state = session.base.state();
-        let (program, executor) = (state.writer.program(), &state.executor);
-        let probe = VersionProbe::new(engine, options.version_command(), program, executor);
-        session.probe = Some(probe.clone());
-        let started = session.initialize().await;
-        // The check runs after the start, which has the processors to itself. It also runs after a
-        // failed start, because an old CLI may be the cause.
-        if options.version_check {
-            probe.warn_if_old();
-        }
-        started.map(|_| session)
+        let spawned = engine.spawn(command).await;
+        let session =
+            self.attach(if from_options { spawned.map_err(cli_not_found) } else { spawned }?)?;
+        session.initialize().await?;
+        Ok(session)
     }
 
     /// Takes over the part of the options that goes into `initialize`, and returns the command.
@@ -244,7 +286,7 @@ impl Builder {
         let needs = HostNeeds { permission, servers: &self.servers.names() };
         let command = options.command_for(needs)?;
         for (key, value) in options.initialize()? {
-            self.options.entry(key.into()).or_insert(value);
+            self.options.set_default(key, value);
         }
         Ok(command)
     }
@@ -255,33 +297,42 @@ impl Builder {
     ///
     /// # Errors
     /// [`InvalidRecord`](ErrorKind::InvalidRecord) if an option has no JSON,
+    /// [`InvalidCommand`](ErrorKind::InvalidCommand) if it is a key that the session writes itself,
     /// [`InvalidSettings`](ErrorKind::InvalidSettings) if a setting is out of its range,
     /// [`ResourceLimit`](ErrorKind::ResourceLimit) if the session thread cannot be started. The agent
     /// is then aborted.
     pub fn attach(mut self, agent: Agent) -> Result<Session> {
-        #[derive(Serialize)]
-        struct InitializeBody<'a, H> {
-            hooks: Option<H>,
-            #[serde(flatten)]
-            options: &'a BTreeMap<String, Record>,
-        }
         if let Some(error) = self.invalid_option {
             return Err(error);
         }
-        let (hooks, options) = (self.hooks.registration(), &self.options);
-        let initialize = Record::from_json(&InitializeBody { hooks, options })?;
+        let mut keys = std::mem::take(&mut self.options);
+        if !self.hooks.is_empty() {
+            self.needed_answers.blocking_hooks = self.hooks.must_block();
+            keys.set_own("hooks", self.hooks.registration()?, "hook")?;
+        }
+        if let Some(kinds) = &self.dialog_kinds {
+            keys.set_own(DIALOG_KINDS, Record::from_json(kinds)?, "user_dialog")?;
+        }
+        let initialize = keys.body()?;
         self.add_callbacks();
         // Counted with the callbacks of hooks and MCP servers, which need the input as handlers do.
         let has_handlers = !self.setup.handlers.is_empty();
         let wait = self.background_wait.unwrap_or_else(|| background_wait(None));
         // The session needs its observer to begin, and the interrupt needs an id of the session. So
         // the input exists first, and gets the interrupt below.
-        let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait);
+        let needs = std::mem::take(&mut self.version_needs);
+        let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait, needs);
         let input = Arc::new(input);
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
         let request_timeout = self.setup.settings.get_request_timeout();
         let timeout = self.initialize_timeout.or(request_timeout);
-        let base = self.setup.attach(agent, Box::new(ControlProtocol), observer)?;
+        let dialogs = match (self.dialog_kinds, self.setup.handlers.has(USER_DIALOG)) {
+            // The user's own handler decides.
+            (None, true) => None,
+            (kinds, _) => Some(kinds.unwrap_or_default()),
+        };
+        let protocol = Box::new(ControlProtocol { dialogs });
+        let base = self.setup.attach(agent, protocol, observer)?;
 
         let state = base.state();
         let id = state.reserve();
@@ -296,8 +347,8 @@ impl Builder {
             initialize,
             initialize_timeout: timeout,
             server_info: Arc::new(OnceLock::new()),
+            needed_answers: self.needed_answers,
             has_handlers,
-            probe: None,
         })
     }
 

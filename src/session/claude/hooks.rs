@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::record::Record;
 use crate::session::handlers::{AgentRequest, Handler, HandlerResult};
 use crate::session::protocol::RpcError;
+
+use super::permission::PermissionBehavior;
+use super::wire::{GivenJson, words};
 
 /// A call of a hook.
 #[derive(Clone, Debug)]
@@ -35,6 +38,145 @@ impl HookRequest {
     }
 }
 
+words! {
+    /// An event at which a hook runs, for [`HookMatcher`]. The keys that it understands in
+    /// [`HookOutput::specific`] follow in parentheses. The CLI calls `SessionStart` and `SessionEnd` hooks
+    /// of its settings only.
+    HookKind {
+        /// Before a tool runs (`permissionDecision`, `permissionDecisionReason`, `updatedInput`,
+        /// `additionalContext`).
+        PreToolUse = "PreToolUse",
+        /// After a tool ran (`additionalContext`, `updatedToolOutput`, `classifierContext`).
+        PostToolUse = "PostToolUse",
+        /// After a tool failed (`additionalContext`).
+        PostToolUseFailure = "PostToolUseFailure",
+        /// After all tool calls of a message (`additionalContext`).
+        PostToolBatch = "PostToolBatch",
+        /// With a notification (`additionalContext`).
+        Notification = "Notification",
+        /// Before a prompt is taken (`additionalContext`, `sessionTitle`, `suppressOriginalPrompt`).
+        UserPromptSubmit = "UserPromptSubmit",
+        /// Before a slash command becomes a prompt (`additionalContext`, `suppressOriginalPrompt`).
+        UserPromptExpansion = "UserPromptExpansion",
+        /// At the beginning of a session (`additionalContext`, `initialUserMessage`, `sessionTitle`,
+        /// `watchPaths`, `reloadSkills`).
+        SessionStart = "SessionStart",
+        /// At the end of a session.
+        SessionEnd = "SessionEnd",
+        /// Before a turn ends (`additionalContext`).
+        Stop = "Stop",
+        /// After a turn failed.
+        StopFailure = "StopFailure",
+        /// Before a subagent begins (`additionalContext`).
+        SubagentStart = "SubagentStart",
+        /// Before a subagent ends (`additionalContext`).
+        SubagentStop = "SubagentStop",
+        /// Before the conversation is compacted.
+        PreCompact = "PreCompact",
+        /// After the conversation was compacted.
+        PostCompact = "PostCompact",
+        /// Before the model changes (`permissionDecision`, `permissionDecisionReason`).
+        PreModelSwitch = "PreModelSwitch",
+        /// After the model has changed (`additionalContext`).
+        PostModelSwitch = "PostModelSwitch",
+        /// With the question for a permission (`decision`).
+        PermissionRequest = "PermissionRequest",
+        /// After a permission was denied (`retry`).
+        PermissionDenied = "PermissionDenied",
+        /// At the setup of a project (`additionalContext`).
+        Setup = "Setup",
+        /// Before a teammate is idle.
+        TeammateIdle = "TeammateIdle",
+        /// After a task was created.
+        TaskCreated = "TaskCreated",
+        /// Before a task is complete.
+        TaskCompleted = "TaskCompleted",
+        /// Before an MCP server asks the user (`action`, `content`).
+        Elicitation = "Elicitation",
+        /// Before the MCP server has the user's answer (`action`, `content`).
+        ElicitationResult = "ElicitationResult",
+        /// After a settings file changed.
+        ConfigChange = "ConfigChange",
+        /// In place of the creation of a worktree (`worktreePath`).
+        WorktreeCreate = "WorktreeCreate",
+        /// Before a worktree is removed.
+        WorktreeRemove = "WorktreeRemove",
+        /// After instructions were loaded.
+        InstructionsLoaded = "InstructionsLoaded",
+        /// After the working directory changed (`watchPaths`).
+        CwdChanged = "CwdChanged",
+        /// After a watched file changed (`watchPaths`).
+        FileChanged = "FileChanged",
+        /// After a working directory was added.
+        DirectoryAdded = "DirectoryAdded",
+        /// Before a text is shown (`displayContent`).
+        MessageDisplay = "MessageDisplay",
+        /// Before a skill runs a command (`permissionDecision`, `permissionDecisionReason`,
+        /// `updatedInput`).
+        PreSkillShellCommand = "PreSkillShellCommand",
+    }
+}
+
+/// The calls for which a hook runs. A [`HookKind`], or a text for an event of a later CLI, stands for all
+/// calls of that event.
+#[derive(Clone, Debug, Serialize)]
+#[must_use]
+pub struct HookMatcher {
+    #[serde(skip)]
+    event: String,
+    matcher: Option<String>,
+    #[serde(rename = "hookCallbackIds")]
+    ids: Vec<String>,
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<f64>,
+    #[serde(rename = "onFailure", skip_serializing_if = "Option::is_none")]
+    on_failure: Option<&'static str>,
+}
+
+impl HookMatcher {
+    /// Creates a matcher for all calls of an event.
+    pub fn new(event: impl AsRef<str>) -> Self {
+        let event = event.as_ref().into();
+        Self { event, matcher: None, ids: Vec::new(), timeout: None, on_failure: None }
+    }
+
+    /// Selects calls, mostly by the name of the tool: `Bash|Edit`. Default: all.
+    pub fn matching(mut self, pattern: impl Into<String>) -> Self {
+        self.matcher = Some(pattern.into());
+        self
+    }
+
+    /// Sets when the CLI gives the hook up. Default: that of the CLI.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit.as_secs_f64());
+        self
+    }
+
+    /// Blocks the action if the hook fails, panics or returns an invalid output. Default: the action goes
+    /// ahead, so a hook that guards a tool does not guard it.
+    ///
+    /// Needs a CLI that knows this: with an older one,
+    /// [`Session::initialize`](super::Session::initialize) fails. Has no effect on `Stop`,
+    /// `SubagentStop`, `TaskCompleted` and `TeammateIdle`. (`onFailure`)
+    pub fn block_on_failure(mut self) -> Self {
+        self.on_failure = Some("block");
+        self
+    }
+}
+
+impl From<HookKind> for HookMatcher {
+    fn from(event: HookKind) -> Self {
+        Self::new(event)
+    }
+}
+
+impl From<&str> for HookMatcher {
+    fn from(event: &str) -> Self {
+        Self::new(event)
+    }
+}
+
 /// All hooks of a session. Their ids are `hook_0`, `hook_1`, ... in the order of registration.
 #[derive(Clone, Default)]
 pub(super) struct Hooks {
@@ -42,41 +184,26 @@ pub(super) struct Hooks {
     by_id: HashMap<String, Handler<HookRequest>>,
 }
 
-/// A hook as `initialize` registers it.
-#[derive(Clone, Debug, Serialize)]
-struct HookMatcher {
-    matcher: Option<String>,
-    #[serde(rename = "hookCallbackIds")]
-    ids: Vec<String>,
-    /// In seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout: Option<f64>,
-}
-
 impl Hooks {
-    pub(super) fn add(
-        &mut self,
-        event: &str,
-        matcher: Option<&str>,
-        timeout: Option<Duration>,
-        hook: Handler<HookRequest>,
-    ) {
+    pub(super) fn add(&mut self, mut on: HookMatcher, hook: Handler<HookRequest>) {
         let id = format!("hook_{}", self.by_id.len());
-        self.events.entry(event.into()).or_default().push(HookMatcher {
-            matcher: matcher.map(Into::into),
-            ids: vec![id.clone()],
-            timeout: timeout.map(|limit| limit.as_secs_f64()),
-        });
+        on.ids.push(id.clone());
+        self.events.entry(on.event.clone()).or_default().push(on);
         self.by_id.insert(id, hook);
+    }
+
+    /// Returns whether a hook has to block if it fails.
+    pub(super) fn must_block(&self) -> bool {
+        self.events.values().flatten().any(|on| on.on_failure.is_some())
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
-    /// Returns the key `hooks` of `initialize`; `None`, which is sent as `null`, without any hook.
-    pub(super) fn registration(&self) -> Option<impl Serialize> {
-        (!self.is_empty()).then_some(&self.events)
+    /// Returns the key `hooks` of `initialize`.
+    pub(super) fn registration(&self) -> Result<Record> {
+        Record::from_json(&self.events)
     }
 
     /// Handles `hook_callback`.
@@ -117,12 +244,12 @@ impl fmt::Debug for Hooks {
 /// whose fields serde names `continue` and `async`.
 ///
 /// ```
-/// use agentpipe::session::claude::HookOutput;
+/// use agentpipe::session::claude::{HookKind, HookOutput};
 /// use serde_json::json;
 ///
 /// let output = HookOutput::new()
 ///     .message("Not in this folder")
-///     .specific("PreToolUse", json!({"permissionDecision": "deny"}));
+///     .specific(HookKind::PreToolUse, json!({"permissionDecision": "deny"}));
 /// assert_eq!(
 ///     serde_json::to_value(&output)?,
 ///     json!({
@@ -133,7 +260,7 @@ impl fmt::Debug for Hooks {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct HookOutput(BTreeMap<String, Result<Record>>);
+pub struct HookOutput(BTreeMap<String, GivenJson>);
 
 impl HookOutput {
     /// Creates an output that lets the agent go on: `{}`.
@@ -179,41 +306,60 @@ impl HookOutput {
         self.field("suppressOutput", true)
     }
 
-    /// Sets `hookSpecificOutput`, the keys of one event, with its `hookEventName`. `keys` serializes
-    /// to a JSON object.
-    ///
-    /// `PreToolUse` has `permissionDecision`, `updatedInput` and `additionalContext`; `PostToolUse` an
-    /// updated output; `PermissionRequest` a `decision`.
+    /// Decides on the action: with [`HookKind::PreToolUse`], [`HookKind::PreModelSwitch`] and
+    /// [`HookKind::PreSkillShellCommand`]. Sets `permissionDecision` and `permissionDecisionReason`.
     #[must_use]
-    pub fn specific(self, event: &str, keys: impl Serialize) -> Self {
-        #[derive(Serialize)]
-        struct SpecificOutput<'a, T> {
-            #[serde(rename = "hookEventName")]
-            event: &'a str,
-            #[serde(flatten)]
-            keys: T,
-        }
-        self.field("hookSpecificOutput", SpecificOutput { event, keys })
+    pub fn decide(
+        self,
+        event: impl AsRef<str>,
+        decision: PermissionBehavior,
+        why: impl AsRef<str>,
+    ) -> Self {
+        let (decision, why) = (decision.as_str(), why.as_ref());
+        let keys = json!({"permissionDecision": decision, "permissionDecisionReason": why});
+        self.specific(event, keys)
+    }
+
+    /// Tells the model something. Sets `additionalContext`.
+    #[must_use]
+    pub fn context(self, event: impl AsRef<str>, text: impl AsRef<str>) -> Self {
+        self.specific(event, json!({"additionalContext": text.as_ref()}))
+    }
+
+    /// Sets keys of `hookSpecificOutput`, which one event has, and its `hookEventName`. `keys` serializes
+    /// to a JSON object. A further call adds its keys. [`HookKind`] lists the keys of each event.
+    #[must_use]
+    pub fn specific(mut self, event: impl AsRef<str>, keys: impl Serialize) -> Self {
+        const KEY: &str = "hookSpecificOutput";
+        let keys = GivenJson::new(keys);
+        let merged = (|| {
+            let mut all: Map<String, Value> = match self.0.get(KEY) {
+                Some(earlier) => earlier.record()?.json()?,
+                None => Map::new(),
+            };
+            all.extend(keys.record()?.json::<Map<String, Value>>()?);
+            // Written last, and once: keys that name another event would hide the output.
+            all.insert("hookEventName".into(), event.as_ref().into());
+            Ok(all)
+        })();
+        let merged = match merged {
+            Ok(keys) => GivenJson::new(keys),
+            Err(error) => GivenJson::invalid(error),
+        };
+        self.0.insert(KEY.into(), merged);
+        self
     }
 
     /// Sets any other key. A value without JSON is an error of the response: the agent gets it.
     #[must_use]
     pub fn field(mut self, key: impl Into<String>, value: impl Serialize) -> Self {
-        self.0.insert(key.into(), Record::from_json(&value));
+        self.0.insert(key.into(), GivenJson::new(value));
         self
     }
 }
 
 impl Serialize for HookOutput {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        to.collect_map(self.0.iter().map(|(key, value)| (key, OutputField(value))))
-    }
-}
-
-struct OutputField<'a>(&'a Result<Record>);
-
-impl Serialize for OutputField<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        self.0.as_ref().map_err(S::Error::custom)?.serialize(to)
+        to.collect_map(&self.0)
     }
 }

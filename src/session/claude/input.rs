@@ -13,6 +13,7 @@ use crate::session::protocol::{Observation, Observer};
 
 use super::run::{RunAction, RunEvent};
 use super::turns::TurnTracker;
+use super::version::{CliVersion, VersionNeed};
 
 /// A message of the user.
 #[derive(Clone, Debug)]
@@ -92,6 +93,9 @@ pub(super) struct SessionInput {
     writer: AgentWriter,
     executor: Arc<Executor>,
     turns: Mutex<TurnTracker>,
+    version: OnceLock<CliVersion>,
+    /// What the session uses of newer CLIs.
+    needs: Vec<VersionNeed>,
     /// Set once the session exists.
     bound: OnceLock<BoundInput>,
 }
@@ -109,13 +113,35 @@ impl SessionInput {
         writer: AgentWriter,
         executor: Arc<Executor>,
         background_wait: Option<Duration>,
+        needs: Vec<VersionNeed>,
     ) -> Self {
         let turns = Mutex::new(TurnTracker::new(background_wait));
-        Self { writer, executor, turns, bound: OnceLock::new() }
+        Self { writer, executor, turns, version: OnceLock::new(), needs, bound: OnceLock::new() }
     }
 
     pub(super) fn bind(&self, interrupt: (u64, Vec<u8>), alarm: SessionAlarm) {
+        let turns = self.turns();
         let _once = self.bound.set(BoundInput { interrupt, alarm: Mutex::new(alarm) });
+        // The reader runs already, and the agent may have begun a turn.
+        let opened = turns.is_open().then_some(RunAction::TurnOpened);
+        self.carry_out(&turns, opened.as_slice());
+    }
+
+    pub(super) fn version(&self) -> Option<CliVersion> {
+        self.version.get().copied()
+    }
+
+    /// Notes the version of the CLI, and warns once of what it is too old for.
+    pub(super) fn learn_version(&self, version: CliVersion) {
+        if self.version.set(version).is_err() {
+            return;
+        }
+        for VersionNeed { what, since } in self.needs.iter().filter(|need| version < need.since) {
+            let agent = self.writer.label();
+            crate::trace::warn!(
+                agent, %version, "this Claude Code is older than {since}, which {what} needs: update it"
+            );
+        }
     }
 
     /// Sends a message of the user.
@@ -203,6 +229,9 @@ impl Observer for SessionInput {
     fn on_data(&self, record: &Record) -> Observation {
         let mut turns = self.turns();
         let seen = turns.on_message(record, self.executor.now());
+        if let Some(version) = seen.version {
+            self.learn_version(version);
+        }
         let no_result = self.carry_out(&turns, &seen.actions);
         Observation { no_result, keep: !seen.for_host }
     }

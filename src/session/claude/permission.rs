@@ -1,21 +1,21 @@
 //! Permissions: `can_use_tool`, with which the agent asks whether it may use a tool.
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::handlers::{AgentRequest, HandlerResult};
 
+use super::wire::{received, words};
+
 /// The agent asks whether it may use a tool.
 #[derive(Clone, Debug)]
 pub struct PermissionRequest {
-    body: Record,
     tool_name: String,
     input: Record,
     suggestions: Vec<Record>,
-    texts: PermissionTexts,
+    keys: PermissionKeys,
 }
 
 /// The required keys.
@@ -32,36 +32,52 @@ struct SuggestionKeys<'a> {
     permission_suggestions: Vec<&'a RawValue>,
 }
 
-/// The keys that are text. A value of another type counts as absent.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct PermissionTexts {
-    #[serde(deserialize_with = "text")]
-    tool_use_id: Option<String>,
-    #[serde(deserialize_with = "text")]
-    agent_id: Option<String>,
-    #[serde(deserialize_with = "text")]
-    blocked_path: Option<String>,
-    #[serde(deserialize_with = "text")]
-    decision_reason: Option<String>,
-    #[serde(deserialize_with = "text")]
-    title: Option<String>,
-    #[serde(deserialize_with = "text")]
-    display_name: Option<String>,
-    #[serde(deserialize_with = "text")]
-    description: Option<String>,
+received! {
+    /// The keys that explain the request.
+    PermissionKeys {
+        tool_use_id: String = "tool_use_id",
+        agent_id: String = "agent_id",
+        blocked_path: String = "blocked_path",
+        decision_reason: String = "decision_reason",
+        decision_reason_type: String = "decision_reason_type",
+        title: String = "title",
+        display_name: String = "display_name",
+        description: String = "description",
+        mcp_server: McpOrigin = "mcp_server",
+        matched_ask_rule: AskRule = "matched_ask_rule",
+        classifier_approvable: bool = "classifier_approvable",
+        suppress_always_allow_rule: bool = "suppress_always_allow_rule",
+        default_to_no: bool = "default_to_no",
+        requires_user_interaction: bool = "requires_user_interaction",
+    }
 }
 
-fn text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(from)? {
-        Value::String(text) => Some(text),
-        _ => None,
-    })
+received! {
+    /// The MCP server of a tool.
+    pub McpOrigin {
+        /// Its name.
+        name: String = "name",
+        /// Where it is configured: `sdk`, `plugin`, `user`, `project`, ... An unknown word is never a
+        /// server of this process.
+        source: String = "source",
+    }
+}
+
+received! {
+    /// The rule of the settings because of which the agent asks.
+    pub AskRule {
+        /// Where the rule stands.
+        source: String = "source",
+        /// The tool that it names.
+        tool_name: String = "tool_name",
+        /// What it matches within the tool.
+        rule_content: String = "rule_content",
+    }
 }
 
 impl PermissionRequest {
     pub(super) fn new(request: &AgentRequest) -> Result<Self> {
-        let body = request.body().clone();
+        let body = request.body();
         let required: RequiredKeys<'_> =
             serde_json::from_slice(body.as_bytes()).map_err(|error| {
                 let what = format!("can_use_tool without a tool_name and an input: {error}");
@@ -75,8 +91,8 @@ impl PermissionRequest {
             .unwrap_or_default();
         let suggestions =
             suggestions.into_iter().map(|update| body.part(update.get().as_bytes())).collect();
-        let texts = body.json().unwrap_or_default();
-        Ok(Self { tool_name: required.tool_name, input, suggestions, texts, body })
+        let keys = PermissionKeys::from(body.clone());
+        Ok(Self { tool_name: required.tool_name, input, suggestions, keys })
     }
 
     /// Returns the tool: `Bash`, `Edit`, `mcp__server__tool`, ...
@@ -101,49 +117,93 @@ impl PermissionRequest {
     /// Returns the whole request, including keys that have no accessor here.
     #[must_use]
     pub fn body(&self) -> &Record {
-        &self.body
+        &self.keys.record
     }
 
     /// Returns the id of the tool use, if the agent sent it.
     #[must_use]
     pub fn tool_use_id(&self) -> Option<&str> {
-        self.texts.tool_use_id.as_deref()
+        self.keys.tool_use_id.as_deref()
     }
 
     /// Returns the id of the subagent that asks. `None` is the main agent.
     #[must_use]
     pub fn agent_id(&self) -> Option<&str> {
-        self.texts.agent_id.as_deref()
+        self.keys.agent_id.as_deref()
     }
 
     /// Returns the path outside of the allowed folders, if that is why the agent asks.
     #[must_use]
     pub fn blocked_path(&self) -> Option<&str> {
-        self.texts.blocked_path.as_deref()
+        self.keys.blocked_path.as_deref()
     }
 
     /// Returns why the agent asks: a rule, a mode, a hook.
     #[must_use]
     pub fn decision_reason(&self) -> Option<&str> {
-        self.texts.decision_reason.as_deref()
+        self.keys.decision_reason.as_deref()
+    }
+
+    /// Returns the kind of [`decision_reason`](Self::decision_reason): `rule`, `mode`, `hook`,
+    /// `safetyCheck`, `subcommandResults`, ...
+    #[must_use]
+    pub fn decision_reason_type(&self) -> Option<&str> {
+        self.keys.decision_reason_type.as_deref()
+    }
+
+    /// Returns the MCP server of the tool, if the agent names it.
+    #[must_use]
+    pub fn mcp_server(&self) -> Option<&McpOrigin> {
+        self.keys.mcp_server.as_ref()
+    }
+
+    /// Returns the rule of the settings because of which the agent asks, if there is one.
+    #[must_use]
+    pub fn matched_ask_rule(&self) -> Option<&AskRule> {
+        self.keys.matched_ask_rule.as_ref()
+    }
+
+    /// Returns whether a classifier may approve a call that a safety check has stopped. `Some(false)`: a
+    /// person has to. `None`: no safety check is the reason.
+    #[must_use]
+    pub fn classifier_approvable(&self) -> Option<bool> {
+        self.keys.classifier_approvable
+    }
+
+    /// Returns whether a dialog must not offer to allow the tool for good.
+    #[must_use]
+    pub fn suppress_always_allow_rule(&self) -> bool {
+        self.keys.suppress_always_allow_rule.unwrap_or(false)
+    }
+
+    /// Returns whether a dialog has to open on its refusal, so that one stray key does not approve.
+    #[must_use]
+    pub fn default_to_no(&self) -> bool {
+        self.keys.default_to_no.unwrap_or(false)
+    }
+
+    /// Returns whether the user has to see the whole request: a plain yes or no is not enough.
+    #[must_use]
+    pub fn requires_user_interaction(&self) -> bool {
+        self.keys.requires_user_interaction.unwrap_or(false)
     }
 
     /// Returns a heading for a dialog.
     #[must_use]
     pub fn title(&self) -> Option<&str> {
-        self.texts.title.as_deref()
+        self.keys.title.as_deref()
     }
 
     /// Returns the name of the tool for a dialog.
     #[must_use]
     pub fn display_name(&self) -> Option<&str> {
-        self.texts.display_name.as_deref()
+        self.keys.display_name.as_deref()
     }
 
     /// Returns a description of what the tool is about to do.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
-        self.texts.description.as_deref()
+        self.keys.description.as_deref()
     }
 }
 
@@ -173,7 +233,7 @@ impl Permission {
         })
     }
 
-    /// Updates the permissions of the session as well. `updates` is a list, for example of
+    /// Updates the permissions as well. `updates` is a list of [`PermissionUpdate`], or of
     /// [`PermissionRequest::suggestions`]. Has no effect on a [`deny`](Self::deny).
     #[must_use]
     pub fn updating(mut self, updates: impl Serialize) -> Self {
@@ -228,5 +288,156 @@ impl Permission {
             }
         };
         Ok(record?)
+    }
+}
+
+words! {
+    /// What happens to a tool call.
+    PermissionBehavior {
+        /// It is allowed.
+        Allow = "allow",
+        /// It is denied.
+        Deny = "deny",
+        /// The user decides.
+        Ask = "ask",
+    }
+}
+
+words! {
+    /// Where a [`PermissionUpdate`] is kept.
+    PermissionDestination {
+        /// In memory, for the rest of the session.
+        Session = "session",
+        /// In the settings of the project that are not shared.
+        LocalSettings = "localSettings",
+        /// In the settings of the project.
+        ProjectSettings = "projectSettings",
+        /// In the settings of the user.
+        UserSettings = "userSettings",
+        /// With the arguments of the CLI.
+        CliArg = "cliArg",
+    }
+}
+
+words! {
+    /// A permission mode.
+    PermissionMode {
+        /// Asks for what no rule decides.
+        Default = "default",
+        /// Allows changes of files.
+        AcceptEdits = "acceptEdits",
+        /// Plans, and changes nothing.
+        Plan = "plan",
+        /// Allows everything.
+        BypassPermissions = "bypassPermissions",
+        /// Denies in place of a question.
+        DontAsk = "dontAsk",
+        /// Lets a classifier decide.
+        Auto = "auto",
+    }
+}
+
+/// A rule of a [`PermissionUpdate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PermissionRule {
+    tool_name: String,
+    // The CLI drops every update of an answer in which this key is `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule_content: Option<String>,
+}
+
+impl PermissionRule {
+    /// Creates a rule for every use of a tool.
+    #[must_use]
+    pub fn tool(name: impl Into<String>) -> Self {
+        Self { tool_name: name.into(), rule_content: None }
+    }
+
+    /// Creates a rule for the uses of a tool that match: `PermissionRule::matching("Bash", "ls:*")`.
+    #[must_use]
+    pub fn matching(name: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { tool_name: name.into(), rule_content: Some(content.into()) }
+    }
+}
+
+/// A change of the permissions, for [`Permission::updating`].
+///
+/// The CLI drops every update of an answer in which one lacks a key or has a `null`. These cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PermissionUpdate {
+    #[serde(flatten)]
+    change: PermissionChange,
+    destination: PermissionDestination,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+enum PermissionChange {
+    AddRules { rules: Vec<PermissionRule>, behavior: PermissionBehavior },
+    ReplaceRules { rules: Vec<PermissionRule>, behavior: PermissionBehavior },
+    RemoveRules { rules: Vec<PermissionRule>, behavior: PermissionBehavior },
+    SetMode { mode: PermissionMode },
+    AddDirectories { directories: Vec<String> },
+    RemoveDirectories { directories: Vec<String> },
+}
+
+impl PermissionUpdate {
+    /// Adds rules.
+    #[must_use]
+    pub fn add_rules(
+        behavior: PermissionBehavior,
+        rules: impl IntoIterator<Item = PermissionRule>,
+    ) -> Self {
+        Self::new(PermissionChange::AddRules { rules: rules.into_iter().collect(), behavior })
+    }
+
+    /// Replaces the rules of a behavior.
+    #[must_use]
+    pub fn replace_rules(
+        behavior: PermissionBehavior,
+        rules: impl IntoIterator<Item = PermissionRule>,
+    ) -> Self {
+        Self::new(PermissionChange::ReplaceRules { rules: rules.into_iter().collect(), behavior })
+    }
+
+    /// Removes rules.
+    #[must_use]
+    pub fn remove_rules(
+        behavior: PermissionBehavior,
+        rules: impl IntoIterator<Item = PermissionRule>,
+    ) -> Self {
+        Self::new(PermissionChange::RemoveRules { rules: rules.into_iter().collect(), behavior })
+    }
+
+    /// Sets the permission mode.
+    #[must_use]
+    pub fn set_mode(mode: PermissionMode) -> Self {
+        Self::new(PermissionChange::SetMode { mode })
+    }
+
+    /// Adds working directories.
+    #[must_use]
+    pub fn add_directories(dirs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let directories = dirs.into_iter().map(Into::into).collect();
+        Self::new(PermissionChange::AddDirectories { directories })
+    }
+
+    /// Removes working directories.
+    #[must_use]
+    pub fn remove_directories(dirs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let directories = dirs.into_iter().map(Into::into).collect();
+        Self::new(PermissionChange::RemoveDirectories { directories })
+    }
+
+    /// Sets where the update is kept. Default [`PermissionDestination::Session`].
+    #[must_use]
+    pub fn to(mut self, destination: PermissionDestination) -> Self {
+        self.destination = destination;
+        self
+    }
+
+    fn new(change: PermissionChange) -> Self {
+        Self { change, destination: PermissionDestination::Session }
     }
 }

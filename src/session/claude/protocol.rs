@@ -1,7 +1,9 @@
 //! The records of the control protocol of Claude Code.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -12,10 +14,17 @@ use crate::session::protocol::{
     DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of,
 };
 
+use super::dialog::USER_DIALOG;
+
 /// The control protocol: records of the types `control_request`, `control_response` and
 /// `control_cancel_request`. All others are data.
-#[derive(Debug)]
-pub(super) struct ControlProtocol;
+#[derive(Debug, Default)]
+pub(super) struct ControlProtocol {
+    /// The kinds of dialogs that this process shows. A request for another one is not for this process,
+    /// and gets no response, not even an error: that would close the dialog of another client. `None`: all
+    /// are for this process.
+    pub(super) dialogs: Option<Vec<String>>,
+}
 
 /// The prefix of the ids of this session. The ids of the agent are a separate name space.
 const ID_PREFIX: &str = "req_";
@@ -52,6 +61,15 @@ struct RequestSubtype<'a> {
 
 /// Returns a control request of this session. `body` is an object with its other keys, or `null`.
 pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
+    // The CLI would take the last of two subtypes.
+    let mut without = None;
+    if has_subtype(body)
+        && let Some(mut keys) = object_of::<BTreeMap<String, &RawValue>>(body)
+    {
+        keys.remove("subtype");
+        without = serde_json::to_vec(&keys).ok();
+    }
+    let body = without.as_deref().unwrap_or(body);
     let subtype = serde_json::to_string(subtype).expect("text has JSON");
     // The keys of the body follow the subtype, so its opening brace is replaced.
     // `null`, which is no body, has no brace, and leaves an object without further keys.
@@ -65,6 +83,16 @@ pub(super) fn control_request(id: u64, subtype: &str, body: &[u8]) -> Vec<u8> {
     memcpy::append(&mut out, rest);
     out.push(b'}');
     out
+}
+
+/// Returns whether the body of a request has the key that names the request.
+pub(super) fn has_subtype(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct BodyKeys {
+        #[serde(default)]
+        subtype: Option<IgnoredAny>,
+    }
+    object_of::<BodyKeys>(body).is_some_and(|keys| keys.subtype.is_some())
 }
 
 /// Returns the number in an id of this session. `None` for an id that it cannot have sent.
@@ -112,7 +140,7 @@ fn response_to(id: &str, outcome: Result<&[u8], &str>) -> Vec<u8> {
 }
 
 impl ControlProtocol {
-    fn request_of(record: &Record, wire: &ControlRecord<'_>) -> Incoming {
+    fn request_of(&self, record: &Record, wire: &ControlRecord<'_>) -> Incoming {
         // A request without an id cannot be answered. The reader may know what it is.
         let Some(id) = wire.request_id else { return Incoming::Data };
         let subtype = wire.request.and_then(|raw| {
@@ -120,6 +148,7 @@ impl ControlProtocol {
             Some((raw, subtype.subtype))
         });
         match subtype {
+            Some((raw, subtype)) if subtype == USER_DIALOG && !self.shows(raw) => Incoming::Ignored,
             Some((raw, subtype)) => Incoming::Request {
                 id: WireId(id.get().into()),
                 method: subtype.into(),
@@ -130,6 +159,18 @@ impl ControlProtocol {
                 Incoming::Refused { response: response_to(id.get(), Err(why)), why }
             }
         }
+    }
+
+    /// Returns whether this process shows the dialog of a request.
+    fn shows(&self, request: &RawValue) -> bool {
+        #[derive(Deserialize)]
+        struct DialogKind<'a> {
+            #[serde(borrow)]
+            dialog_kind: Cow<'a, str>,
+        }
+        let Some(kinds) = &self.dialogs else { return true };
+        let asked: Option<DialogKind<'_>> = object(request);
+        asked.is_some_and(|asked| kinds.iter().any(|kind| *kind == asked.dialog_kind))
     }
 
     fn response_of(record: &Record, wire: &ControlRecord<'_>) -> Incoming {
@@ -159,7 +200,7 @@ impl Protocol for ControlProtocol {
             return Incoming::Data;
         };
         match &*wire.kind {
-            "control_request" => Self::request_of(record, &wire),
+            "control_request" => self.request_of(record, &wire),
             "control_response" => Self::response_of(record, &wire),
             "control_cancel_request" => match wire.request_id {
                 Some(id) => Incoming::Cancel { id: WireId(id.get().into()) },

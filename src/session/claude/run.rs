@@ -369,7 +369,7 @@ impl Run {
             && self.expected == Expected::Nothing
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         // The run of one of the prompts is over except for its result.
         let over = usize::from(matches!(self.expected, Expected::Result | Expected::End));
         self.in_turn || self.is_running() || self.tasks || self.owed > over

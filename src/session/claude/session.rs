@@ -15,8 +15,13 @@ use crate::session::options::RequestOptions;
 use crate::session::protocol::DroppedRecord;
 use crate::session::state::SessionState;
 
+use super::control::{self, ControlRequest};
+use super::initialize::{Initialized, NeededAnswers};
 use super::input::{SessionInput, UserMessage};
-use super::version::{CliVersion, VersionProbe};
+use super::protocol::has_subtype;
+use super::version::CliVersion;
+
+const OPERATION: &str = "initialize";
 
 /// The control protocol of Claude Code with one agent. Cheap to clone.
 ///
@@ -32,11 +37,10 @@ pub struct Session {
     pub(super) initialize: Record,
     pub(super) initialize_timeout: Option<Duration>,
     /// The response to the first `initialize`.
-    pub(super) server_info: Arc<OnceLock<Record>>,
+    pub(super) server_info: Arc<OnceLock<Initialized>>,
+    pub(super) needed_answers: NeededAnswers,
     /// Whether there is a handler, so that the agent may send a request in the middle of a turn.
     pub(super) has_handlers: bool,
-    /// Asks the CLI for its version, if the session was started on options.
-    pub(super) probe: Option<VersionProbe>,
 }
 
 impl Deref for Session {
@@ -60,45 +64,36 @@ impl Session {
     /// [`Builder::start`](super::Builder::start) does this. Cancel-safe.
     ///
     /// # Errors
-    /// See [`session::Session::request`].
-    pub async fn initialize(&self) -> Result<Record> {
+    /// - [`Unsupported`](ErrorKind::Unsupported): the answer does not say that the CLI blocks if a hook
+    ///   fails ([`HookMatcher::block_on_failure`](super::HookMatcher::block_on_failure)), or has taken
+    ///   the MCP servers or plugins that came in `initialize`. Close the session.
+    /// - Those of [`session::Session::request`].
+    pub async fn initialize(&self) -> Result<Initialized> {
         let body = self.initialize.as_bytes();
         let options = RequestOptions::new().timeout(self.initialize_timeout);
-        let response = self.base.request_json("initialize", body, options).await?;
+        let answer = self.base.request_json(OPERATION, body, options).await?;
+        let answer = Initialized::from(answer);
+        if let Some(version) = answer.claude_code_version.as_deref().and_then(CliVersion::parse) {
+            self.input.learn_version(version);
+        }
         // Only the first response is kept, so a second one is not stored and not an error.
-        let _first = self.server_info.set(response.clone());
-        Ok(response)
+        let _first = self.server_info.set(answer.clone());
+        self.needed_answers.check(&answer)?;
+        Ok(answer)
     }
 
     /// Returns the agent's response to the first `initialize`: its commands, output style, models.
     /// `None` before. It stays after the agent is gone.
     #[must_use]
-    pub fn server_info(&self) -> Option<&Record> {
+    pub fn server_info(&self) -> Option<&Initialized> {
         self.server_info.get()
     }
 
-    /// Returns the version of the CLI, for a session that was started on
-    /// [`Options`](super::Options).
-    ///
-    /// The first call runs `claude -v` in the same environment, for at most 2 s. This process does
-    /// not count against [`EngineBuilder::max_agents`](crate::EngineBuilder::max_agents), and answers
-    /// even if the agent of the session is gone. The answer is kept for the lifetime of this process,
-    /// while the time and size of the file stay the same. Cancel-safe.
-    ///
-    /// # Errors
-    /// - [`Timeout`](ErrorKind::Timeout): the CLI did not answer within 2 s. Kept like an answer.
-    /// - [`InvalidRecord`](ErrorKind::InvalidRecord): the CLI printed no version. Kept like an answer.
-    /// - [`AgentError`](ErrorKind::AgentError): the CLI printed nothing and exited.
-    /// - [`InvalidCommand`](ErrorKind::InvalidCommand): the session was started on a command.
-    /// - The errors of [`Engine::spawn`](crate::Engine::spawn).
-    pub async fn cli_version(&self) -> Result<CliVersion> {
-        match &self.probe {
-            Some(probe) => probe.version().await,
-            None => {
-                let what = "only a session that was started on Options knows its CLI";
-                Err(Error::new(ErrorKind::InvalidCommand, "version", what))
-            }
-        }
+    /// Returns the version of the CLI, from its answer to `initialize`. An older CLI says it with its
+    /// first turn (`system`, `init`). `None` before. It stays after the agent is gone.
+    #[must_use]
+    pub fn cli_version(&self) -> Option<CliVersion> {
+        self.input.version()
     }
 
     /// Sends a message of the user: text, or a [`UserMessage`]. A turn is open from here to its
@@ -235,21 +230,44 @@ impl Session {
     ) -> Result<Record> {
         let body = Record::from_json(&body)?;
         // The keys of the body are written beside the subtype, which only works for those of an
-        // object.
-        if !matches!(body.as_bytes().first(), Some(b'{')) && body.as_bytes() != b"null" {
-            let what = "the body of a control request has to be a JSON object";
+        // object, and for each key once.
+        let is_object = matches!(body.as_bytes(), [b'{', ..] | b"null");
+        if !is_object || has_subtype(body.as_bytes()) {
+            let what = "the body of a control request has to be a JSON object without a `subtype`";
             return Err(Error::new(ErrorKind::InvalidRecord, "request", what));
         }
         let options = RequestOptions::new().timeout(timeout);
         self.base.request_json(subtype, body.as_bytes(), options).await
     }
 
+    /// Sends a control request: one of the types in [`control`](super::control). Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`request`](Self::request).
+    pub async fn control<R: ControlRequest>(&self, request: R) -> Result<R::Answer> {
+        self.request(R::SUBTYPE, request).await.map(R::Answer::from)
+    }
+
+    /// Sends a [`control`](Self::control) request with another timeout. `None` waits as long as the
+    /// agent lives. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`request`](Self::request).
+    pub async fn control_with_timeout<R: ControlRequest>(
+        &self,
+        request: R,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<R::Answer> {
+        self.request_with_timeout(R::SUBTYPE, request, timeout).await.map(R::Answer::from)
+    }
+
     /// Interrupts the turn. Its `result` comes all the same. Cancel-safe.
+    /// [`Interrupt::cancel_queued`](control::Interrupt::cancel_queued) also cancels queued messages.
     ///
     /// # Errors
     /// See [`session::Session::request`].
-    pub async fn interrupt(&self) -> Result<Record> {
-        self.request("interrupt", ()).await
+    pub async fn interrupt(&self) -> Result<control::Interrupted> {
+        self.control(control::Interrupt::new()).await
     }
 
     /// Sets the permission mode: `default`, `acceptEdits`, `plan`, `bypassPermissions`, `dontAsk` or
@@ -258,8 +276,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn set_permission_mode(&self, mode: &str) -> Result<Record> {
-        let keys = ControlKeys { mode: Some(mode), ..ControlKeys::default() };
-        self.request("set_permission_mode", keys).await
+        self.control(control::SetPermissionMode::new(mode)).await
     }
 
     /// Sets the model. `None` is the default one. Cancel-safe.
@@ -267,8 +284,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn set_model(&self, model: Option<&str>) -> Result<Record> {
-        let keys = ControlKeys { model: Some(model), ..ControlKeys::default() };
-        self.request("set_model", keys).await
+        self.control(control::SetModel::new(model)).await
     }
 
     /// Restores files to what they were at a user message. Needs
@@ -276,9 +292,8 @@ impl Session {
     ///
     /// # Errors
     /// See [`session::Session::request`].
-    pub async fn rewind_files(&self, user_message_id: &str) -> Result<Record> {
-        let keys = ControlKeys { user_message_id: Some(user_message_id), ..ControlKeys::default() };
-        self.request("rewind_files", keys).await
+    pub async fn rewind_files(&self, user_message_id: &str) -> Result<control::Rewound> {
+        self.control(control::RewindFiles::new(user_message_id)).await
     }
 
     /// Returns the MCP servers of the session: `{"mcpServers": [...]}`. Cancel-safe.
@@ -286,7 +301,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn mcp_status(&self) -> Result<Record> {
-        self.request("mcp_status", ()).await
+        self.control(control::McpStatus::new()).await
     }
 
     /// Reconnects an MCP server. Cancel-safe.
@@ -294,8 +309,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn mcp_reconnect(&self, server: &str) -> Result<Record> {
-        let keys = ControlKeys { server: Some(server), ..ControlKeys::default() };
-        self.request("mcp_reconnect", keys).await
+        self.control(control::McpReconnect::new(server)).await
     }
 
     /// Turns an MCP server on or off. Cancel-safe.
@@ -303,9 +317,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn mcp_toggle(&self, server: &str, enabled: bool) -> Result<Record> {
-        let keys =
-            ControlKeys { server: Some(server), enabled: Some(enabled), ..ControlKeys::default() };
-        self.request("mcp_toggle", keys).await
+        self.control(control::McpToggle::new(server, enabled)).await
     }
 
     /// Stops a background task. A `task_notification` follows. Cancel-safe.
@@ -313,8 +325,7 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn stop_task(&self, task_id: &str) -> Result<Record> {
-        let keys = ControlKeys { task_id: Some(task_id), ..ControlKeys::default() };
-        self.request("stop_task", keys).await
+        self.control(control::StopTask::new(task_id)).await
     }
 
     /// Returns what fills the context, in tokens. Cancel-safe.
@@ -322,26 +333,8 @@ impl Session {
     /// # Errors
     /// See [`session::Session::request`].
     pub async fn get_context_usage(&self) -> Result<Record> {
-        self.request("get_context_usage", ()).await
+        self.control(control::GetContextUsage::new()).await
     }
-}
-
-/// The keys of the control requests above.
-#[derive(Default, Serialize)]
-struct ControlKeys<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<&'a str>,
-    /// The outer `None` is no key, the inner one `null`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<Option<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_message_id: Option<&'a str>,
-    #[serde(rename = "serverName", skip_serializing_if = "Option::is_none")]
-    server: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task_id: Option<&'a str>,
 }
 
 /// Returns whether a dropped record may have belonged to a turn, judged by its first bytes.

@@ -15,7 +15,7 @@ fn record(text: &str) -> Record {
 }
 
 fn read(text: &str) -> Incoming {
-    ControlProtocol.classify(&record(text))
+    ControlProtocol::default().classify(&record(text))
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -30,6 +30,10 @@ fn control_request_has_its_body_beside_the_subtype() {
         r#"{"type":"control_request","request_id":"req_7","request":{"subtype":"interrupt"}}"#;
     assert_eq!(plain, wanted);
     assert_eq!(text(control_request(7, "interrupt", b"{ }")), wanted);
+    // Of two subtypes the CLI takes the last.
+    assert_eq!(text(control_request(7, "interrupt", br#"{"subtype":"x"}"#)), wanted);
+    let twice = text(control_request(7, "x", br#"{"a":1.50,"subtype":"y"}"#));
+    assert!(twice.ends_with(r#""request":{"subtype":"x","a":1.50}}"#), "{twice}");
     let body = text(control_request(1, "set_model", b"{\"model\":null}"));
     assert!(body.ends_with(r#""request":{"subtype":"set_model","model":null}}"#), "{body}");
 }
@@ -113,14 +117,14 @@ fn response_carries_the_id_as_it_came() {
             ),
             id = id
         );
-        assert_eq!(text(ControlProtocol.response(&wire, Ok(b"{}"))), wanted);
+        assert_eq!(text(ControlProtocol::default().response(&wire, Ok(b"{}"))), wanted);
     }
     let id = WireId("\"a\"".into());
     let wanted = concat!(
         r#"{"type":"control_response","response":{"subtype":"error","#,
         r#""request_id":"a","error":"n\no"}}"#
     );
-    assert_eq!(text(ControlProtocol.response(&id, Err(&RpcError::new("n\no")))), wanted);
+    assert_eq!(text(ControlProtocol::default().response(&id, Err(&RpcError::new("n\no")))), wanted);
 }
 
 fn see(turns: &mut TurnTracker, text: &str) -> Vec<RunAction> {
@@ -333,6 +337,7 @@ proptest! {
             Incoming::Response { .. } => "reply",
             Incoming::Cancel { .. } => "cancel",
             Incoming::Refused { .. } => "refused",
+            Incoming::Ignored => "ignored",
             Incoming::Data => "data",
             Incoming::Progress { .. } | Incoming::Complaint(_) | Incoming::Batch(_) => "JSON-RPC",
         };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::record::Record;
 
 use super::run::{CliState, Run, RunAction, RunEvent};
+use super::version::CliVersion;
 
 /// Background tasks that are tracked at once. A further one is ignored.
 const TASKS_MAX: usize = 4096;
@@ -28,6 +29,8 @@ pub(super) struct SeenMessage {
     pub(super) actions: Vec<RunAction>,
     /// The message is meant for the host alone, so the reader does not get it.
     pub(super) for_host: bool,
+    /// The version of the CLI, which the beginning of a turn names.
+    pub(super) version: Option<CliVersion>,
 }
 
 impl TurnTracker {
@@ -38,6 +41,11 @@ impl TurnTracker {
 
     pub(super) fn handle(&mut self, event: RunEvent, now: Instant) -> Vec<RunAction> {
         self.run.handle(event, now)
+    }
+
+    /// Returns whether a turn is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.run.is_open()
     }
 
     /// Returns when the next [`RunEvent::Tick`] is due.
@@ -67,7 +75,10 @@ impl TurnTracker {
                 // The agent went on after the error, so the error does not explain a later end.
                 self.last_error = None;
                 match kind {
-                    "system" if subtype == "init" => Some(RunEvent::Turn),
+                    "system" if subtype == "init" => {
+                        seen.version = version(record);
+                        Some(RunEvent::Turn)
+                    }
                     "system" if subtype.starts_with("task_") => self.task(subtype, record),
                     // Records of a subagent may come between turns.
                     "assistant" | "stream_event" if envelope.parent_tool_use_id.is_none() => {
@@ -165,6 +176,16 @@ fn state(record: &Record) -> (Option<CliState>, bool) {
         None => None,
     };
     (state, changed.sdk_host_only == Value::Bool(true))
+}
+
+/// Returns the version that the beginning of a turn names.
+fn version(record: &Record) -> Option<CliVersion> {
+    #[derive(Deserialize)]
+    struct VersionKey {
+        #[serde(default)]
+        claude_code_version: Value,
+    }
+    CliVersion::parse(record.json::<VersionKey>().ok()?.claude_code_version.as_str()?)
 }
 
 /// The flags of a result.

@@ -13,7 +13,7 @@ use crate::support::{check_error, engine};
 /// The path by which it was run.
 fn found(options: &Options) -> String {
     wait(async {
-        let options = options.clone().version_check(false);
+        let options = options.clone();
         let session = Session::builder().start(&engine(), options).await.expect("starts");
         let told = told(&session).await;
         session.close().await;

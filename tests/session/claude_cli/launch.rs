@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentpipe::session::claude::{Permission, PermissionRequest, Session};
+use agentpipe::session::claude::{HookMatcher, Permission, PermissionRequest, Session};
 use agentpipe::{ErrorKind, ExitStatus};
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ fn options_make_arguments_and_handshake() {
         .exclude_dynamic_sections(false)
         .forward_subagent_text(true);
     let builder = Session::builder()
-        .hook("Stop", None, Some(Duration::from_secs(1)), |_| async { Ok(json!({})) })
+        .hook(HookMatcher::new("Stop").timeout(Duration::from_secs(1)), |_| async { Ok(json!({})) })
         // The session's own word wins, and what is to come passes.
         .option("excludeDynamicSections", true)
         .option("later", 1);

@@ -22,7 +22,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 /// A CLI that tells its command line first and then behaves as these flags of the fake say.
 fn telling(flags: &[&str]) -> Options {
     let flags = ["fake", "--tell-command"].iter().chain(flags).chain(&["--"]);
-    AgentCommand::claude().version_check(false).process(|_| AgentCommand::new(PROGRAM).args(flags))
+    AgentCommand::claude().process(|_| AgentCommand::new(PROGRAM).args(flags))
 }
 
 /// Returns the command that the CLI was started with.

@@ -1,19 +1,19 @@
-//! The version probe of the CLI: once, in the background, and within a limit.
+//! The version of the CLI, as the session learns it, and what an older CLI lacks.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
 
-use agentpipe::session::claude::{CliVersion, Options, Session};
-use agentpipe::{AgentCommand, Engine, ErrorKind, ExitStatus};
-use tempfile::TempDir;
+use agentpipe::session::claude::{CliVersion, HookKind, HookMatcher, HookOutput, Session};
+use agentpipe::{AgentCommand, ErrorKind, ExitStatus};
+use serde_json::{Value, json};
 
-use super::{folder, is_alive, path_of, script, wait};
+use super::{folder, path_of, script, wait};
+use crate::support::dialogue::{HANDSHAKE, RESULT, assert_played, dialogue};
 use crate::support::process::install;
-use crate::support::{PROGRAM, check_error, engine, wait_until};
+use crate::support::{check_error, engine};
 
-/// Lines of all warnings of this process.
+/// The warnings of this process.
 static LINES: Mutex<String> = Mutex::new(String::new());
 
 struct Lines;
@@ -29,194 +29,105 @@ impl io::Write for Lines {
     }
 }
 
-/// Returns the warnings about this program.
-fn warnings(program: &Path) -> Vec<String> {
-    let program = program.to_str().expect("text");
+fn listen() {
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| {
+        let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+        warnings.with_ansi(false).with_writer(|| Lines).init();
+    });
+}
+
+/// Returns the warnings about one agent.
+fn warnings(pid: u32) -> Vec<String> {
+    let agent = format!("pid {pid} ");
     let lines = LINES.lock().expect("no panic");
-    lines.lines().filter(|line| line.contains(program)).map(str::to_owned).collect()
+    lines.lines().filter(|line| line.contains(&agent)).map(str::to_owned).collect()
 }
 
-/// A CLI that counts how often its version is probed.
-struct Cli {
-    folder: TempDir,
-    program: PathBuf,
+/// A handshake whose answer has these keys.
+fn answering(keys: &Value) -> String {
+    HANDSHAKE.replace(r#"{"commands":[]}"#, &keys.to_string())
 }
 
-impl Cli {
-    fn new(answer: &str) -> Self {
-        static LISTEN: Once = Once::new();
-        LISTEN.call_once(|| {
-            let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
-            warnings.with_ansi(false).with_writer(|| Lines).init();
-        });
-        let folder = folder();
-        let cli = Self { program: path_of(&folder, "claude"), folder };
-        cli.answers(answer);
-        cli
-    }
-
-    /// Replaces what it does when its version is probed.
-    fn answers(&self, probe: &str) {
-        install(&self.program, &script(&format!("echo $$ >>'{}'\n{probe}", self.pids().display())));
-    }
-
-    fn pids(&self) -> PathBuf {
-        path_of(&self.folder, "asked")
-    }
-
-    /// The names of the probed CLIs.
-    fn asked(&self) -> Vec<String> {
-        let pids = fs::read_to_string(self.pids()).unwrap_or_default();
-        pids.lines().map(str::to_owned).collect()
-    }
-
-    fn options(&self) -> Options {
-        AgentCommand::claude().cli_path(&self.program)
-    }
-
-    async fn start(&self, engine: &Engine) -> Session {
-        Session::builder().start(engine, self.options()).await.expect("starts")
-    }
-}
-
-// The warning has version and path. One for each of a thousand sessions would be noise.
+// The version comes with the handshake, or with the first turn of an older CLI. An old one is a warning,
+// once.
 #[test]
-fn old_cli_is_warned_about_once() {
-    let cli = Cli::new("echo '1.0.9 (Claude Code)'; exit");
-    let engine = engine();
+fn version_comes_from_the_session() {
+    listen();
+    let init =
+        json!({"send": {"type": "system", "subtype": "init", "claude_code_version": "1.0.9"}});
+    let init = format!("{init}\n{RESULT}");
+    let twice = [HANDSHAKE, &init, &init];
+    let told = [answering(&json!({"claude_code_version": "2.1.332"})), init.clone()];
     wait(async {
-        let mut sessions = Vec::new();
-        for _ in 0..5 {
-            sessions.push(cli.start(&engine).await);
+        let session = Session::builder().start(&engine(), dialogue(&twice)).await.expect("starts");
+        for _ in 0..2 {
+            session.read_turn(|_| {}).await.expect("a turn");
         }
-        for session in &sessions {
-            let version = session.cli_version().await.expect("it says it");
-            assert_eq!((version.to_string(), version < CliVersion::OLDEST), ("1.0.9".into(), true));
-        }
-        wait_until("a warning", || !warnings(&cli.program).is_empty());
-        // From here the version is known, and a start warns at once or never.
-        sessions.push(cli.start(&engine).await);
-        for session in sessions {
-            assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
-        }
+        let version = session.cli_version().expect("it was said");
+        assert_eq!((version.to_string(), version < CliVersion::OLDEST), ("1.0.9".into(), true));
+        let said = warnings(session.pid());
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("1.0.9") && said[0].contains("2.0.0"), "{said:?}");
+        assert_played(&session.close().await);
+
+        let session = Session::builder().start(&engine(), dialogue(&told)).await.expect("starts");
+        assert_eq!(session.cli_version().expect("it was said").to_string(), "2.1.332");
+        session.read_turn(|_| {}).await.expect("a turn");
+        assert_eq!(session.cli_version().expect("it stays").to_string(), "2.1.332");
+        assert_eq!(warnings(session.pid()), Vec::<String>::new());
+        assert_played(&session.close().await);
+
+        let plain = Session::builder().start(&engine(), dialogue(&[HANDSHAKE])).await;
+        let plain = plain.expect("starts");
+        assert_eq!(plain.cli_version(), None, "nothing was said");
+        assert_played(&plain.close().await);
     });
-    let warnings = warnings(&cli.program);
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("WARN") && warnings[0].contains("1.0.9"), "{warnings:?}");
-    assert!(warnings[0].contains("2.0.0"), "{warnings:?}");
-    assert_eq!(cli.asked().len(), 1);
 }
 
-// One more process for each start doubled the time to start. A current CLI causes no warning.
+// One more process for each start doubled the time to start.
 #[test]
-fn version_is_cached_until_the_file_changes() {
-    let cli = Cli::new("echo '2.1.330 (Claude Code)'; exit");
-    let engine = engine();
+fn start_runs_no_second_process() {
+    let folder = folder();
+    let program = path_of(&folder, "claude");
+    let asked = path_of(&folder, "asked");
+    install(&program, &script(&format!("echo $$ >>'{}'; exit", asked.display())));
     wait(async {
-        let sessions = [cli.start(&engine).await, cli.start(&engine).await];
-        let versions = [sessions[0].cli_version().await, sessions[1].cli_version().await];
-        assert!(versions.iter().all(|version| version.clone().expect("says it").patch == 330));
-        assert_eq!(cli.asked().len(), 1);
-
-        // An update: another file at the same path.
-        cli.answers("echo '2.2.0 (Claude Code) '; exit");
-        let updated = cli.start(&engine).await;
-        assert_eq!(updated.cli_version().await.expect("says it").to_string(), "2.2.0");
-        assert_eq!(cli.asked().len(), 2);
-        // A session on the old file still has its version.
-        for session in sessions.into_iter().chain([updated]) {
-            assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
-        }
+        let options = AgentCommand::claude().cli_path(&program);
+        let session = Session::builder().start(&engine(), options).await.expect("starts");
+        assert_eq!(session.cli_version(), None);
+        assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
+        assert!(!fs::exists(&asked).expect("readable"));
     });
-    assert_eq!(warnings(&cli.program), Vec::<String>::new());
 }
 
-// A probe that ignored SIGTERM must not hang the start.
+// A hook that guards a tool does not guard it if its failure lets the tool run. A CLI that ignores the key
+// must not get a single prompt.
 #[test]
-fn stuck_version_probe_is_ended() {
-    let fake = |flags: &str| {
-        format!("exec {PROGRAM} fake --ignore-sigterm --ignore-eof --ignore-epipe {flags}")
-    };
-    let no_line = "exec tr '\\0' x </dev/zero".to_owned();
-    let child = format!("sleep 600 & {}", fake("--flood"));
-    let cases = [
-        (fake("--never-read-stdin"), ErrorKind::Timeout, "within 2s"),
-        (fake("--close-stdout"), ErrorKind::Timeout, "within 2s"),
-        (no_line, ErrorKind::Timeout, "within 2s"),
-        (fake("--flood"), ErrorKind::InvalidRecord, "flood"),
-        (child, ErrorKind::InvalidRecord, "flood"),
+fn blocking_hook_needs_a_cli_that_blocks() {
+    let refused = [
+        (json!({}), &["block_on_failure", "update Claude Code"]),
+        (json!({"hook_on_failure_supported": false}), &["block_on_failure", "update Claude Code"]),
         (
-            "echo 'command not found' >&2; exit 127".to_owned(),
-            ErrorKind::AgentError,
-            "command not found",
+            json!({"hook_on_failure_supported": true, "hooks_applied": false}),
+            &["not registered", "start a new CLI"],
         ),
-        ("echo unknown; exit".to_owned(), ErrorKind::InvalidRecord, "unknown"),
     ];
-    let clis: Vec<Cli> = cases.iter().map(|(probe, _, _)| Cli::new(probe)).collect();
-    let engine = engine();
+    let start = async |answer: &Value, on: HookMatcher| {
+        let builder = Session::builder().hook(on, |_| async { Ok(HookOutput::new()) });
+        builder.start(&engine(), dialogue(&[answering(answer)])).await
+    };
+    let on = || HookMatcher::new(HookKind::PreToolUse).matching("Bash");
     wait(async {
-        let mut sessions = Vec::new();
-        for cli in &clis {
-            sessions.push(cli.start(&engine).await);
+        for (answer, says) in refused {
+            let error = start(&answer, on().block_on_failure()).await.expect_err("refused");
+            check_error(&error, ErrorKind::Unsupported, says);
+            let session = start(&answer, on()).await.expect("it asks for nothing");
+            assert_played(&session.close().await);
         }
-        // The first is under way, and its session works.
-        wait_until("it is probed", || clis[0].asked().len() == 1);
-        sessions[0].send("Hello.").await.expect("sent");
-        assert!(sessions[0].read_turn(|_| {}).await.is_ok());
-        assert!(is_alive(&clis[0].asked()[0]), "still within its limit");
-
-        for ((session, cli), (_, kind, says)) in sessions.iter().zip(&clis).zip(&cases) {
-            let error = session.cli_version().await.expect_err("no version");
-            check_error(&error, *kind, &[says]);
-            assert!(!is_alive(&cli.asked()[0]), "reaped before the answer: {error}");
-        }
-        assert_eq!(engine.agents(), sessions.len(), "the sessions, and nothing else");
-        // The outcome is cached, silence too; a transient failure is probed again.
-        for (session, cli) in sessions.iter().zip(&clis) {
-            let before = cli.asked().len();
-            let error = session.cli_version().await.expect_err("no version");
-            let again = usize::from(error.kind() == ErrorKind::AgentError);
-            assert_eq!(cli.asked().len(), before + again, "{error}");
-        }
-        for (session, cli) in sessions.iter().zip(&clis) {
-            assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
-            assert_eq!(
-                warnings(&cli.program),
-                Vec::<String>::new(),
-                "not to be said is no warning"
-            );
-        }
-    });
-    assert_eq!(engine.abandoned(), 0);
-}
-
-// With room for one agent the probe must not take it.
-#[test]
-fn version_probe_takes_no_place() {
-    let cli = Cli::new(&format!("exec {PROGRAM} fake --never-read-stdin"));
-    let engine = Engine::builder().max_agents(2).build().expect("an engine");
-    wait(async {
-        let first = cli.start(&engine).await;
-        wait_until("it is probed", || cli.asked().len() == 1);
-        let second = cli.start(&engine).await;
-        assert!(is_alive(&cli.asked()[0]));
-        for session in [first, second] {
-            assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
-        }
-        // The start does not wait for the probe, which ends with the engine.
-        engine.shutdown(std::time::Duration::from_secs(5)).await;
-    });
-    wait_until("it is gone", || !is_alive(&cli.asked()[0]));
-}
-
-#[test]
-fn plain_session_probes_no_version() {
-    let engine = engine();
-    let command = AgentCommand::new(PROGRAM).args(["fake", "--answer-initialize"]);
-    wait(async {
-        let session = Session::builder().start(&engine, command).await.expect("starts");
-        let error = session.cli_version().await.expect_err("which CLI?");
-        check_error(&error, ErrorKind::InvalidCommand, &["Options"]);
-        session.close().await;
+        let answer = json!({"hook_on_failure_supported": true, "hooks_applied": true});
+        let session = start(&answer, on().block_on_failure()).await.expect("starts");
+        assert_eq!(session.server_info().expect("kept").hooks_applied, Some(true));
+        assert_played(&session.close().await);
     });
 }

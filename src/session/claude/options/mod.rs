@@ -84,7 +84,6 @@ pub struct Options {
     forward_subagent_text: bool,
     // Sent in neither.
     file_checkpointing: bool,
-    pub(super) version_check: bool,
     /// An option without JSON, and why it has none.
     invalid: Option<(&'static str, String)>,
 }
@@ -203,7 +202,6 @@ impl Options {
             exclude_dynamic_sections: None,
             forward_subagent_text: false,
             file_checkpointing: false,
-            version_check: true,
             invalid: None,
         }
     }
@@ -226,12 +224,6 @@ impl Options {
     pub(super) fn command_for(&self, needs: HostNeeds<'_>) -> Result<AgentCommand> {
         let args = table::argv(&EffectiveOptions::of(self, needs)?)?;
         Ok(launcher(self).args(args))
-    }
-
-    /// Returns the command that asks the CLI for its version, in the same environment and as the same
-    /// user.
-    pub(super) fn version_command(&self) -> AgentCommand {
-        launcher(self).arg("-v")
     }
 
     /// Returns the keys and values that `initialize` carries.

@@ -471,17 +471,6 @@ impl Options {
         self
     }
 
-    /// Sets whether a session logs a warning (`tracing`, once per CLI) if the CLI is older than
-    /// [`CliVersion::OLDEST`](crate::session::claude::CliVersion::OLDEST). Default on.
-    ///
-    /// The question runs in the background, after the first session of the CLI has started, and not again
-    /// while its file stays the same. If it fails, there is no warning.
-    #[must_use]
-    pub fn version_check(mut self, on: bool) -> Self {
-        self.version_check = on;
-        self
-    }
-
     /// Adds a flag that has no setter: its name without dashes, and its value if it takes one. The
     /// order is kept. A value that begins with `-` is sent as `--name=value`.
     #[must_use]

@@ -138,7 +138,6 @@ const CASES: &[Case] = &[
     (|o| o.exclude_dynamic_sections(true), &[]),
     (|o| o.forward_subagent_text(true), &[]),
     (|o| o.file_checkpointing(true), &[]),
-    (|o| o.version_check(false), &[]),
     (|o| o.cwd("/").env("A", "b").cli_path("/bin/claude"), &[]),
 ];
 
@@ -523,9 +522,8 @@ fn invalid_value_is_refused_before_the_spawn() {
 }
 
 #[test]
-fn command_needs_no_file_and_the_probe_matches_it() {
-    // Options may be made before the CLI is installed. The version has to be that of the CLI that the
-    // session runs.
+fn command_needs_no_file() {
+    // Options may be made before the CLI is installed.
     let options = claude()
         .cli_path("/nowhere/claude")
         .cwd("/nowhere")
@@ -534,13 +532,8 @@ fn command_needs_no_file_and_the_probe_matches_it() {
     let command = options.command().expect("no file is read");
     assert_eq!(command.get_program(), "/nowhere/claude");
     assert_eq!(text_of(&command)[..2], ["first", "--output-format"]);
-    let probe = options.version_command();
-    assert_eq!(text_of(&probe), ["first", "-v"]);
-    for command in [&command, &probe] {
-        assert_eq!(command.user, Some((1234, 567)));
-        assert_eq!(command.cwd.as_deref(), Some("/nowhere".as_ref()));
-        assert_eq!(command.env, probe.env);
-    }
+    assert_eq!(command.user, Some((1234, 567)));
+    assert_eq!(command.cwd.as_deref(), Some("/nowhere".as_ref()));
     assert_eq!(claude().command().expect("good").get_program(), "claude");
 }
 
