@@ -10,7 +10,6 @@ use crate::counters::AgentStats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::encode;
 use crate::origin::foreign;
-#[cfg(feature = "claude")]
 use crate::sync::{SetOnce, WaitKey};
 use crate::transport::{CatchUp, Channel, CloseLimits, Offer, Request};
 
