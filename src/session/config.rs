@@ -161,8 +161,9 @@ impl Settings {
     }
 
     /// Sets the function that spawns the tasks of the session: one that reads, and one for each
-    /// running handler. By default they run on one thread that all sessions of the process share; a
-    /// handler must not block that thread.
+    /// running handler. By default the readers of all sessions of the process share one thread, and
+    /// so do their handlers. A handler that blocks its thread holds up other handlers for a second:
+    /// then a warning names it, and another thread takes over.
     ///
     /// `spawn` is called on any thread, so a runtime that needs a context has to be captured as a
     /// handle. If the runtime shuts down and drops the tasks, the session ends with it: every request

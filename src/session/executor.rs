@@ -1,5 +1,6 @@
 //! The session thread: one thread of the process that keeps the deadlines of all sessions, and runs
-//! their tasks unless [`Settings::executor`](super::Settings::executor) names another place.
+//! their readers unless [`Settings::executor`](super::Settings::executor) names another place. No code
+//! of the user runs on it but wakers: handlers have threads of their own.
 //!
 //! The thread starts with the first session and ends with the last. It sleeps until a task is ready
 //! or a deadline is due. Its clock leaves out the time in which the process did not run.
@@ -9,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::origin::Origin;
 use crate::sync::wake;
 
 use super::config::Task;
+use super::handler_threads::{HandlerLabel, HandlerThreads};
 
 /// The shortest nap of the thread while a deadline is set.
 const NAP_MIN: Duration = Duration::from_millis(20);
@@ -40,6 +42,7 @@ struct ExecutorShared {
     thread: OnceLock<Thread>,
     origin: Origin,
     clock: StallClock,
+    handlers: Arc<HandlerThreads>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +73,7 @@ impl Executor {
             thread: OnceLock::new(),
             origin: Origin::here(),
             clock: StallClock::default(),
+            handlers: Arc::default(),
         });
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -106,10 +110,54 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// Runs the task of a handler on a handler thread.
+    pub(super) fn spawn_handler(&self, task: Task) {
+        self.0.handlers.spawn(task);
+    }
+
+    /// Notes that a handler is polled until the returned guard is dropped. If that takes long, a
+    /// warning names the handler.
+    pub(super) fn watch(&self, label: Arc<HandlerLabel>) -> WatchedPoll<'_> {
+        let (key, check_at) = self.0.handlers.begin(label, self.now());
+        if let Some(at) = check_at {
+            let check = Waker::from(Arc::new(HandlerCheck(Arc::downgrade(&self.0))));
+            self.0.set_timer(None, Some((at, check)));
+        }
+        WatchedPoll { handlers: &self.0.handlers, key }
+    }
+}
+
+/// The poll of a handler that is under way.
+pub(super) struct WatchedPoll<'a> {
+    handlers: &'a HandlerThreads,
+    key: u64,
+}
+
+impl Drop for WatchedPoll<'_> {
+    fn drop(&mut self) {
+        self.handlers.end(self.key);
+    }
+}
+
+/// Woken when the handlers that are polled have to be looked at.
+struct HandlerCheck(Weak<ExecutorShared>);
+
+impl Wake for HandlerCheck {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.0.upgrade()
+            && let Some(at) = shared.handlers.check(shared.clock.now())
+        {
+            shared.set_timer(None, Some((at, Waker::from(self))));
+        }
+    }
+}
+
 impl Drop for Executor {
     fn drop(&mut self) {
         // In a forked child there is no thread to stop, and the lock may be held for good.
         if self.0.origin.is_here() {
+            self.0.handlers.stop();
             let mut queue = lock(&self.0.queue);
             queue.stop = true;
             self.0.unpark(queue);
@@ -128,6 +176,27 @@ impl ExecutorShared {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
+    }
+
+    /// Replaces a timer by another. Returns the key of the new one and the waker of the old one.
+    fn set_timer(
+        &self,
+        old: Option<(Instant, u64)>,
+        new: Option<(Instant, Waker)>,
+    ) -> (Option<(Instant, u64)>, Option<Waker>) {
+        let mut queue = lock(&self.queue);
+        let old = old.and_then(|old| queue.timers.remove(&old));
+        let key = new.map(|(at, waker)| {
+            queue.next_timer += 1;
+            let key = (at, queue.next_timer);
+            queue.timers.insert(key, waker);
+            key
+        });
+        // Behind an earlier timer, the thread wakes up in time without an unpark.
+        if key.is_some() && queue.timers.first_key_value().map(|(first, _)| *first) == key {
+            self.unpark(queue);
+        }
+        (key, old)
     }
 
     fn run(&self) {
@@ -252,21 +321,8 @@ impl SessionAlarm {
         }
         // Cloning and dropping a waker runs code of the user, so neither happens under the lock.
         let new = at.map(|at| (at, self.waker.clone()));
-        let mut queue = lock(&self.executor.0.queue);
-        let old = self.set.take().and_then(|old| queue.timers.remove(&old));
-        let is_first = new.is_some_and(|(at, waker)| {
-            queue.next_timer += 1;
-            let key = (at, queue.next_timer);
-            queue.timers.insert(key, waker);
-            self.set = Some(key);
-            queue.timers.first_key_value().is_some_and(|(first, _)| *first == key)
-        });
-        // Behind an earlier timer, the thread wakes up in time without an unpark.
-        if is_first {
-            self.executor.0.unpark(queue);
-        } else {
-            drop(queue);
-        }
+        let (key, old) = self.executor.0.set_timer(self.set.take(), new);
+        self.set = key;
         drop(old);
     }
 }

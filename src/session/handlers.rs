@@ -16,6 +16,8 @@ use crate::error::Result;
 use crate::record::Record;
 use crate::sync::{Sole, wake};
 
+use super::executor::Executor;
+use super::handler_threads::HandlerLabel;
 use super::protocol::RpcError;
 
 /// A request of the agent, as its handler sees it.
@@ -154,11 +156,19 @@ impl CancelToken {
 pub(super) struct ContainedHandler {
     work: Option<HandlerFuture>,
     token: Arc<CancelToken>,
+    executor: Arc<Executor>,
+    label: Arc<HandlerLabel>,
 }
 
 impl ContainedHandler {
-    pub(super) fn new(work: HandlerFuture, token: Arc<CancelToken>) -> Self {
-        Self { work: Some(work), token }
+    /// `executor` watches how long the handler holds its thread.
+    pub(super) fn new(
+        work: HandlerFuture,
+        token: Arc<CancelToken>,
+        executor: Arc<Executor>,
+        label: HandlerLabel,
+    ) -> Self {
+        Self { work: Some(work), token, executor, label: Arc::new(label) }
     }
 
     /// Drops the future of the handler, whose destructor may panic as well.
@@ -180,9 +190,13 @@ impl Future for ContainedHandler {
             self.discard();
             return Poll::Ready(None);
         }
-        let Some(work) = &mut self.work else { return Poll::Ready(None) };
+        let Self { work, executor, label, .. } = &mut *self;
+        let Some(work) = work else { return Poll::Ready(None) };
+        let watched = executor.watch(Arc::clone(label));
         // After a panic the future is dropped and never polled again, so its state may be broken.
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        drop(watched);
+        match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(outcome)) => {
                 // Dropped here, where a panic in the destructor is contained and does not cost the

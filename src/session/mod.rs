@@ -26,6 +26,7 @@ mod config;
 mod deadlines;
 mod dropped;
 mod executor;
+mod handler_threads;
 mod handlers;
 mod inbox;
 mod options;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::record::Record;
 
 use super::config::Task;
+use super::handler_threads::HandlerLabel;
 use super::handlers::{AgentRequest, ContainedHandler, Handler, HandlerFuture, HandlerResult};
 use super::protocol::{RpcError, WireId};
 use super::router::IncomingRequest;
@@ -41,7 +42,7 @@ pub(super) fn admit(state: &Arc<SessionState>, accepted: AcceptedRequest) {
         }
         tables.running += 1;
     }
-    state.spawn(handler_task(Arc::clone(state), handler, accepted));
+    state.spawn_handler(handler_task(Arc::clone(state), handler, accepted));
 }
 
 /// Returns the task of one request.
@@ -52,6 +53,8 @@ fn handler_task(
 ) -> Task {
     let AcceptedRequest { request, owed } = accepted;
     let IncomingRequest { key, id, method, body, token } = request;
+    let label = HandlerLabel { agent: state.writer.label().into(), method: method.clone() };
+    let executor = Arc::clone(&state.executor);
     let request = AgentRequest::new(method, body);
     // The handler is called at the first poll and not here, on the task that reads the agent.
     let work: HandlerFuture = Box::pin(async move { handler(request).await });
@@ -60,7 +63,7 @@ fn handler_task(
     let mut open = OpenRequest { state, key, id, begun: false, _owed: owed };
     Box::pin(async move {
         open.begun = true;
-        if let Some(outcome) = ContainedHandler::new(work, token).await {
+        if let Some(outcome) = ContainedHandler::new(work, token, executor, label).await {
             open.respond(outcome).await;
         }
     })
@@ -125,7 +128,9 @@ fn start_next(state: &Arc<SessionState>) {
     };
     if let Some(accepted) = accepted {
         match state.handlers.find(&accepted.request.method) {
-            Some(handler) => state.spawn(handler_task(Arc::clone(state), handler, accepted)),
+            Some(handler) => {
+                state.spawn_handler(handler_task(Arc::clone(state), handler, accepted))
+            }
             None => unreachable!("only requests that have a handler wait for it"),
         }
     }

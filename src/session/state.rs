@@ -168,9 +168,23 @@ impl SessionState {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Spawns a task where the settings say.
+    /// Spawns a task where the settings say, or on the session thread.
     pub(super) fn spawn(&self, task: Task) {
-        let Some(spawn) = &self.settings.executor else { return self.executor.spawn(task) };
+        match &self.settings.executor {
+            Some(spawn) => self.spawn_with(&**spawn, task),
+            None => self.executor.spawn(task),
+        }
+    }
+
+    /// Spawns the task of a handler where the settings say, or on a handler thread.
+    pub(super) fn spawn_handler(&self, task: Task) {
+        match &self.settings.executor {
+            Some(spawn) => self.spawn_with(&**spawn, task),
+            None => self.executor.spawn_handler(task),
+        }
+    }
+
+    fn spawn_with(&self, spawn: &dyn Fn(Task), task: Task) {
         // If the function panics, unwinding drops the task, and the guards of the task report that.
         if catch_unwind(AssertUnwindSafe(|| spawn(task))).is_err() {
             crate::trace::error!(agent = self.writer.label(), "the spawn function panicked");

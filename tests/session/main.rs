@@ -1,6 +1,7 @@
 //! Sessions over real children: every agent here plays a dialogue, and leaves with 65 if the host
 //! says anything that is not in it.
 
+mod blocking;
 mod callbacks;
 mod causes;
 mod chat;

@@ -122,7 +122,7 @@ fn handled_on(settings: Settings, work: fn() -> Task) -> String {
 #[test]
 fn handlers_run_on_the_given_runtime() {
     let nothing: fn() -> Task = || Box::pin(std::future::ready(()));
-    assert_eq!(handled_on(Settings::new(), nothing), "agentpipe-session");
+    assert_eq!(handled_on(Settings::new(), nothing), "agentpipe-handlers");
     let pool = given(1);
     let timers: fn() -> Task = || Box::pin(tokio::time::sleep(Duration::from_millis(1)));
     assert_eq!(handled_on(on(&pool), timers), "given");

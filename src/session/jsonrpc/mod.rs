@@ -116,9 +116,10 @@ impl Builder {
     /// Sets the handler of one method, in place of the one before.
     ///
     /// The handler runs as a task. The task is dropped, without a response, when the agent cancels
-    /// the request or the session ends. A handler has no timeout, and must not block its thread,
-    /// which all sessions of the process share unless [`Settings::executor`] names another. The agent
-    /// gets an [`RpcError`] as an error, and so it does a panic.
+    /// the request or the session ends. A handler has no timeout. One that blocks its thread holds up
+    /// the handlers of all sessions for a second, after which a warning names it and another thread
+    /// takes over; see [`Settings::executor`] for handlers elsewhere. The agent gets an [`RpcError`]
+    /// as an error, and so it does a panic.
     #[must_use]
     pub fn handle<F, R, T>(mut self, method: &str, handle: F) -> Self
     where
