@@ -66,8 +66,8 @@ impl Session {
 ///
 /// Each handler runs as a task. The task is dropped, without a response, when the agent cancels the
 /// request or the session ends. Handlers have no timeout: one that never ends keeps its place among
-/// [`Settings::concurrency`]. A handler must not block its thread, which all sessions of the process
-/// share unless [`Settings::executor`] names another.
+/// [`Settings::concurrency`]. One that blocks its thread holds up the handlers of all sessions for a
+/// second, after which a warning names it and another thread takes over; see [`Settings::executor`].
 ///
 /// The agent gets an [`RpcError`] as an error, and so it does a panic. A request without a handler is
 /// answered with an error that names its subtype.
