@@ -156,19 +156,18 @@ impl CancelToken {
 pub(super) struct ContainedHandler {
     work: Option<HandlerFuture>,
     token: Arc<CancelToken>,
-    executor: Arc<Executor>,
-    label: Arc<HandlerLabel>,
+    watch: Option<(Arc<Executor>, Arc<HandlerLabel>)>,
 }
 
 impl ContainedHandler {
-    /// `executor` watches how long the handler holds its thread.
-    pub(super) fn new(
-        work: HandlerFuture,
-        token: Arc<CancelToken>,
-        executor: Arc<Executor>,
-        label: HandlerLabel,
-    ) -> Self {
-        Self { work: Some(work), token, executor, label: Arc::new(label) }
+    pub(super) fn new(work: HandlerFuture, token: Arc<CancelToken>) -> Self {
+        Self { work: Some(work), token, watch: None }
+    }
+
+    /// Has the handler named in a warning if it blocks its thread.
+    pub(super) fn watched(mut self, executor: Arc<Executor>, label: HandlerLabel) -> Self {
+        self.watch = Some((executor, Arc::new(label)));
+        self
     }
 
     /// Drops the future of the handler, whose destructor may panic as well.
@@ -190,9 +189,9 @@ impl Future for ContainedHandler {
             self.discard();
             return Poll::Ready(None);
         }
-        let Self { work, executor, label, .. } = &mut *self;
+        let Self { work, watch, .. } = &mut *self;
         let Some(work) = work else { return Poll::Ready(None) };
-        let watched = executor.watch(Arc::clone(label));
+        let watched = watch.as_ref().map(|(executor, label)| executor.watch(Arc::clone(label)));
         // After a panic the future is dropped and never polled again, so its state may be broken.
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
         drop(watched);

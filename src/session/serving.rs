@@ -63,7 +63,7 @@ fn handler_task(
     let mut open = OpenRequest { state, key, id, begun: false, _owed: owed };
     Box::pin(async move {
         open.begun = true;
-        if let Some(outcome) = ContainedHandler::new(work, token, executor, label).await {
+        if let Some(outcome) = ContainedHandler::new(work, token).watched(executor, label).await {
             open.respond(outcome).await;
         }
     })
