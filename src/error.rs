@@ -137,6 +137,15 @@ impl Error {
         }))
     }
 
+    /// Returns the error with another operation and message, and without its remedy.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn with_what(&self, operation: &'static str, what: impl Into<String>) -> Self {
+        let mut error = self.clone();
+        let fields = Arc::make_mut(&mut error.0);
+        (fields.operation, fields.what, fields.remedy) = (operation, what.into(), None);
+        error
+    }
+
     /// Adds what the user can do about the error.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).remedy = Some(remedy.into());

@@ -17,6 +17,7 @@ use crate::session::protocol::RpcError;
 use super::client::Client;
 use super::connection::Launch;
 use super::era::{Era, Identity, Object, raw};
+use super::restart::{Link, RestartLimit};
 
 /// How long a server may leave `server/discover` unanswered before `initialize` is tried, too.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a server may ask for input before it completes a request.
 const INPUT_ROUNDS_MAX: u32 = 8;
+
+/// How often a server that ends is started again.
+const RESTARTS: RestartLimit = RestartLimit { max: 3, within: Duration::from_secs(60) };
 
 /// The methods that a server may ask for, and the capability that says so.
 const ASKED: [(&str, &str); 3] = [
@@ -43,6 +47,7 @@ pub struct Builder {
     probe_timeout: Duration,
     connect_timeout: Duration,
     input_rounds_max: u32,
+    restarts: RestartLimit,
 }
 
 impl Default for Builder {
@@ -60,6 +65,7 @@ impl Default for Builder {
             probe_timeout: PROBE_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             input_rounds_max: INPUT_ROUNDS_MAX,
+            restarts: RESTARTS,
         };
         builder.settings(Settings::new())
     }
@@ -153,6 +159,18 @@ impl Builder {
         self
     }
 
+    /// Sets how often a server that has ended is started again, within a time. Default 3 times within
+    /// 60 s; 0 is never.
+    ///
+    /// The call that finds the server gone starts it. The first restart comes at once, the next after
+    /// 100 ms, and each further one after twice the time, up to 10 s. Beyond the limit calls fail with
+    /// [`Closed`](crate::ErrorKind::Closed).
+    #[must_use]
+    pub fn restarts(mut self, max: u32, within: Duration) -> Self {
+        self.restarts = RestartLimit { max, within };
+        self
+    }
+
     /// Starts the server and finds out its era.
     ///
     /// Sends `server/discover` first. Unless the answer is one of the modern era, the handshake
@@ -179,7 +197,8 @@ impl Builder {
             connect_timeout: self.connect_timeout,
             input_rounds_max: self.input_rounds_max,
         };
-        Client::connect(launch, self.era).await
+        let first = launch.connect(self.era).await?;
+        Ok(Client(Link::new(launch, first, self.restarts)?))
     }
 }
 

@@ -11,12 +11,15 @@ use crate::session::RequestOptions;
 use crate::session::handlers::{AgentRequest, ContainedHandler};
 
 use super::client::Client;
-use super::connection::{Connection, Launch};
+use super::connection::{Connection, Launch, has_ended_by_itself};
 use super::era::{Era, Object, params};
 use super::input::{NeededInput, Question, needed};
 
 /// How far progress may move the timeout of a call by default.
 const PROGRESS_MAX: Duration = Duration::from_secs(600);
+
+/// How often a request whose server has ended is repeated.
+const REPEATS_MAX: u32 = 2;
 
 /// A request to an MCP server, with what the client may do to complete it.
 #[derive(Clone, Debug)]
@@ -24,6 +27,7 @@ pub struct Call {
     pub(super) method: String,
     params: Result<Object>,
     options: Option<RequestOptions>,
+    is_idempotent: bool,
 }
 
 impl Call {
@@ -31,7 +35,7 @@ impl Call {
     #[must_use]
     pub fn new(method: impl Into<String>, body: impl Serialize) -> Self {
         let params = Record::from_json(&body).and_then(|body| params(&body));
-        Self { method: method.into(), params, options: None }
+        Self { method: method.into(), params, options: None, is_idempotent: false }
     }
 
     /// Sets the timeout of each request of the call, and how far progress renews it.
@@ -41,6 +45,33 @@ impl Call {
     pub fn options(mut self, options: RequestOptions) -> Self {
         self.options = Some(options);
         self
+    }
+
+    /// Marks the call as one that may be repeated: done twice, it has the effect of one. If the
+    /// server ends before it has answered, the client starts it again and repeats the request, at
+    /// most twice. Default off.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.is_idempotent = true;
+        self
+    }
+
+    /// Returns the error of a request whose server has ended.
+    fn lost(&self, error: &Error, repeats: u32) -> Error {
+        let method = &self.method;
+        let (what, remedy) = match repeats {
+            0 => (
+                format!(
+                    "`{method}`: the server ended before it answered, and may have acted on it"
+                ),
+                "mark the call as idempotent if it may be repeated",
+            ),
+            _ => (
+                format!("`{method}`: the server ended over it, and over {repeats} repetitions"),
+                "see its stderr: the request itself may end the server",
+            ),
+        };
+        error.with_what("request", what).remedy(remedy)
     }
 }
 
@@ -69,23 +100,27 @@ impl Client {
     ///   or asks more often than [`input_rounds_max`](super::Builder::input_rounds_max).
     /// - [`InvalidRecord`](ErrorKind::InvalidRecord): the params are not an object, or the result is
     ///   of an unknown type.
+    /// - [`Closed`](ErrorKind::Closed): the server ended before it answered. The error says whether it
+    ///   may have acted on the request: a request that was not sent goes to the next run of the server
+    ///   ([`Builder::restarts`](super::Builder::restarts)), one that was sent only if it is
+    ///   [`idempotent`](Call::idempotent). Also returned if the client is closed.
     /// - Otherwise as [`Session::request`](crate::session::Session::request).
     pub async fn run(&self, call: Call) -> Result<Record> {
         let first = call.params.clone()?;
         let mut params = first.clone();
-        let rounds_max = self.launch().input_rounds_max;
+        let rounds_max = self.0.launch.input_rounds_max;
         for round in 0.. {
             let (result, era) = self.exchange(&call, &params).await?;
             if era == Era::Legacy {
                 return Ok(result);
             }
-            let Some(input) = needed(&result, self.launch().identity.has_extensions())? else {
+            let Some(input) = needed(&result, self.0.launch.identity.has_extensions())? else {
                 return Ok(result);
             };
             if round == rounds_max {
                 break;
             }
-            let answers = self.launch().answer(&call.method, &input).await?;
+            let answers = self.0.launch.answer(&call.method, &input).await?;
             params = input.answered(&first, &answers)?;
         }
         let what = format!("`{}`: after {rounds_max} rounds of input it needs more", call.method);
@@ -93,15 +128,37 @@ impl Client {
             .remedy("raise Builder::input_rounds_max"))
     }
 
+    /// Sends one request and waits for its result, on a new run of the server if it has to.
     async fn exchange(&self, call: &Call, params: &Object) -> Result<(Record, Era)> {
-        let connection = self.connection();
-        let result = connection.ask(self.launch(), call, params).await?;
-        Ok((result, connection.server.era()))
+        let mut repeats = 0;
+        loop {
+            let connection = self.0.live().await?;
+            let mut sent = false;
+            let error = match connection.ask(&self.0.launch, call, params, &mut sent).await {
+                Ok(result) => return Ok((result, connection.server.era())),
+                Err(error) => error,
+            };
+            if !has_ended_by_itself(&connection.session, &error).await {
+                return Err(error);
+            }
+            // A request that was not sent is sent to the next run, whatever it does.
+            if sent && (!call.is_idempotent || repeats == REPEATS_MAX) {
+                return Err(call.lost(&error, repeats));
+            }
+            repeats += u32::from(sent);
+        }
     }
 }
 
 impl Connection {
-    async fn ask(&self, launch: &Launch, call: &Call, params: &Object) -> Result<Record> {
+    /// Sends one request and waits for its result. `sent` becomes true once the server may read it.
+    async fn ask(
+        &self,
+        launch: &Launch,
+        call: &Call,
+        params: &Object,
+        sent: &mut bool,
+    ) -> Result<Record> {
         let mut params = params.clone();
         if self.server.era() == Era::Modern {
             launch.identity.stamp(self.server.version(), &mut params)?;
@@ -113,7 +170,8 @@ impl Connection {
                 None => RequestOptions::new(),
             }
         });
-        self.session.request_with(&call.method, params, options).await
+        let body = Record::from_json(&params)?;
+        self.session.request_tracked(&call.method, body.as_bytes(), options, sent).await
     }
 }
 

@@ -62,6 +62,15 @@ impl Launch {
         }
     }
 
+    /// Starts the server again. A server of the modern era keeps no state, so nothing is sent to it.
+    pub(super) async fn reconnect(&self, known: &Server) -> Result<Connection> {
+        let spawned = self.spawn().await?;
+        match known.era() {
+            Era::Modern => Ok(spawned.modern(known.clone())),
+            Era::Legacy => self.initialize(spawned, LEGACY[0]).await,
+        }
+    }
+
     async fn spawn(&self) -> Result<Spawned> {
         let agent = self.engine.spawn(self.command.clone()).await?;
         let is_modern = Arc::new(AtomicBool::new(false));

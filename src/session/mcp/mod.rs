@@ -10,6 +10,7 @@ mod connection;
 mod era;
 mod input;
 mod protocol;
+mod restart;
 
 pub use builder::Builder;
 pub use call::Call;
