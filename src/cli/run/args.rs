@@ -24,9 +24,10 @@ use crate::cli::units;
 /// --drain says. For an stderr that accepts nothing it waits 500 ms, then lines are dropped. Whatever it
 /// could not pass on is counted in the report and the summary.
 ///
-/// SIGTERM, SIGINT and SIGHUP close the agent as the end of stdin does. A second signal aborts it, and
-/// the command ends within a second. SIGINT and SIGHUP that are ignored at the start (nohup) stay
-/// ignored. The agent runs in a new session, without the terminal.
+/// SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 and SIGALRM close the agent as the end of stdin
+/// does. A second signal aborts it, and the command ends within a second. Signals other than SIGTERM that
+/// are ignored at the start (nohup) stay ignored. The agent runs in a new session, without the terminal;
+/// the processes that it leaves behind are reaped, as by an init.
 ///
 /// Exit code: that of the agent, or 128 + n if signal n killed it; 2 usage; 125 agentpipe itself failed,
 /// or the agent exited with 0 and a record of it was lost (above --record-max, discarded, or not

@@ -17,6 +17,7 @@ use super::RunArgs;
 use super::descriptor::{LoopWaker, poll_for};
 use super::input::Input;
 use super::lines::Stderr;
+use super::orphans::Orphans;
 use super::output::Output;
 use super::report::{Losses, ReportTarget};
 use super::signals::Signals;
@@ -56,6 +57,7 @@ pub(super) struct EventLoop<'a> {
     target: &'a ReportTarget,
     waker: Arc<LoopWaker>,
     signals: &'a Signals,
+    orphans: &'a mut Orphans,
     stderr: &'a mut Stderr,
     /// The agent's stderr is held back.
     stderr_held: bool,
@@ -90,6 +92,7 @@ impl<'a> EventLoop<'a> {
         target: &'a ReportTarget,
         waker: Arc<LoopWaker>,
         signals: &'a Signals,
+        orphans: &'a mut Orphans,
         stderr: &'a mut Stderr,
         agent: Agent,
     ) -> Self {
@@ -107,6 +110,7 @@ impl<'a> EventLoop<'a> {
             target,
             waker,
             signals,
+            orphans,
             joined,
             stderr,
             stderr_held: false,
@@ -163,6 +167,9 @@ impl<'a> EventLoop<'a> {
         let before = self.signals_seen;
         while self.signals.next().is_some() {
             self.on_signal(now);
+        }
+        if self.signals.take_child_died() {
+            self.orphans.reap();
         }
         self.signals_seen > before
     }
@@ -394,6 +401,7 @@ impl<'a> EventLoop<'a> {
             undelivered_records,
             undelivered_bytes,
             undelivered_stderr_lines: undelivered_stderr_lines + stats.stderr_lines_dropped,
+            left_running: None,
             stdin_refused_records: self.input.refused,
             stdin_unsent_bytes: self.input.unsent_bytes,
         }

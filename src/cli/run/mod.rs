@@ -1,8 +1,9 @@
 //! `agentpipe run`: passes records from stdin to an agent, and its records to stdout.
 //!
 //! `event_loop` is the core: one thread that waits in poll(2). `descriptor` moves bytes without blocking,
-//! `input`, `output` and `lines` are the three streams (`agent_lines` prints the agent's stderr), `signals` sets the signal state and `report` says
-//! what was lost.
+//! `input`, `output` and `lines` are the three streams, and `agent_lines` prints the agent's stderr.
+//! `signals` sets the signal state, `orphans` are the processes that the agent leaves behind, and `report`
+//! says what was lost.
 
 mod agent_lines;
 mod args;
@@ -10,6 +11,7 @@ mod descriptor;
 mod event_loop;
 mod input;
 mod lines;
+mod orphans;
 mod output;
 mod report;
 mod signals;
@@ -32,6 +34,7 @@ use super::{say, trace};
 use descriptor::{LoopWaker, poll_for};
 use event_loop::{EventLoop, RunEnd};
 use lines::{Lines, Stderr};
+use orphans::Orphans;
 use report::ReportTarget;
 use signals::Signals;
 
@@ -100,6 +103,8 @@ impl From<Error> for NotStarted {
 
 impl Host<'_> {
     fn run(&self, stderr: &mut Stderr) -> u8 {
+        // Before the agent: its orphans would go elsewhere until then.
+        let mut orphans = Orphans::adopt();
         // `exit` waits for the threads of an engine that was dropped, and they wait for an agent
         // that cannot be killed. So it is dropped only once its agent is known to have ended.
         let started = Engine::new().map_err(NotStarted::from).and_then(|engine| {
@@ -107,7 +112,7 @@ impl Host<'_> {
             let (agent, signals) = self.spawn(&engine, stderr)?;
             Ok((engine, agent, signals))
         });
-        let (engine, agent, signals) = match started {
+        let (engine, agent, came) = match started {
             Ok(started) => started,
             Err(NotStarted(why, code)) => {
                 stderr.lines.say(format_args!("{why}"));
@@ -117,12 +122,18 @@ impl Host<'_> {
             }
         };
         let pid = agent.pid();
+        orphans.spare(pid);
+        orphans.reap();
+        let Self { args, target, signals, .. } = self;
         let waker = Arc::clone(&self.waker);
-        let events = EventLoop::new(self.args, self.target, waker, self.signals, stderr, agent);
-        let end = events.run(signals);
+        let events = EventLoop::new(args, target, waker, signals, &mut orphans, stderr, agent);
+        let mut end = events.run(came);
         if end.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
             // The agent was reaped, so its engine thread has nothing left that could delay `exit`.
             drop(ManuallyDrop::into_inner(engine));
+        }
+        if end.report.is_some() {
+            end.losses.left_running = orphans.settled(pid, self.signals);
         }
         self.conclude(end, pid, stderr)
     }

@@ -1,5 +1,6 @@
 //! The report of a run: where it is written, and what this command could not pass on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,6 +13,9 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate, open};
 use rustix::io::{pwrite, write};
 
 use super::descriptor::poll_for;
+
+/// The most pids that the summary lists.
+const PIDS_SHOWN: usize = 8;
 
 /// How long to wait for a pipe to accept the report.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -101,13 +105,15 @@ fn write_in_time(file: &OwnedFd, json: &str) -> io::Result<()> {
 }
 
 /// The losses of this command itself. The losses inside the engine are in the [`CloseReport`].
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Losses {
     pub(super) undelivered_records: u64,
     pub(super) undelivered_bytes: u64,
     pub(super) undelivered_stderr_lines: u64,
     pub(super) stdin_refused_records: u64,
     pub(super) stdin_unsent_bytes: u64,
+    /// Processes of the agent that live on. `None`: not known.
+    pub(super) left_running: Option<BTreeSet<u32>>,
 }
 
 impl Losses {
@@ -134,7 +140,10 @@ impl Losses {
         for (name, count) in self.named() {
             json.push_str(&format!(",\"{name}\":{count}"));
         }
-        json.push('}');
+        match &self.left_running {
+            Some(pids) => json.push_str(&format!(",\"left_running\":{}}}", pids.len())),
+            None => json.push_str(",\"left_running\":null}"),
+        }
         json
     }
 }
@@ -154,6 +163,12 @@ impl fmt::Display for Losses {
         }
         if self.stdin_unsent_bytes > 0 {
             write!(f, "; {} bytes of stdin not sent", self.stdin_unsent_bytes)?;
+        }
+        if let Some(pids) = self.left_running.as_ref().filter(|pids| !pids.is_empty()) {
+            let shown: Vec<String> = pids.iter().take(PIDS_SHOWN).map(u32::to_string).collect();
+            let more = if pids.len() > PIDS_SHOWN { ", ..." } else { "" };
+            let (count, shown) = (pids.len(), shown.join(", "));
+            write!(f, "; {count} processes of it left running (pids {shown}{more})")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP on a signalfd, and a defined signal state at the start. The state is
+//! The signals that end a run, and SIGCHLD, on a signalfd, and a defined signal state at the start. The state is
 //! inherited: a launcher may have blocked SIGTERM or ignored SIGCHLD, or be `nohup`.
 //!
 //! Invariant: signal sets are initialised before they are read, no handler is installed (only SIG_DFL and
@@ -6,6 +6,7 @@
 //! thread, so that every thread inherits it.
 #![expect(unsafe_code, reason = "signalfd(2), the mask and the dispositions have no safe form")]
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,24 +21,36 @@ const SIGINFO: usize = 128;
 #[derive(Debug)]
 pub(super) struct Signals {
     signalfd: OwnedFd,
+    /// A SIGCHLD came.
+    child_died: Cell<bool>,
 }
 
+/// The signals that close the agent. The last five would otherwise end this process at once, and
+/// leave an agent that does not heed the end of its input.
+const ENDING: [c_int; 7] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+];
+
 impl Signals {
-    /// Blocks the three signals and opens a signalfd for them. Must be called before the process has a
-    /// second thread. The agent gets an empty mask.
+    /// Blocks the signals and opens a signalfd for them. Must be called before the process has a second
+    /// thread. The agent gets an empty mask.
     ///
-    /// SIGHUP and SIGINT stay ignored if they are, as under `nohup` and in the background of a script.
-    /// SIGTERM does not, because without it there is no orderly end: the kernel keeps a blocked signal for
+    /// A signal that is ignored stays so, as under `nohup` and in the background of a script. SIGTERM
+    /// does not, because without it there is no orderly end: the kernel keeps a blocked signal for
     /// the signalfd whatever its disposition.
     pub(super) fn take_over() -> io::Result<Self> {
         // If SIGCHLD is ignored, the kernel reaps the agent and its exit code is lost.
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
         // With SIGXFSZ ignored, a file at its size limit is an error of write(2) and does not kill.
         set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
-        let ours = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-        let set = set_of(
-            ours.into_iter().filter(|signal| *signal == libc::SIGTERM || !is_ignored(*signal)),
-        );
+        let taken = |signal: &c_int| *signal == libc::SIGTERM || !is_ignored(*signal);
+        let set = set_of(ENDING.into_iter().filter(taken).chain([libc::SIGCHLD]));
         // SAFETY: reads `set`, which `set_of` initialised; a null third argument asks for nothing
         // back. The mask is that of the calling thread.
         let refused =
@@ -52,15 +65,26 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new, and this is its only owner.
-        Ok(Self { signalfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Self { signalfd: unsafe { OwnedFd::from_raw_fd(fd) }, child_died: Cell::new(false) })
     }
 
-    /// Returns the number of the next signal, if one is pending.
+    /// Returns the number of the next signal that ends the run, if one is pending.
     pub(super) fn next(&self) -> Option<i32> {
-        let mut siginfo = [0; SIGINFO];
-        let len = rustix::io::read(&self.signalfd, &mut siginfo).unwrap_or(0);
-        let number = siginfo.first_chunk().map(|word| i32::from_ne_bytes(*word))?;
-        (len == SIGINFO).then_some(number)
+        loop {
+            let mut siginfo = [0; SIGINFO];
+            let len = rustix::io::read(&self.signalfd, &mut siginfo).unwrap_or(0);
+            let number = siginfo.first_chunk().map(|word| i32::from_ne_bytes(*word))?;
+            match number {
+                _ if len < SIGINFO => return None,
+                libc::SIGCHLD => self.child_died.set(true),
+                number => return Some(number),
+            }
+        }
+    }
+
+    /// Returns whether a child died, as far as [`next`](Self::next) has seen, since the last call.
+    pub(super) fn take_child_died(&self) -> bool {
+        self.child_died.take()
     }
 
     pub(super) fn poll_fd(&self) -> PollFd<'_> {

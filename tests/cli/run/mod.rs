@@ -3,6 +3,7 @@
 mod descriptors;
 mod launcher;
 mod options;
+mod orphans;
 mod parents;
 mod random;
 mod security;
@@ -345,6 +346,7 @@ fn report_has_every_field_with_its_type() {
         ("undelivered_stderr_lines", 0),
         ("stdin_refused_records", 0),
         ("stdin_unsent_bytes", 0),
+        ("left_running", 0),
     ];
     for (field, count) in counts {
         assert_eq!(done.count(field), count, "{field} in {report}");

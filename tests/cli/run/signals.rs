@@ -127,3 +127,21 @@ fn signals_need_no_extra_thread() {
     drop(run.child.stdin.take());
     assert_eq!(run.collect().code(), Some(0));
 }
+
+// `run` died of such a signal at once, and an agent that ignores the end of its input stayed.
+#[test]
+fn every_ending_signal_closes_the_agent() {
+    for signal in [Signal::QUIT, Signal::USR1, Signal::USR2, Signal::ALARM] {
+        let (run, _stdout) = started(&[], &[], &[]);
+        run.signal(signal);
+        let done = run.collect();
+        assert_eq!((done.code(), &done.report["close"]["reason"]), (Some(0), &"requested".into()));
+    }
+    // Ignored ones stay ignored: a shell without job control ignores SIGQUIT for background jobs.
+    let (mut run, mut stdout) = started(&[libc::SIGQUIT, libc::SIGUSR1], &[], &[]);
+    run.signal(Signal::QUIT);
+    run.signal(Signal::USR1);
+    echoes(&mut run, &mut stdout);
+    drop(run.child.stdin.take());
+    assert_eq!(run.collect().code(), Some(0));
+}
