@@ -57,6 +57,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_limit)]
     terminate: Option<Duration>,
 
+    /// For a parent that ends stdin early, or stops reading with stdout open, as agent SDKs do: the end of
+    /// stdin only ends the agent's input, and the agent works on for as long as its records are read. If
+    /// stdout accepts nothing for TIME, and nothing was read from it since stdin ended, the rest is dropped
+    /// and counted and the agent is closed. At most 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
+    pub(super) reader_timeout: Option<Duration>,
+
     /// Write the close report to FILE as one line of JSON (`-` is stderr). FILE is opened before the
     /// agent starts; a FIFO must have a reader already
     #[arg(long, value_name = "FILE")]

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, read, write};
+use rustix::io::{Errno, ReadWriteFlags, ioctl_fionread, preadv2, pwritev2, read, write};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// The current file offset, for `preadv2` and `pwritev2`.
@@ -175,6 +175,14 @@ impl Descriptor {
             self.ready = !self.asks_first();
         }
         refused
+    }
+
+    /// Returns how many bytes are in the pipe, or 0 if the file is none.
+    pub(super) fn unread(&self) -> u64 {
+        match self.method {
+            Method::Plain | Method::Socket => 0,
+            _ => ioctl_fionread(self.shared).unwrap_or(0),
+        }
     }
 
     /// Whether calls never wait for another process.

@@ -14,6 +14,7 @@ use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event
 use rustix::event::PollFlags;
 
 use super::RunArgs;
+use super::absence::Absence;
 use super::descriptor::{LoopWaker, poll_for};
 use super::input::Input;
 use super::lines::Stderr;
@@ -28,6 +29,8 @@ const EXTRA: Duration = Duration::from_millis(900);
 const AFTER_SECOND_SIGNAL: Duration = Duration::from_millis(900);
 /// The shortest wait for stdout. A parent that reads needs less, even on a busy machine.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// With `--reader-timeout`, after a signal: the longest wait for an stdout that accepts nothing.
+const AFTER_SIGNAL: Duration = Duration::from_millis(100);
 /// Events taken in one turn, so that many small events do not delay everything else.
 const EVENTS_A_TURN: usize = 1024;
 
@@ -75,6 +78,8 @@ pub(super) struct EventLoop<'a> {
     reader_ended: bool,
     clock: Clock,
     close_asked: bool,
+    /// With `--reader-timeout`.
+    absence: Option<Absence>,
     /// When the parent asked for the end: it closed stdin or sent a signal.
     ending: Option<Instant>,
     /// The signal descriptor may be readable.
@@ -124,6 +129,7 @@ impl<'a> EventLoop<'a> {
             reader_ended: false,
             clock: Clock::new(now),
             close_asked: false,
+            absence: args.reader_timeout.map(|limit| Absence::new(limit, now)),
             ending: None,
             signalled: true,
             signals_seen: 0,
@@ -149,6 +155,7 @@ impl<'a> EventLoop<'a> {
             moved |= self.take_events(context);
             moved |= self.feed_agent(now, context);
             moved |= self.flush(now);
+            moved |= self.give_up_absent(now);
             if self.is_over(moved, now) {
                 return self.finish();
             }
@@ -177,9 +184,11 @@ impl<'a> EventLoop<'a> {
     fn on_signal(&mut self, now: Instant) {
         self.signals_seen += 1;
         self.end(now);
+        // With `--reader-timeout` the agent has had its time since stdin ended.
+        let is_due = self.absence.is_some() && self.input.hung_up().is_some();
         self.input.finish();
         if self.signals_seen == 1 && self.report.is_none() {
-            self.close(self.policy);
+            self.close(if is_due { self.overdue() } else { self.policy });
         } else {
             // After the close the signal means that stdout takes too long.
             let end = now + AFTER_SECOND_SIGNAL;
@@ -268,6 +277,15 @@ impl<'a> EventLoop<'a> {
 
     fn feed_agent(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let mut moved = self.input.step(&self.writer, &self.stderr.lines, now, context);
+        if let Some(absence) = self.absence.as_mut().filter(|_| self.signals_seen == 0) {
+            if self.input.hung_up().is_some() {
+                absence.input_ended(self.stdout.taken(), now);
+            }
+            if self.input.is_over() {
+                self.writer.end_input();
+            }
+            return moved;
+        }
         let flush = self.args.flush();
         if let Some(since) = self.input.hung_up() {
             self.end(since);
@@ -313,6 +331,36 @@ impl<'a> EventLoop<'a> {
         !(self.joined && self.stdout.is_inside_a_record())
     }
 
+    /// Gives up a reader that has left, and then an agent that does not leave. Returns true if it did.
+    fn give_up_absent(&mut self, now: Instant) -> bool {
+        let stuck = !self.stdout.is_empty();
+        let Some(absence) = &mut self.absence else { return false };
+        if absence.gave_up() {
+            let stats = self.writer.stats();
+            absence.hear(stats.bytes_in + stats.stderr_bytes, now);
+            let until = absence.agent_deadline(self.args.drain(), self.policy.get_drain_total());
+            let is_due = !self.close_asked && until.is_some_and(|until| now >= until);
+            if is_due {
+                self.input.cut_off();
+                self.close(self.overdue());
+            }
+            return is_due;
+        }
+        let until = absence.deadline(self.stdout.took).filter(|_| stuck);
+        let left =
+            until.is_some_and(|until| now >= until) && absence.decide(self.stdout.taken(), now);
+        if left {
+            self.stdout.give_reader_up();
+            self.end(now);
+        }
+        left
+    }
+
+    /// Returns the policy for an agent whose time is over: SIGTERM comes at once.
+    fn overdue(&self) -> ClosePolicy {
+        self.policy.flush(Duration::ZERO).drain(Duration::ZERO)
+    }
+
     fn is_over(&self, moved: bool, now: Instant) -> bool {
         let closed = self.report.is_some();
         let delivered = self.reader_ended && self.rest.is_empty() && self.stdout.is_empty();
@@ -326,6 +374,9 @@ impl<'a> EventLoop<'a> {
         // After a second signal stdout gets one more write, without a wait.
         let patience =
             if self.hurried { Duration::ZERO } else { self.args.drain().max(PATIENCE_MIN) };
+        if let Some(absence) = self.absence.as_ref().filter(|_| !self.hurried) {
+            return Some(self.stdout.took + absence.limit().min(AFTER_SIGNAL));
+        }
         // Each write that stdout accepts begins the wait anew, so a slow reader is not cut off.
         Some(ending.max(self.stdout.took) + patience)
     }
@@ -335,8 +386,13 @@ impl<'a> EventLoop<'a> {
         // would turn the loop without a wait.
         let patience = self.stdout_patience().filter(|_| self.report.is_some());
         let flushed = self.input.hung_up().map(|since| since + self.args.flush());
-        let flushed = flushed.filter(|_| !self.input.has_ended());
-        [patience, flushed, self.stderr.stuck_at(), self.hard_end]
+        let flushed = flushed.filter(|_| self.absence.is_none() && !self.input.has_ended());
+        let absent = self.absence.as_ref().and_then(|absence| {
+            let (drain, total) = (self.args.drain(), self.policy.get_drain_total());
+            let agent = absence.agent_deadline(drain, total).filter(|_| !self.close_asked);
+            agent.or_else(|| absence.deadline(self.stdout.took).filter(|_| !self.stdout.is_empty()))
+        });
+        [patience, flushed, absent, self.stderr.stuck_at(), self.hard_end]
             .into_iter()
             .flatten()
             .map(|deadline| deadline.saturating_duration_since(now).min(TICK))

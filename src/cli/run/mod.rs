@@ -2,9 +2,10 @@
 //!
 //! `event_loop` is the core: one thread that waits in poll(2). `descriptor` moves bytes without blocking,
 //! `input`, `output` and `lines` are the three streams, and `agent_lines` prints the agent's stderr.
-//! `signals` sets the signal state, `orphans` are the processes that the agent leaves behind, and `report`
-//! says what was lost.
+//! `signals` sets the signal state, `orphans` are the processes that the agent leaves behind, `absence` decides
+//! about a reader that takes nothing, and `report` says what was lost.
 
+mod absence;
 mod agent_lines;
 mod args;
 mod descriptor;

@@ -23,6 +23,10 @@ pub(super) struct Output {
     backlog: Backlog,
     /// The error after which stdout accepts no more.
     pub(super) failed: Option<io::Error>,
+    /// The reader was given up: what is left, and what is still to come, is lost.
+    given_up: bool,
+    /// Bytes that stdout accepted.
+    accepted: u64,
     /// Records that will never be written, and their bytes.
     pub(super) lost: (u64, u64),
     /// When stdout last accepted something.
@@ -37,6 +41,8 @@ impl Output {
             framing,
             backlog: Backlog::default(),
             failed: None,
+            given_up: false,
+            accepted: 0,
             lost: (0, 0),
             took: now,
         }
@@ -65,7 +71,7 @@ impl Output {
             }
         });
         // The record passes through the queue, so that it is counted like those before it.
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.given_up {
             self.give_up();
         }
     }
@@ -91,6 +97,7 @@ impl Output {
             match self.descriptor.write(&left[..left.len().min(FULL)]) {
                 Ok(len) => {
                     self.backlog.wrote(len);
+                    self.accepted += len as u64;
                     self.took = now;
                     moved = true;
                 }
@@ -104,6 +111,18 @@ impl Output {
             }
         }
         moved
+    }
+
+    /// Returns how many bytes the reader has taken. Where the file does not tell (a socket), all that it
+    /// accepted counts as taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.accepted.saturating_sub(self.descriptor.unread())
+    }
+
+    /// Drops what is left and whatever is still to come, and counts it as lost.
+    pub(super) fn give_reader_up(&mut self) {
+        self.given_up = true;
+        self.give_up();
     }
 
     /// Returns the records and bytes that are not written.

@@ -1,5 +1,6 @@
 //! `agentpipe run` and `agentpipe doctor` as their users see them: streams, exit codes, the report.
 
+mod absence;
 mod descriptors;
 mod launcher;
 mod options;

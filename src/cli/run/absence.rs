@@ -1,0 +1,147 @@
+//! A parent that stops reading without closing stdout (`--reader-timeout`): when its reader is given up,
+//! and when the agent behind it is.
+//!
+//! Agent SDKs close in this way: they stop reading, close stdin and wait, with stdout open. They also end
+//! stdin early, right after the only prompt, and read on for the length of the turn. So the end of stdin
+//! alone decides nothing.
+
+use std::time::{Duration, Instant};
+
+/// What is known about the reader after the end of stdin.
+#[derive(Debug)]
+pub(super) struct Absence {
+    limit: Duration,
+    /// When stdin ended, and how many bytes the reader had taken from stdout by then.
+    ended: Option<(Instant, u64)>,
+    /// The reader took something after the end of stdin, so it is slow and not gone.
+    reads: bool,
+    /// When the reader was given up.
+    gave_up: Option<Instant>,
+    /// How many bytes the agent has written, and when that number last grew.
+    heard: (u64, Instant),
+    /// Since when it has grown without a pause.
+    burst: Instant,
+}
+
+impl Absence {
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        Self { limit, ended: None, reads: false, gave_up: None, heard: (0, now), burst: now }
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Notes the end of stdin, once. `taken` is the number of bytes that the reader has taken so far.
+    pub(super) fn input_ended(&mut self, taken: u64, now: Instant) {
+        self.ended.get_or_insert((now, taken));
+    }
+
+    /// Returns when a reader that takes nothing until then is given up. `took` is when stdout last accepted
+    /// something; it accepts nothing now.
+    pub(super) fn deadline(&self, took: Instant) -> Option<Instant> {
+        let (since, _) = self.ended.filter(|_| !self.reads && self.gave_up.is_none())?;
+        Some(since.max(took) + self.limit)
+    }
+
+    /// Decides about the reader at the deadline. Returns true if it is given up.
+    pub(super) fn decide(&mut self, taken: u64, now: Instant) -> bool {
+        let Some((_, before)) = self.ended else { return false };
+        self.reads = taken > before;
+        if !self.reads {
+            self.gave_up = Some(now);
+            (self.heard.1, self.burst) = (now, now);
+        }
+        !self.reads
+    }
+
+    /// Whether the reader was given up.
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up.is_some()
+    }
+
+    /// Notes how many bytes the agent has written.
+    pub(super) fn hear(&mut self, bytes: u64, now: Instant) {
+        let (known, last) = self.heard;
+        if bytes != known {
+            // An agent that has room writes at once, so a shorter silence is the scheduler's.
+            if now > last + self.limit / 2 {
+                self.burst = now;
+            }
+            self.heard = (bytes, now);
+        }
+    }
+
+    /// Returns when an agent whose reader was given up must have left: at once if it has written for the
+    /// limit without a pause, otherwise after a silence of `drain`, and after `total` in any case.
+    pub(super) fn agent_deadline(&self, drain: Duration, total: Duration) -> Option<Instant> {
+        let since = self.gave_up?;
+        let (_, last) = self.heard;
+        let floods = last >= self.burst + self.limit;
+        Some(if floods { last } else { (last + drain).min(since + total) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+    const DRAIN: Duration = Duration::from_secs(2);
+    const TOTAL: Duration = Duration::from_secs(5);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn open_input_gives_no_reader_up() {
+        let start = Instant::now();
+        let absence = Absence::new(LIMIT, start);
+        assert_eq!((absence.deadline(start), absence.agent_deadline(DRAIN, TOTAL)), (None, None));
+    }
+
+    // A host that reads in bursts took something since, so its pause is no departure.
+    #[test]
+    fn reader_that_took_a_byte_is_never_given_up() {
+        let start = Instant::now();
+        let mut absence = Absence::new(LIMIT, start);
+        absence.input_ended(100, start);
+        absence.input_ended(999, start + ms(50));
+        assert_eq!(absence.deadline(start + ms(30)), Some(start + ms(230)));
+        assert!(!absence.decide(101, start + ms(230)));
+        assert_eq!((absence.deadline(start), absence.gave_up()), (None, false));
+    }
+
+    #[test]
+    fn silent_agent_has_more_time_than_a_flood() {
+        let start = Instant::now();
+        let mut absence = Absence::new(LIMIT, start);
+        absence.input_ended(100, start);
+        let left = start + ms(200);
+        assert!(absence.decide(100, left), "nothing was taken");
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + DRAIN));
+        absence.hear(1, left + ms(100));
+        absence.hear(2, left + ms(199));
+        absence.hear(2, left + ms(250));
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(199) + DRAIN));
+        // Last words after a pause are no flood.
+        absence.hear(3, left + ms(300));
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(300) + DRAIN));
+        absence.hear(4, left + ms(400));
+        absence.hear(5, left + ms(500));
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(500)), "a flood");
+    }
+
+    #[test]
+    fn dripping_agent_has_a_last_moment() {
+        let start = Instant::now();
+        let mut absence = Absence::new(LIMIT, start);
+        absence.input_ended(100, start);
+        assert!(absence.decide(100, start));
+        for drip in 1..20 {
+            absence.hear(drip, start + ms(drip * 250));
+        }
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(start + TOTAL));
+    }
+}
