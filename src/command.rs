@@ -261,6 +261,9 @@ impl AgentCommand {
     /// lives as long as the engine spawns the agent. Only the agent itself is killed, not its children.
     /// With [`no_new_privs(false)`](Self::no_new_privs) the kernel does not kill an agent whose program
     /// is set-user-ID or has file capabilities.
+    ///
+    /// An engine with a [`guard`](crate::EngineBuilder::guard) ignores this setting: its guard kills the
+    /// agent and its children.
     #[must_use]
     pub fn die_with_parent(mut self, on: bool) -> Self {
         self.die_with_parent = on;

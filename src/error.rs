@@ -29,6 +29,8 @@ pub enum ErrorKind {
     /// No cgroup can be created for the agent: no cgroup2 file system is mounted, or this process may
     /// not create a group there.
     CgroupUnavailable,
+    /// The guard of the engine cannot be started, or has ended: an agent could outlive this process.
+    GuardUnavailable,
     /// A limit of the process, the user or the host is reached: descriptors, processes or memory.
     ResourceLimit,
     /// io_uring is denied by a seccomp filter or by `kernel.io_uring_disabled`.
@@ -82,9 +84,10 @@ impl ErrorKind {
                 io::ErrorKind::PermissionDenied
             }
             Self::ResourceLimit => io::ErrorKind::QuotaExceeded,
-            Self::BackendUnsupported | Self::CgroupUnavailable | Self::Unsupported => {
-                io::ErrorKind::Unsupported
-            }
+            Self::BackendUnsupported
+            | Self::CgroupUnavailable
+            | Self::GuardUnavailable
+            | Self::Unsupported => io::ErrorKind::Unsupported,
             Self::InputEnded | Self::Closed => io::ErrorKind::BrokenPipe,
             Self::EngineStopped => io::ErrorKind::NotConnected,
             Self::Timeout => io::ErrorKind::TimedOut,

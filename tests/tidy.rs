@@ -36,6 +36,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/origin.rs",
     "src/process/child_setup.rs",
     "src/process/clone.rs",
+    "src/process/guard/watcher.rs",
     "src/process/sys.rs",
     "src/process/tests/inherit.rs",
     "src/ring/buffer.rs",

@@ -26,6 +26,7 @@ pub struct EngineBuilder {
     batch_window: Duration,
     max_agents: Option<usize>,
     busy_poll: Option<Duration>,
+    guard: bool,
 }
 
 impl EngineBuilder {
@@ -36,6 +37,7 @@ impl EngineBuilder {
             batch_window: Duration::ZERO,
             max_agents: None,
             busy_poll: None,
+            guard: false,
         }
     }
 
@@ -99,6 +101,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets whether a guard kills the agents when this process ends, however it ends. Default off: the
+    /// agents see the end of their input, and those that ignore it live on.
+    ///
+    /// The guard is a process beside this one. When this process is killed, crashes, exits with agents
+    /// left, or executes another program, it kills the agents and what they have started, also what has
+    /// left their group and session, and removes their cgroups. It ends with the engine.
+    /// docs/guide/operating.md (*A host that dies*) has its limits. It takes the place of
+    /// [`AgentCommand::die_with_parent`](crate::AgentCommand::die_with_parent), which has no effect then.
+    #[must_use]
+    pub fn guard(mut self, on: bool) -> Self {
+        self.guard = on;
+        self
+    }
+
     /// Starts the engine's threads.
     ///
     /// # Errors
@@ -106,8 +122,9 @@ impl EngineBuilder {
     /// [`BackendDenied`](ErrorKind::BackendDenied) or
     /// [`BackendUnsupported`](ErrorKind::BackendUnsupported) if io_uring is not available;
     /// [`ResourceLimit`](ErrorKind::ResourceLimit) if memory, descriptors or threads run out, or do
-    /// not suffice for [`max_agents`](Self::max_agents). The message names the likely cause and the
-    /// remedy.
+    /// not suffice for [`max_agents`](Self::max_agents);
+    /// [`GuardUnavailable`](ErrorKind::GuardUnavailable) if the [`guard`](Self::guard) cannot be
+    /// started. The message names the likely cause and the remedy.
     pub fn build(self) -> Result<Engine> {
         // All settings are checked before the first thread starts, so a refusal leaves nothing
         // behind.
@@ -125,7 +142,7 @@ impl EngineBuilder {
             return Err(invalid(format!("threads is {threads}, and must be 1 to {THREADS_MAX}")));
         }
         Permits::check(self.max_agents)?;
-        Engine::start(self.threads, ring, busy_poll, self.max_agents)
+        Engine::start(self.threads, ring, busy_poll, self.max_agents, self.guard)
     }
 }
 

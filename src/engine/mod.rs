@@ -21,7 +21,7 @@ use crate::counters::{Backend, IoCounters, KernelFeatures};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
-use crate::process::{SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
+use crate::process::{Guard, SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
 use crate::ring::RingConfig;
 use crate::stats::{Capacity, EngineStats};
 use crate::sync::{Permit, Permits, SetOnce, oneshot};
@@ -93,8 +93,11 @@ impl Engine {
         ring: RingConfig,
         busy_poll: BusyPoll,
         max_agents: Option<usize>,
+        guard: bool,
     ) -> Result<Self> {
-        let (spawn_pool, spawning) = SpawnPool::start()?;
+        // Before anything else: the watcher has a copy of what this process has by then.
+        let guard = guard.then(Guard::start).transpose()?;
+        let (spawn_pool, spawning) = SpawnPool::start(guard)?;
         let mut shared = EngineShared {
             threads: Vec::with_capacity(threads),
             spawn_pool,
@@ -181,7 +184,8 @@ impl Engine {
             return pollster::block_on(self.spawn(command));
         }
         let permit = self.shared.admission.acquire()?;
-        let child = spawn_admitted(&command, permit)?;
+        let guard = self.shared.spawn_pool.guard();
+        let child = spawn_admitted(&command, guard.as_ref(), permit)?;
         let (agent, wake) = Arc::clone(&self.shared).hand_over(child, command)?;
         wake.wake();
         Ok(agent)

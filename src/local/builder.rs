@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::{SpawnPool, capacity};
+use crate::process::{Guard, SpawnPool, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::sync::Permits;
 use crate::transport::Driver;
@@ -22,11 +22,17 @@ pub struct LocalEngineBuilder {
     buffers: u16,
     batch_window: Duration,
     max_agents: Option<usize>,
+    guard: bool,
 }
 
 impl LocalEngineBuilder {
     pub(super) fn new() -> Self {
-        Self { buffers: RingConfig::BUFFERS, batch_window: Duration::ZERO, max_agents: None }
+        Self {
+            buffers: RingConfig::BUFFERS,
+            batch_window: Duration::ZERO,
+            max_agents: None,
+            guard: false,
+        }
     }
 
     /// Sets the number of read buffers, which the agents share: 8 to 4096, default 128. See
@@ -55,6 +61,14 @@ impl LocalEngineBuilder {
     #[must_use]
     pub fn batch_window(mut self, window: Duration) -> Self {
         self.batch_window = window;
+        self
+    }
+
+    /// Sets whether a guard kills the agents when this process ends, however it ends. Default off. See
+    /// [`EngineBuilder::guard`](crate::EngineBuilder::guard).
+    #[must_use]
+    pub fn guard(mut self, on: bool) -> Self {
+        self.guard = on;
         self
     }
 
@@ -115,7 +129,7 @@ impl LocalEngineBuilder {
             .io()
             .register_eventfd(eventfd.descriptor())
             .map_err(|error| failed("cannot register an eventfd", error))?;
-        let spawn_pool = SpawnPool::start()?;
+        let spawn_pool = SpawnPool::start(self.guard.then(Guard::start).transpose()?)?;
         // The limit is checked last, when the descriptors and threads of the engine are counted as
         // used.
         if let Some(wanted) = self.max_agents {

@@ -14,7 +14,8 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::{self, SPAWN, of_cgroup, quoted};
+use super::error::{self, SPAWN, of_cgroup, of_guard, quoted};
+use super::guard::GuardEntry;
 use super::procfs::{CgroupMount, cgroup_path};
 use super::sys::poll_until;
 use crate::command::CgroupPlace;
@@ -54,8 +55,8 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup with a new name.
-    pub(super) fn create(place: &CgroupPlace) -> Result<Self, Error> {
+    /// Makes a cgroup with a new name, which a guard knows before it is there.
+    pub(super) fn create(place: &CgroupPlace, guarded: Option<&GuardEntry>) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let parent = parent_folder(place)?;
         // On another file system the mkdir below would succeed and make an ordinary folder.
@@ -64,6 +65,9 @@ impl Cgroup {
             // Relaxed is enough: the numbers only have to differ.
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("agentpipe-{}-{number}", std::process::id()));
+            if let Some(entry) = guarded {
+                entry.note_cgroup(&parent, number).map_err(|errno| of_guard(errno))?;
+            }
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let killed = Cell::new(0);

@@ -18,6 +18,7 @@ use rustix::process::{
 };
 
 use super::cgroup::{Cgroup, Removal};
+use super::guard::GuardEntry;
 use super::sys::{self, poll_until};
 use crate::close::ExitStatus;
 use crate::sync::Permit;
@@ -38,6 +39,8 @@ pub(crate) struct Child {
     /// Why the kernel refused SIGTERM, and SIGKILL.
     refusals: Cell<[Option<Errno>; 2]>,
     cgroup: Option<Cgroup>,
+    /// Its entry in the ledger of the guard.
+    guarded: Option<GuardEntry>,
     /// Counts the child for `max_agents`.
     permit: Option<Permit>,
 }
@@ -45,7 +48,15 @@ pub(crate) struct Child {
 impl Child {
     fn new(pid: Pid) -> Self {
         let refusals = Cell::default();
-        Self { pid, status: None, wait_error: None, refusals, cgroup: None, permit: None }
+        Self {
+            pid,
+            status: None,
+            wait_error: None,
+            refusals,
+            cgroup: None,
+            guarded: None,
+            permit: None,
+        }
     }
 
     /// Returns the process number, which is also that of the process group.
@@ -313,10 +324,11 @@ impl Unclaimed {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Attaches the cgroup that the child was born in.
-    pub(super) fn attach(&mut self, cgroup: Option<Cgroup>) {
+    /// Attaches the cgroup that the child was born in, and its entry with the guard.
+    pub(super) fn attach(&mut self, cgroup: Option<Cgroup>, guarded: Option<GuardEntry>) {
         if let Some(child) = &mut self.child {
             child.cgroup = cgroup;
+            child.guarded = guarded;
         }
     }
 

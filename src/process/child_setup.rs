@@ -17,6 +17,8 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 
+use super::guard::GuardEntry;
+
 /// Signals are numbered from 1 to this; a set of them is one 64-bit word.
 const LAST_SIGNAL: c_int = 64;
 /// No architecture has a longer kernel `struct sigaction`.
@@ -45,6 +47,8 @@ pub(super) struct ExecPlan {
     /// This process, if the agent is to die with it.
     pub(super) dies_with: Option<Pid>,
     pub(super) no_new_privs: bool,
+    /// This process, and the place in the ledger of the guard, if the engine has one.
+    pub(super) guard: Option<(Pid, GuardEntry)>,
 }
 
 /// C strings and the null-terminated array of pointers to them, as execve(2) takes it.
@@ -68,6 +72,8 @@ impl ExecStrings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SetupStep {
     Session,
+    /// The entry in the ledger of the guard.
+    Guard,
     Cgroup,
     Descriptors,
     /// The limit with this index in the plan.
@@ -99,8 +105,9 @@ pub(super) enum CloneFailure {
 }
 
 /// The steps in the order of their numbers, which begin at 1.
-const STEPS: [SetupStep; 12] = [
+const STEPS: [SetupStep; 13] = [
     SetupStep::Session,
+    SetupStep::Guard,
     SetupStep::Cgroup,
     SetupStep::Descriptors,
     SetupStep::Limit(0),
@@ -172,6 +179,9 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
     // controlling terminal: an agent with that of this process could type into the user's shell.
     rustix::process::setsid().map_err(at(SetupStep::Session))?;
     default_dispositions();
+    if let Some((host, entry)) = &plan.guard {
+        enter_guard(*host, entry)?;
+    }
     // This precedes the descriptors: the file may have any number, which a dup2 or `close_others`
     // takes away. The kernel takes 0 for the process that writes it.
     if let Some(procs) = &plan.join {
@@ -217,6 +227,18 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
     // Last, when no handler is left: a pending signal now acts as in any new process.
     set_signal_mask(0);
     Ok(())
+}
+
+/// Makes the agent known to the guard. After the new session: the guard kills the session of an agent.
+fn enter_guard(host: Pid, entry: &GuardEntry) -> Result<(), (SetupStep, Errno)> {
+    entry.claim().map_err(|errno| (SetupStep::Guard, errno))?;
+    // A guard that saw this process end before the entry kills nothing more.
+    if rustix::process::getppid() != Some(host) {
+        return Err((SetupStep::Orphaned, Errno::SRCH));
+    }
+    // A daemon of the agent stays a descendant of it, whatever it does with its environment. The exec
+    // keeps the setting.
+    rustix::process::set_child_subreaper(Some(host)).map_err(|errno| (SetupStep::Guard, errno))
 }
 
 /// Resets all signal dispositions: an ignored signal stays ignored over exec, and a handler of this

@@ -215,12 +215,12 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
 }
 
 /// Blocks all signals for this thread, and for the child, which inherits the mask.
-struct BlockedSignals {
+pub(super) struct BlockedSignals {
     before: u64,
 }
 
 impl BlockedSignals {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { before: set_signal_mask(u64::MAX) }
     }
 }
@@ -232,12 +232,12 @@ impl Drop for BlockedSignals {
 }
 
 /// Restores the errno of this thread when it is dropped.
-struct SavedErrno {
+pub(super) struct SavedErrno {
     before: c_int,
 }
 
 impl SavedErrno {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { before: errno_of_last_call() }
     }
 }
@@ -256,8 +256,8 @@ impl Drop for SavedErrno {
 ///
 /// Each thread that spawns keeps one, because munmap(2) interrupts every processor that runs a thread of
 /// this process.
-struct ChildStack {
-    base: *mut c_void,
+pub(super) struct ChildStack {
+    pub(super) base: *mut c_void,
 }
 
 thread_local! {
@@ -276,7 +276,7 @@ impl ChildStack {
         let _ = KEPT.try_with(|kept| kept.set(Some(self)));
     }
 
-    fn new() -> Result<Self, Errno> {
+    pub(super) fn new() -> Result<Self, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // A child touches little of its stack, so no swap space is reserved for all of it.
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
@@ -290,7 +290,7 @@ impl ChildStack {
     }
 
     /// Returns the upper end: a stack grows down. Page-aligned, so aligned for any calling convention.
-    fn top(&self) -> *mut c_void {
+    pub(super) fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(GUARD + STACK)
     }
 }

@@ -91,6 +91,13 @@ pub(super) fn of_clone(cause: CloneFailure, plan: &ExecPlan, context: &ErrorCont
     }
 }
 
+/// The agent could not be entered in the ledger of the guard.
+pub(super) fn of_guard(errno: Errno) -> Error {
+    Error::new(ErrorKind::GuardUnavailable, SPAWN, "the agent cannot be entered with the guard")
+        .remedy("is RLIMIT_FSIZE of this process 0, or are there cgroups in more than 64 folders?")
+        .cause(errno.into())
+}
+
 /// No descriptor is left; `None` if `errno` says something else.
 pub(super) fn descriptors(errno: Errno) -> Option<Error> {
     let error = match errno {
@@ -229,6 +236,7 @@ fn of_step(step: SetupStep, errno: Errno, command: &AgentCommand) -> Error {
     let error = match step {
         SetupStep::Limit(which) => of_limit(usize::from(which), errno, command),
         SetupStep::Groups | SetupStep::GroupId | SetupStep::UserId => of_user(step, errno, command),
+        SetupStep::Guard => return of_guard(errno),
         SetupStep::Cgroup => return of_birth(errno),
         SetupStep::Descriptors => io_error("the agent's pipes could not be put in place"),
         SetupStep::DeathSignal => io_error("the agent could not be made to die with this process"),

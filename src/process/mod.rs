@@ -5,6 +5,7 @@
 //!   leaves no descriptor and no zombie behind.
 //! - [`SpawnPool`]: the threads that spawn, so that a slow search or exec stalls no other thread.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to the ring, which polls it.
+//! - [`Guard`]: a process that outlives this one and kills what it has spawned.
 //! - [`CommandFingerprint`]: the executable and the environment that a command has now.
 //! - [`find_members`], [`descendants`]: the processes of a group.
 //! - [`Family`]: whether an agent is idle, as `/proc` shows it.
@@ -26,6 +27,7 @@ mod credentials;
 mod environment;
 mod error;
 mod executable;
+mod guard;
 mod host_limits;
 mod procfs;
 mod resolve;
@@ -40,6 +42,7 @@ pub(crate) use activity::Family;
 pub(crate) use cgroup::Removal;
 pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use executable::CommandFingerprint;
+pub(crate) use guard::Guard;
 pub(crate) use host_limits::capacity;
 pub(crate) use procfs::{GroupMember, descendants, find_members, living_members};
 pub(crate) use spawn::{Spawned, spawn_admitted};

@@ -31,7 +31,9 @@ pub(super) fn is_usable() -> bool {
 pub(super) struct ProcStat {
     /// `R`, `S` and so on.
     pub(super) state: u8,
+    pub(super) parent: u32,
     pub(super) group: u32,
+    pub(super) session: u32,
     /// `PF_*` of linux/sched.h.
     flags: u32,
     threads: u32,
@@ -54,20 +56,23 @@ impl ProcStat {
         Self::read(Path::new(&format!("/proc/{pid}")))
     }
 
-    fn parse(line: &[u8]) -> Option<Self> {
+    /// Parses the line of that file. Allocates nothing.
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
         // The name is in parentheses, and may itself contain spaces and parentheses.
         let name_end = memchr::memrchr(b')', line)?;
         let rest = str::from_utf8(line.get(name_end + 1..)?).ok()?;
-        // The numbers of the fields in proc_pid_stat(5): state 3, group 5, flags 9, threads 20,
-        // start 22.
+        // The numbers of the fields in proc_pid_stat(5): state 3, parent 4, group 5, session
+        // 6, flags 9, threads 20, start 22.
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        // A group that has no number in this PID namespace is 0.
-        let group = fields.nth(1)?.parse().ok()?;
-        let flags = fields.nth(3)?.parse().ok()?;
+        // What has no number in this PID namespace is 0.
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        let session = fields.next()?.parse().ok()?;
+        let flags = fields.nth(2)?.parse().ok()?;
         let threads = fields.nth(10)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, group, flags, threads, started })
+        Some(Self { state, parent, group, session, flags, threads, started })
     }
 
     /// Returns whether the process has ended or is in exit(2). A process whose first thread has ended
@@ -251,7 +256,15 @@ mod tests {
     #[test]
     fn name_may_contain_parentheses() {
         let line = b"7 (a) S (b) R 1 12 13 0 -1 4194560 1 0 0 0 9 8 0 0 20 0 3 0 4711 1 2 3";
-        let stat = ProcStat { state: b'R', group: 12, flags: 4_194_560, threads: 3, started: 4711 };
+        let stat = ProcStat {
+            state: b'R',
+            parent: 1,
+            group: 12,
+            session: 13,
+            flags: 4_194_560,
+            threads: 3,
+            started: 4711,
+        };
         assert_eq!(ProcStat::parse(line), Some(stat));
         assert_eq!(ProcStat::parse(b"7 (a"), None);
         assert_eq!(ProcStat::parse(b""), None);
@@ -261,7 +274,8 @@ mod tests {
     #[test]
     fn process_outlives_its_first_thread() {
         let dead = |state, flags, threads| {
-            ProcStat { state, group: 1, flags, threads, started: 1 }.is_dead()
+            let (parent, group, session, started) = (1, 1, 1, 1);
+            ProcStat { state, parent, group, session, flags, threads, started }.is_dead()
         };
         assert!(dead(b'Z', 0, 1));
         assert!(!dead(b'Z', 0, 2));

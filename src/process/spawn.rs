@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -18,6 +19,7 @@ use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
 use super::error::{self, ErrorContext};
 use super::executable::Executable;
+use super::guard::Guard;
 use super::resolve;
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
@@ -93,8 +95,12 @@ impl Spawned {
 }
 
 /// Spawns an agent that holds `permit`. The permit of a failed spawn is free before this returns.
-pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<Spawned, Error> {
-    let mut spawned = spawn(command)?;
+pub(crate) fn spawn_admitted(
+    command: &AgentCommand,
+    guard: Option<&Arc<Guard>>,
+    permit: Permit,
+) -> Result<Spawned, Error> {
+    let mut spawned = spawn_guarded(command, guard)?;
     spawned.child.hold(permit);
     Ok(spawned)
 }
@@ -104,12 +110,12 @@ pub(crate) fn spawn_admitted(command: &AgentCommand, permit: Permit) -> Result<S
 ///
 /// Blocks the calling thread until then: about 0.1 ms, whatever this process has in memory and whatever
 /// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
-/// thread ends.
-pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
+/// thread ends, unless there is a guard, which kills it with its descendants.
+fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<Spawned, Error> {
     // All that can be refused without a process comes first: a refusal then has nothing to undo.
     command.limits.check()?;
     let args = arguments(command)?;
-    let env = Environment::of(command)?;
+    let env = Environment::of(command, guard.map(|guard| guard.marker()))?;
     let credentials = Credentials::of(command)?;
     let limits = credentials::limits(command)?;
     let cwd = command.cwd.as_deref();
@@ -118,8 +124,11 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     let (program, executable) = Executable::find(command, env.path(), credentials.user.is_some())?;
     let env = ExecStrings::new(env.into_strings()?);
 
-    // From here on an error drops the cgroup, and the drop removes it.
-    let cgroup = command.cgroup.as_ref().map(Cgroup::create).transpose()?;
+    // From here on an error drops the entry and the cgroup, and the drop removes them.
+    let guarded = guard.map(Guard::enter).transpose()?;
+    let cgroup = command.cgroup.as_ref();
+    let cgroup = cgroup.map(|place| Cgroup::create(place, guarded.as_ref())).transpose()?;
+    let own = rustix::process::getpid();
     let stdin = Pipe::to_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stdout = Pipe::from_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stderr = Pipe::from_agent(None).map_err(error::of_pipe)?;
@@ -139,18 +148,21 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         user: credentials.user,
         join: None,
         no_new_privs: command.no_new_privs,
-        dies_with: command.die_with_parent.then(rustix::process::getpid),
+        // Its descendants would lose the agent, by which the guard finds them.
+        dies_with: (command.die_with_parent && guard.is_none()).then_some(own),
+        guard: guarded.map(|entry| (own, entry)),
     };
     let cloned = clone_into(&mut plan, cgroup.as_ref())?;
     let (mut child, pidfd) = cloned.map_err(|cause| {
         let context = ErrorContext { command, program: &program, seen: executable.path() };
         error::of_clone(cause, &plan, &context)
     })?;
+    let guarded = plan.guard.take().map(|(_, entry)| entry);
     // Closes this process's copies of the agent's ends: with one of them open, the agent's exit would
     // not end its output.
     drop(plan);
     // The cgroup is attached before the next error return, so that a dropped child kills it, too.
-    child.attach(cgroup);
+    child.attach(cgroup, guarded);
     let pidfd = above_standard(pidfd).map_err(error::of_pipe)?;
     let pid = child.pid();
     crate::trace::debug!(pid, program = %program.display(), "spawned");
@@ -165,6 +177,12 @@ pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
         stdout_pipe_size: stdout.size,
         program,
     })
+}
+
+/// Spawns an agent without a guard.
+#[cfg(test)]
+pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
+    spawn_guarded(command, None)
 }
 
 /// Returns the program as it was named, then its arguments. Errors give the number of an argument,
@@ -265,7 +283,7 @@ fn request_size(pipe: &OwnedFd, mut size: usize) -> Result<(), Errno> {
 }
 
 /// Moves a descriptor above 0, 1 and 2.
-fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() >= FIRST_DESCRIPTOR {
         return Ok(fd);
     }

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::sync::{Permit, oneshot};
 
+use super::guard::Guard;
 use super::spawn::{Spawned, spawn_admitted};
 
 /// Threads that stay while there is nothing to do: one for the next job, one for the job after it.
@@ -54,6 +55,8 @@ struct JobQueue {
     threads: usize,
     idle: usize,
     stopped: bool,
+    /// Kept until the pool ends, which is after the last agent.
+    guard: Option<Arc<Guard>>,
 }
 
 struct SpawnJob {
@@ -63,9 +66,10 @@ struct SpawnJob {
 }
 
 impl SpawnPool {
-    pub(crate) fn start() -> Result<(Self, SpawnPoolGuard)> {
+    /// Starts the threads. With `guard` no agent outlives this process.
+    pub(crate) fn start(guard: Option<Arc<Guard>>) -> Result<(Self, SpawnPoolGuard)> {
         let workers = Workers {
-            queue: Mutex::default(),
+            queue: Mutex::new(JobQueue { guard, ..JobQueue::default() }),
             work: Condvar::new(),
             ended: Condvar::new(),
             origin: Origin::here(),
@@ -94,8 +98,19 @@ impl SpawnPool {
         done: impl FnOnce(Result<(Spawned, AgentCommand)>) + Send + 'static,
     ) {
         let binds_thread = command.die_with_parent;
-        let run = move || done(spawn_admitted(&command, permit).map(|child| (child, command)));
+        let guard = self.guard();
+        let run = move || {
+            let spawned = spawn_admitted(&command, guard.as_ref(), permit);
+            // The outcome may be the end of the engine for a caller that waits for it.
+            drop(guard);
+            done(spawned.map(|child| (child, command)));
+        };
         self.push(SpawnJob { run: Box::new(run), binds_thread });
+    }
+
+    /// Returns the guard for an agent that is spawned by the caller.
+    pub(crate) fn guard(&self) -> Option<Arc<Guard>> {
+        self.0.lock().guard.clone()
     }
 
     /// Runs `work`, which may block, on a thread of the pool. The receiver gets `None` if the pool
@@ -140,8 +155,13 @@ impl Drop for SpawnPoolGuard {
         let workers = &self.0.0;
         // A forked child has none of the threads, and may find the lock taken for good.
         if workers.origin.is_here() {
-            workers.lock().stopped = true;
+            let mut queue = workers.lock();
+            queue.stopped = true;
+            let guard = queue.guard.take();
+            drop(queue);
             workers.work.notify_all();
+            // Without the lock: the last holder waits for the end of the watcher.
+            drop(guard);
         }
     }
 }
@@ -239,7 +259,7 @@ mod tests {
     fn hanging_jobs_hold_up_no_other() {
         // Programs on file servers that do not answer: the first, and one that was queued behind it
         // before any thread had woken up.
-        let (pool, _guard) = SpawnPool::start().expect("threads");
+        let (pool, _guard) = SpawnPool::start(None).expect("threads");
         let (release, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(Mutex::new(hangs));
         let hung: Vec<_> = (1..THREADS_MAX).map(|_| pool.run(hang(&hangs))).collect();
@@ -257,7 +277,7 @@ mod tests {
     fn idle_threads_end_and_bound_ones_stay() {
         // A burst must not leave its threads behind. But an agent that dies with its parent dies
         // with the thread that spawned it.
-        let (pool, guard) = SpawnPool::start().expect("threads");
+        let (pool, guard) = SpawnPool::start(None).expect("threads");
         let (release, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(Mutex::new(hangs));
         for number in 0..THREADS_MAX {

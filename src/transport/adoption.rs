@@ -171,7 +171,7 @@ mod tests {
         let places = Permits::new(Some(1));
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
         let permit = places.acquire().expect("the only place");
-        let child = spawn_admitted(&command, permit).expect("spawns");
+        let child = spawn_admitted(&command, None, permit).expect("spawns");
         let adoption = Adoption::new(child, command);
         if stage == CloseStage::Refuse {
             // The child exits before anything is done to it.

@@ -613,7 +613,7 @@ mod tests {
     fn catch_up_waits_for_what_is_in_the_pipe() {
         let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
         let permit = Permits::new(None).acquire().expect("a place");
-        let spawned = spawn_admitted(&command, permit).expect("spawns");
+        let spawned = spawn_admitted(&command, None, permit).expect("spawns");
         let adoption = Adoption::new(spawned, command);
         let channel = Arc::clone(&adoption.channel);
         let ring = Ring::new(&RingConfig::default()).expect("io_uring");

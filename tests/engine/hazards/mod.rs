@@ -5,5 +5,5 @@ mod drops;
 mod ended;
 mod forks;
 mod panics;
-mod raw;
+pub(crate) mod raw;
 mod subscriber;

@@ -3,6 +3,7 @@
 //! A test that changes the process runs in its own, see `alone`.
 
 mod forks;
+mod guard;
 mod signals;
 mod spawning;
 mod stdio;

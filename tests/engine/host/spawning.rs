@@ -48,6 +48,8 @@ fn spawn_leaves_no_stack_behind() {
 
 /// In the environment of a host and of all its agents.
 const MARK: &str = "AGENTPIPE_ORPHAN_TEST";
+/// The host has a guard.
+const GUARDED: &str = "AGENTPIPE_ORPHAN_TEST_GUARDED";
 
 /// Has very many descriptors open. A child closes its copies of them first thing, so most of a spawn
 /// is the part before the child asks for its parent's death.
@@ -65,19 +67,21 @@ fn slow_spawns_down() -> Vec<File> {
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
     let _open = slow_spawns_down();
-    let engine = engine();
+    let guarded = std::env::var_os(GUARDED).is_some();
+    let engine = Engine::builder().guard(guarded).build().expect("starts");
     let at_once = ClosePolicy::abort().abort_grace(Duration::ZERO);
     let command =
-        AgentCommand::new("sleep").arg("1000").die_with_parent(true).close_policy(at_once);
+        AgentCommand::new("sleep").arg("1000").die_with_parent(!guarded).close_policy(at_once);
     println!("\nspawns");
     loop {
         engine.spawn_blocking(command.clone()).expect("spawns").abort_blocking();
     }
 }
 
-fn start_host(test: &str) -> Child {
+fn start_host(test: &str, guarded: bool) -> Child {
     let mut host = this_test(test)
         .env(MARK, std::process::id().to_string())
+        .envs(guarded.then_some((GUARDED, "1")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -94,13 +98,23 @@ fn host_killed_during_a_spawn_leaves_no_agent() {
     if is_alone() {
         host();
     } else {
-        check_no_agent_is_left(test_name!());
+        check_no_agent_is_left(test_name!(), false);
     }
 }
 
-fn check_no_agent_is_left(test: &str) {
+// An agent in the middle of its exec shows no environment, and one before it has not entered itself.
+#[test]
+fn guarded_host_killed_during_a_spawn_leaves_no_agent() {
+    if is_alone() {
+        host();
+    } else {
+        check_no_agent_is_left(test_name!(), true);
+    }
+}
+
+fn check_no_agent_is_left(test: &str, guarded: bool) {
     for round in 0..20 {
-        let mut host = start_host(test);
+        let mut host = start_host(test, guarded);
         // Another moment of a spawn each time.
         let until = Instant::now() + Duration::from_micros(500 * round);
         while Instant::now() < until {
