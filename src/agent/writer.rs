@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::encode;
 use crate::origin::foreign;
 use crate::sync::{SetOnce, WaitKey};
-use crate::transport::{CatchUp, Channel, CloseLimits, Offer, Request};
+use crate::transport::{CatchUp, CaughtUp, Channel, CloseLimits, Offer, Request};
 
 use super::{EngineKind, Remote};
 
@@ -260,9 +260,8 @@ impl AgentWriter {
 
 /// For sessions and agent pools.
 impl AgentWriter {
-    /// Asks whether everything that the agent had written before this call is with its reader. The
-    /// answer is `false` where the reader has to catch up first.
-    pub(crate) fn catch_up(&self) -> Arc<SetOnce<bool>> {
+    /// Asks whether everything that the agent had written before this call is with its reader.
+    pub(crate) fn catch_up(&self) -> Arc<SetOnce<CaughtUp>> {
         let (question, answer) = CatchUp::new();
         self.connection.request(Request::CatchUp(question));
         answer

@@ -10,6 +10,7 @@ use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
+use crate::transport::CaughtUp;
 
 use super::executor::with_deadline;
 use super::inbox::InboxItem;
@@ -64,8 +65,8 @@ impl DeadlineTask {
         let due_at = state.executor.now();
         if is_due(state, due_at) {
             // The limit keeps an agent that writes without end from delaying its deadlines.
-            self.catch_up(due_at + CATCH_UP_MAX).await;
-            self.expire_requests(due_at);
+            let stderr_tail = self.catch_up(due_at + CATCH_UP_MAX).await;
+            self.expire_requests(due_at, &stderr_tail);
         }
         let observer = state.observer.as_ref();
         if observer.is_some_and(|observer| observer.on_deadline(due_at)) {
@@ -73,8 +74,9 @@ impl DeadlineTask {
         }
     }
 
-    /// Routes everything that the agent has sent before the deadline was handled.
-    async fn catch_up(&self, limit: Instant) {
+    /// Routes everything that the agent has sent before the deadline was handled. Returns the end of its
+    /// stderr.
+    async fn catch_up(&self, limit: Instant) -> String {
         let Self(state) = self;
         loop {
             let answer = state.writer.catch_up();
@@ -82,8 +84,9 @@ impl DeadlineTask {
             let progress = self.route_all(limit).await;
             // The engine may hold records back until its reader has caught up. They come with the
             // next round.
-            if caught_up != Some(false) || !progress {
-                return;
+            match caught_up {
+                Some(CaughtUp { all: false, .. }) if progress => {}
+                caught_up => return caught_up.map(|it| it.stderr_tail).unwrap_or_default(),
             }
         }
     }
@@ -123,7 +126,7 @@ impl DeadlineTask {
     }
 
     /// Fails the requests that were due at `due_at`.
-    fn expire_requests(&self, due_at: Instant) {
+    fn expire_requests(&self, due_at: Instant, stderr_tail: &str) {
         let Self(state) = self;
         let due: Vec<_> = {
             // The slots are set below, without the lock: that wakes the tasks of the callers.
@@ -155,7 +158,7 @@ impl DeadlineTask {
                 remedy.get_or_insert("set AgentCommand::framing to that framing");
             }
             let error = state.error(ErrorKind::Timeout, what);
-            let error = error.remedy(remedy.unwrap_or("raise the timeout"));
+            let error = error.remedy(remedy.unwrap_or("raise the timeout")).stderr(stderr_tail);
             // The cancellation is queued before the caller hears of the timeout, so it comes before
             // anything that the caller sends next.
             state.send_cancellation(id, &pending);

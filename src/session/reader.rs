@@ -211,7 +211,7 @@ impl SessionState {
             DroppedRecord::Request(id) => {
                 let refused = self.lock().router.refuse_dropped(&id);
                 if refused {
-                    self.refuse(&id, &RpcError::new(loss.what), None);
+                    self.refuse(&id, &RpcError::new(loss.what), Some(OwedResponse::new(self)));
                 }
             }
             DroppedRecord::Other(kind) => {

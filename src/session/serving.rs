@@ -60,7 +60,7 @@ fn handler_task(
     let work: HandlerFuture = Box::pin(async move { handler(request).await });
     // The task owns the guard from the start, so a task that is dropped before its first poll
     // refuses its request, too.
-    let mut open = OpenRequest { state, key, id, begun: false, _owed: owed };
+    let mut open = OpenRequest { state, key, id, begun: false, unsent: None, owed: Some(owed) };
     Box::pin(async move {
         open.begun = true;
         if let Some(outcome) = ContainedHandler::new(work, token).watched(executor, label).await {
@@ -77,13 +77,15 @@ struct OpenRequest {
     id: WireId,
     /// Whether the task has been polled.
     begun: bool,
-    /// Dropped last, after the refusal is queued.
-    _owed: OwedResponse,
+    /// The response, until it is queued.
+    unsent: Option<Vec<u8>>,
+    /// Kept until a response or a refusal is queued.
+    owed: Option<OwedResponse>,
 }
 
 impl OpenRequest {
-    async fn respond(&self, outcome: HandlerResult) {
-        let Self { state, key, id, .. } = self;
+    async fn respond(&mut self, outcome: HandlerResult) {
+        let Self { state, key, id, unsent, .. } = self;
         // The entry leaves the table before the response is sent, so neither the destructor nor the
         // end of the session responds as well. There is none if the agent has cancelled the
         // request.
@@ -91,23 +93,29 @@ impl OpenRequest {
             return;
         }
         let outcome = outcome.as_ref().map(Record::as_bytes);
-        let response = state.protocol.response(id, outcome);
-        if let Err(error) = state.writer.send(response).await
+        // A runtime may drop this task while it waits for room. Its destructor then has the response
+        // to send.
+        let response = unsent.insert(state.protocol.response(id, outcome));
+        if let Err(error) = state.writer.send(&*response).await
             && !error.is_closed()
         {
             // It was refused before a byte was sent: too large, or not on one line.
             let error = RpcError::new(format!("the response cannot be sent: {error}"));
-            let response = state.protocol.response(id, Err(&error));
+            *response = state.protocol.response(id, Err(&error));
             // A second error means that no response can be sent at all.
-            let _agent_gone = state.writer.send(response).await;
+            let _agent_gone = state.writer.send(&*response).await;
         }
+        *unsent = None;
     }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        // Without effect after a response. Otherwise the runtime dropped the task.
-        give_up(&self.state, self.key, &self.id);
+        // Otherwise without effect: there is no entry, and the response is queued.
+        match self.unsent.take() {
+            Some(response) => self.state.post(response, self.owed.take()),
+            None => give_up(&self.state, self.key, &self.id, self.owed.take()),
+        }
         if self.begun {
             start_next(&self.state);
         } else {
@@ -145,16 +153,15 @@ fn give_up_waiting(state: &Arc<SessionState>) {
         std::mem::take(&mut tables.waiting)
     };
     for AcceptedRequest { request, owed } in waiting {
-        give_up(state, request.key, &request.id);
-        // The refusal goes first: the agent's input may end once no response is owed.
-        drop(owed);
+        give_up(state, request.key, &request.id, Some(owed));
     }
 }
 
-/// Refuses a request whose handler will not answer, unless it is answered already.
-fn give_up(state: &Arc<SessionState>, key: u64, id: &WireId) {
+/// Refuses a request whose handler will not answer, unless it is answered already. The agent's input
+/// may end once `owed` is dropped, so it is kept until the refusal is queued.
+fn give_up(state: &Arc<SessionState>, key: u64, id: &WireId, owed: Option<OwedResponse>) {
     if state.finish(key) {
         let error = RpcError::new("the handler was dropped before it answered");
-        state.refuse(id, &error, None);
+        state.refuse(id, &error, owed);
     }
 }

@@ -40,7 +40,7 @@ use write::StdinWriter;
 pub(crate) use adoption::{Adoption, LiveAgents};
 pub(crate) use channel::{Channel, Offer};
 pub(crate) use driver::{Driver, ShutdownCounts};
-pub(crate) use request::{CatchUp, CloseLimits, Request};
+pub(crate) use request::{CatchUp, CaughtUp, CloseLimits, Request};
 
 /// The state of one descriptor of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

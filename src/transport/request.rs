@@ -69,14 +69,23 @@ const CATCH_UP_TURNS_MAX: u32 = 4096;
 /// acts on the timeout of a request, so that an answer that was in the pipe in time is not taken for
 /// a late one.
 ///
-/// Answered `true` once what was in the pipe is delivered, also if the agent or its engine is gone;
-/// `false` if the reader has to catch up first.
+/// Answered once what was in the pipe is delivered, if the reader has to catch up first, or if the
+/// agent or its engine is gone.
 #[derive(Debug)]
-pub(crate) struct CatchUp(Arc<SetOnce<bool>>);
+pub(crate) struct CatchUp(Arc<SetOnce<CaughtUp>>);
+
+/// The answer to a [`CatchUp`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CaughtUp {
+    /// False if the reader has to catch up first.
+    pub(crate) all: bool,
+    /// The end of the agent's stderr; empty if the agent is gone.
+    pub(crate) stderr_tail: String,
+}
 
 impl CatchUp {
     /// Returns the question and where its answer is set.
-    pub(crate) fn new() -> (Self, Arc<SetOnce<bool>>) {
+    pub(crate) fn new() -> (Self, Arc<SetOnce<CaughtUp>>) {
         let answer = Arc::new(SetOnce::new());
         (Self(Arc::clone(&answer)), answer)
     }
@@ -86,7 +95,7 @@ impl Drop for CatchUp {
     fn drop(&mut self) {
         // Only the first value is kept, so this answers a question that was dropped unanswered, and
         // a session does not wait for an agent or an engine that is gone.
-        self.0.set(true);
+        self.0.set(CaughtUp { all: true, stderr_tail: String::new() });
     }
 }
 
@@ -115,8 +124,9 @@ impl PendingCatchUp {
     pub(super) fn try_answer(&mut self, agent: Option<&Transport>, io: &mut dyn PipeIo) -> bool {
         let answer = agent.map_or(Some(true), |agent| self.answer(agent, io));
         self.turns += 1;
-        if let Some(answer) = answer {
-            self.question.0.set(answer);
+        if let Some(all) = answer {
+            let stderr_tail = agent.map(|agent| agent.stderr.tail()).unwrap_or_default();
+            self.question.0.set(CaughtUp { all, stderr_tail });
         }
         answer.is_some()
     }

@@ -1,11 +1,11 @@
 //! The runtime that a session was given ends under it, or takes no task at all.
 
-use std::sync::mpsc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use agentpipe::session::claude::Session;
 use agentpipe::session::{RpcError, Settings, jsonrpc};
-use agentpipe::{Engine, Error, ErrorKind, ExitStatus};
+use agentpipe::{AgentCommand, Engine, Error, ErrorKind, ExitStatus, Limits};
 use serde_json::Value;
 
 use crate::support::dialogue::{HANDSHAKE, RESULT, dialogue};
@@ -179,4 +179,58 @@ fn refused_handler_is_answered() {
         assert_eq!((stats.answered, stats.serving, stats.running), (20, 0, 0), "{stats:?}");
         crate::assert_played(&session.close().await);
     });
+}
+
+// A runtime dropped the task of a handler whose response waited for room. The request counted as
+// answered, and the agent waited for its response without end.
+#[test]
+fn response_outlives_its_dropped_task() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (go, heard) = (folder.path().join("go"), folder.path().join("heard"));
+    let agent = AgentCommand::new("sh")
+        .args([
+            "-c",
+            concat!(
+                r#"echo '{"jsonrpc":"2.0","id":"h","method":"late"}'; "#,
+                r#"until [ -e "$0" ]; do sleep 0.01; done; exec cat > "$1""#
+            ),
+        ])
+        .arg(&go)
+        .arg(&heard)
+        .limits(Limits::new().outbox_high(1024));
+    let runtime = runtime(1);
+    let tasks = Arc::new(Mutex::new(Vec::new()));
+    let (handle, spawned) = (runtime.handle().clone(), Arc::clone(&tasks));
+    let settings = Settings::new().executor(move |task| {
+        spawned.lock().expect("tasks").push(handle.spawn(task).abort_handle());
+    });
+    let (answer, answers) = tokio::sync::oneshot::channel();
+    let answers = Mutex::new(Some(answers));
+    let builder = jsonrpc::Session::builder().settings(settings).handle("late", move |_| {
+        let answer = answers.lock().expect("one").take().expect("one request");
+        async move { Ok(answer.await.expect("the test answers")) }
+    });
+    let begun = Instant::now();
+    let awaited = |what: &str, holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(begun.elapsed() < SOON, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let session = wait(builder.start(&engine(), agent)).expect("starts");
+    awaited("the handler runs", &|| session.metrics().running == 1);
+    // Nothing is read, so the pipe and the outbox are full.
+    wait(session.send(format!("[\"{}\"]", "x".repeat(256 << 10)))).expect("accepted");
+    answer.send("done").expect("the handler waits");
+    awaited("the response waits", &|| session.metrics().serving == 0);
+    assert_eq!(session.metrics().running, 1);
+    tasks.lock().expect("tasks")[1].abort();
+    awaited("the task is dropped", &|| session.metrics().running == 0);
+    std::fs::write(&go, "").expect("written");
+    let response = r#"{"jsonrpc":"2.0","id":"h","result":"done"}"#;
+    awaited("the response comes", &|| {
+        std::fs::read_to_string(&heard).is_ok_and(|text| text.ends_with(&format!("{response}\n")))
+    });
+    assert_eq!(session.metrics().answered, 1);
+    wait(session.close());
 }

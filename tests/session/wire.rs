@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};
 use agentpipe::session::{RequestOptions, RpcError, Settings};
-use agentpipe::{ErrorKind, Framing};
+use agentpipe::{AgentCommand, ErrorKind, Framing};
 use serde_json::{Value, json};
 
 use crate::support::dialogue::{assert_played, dialogue};
@@ -209,8 +209,8 @@ fn timeout_says_what_came_instead() {
     let asked = r#"{"expect":{"id":1}}"#;
     for (framing, said, wanted) in [
         (Framing::Ndjson, complaint, "could not read a record: Parse error (code -32700)"),
-        (Framing::Ndjson, header, "looks like content-length framing; set AgentCommand::framing"),
-        (Framing::ContentLength, line, "looks like ndjson framing; set AgentCommand::framing"),
+        (Framing::Ndjson, header, "looks like content-length framing"),
+        (Framing::ContentLength, line, "looks like ndjson framing"),
     ] {
         wait(async {
             let name = if framing == Framing::Ndjson { "ndjson" } else { "content-length" };
@@ -225,4 +225,22 @@ fn timeout_says_what_came_instead() {
             session.abort().await;
         });
     }
+}
+
+// The agent had said on stderr why it does not answer. The caller learned it from no error.
+#[test]
+fn timeout_has_the_last_stderr_line() {
+    let agent =
+        r#"printf 'starting\nnot logged in: run login' >&2; while read -r line; do :; done"#;
+    wait(async {
+        let command = AgentCommand::new("sh").args(["-c", agent]);
+        let session = Session::builder().start(&engine(), command).await.expect("starts");
+        let limit = Duration::from_millis(500);
+        let error = session.request_with_timeout("a", (), limit).await.expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(error.stderr_tail(), Some("starting\nnot logged in: run login"));
+        let last = "(last stderr line: not logged in: run login)";
+        assert!(error.to_string().contains(last), "{error}");
+        session.abort().await;
+    });
 }
