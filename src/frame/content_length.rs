@@ -101,6 +101,13 @@ impl ContentLength {
         }
     }
 
+    /// Creates a framer that has taken one line, given without its line end.
+    pub(super) fn after(line: &[u8], limits: &Limits) -> Self {
+        let mut framer = Self::new(limits);
+        framer.take_line(HeaderLine::whole(line, limits.header_max).without_mark());
+        framer
+    }
+
     pub(super) fn next<'frame, 'read: 'frame>(
         &'frame mut self,
         input: &mut &'read [u8],

@@ -26,9 +26,21 @@ pub(crate) fn encode(
 ) -> Result<()> {
     check(framing, record, limits)?;
     match framing {
-        Framing::Ndjson => {
+        Framing::Ndjson | Framing::Auto => {
             out.reserve(record.len() + 1);
             memcpy::append(out, record);
+            out.push(b'\n');
+        }
+        Framing::Concat => {
+            let start = out.len();
+            out.reserve(record.len() + 1);
+            memcpy::append(out, record);
+            // A raw line end in JSON is white space between tokens.
+            for byte in &mut out[start..] {
+                if matches!(byte, b'\n' | b'\r') {
+                    *byte = b' ';
+                }
+            }
             out.push(b'\n');
         }
         Framing::ContentLength => {
@@ -53,7 +65,7 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     if record.is_empty() {
         return Err(refused("record is empty".into()));
     }
-    if framing == Framing::Ndjson
+    if matches!(framing, Framing::Ndjson | Framing::Auto)
         && let Some(at) = memchr::memchr2(b'\n', b'\r', record)
     {
         let what = format!("record of {} bytes holds a raw line end at byte {at}", record.len());

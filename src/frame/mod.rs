@@ -21,6 +21,7 @@
 
 mod carry;
 mod classify;
+mod concat;
 mod content_length;
 mod controls;
 mod encode;
@@ -35,6 +36,7 @@ mod tests;
 use crate::config::Limits;
 use crate::framing::Framing;
 
+use self::concat::Concat;
 use self::content_length::ContentLength;
 use self::ndjson::Ndjson;
 
@@ -46,15 +48,19 @@ pub(crate) use self::stderr::StderrLines;
 /// Splits one agent's stdout into frames, in order.
 #[derive(Debug)]
 pub(crate) enum Framer {
+    /// Also [`Framing::Auto`], until a header comes.
     Ndjson(Ndjson),
     ContentLength(Box<ContentLength>),
+    Concat(Box<Concat>),
 }
 
 impl Framer {
     pub(crate) fn new(framing: Framing, limits: &Limits) -> Self {
         match framing {
             Framing::Ndjson => Self::Ndjson(Ndjson::new(limits)),
+            Framing::Auto => Self::Ndjson(Ndjson::or_headers(limits)),
             Framing::ContentLength => Self::ContentLength(Box::new(ContentLength::new(limits))),
+            Framing::Concat => Self::Concat(Box::new(Concat::new(limits))),
         }
     }
 
@@ -68,26 +74,41 @@ impl Framer {
         input: &mut &'read [u8],
         buffers: &mut CarryBuffers,
     ) -> Option<Frame<'frame>> {
+        self.follow_headers();
         match self {
             Self::Ndjson(framer) => framer.next(input, buffers),
             Self::ContentLength(framer) => framer.next(input, buffers),
+            Self::Concat(framer) => framer.next(input, buffers),
         }
     }
 
     /// Returns what is left at the end of the output, as a record or as what it is. Resets the
     /// framer once it returns `None`.
     pub(crate) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {
+        self.follow_headers();
         match self {
             Self::Ndjson(framer) => framer.finish(buffers),
             Self::ContentLength(framer) => framer.finish(buffers),
+            Self::Concat(framer) => framer.finish(buffers),
         }
     }
 
-    /// Bytes kept of a record that is not complete.
+    /// Goes on with headers where the last frame was [`Frame::Found`].
+    #[inline]
+    fn follow_headers(&mut self) {
+        if let Self::Ndjson(framer) = self
+            && let Some(framer) = framer.take_headers()
+        {
+            *self = Self::ContentLength(framer);
+        }
+    }
+
+    /// Returns the bytes kept of a record that is not complete.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Ndjson(framer) => framer.held(),
             Self::ContentLength(framer) => framer.held(),
+            Self::Concat(framer) => framer.held(),
         }
     }
 
@@ -97,6 +118,7 @@ impl Framer {
         match self {
             Self::Ndjson(framer) => framer.capacity(),
             Self::ContentLength(framer) => framer.capacity(),
+            Self::Concat(framer) => framer.capacity(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::record::{Outline, Preview};
 
 use super::carry::{Carry, CarryBuffers, newline};
 use super::classify::{self, LineKind};
+use super::content_length::ContentLength;
 use super::controls;
 use super::header::continues_headers;
 use super::payload::{Frame, Payload};
@@ -40,6 +41,10 @@ struct OtherLines {
     told: bool,
     /// A frame that follows the one returned last.
     pending: Option<Frame<'static>>,
+    /// Before the first record of [`Framing::Auto`]: the limits of a framer for headers.
+    auto: Option<Box<Limits>>,
+    /// The framer that has taken the first header.
+    headers: Option<Box<ContentLength>>,
 }
 
 /// An unfinished line above the limit: counted, and dropped except for its head.
@@ -63,8 +68,23 @@ impl Ndjson {
                 in_headers: false,
                 told: false,
                 pending: None,
+                auto: None,
+                headers: None,
             },
         }
+    }
+
+    /// Creates a framer that ends at a `Content-Length` header before the first record.
+    pub(super) fn or_headers(limits: &Limits) -> Self {
+        let mut framer = Self::new(limits);
+        framer.others.auto = Some(Box::new(*limits));
+        framer
+    }
+
+    /// Returns the framer for the rest of the output after [`Frame::Found`].
+    #[inline]
+    pub(super) fn take_headers(&mut self) -> Option<Box<ContentLength>> {
+        self.others.headers.take()
     }
 
     pub(super) fn next<'frame, 'read: 'frame>(
@@ -201,7 +221,7 @@ impl OtherLines {
     fn sort(&mut self, kind: LineKind, line: &[u8], check: JsonCheck) -> Sorted {
         match kind {
             LineKind::Record(outline) => {
-                self.in_headers = false;
+                self.on_record();
                 Sorted::Record(0..line.len(), outline)
             }
             kind => self.sort_other(kind, line, check),
@@ -217,11 +237,17 @@ impl OtherLines {
         if let Some(text) = controls::text_between(line)
             && let LineKind::Record(outline) = classify::line(&line[text.clone()], check)
         {
-            self.in_headers = false;
+            self.on_record();
             self.pending = Some(Frame::Noise(self.sample_around(line, &text)));
             return Sorted::Record(text, outline);
         }
         self.in_headers = continues_headers(line, self.in_headers);
+        if self.in_headers
+            && let Some(limits) = self.auto.take()
+        {
+            self.headers = Some(Box::new(ContentLength::after(line, &limits)));
+            return Sorted::Other(Some(Frame::Found(Framing::ContentLength)));
+        }
         Sorted::Other(match kind {
             LineKind::Blank | LineKind::Record(_) => None,
             LineKind::Noise => Some(Frame::Noise(self.sample_of(line))),
@@ -230,6 +256,12 @@ impl OtherLines {
             }
             LineKind::Truncated => Some(Frame::Truncated(self.sample_of(line))),
         })
+    }
+
+    #[inline]
+    fn on_record(&mut self) {
+        self.in_headers = false;
+        self.auto = None;
     }
 
     fn sample_of(&self, line: &[u8]) -> Preview {

@@ -47,17 +47,20 @@ pub(crate) enum Frame<'a> {
     Truncated(Preview),
     /// The output looks like another framing than the one that is set. Of no bytes.
     Mismatch(Framing),
+    /// [`Framing::Auto`] found this framing. Of no bytes, and no event.
+    Found(Framing),
 }
 
 impl Frame<'_> {
-    pub(crate) fn into_event(self) -> Event {
-        match self {
+    pub(crate) fn into_event(self) -> Option<Event> {
+        Some(match self {
             Self::Record(payload, outline) => Event::Record(payload.into_record(outline)),
             Self::Noise(sample) => Event::Noise(sample),
             Self::Oversized(sample) => Event::Oversized(sample),
             Self::Malformed { reason, sample } => Event::Malformed { reason, sample },
             Self::Truncated(sample) => Event::Truncated(sample),
             Self::Mismatch(framing) => Event::FramingMismatch(framing),
-        }
+            Self::Found(_) => return None,
+        })
     }
 }

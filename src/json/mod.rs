@@ -27,7 +27,7 @@ mod tests;
 use block::{BLOCK, BlockScanner, ByWords, Masks, RareMasks};
 use member::BlockTokens;
 pub(crate) use member::{JsonMember, JsonValue};
-use nesting::Nesting;
+pub(crate) use nesting::Nesting;
 
 /// The facts that the pass collects about a valid text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

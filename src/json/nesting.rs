@@ -4,7 +4,8 @@ use super::block::BLOCK;
 use super::places;
 
 /// One bit per open bracket, set for an object.
-pub(super) struct Nesting {
+#[derive(Debug)]
+pub(crate) struct Nesting {
     innermost: u64,
     /// One more than the number of open brackets, so that it is a multiple of 64 only if a word is full.
     level: usize,
@@ -13,12 +14,12 @@ pub(super) struct Nesting {
 }
 
 impl Nesting {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { innermost: 0, level: 1, outer: Vec::new() }
     }
 
     #[inline]
-    pub(super) fn open(&mut self, object: bool) {
+    pub(crate) fn open(&mut self, object: bool) {
         if self.level.is_multiple_of(64) {
             // The word is saved before the shift below can lose its outermost level.
             self.outer.push(self.innermost);
@@ -29,7 +30,7 @@ impl Nesting {
 
     /// Closes the innermost bracket. One must be open.
     #[inline]
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.innermost >>= 1;
         self.level -= 1;
         if self.level.is_multiple_of(64) {
@@ -74,7 +75,7 @@ impl Nesting {
 
     /// Whether the innermost bracket is an object.
     #[inline]
-    pub(super) fn in_object(&self) -> bool {
+    pub(crate) fn in_object(&self) -> bool {
         self.innermost & 1 == 1
     }
 
@@ -91,7 +92,7 @@ impl Nesting {
     }
 
     #[inline]
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.level - 1
     }
 }

@@ -85,6 +85,19 @@ fn any_frames() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
 }
 
+/// Concatenated JSON: texts, parts of texts, log lines, separators, any bytes.
+fn any_texts() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        5 => any_record(),
+        1 => any_record().prop_map(|mut record| { record.pop(); record }),
+        2 => "[ \\n\\r\x1e,]{1,2}".prop_map(String::into_bytes),
+        1 => "[a-z\\[{}\": \\n]{1,20}".prop_map(String::into_bytes),
+        1 => (60_usize..200).prop_map(|len| vec![b'['; len]),
+        1 => prop::collection::vec(any::<u8>(), 0..20),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
 /// Cuts the input by a list of chunk sizes, used in turn.
 fn cut<'a>(mut input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut chunks = Vec::new();
@@ -281,5 +294,43 @@ proptest! {
         }
         let seen = feed_all(Framing::ContentLength, &limits, cut(&input, &sizes));
         prop_assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn concat_frames_depend_on_the_bytes_alone(
+        input in any_texts(),
+        sizes in prop::collection::vec(1_usize..40, 1..6),
+    ) {
+        let limits = small();
+        let whole = feed_all(Framing::Concat, &limits, [&input[..]]);
+        prop_assert_eq!(&whole, &feed_all(Framing::Concat, &limits, cut(&input, &sizes)));
+        prop_assert_eq!(&whole, &feed_all(Framing::Concat, &limits, input.chunks(1)));
+        // What is in no event is white space, RS or a byte order mark.
+        let blank = |byte: &&u8| byte.is_ascii_whitespace() || b"\x1e\xEF\xBB\xBF".contains(byte);
+        let content = input.iter().filter(|byte| !blank(byte)).count() as u64;
+        prop_assert!((content..=input.len() as u64).contains(&accounted(&whole)));
+    }
+
+    #[test]
+    fn concat_finds_every_record(
+        records in prop::collection::vec((any_record(), "[ \\n\\r\\t\x1e]{0,3}"), 0..10),
+        sizes in prop::collection::vec(1_usize..40, 1..6),
+    ) {
+        let input: Vec<u8> =
+            records.iter().flat_map(|(body, space)| [body, space.as_bytes()].concat()).collect();
+        let expected: Vec<Event> = records.iter().map(|(body, _)| record(body)).collect();
+        let seen = feed_all(Framing::Concat, &Limits::new(), cut(&input, &sizes));
+        prop_assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn auto_frames_depend_on_the_bytes_alone(
+        input in prop_oneof![any_lines(), any_frames()],
+        sizes in prop::collection::vec(1_usize..40, 1..6),
+    ) {
+        let limits = small();
+        let whole = feed_all(Framing::Auto, &limits, [&input[..]]);
+        prop_assert_eq!(&whole, &feed_all(Framing::Auto, &limits, cut(&input, &sizes)));
+        prop_assert_eq!(&whole, &feed_all(Framing::Auto, &limits, input.chunks(1)));
     }
 }

@@ -3,6 +3,8 @@
 //! `frames_with` feeds the input whole, cut in two at every byte, and byte by byte, and requires
 //! equal results. So a test that states the frames of an input states them for every chunking.
 
+mod auto;
+mod concat;
 mod content_length;
 mod controls;
 mod copies;
@@ -32,7 +34,7 @@ pub(super) fn feed_with(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(frame) = framer.next(&mut read, buffers) {
-        events.push(frame.into_event());
+        events.extend(frame.into_event());
     }
     events
 }
@@ -45,7 +47,7 @@ pub(super) fn feed(framer: &mut Framer, read: impl AsRef<[u8]>) -> Vec<Event> {
 /// Returns the events at the end of the output.
 pub(super) fn finish(framer: &mut Framer) -> Vec<Event> {
     let mut buffers = CarryBuffers::default();
-    std::iter::from_fn(|| framer.finish(&mut buffers).map(Frame::into_event)).collect()
+    std::iter::from_fn(|| framer.finish(&mut buffers)).filter_map(Frame::into_event).collect()
 }
 
 /// Feeds the chunks and checks after each how much the framer holds.
@@ -65,7 +67,7 @@ pub(super) fn feed_all<'a>(
             assert_eq!(framer.capacity(), 0, "an idle framer holds no buffer");
         }
     }
-    events.extend(std::iter::from_fn(|| framer.finish(&mut buffers).map(Frame::into_event)));
+    events.extend(std::iter::from_fn(|| framer.finish(&mut buffers)).filter_map(Frame::into_event));
     assert_eq!((framer.held(), framer.capacity()), (0, 0));
     assert_eq!(finish(&mut framer), [], "nothing is left for a second call");
     events

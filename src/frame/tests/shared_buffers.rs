@@ -21,7 +21,7 @@ fn output(framing: Framing, letter: &str, words: &[(usize, bool)]) -> Vec<u8> {
         let text = letter.repeat(len - 4);
         let body = if good { format!("[\"{text}\"]") } else { format!("{{{text}") };
         match framing {
-            Framing::Ndjson => [body.as_bytes(), b"\n"].concat(),
+            Framing::Ndjson | Framing::Concat | Framing::Auto => [body.as_bytes(), b"\n"].concat(),
             Framing::ContentLength => framed(body),
         }
     };
