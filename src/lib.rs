@@ -113,6 +113,7 @@ cfg_if::cfg_if! {
         pub use engine::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
         pub use engine::{Engine, EngineBuilder, EngineMetrics};
         pub use error::{Error, ErrorKind, Result};
+        pub use frame::Deframer;
         pub use framing::Framing;
         #[cfg(feature = "local")]
         pub use local::{LocalAgent, LocalAgentReader, LocalAgentWriter, LocalEngine, LocalEngineBuilder};

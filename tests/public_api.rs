@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use agentpipe::{
     Acquired, Agent, AgentCommand, AgentReader, AgentStats, AgentWriter, Backend, Capacity,
-    CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Engine,
+    CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Deframer, Engine,
     EngineBuilder, EngineMetrics, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus,
     Framing, Histogram, IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview,
     Record, Remote, ResourceLimit, ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats,
@@ -58,6 +58,7 @@ fn public_types_are_send_and_sync() {
         shared_and_cloned::<CloseReason>(),
         shared_and_cloned::<CloseReport>(),
         shared_and_cloned::<CloseStage>(),
+        shared::<Deframer>(),
         shared_and_cloned::<Engine>(),
         shared_and_cloned::<Capacity>(),
         shared_and_cloned::<CapacityLimit>(),

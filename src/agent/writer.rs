@@ -9,6 +9,7 @@ use crate::close::{ClosePolicy, CloseReason, CloseReport};
 use crate::counters::AgentStats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::encode;
+use crate::framing::Framing;
 use crate::origin::foreign;
 use crate::sync::{SetOnce, WaitKey};
 use crate::transport::{CatchUp, CaughtUp, Channel, CloseLimits, Offer, Request};
@@ -74,6 +75,12 @@ impl<E: EngineKind> AgentWriter<E> {
         let mut frame = Some(self.framed(record.as_ref())?);
         let mut waiting = Waiting::new(&self.connection.channel);
         std::future::poll_fn(|context| self.poll_send(&mut frame, &mut waiting.key, context)).await
+    }
+
+    /// Sets the framing of the records that are sent from now on, by any clone of this writer. Meant
+    /// for [`Framing::Auto`], which writes lines until it is told otherwise.
+    pub fn set_framing(&self, framing: Framing) {
+        self.connection.channel.sent_framing.set(framing);
     }
 
     /// Queues one record without waiting. See [`send`](Self::send).
@@ -206,7 +213,7 @@ impl<E: EngineKind> AgentWriter<E> {
     pub(super) fn framed(&self, record: &[u8]) -> Result<Vec<u8>> {
         let channel = &self.connection.channel;
         let mut frame = Vec::new();
-        encode(channel.framing, record, &channel.limits, &mut frame)
+        encode(channel.sent_framing.get(), record, &channel.limits, &mut frame)
             .map_err(|error| error.on_agent(self.label()))?;
         Ok(frame)
     }

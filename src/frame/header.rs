@@ -126,11 +126,11 @@ impl<'a> HeaderLine<'a> {
     /// Splits `name: value`.
     pub(super) fn header(&self) -> Option<Header<'a>> {
         let text = self.text();
-        let colon = text.iter().position(|&byte| !is_token(byte))?;
-        if colon == 0 || text[colon] != b':' {
-            return None;
-        }
-        Some(Header { name: &text[..colon], value: &text[colon + 1..] })
+        let name_end = text.iter().position(|&byte| !is_token(byte))?;
+        let (name, rest) = text.split_at(name_end);
+        let padding = rest.iter().position(|&byte| !is_padding(byte))?;
+        let value = rest[padding..].strip_prefix(b":")?;
+        (!name.is_empty()).then_some(Header { name, value })
     }
 
     /// Finds a `Content-Length` header at the end of the line, behind other text: the rest of a

@@ -24,6 +24,7 @@ mod classify;
 mod concat;
 mod content_length;
 mod controls;
+mod deframer;
 mod encode;
 mod header;
 pub(crate) mod memcpy;
@@ -41,6 +42,7 @@ use self::content_length::ContentLength;
 use self::ndjson::Ndjson;
 
 pub(crate) use self::carry::CarryBuffers;
+pub use self::deframer::Deframer;
 pub(crate) use self::encode::encode;
 pub(crate) use self::payload::{Frame, Payload};
 pub(crate) use self::stderr::StderrLines;

@@ -15,7 +15,7 @@ use crate::config::Limits;
 use crate::counters::AgentStats;
 use crate::error::Error;
 use crate::exit::Departure;
-use crate::framing::Framing;
+use crate::framing::{Framing, FramingCell};
 use crate::origin::Origin;
 use crate::record::Event;
 use crate::sync::{SetOnce, Sole, WaitKey, WaitList, wake};
@@ -28,7 +28,10 @@ pub(crate) struct Channel {
     pub(crate) pid: u32,
     /// `pid 123 (claude)`, for errors and traces.
     pub(crate) label: String,
+    /// The framing of the output, as it was set.
     pub(crate) framing: Framing,
+    /// The framing of what is sent.
+    pub(crate) sent_framing: FramingCell,
     pub(crate) limits: Limits,
     /// In another process the driver does not run, and any lock may be held for good.
     pub(crate) origin: Origin,
@@ -55,6 +58,7 @@ impl Channel {
             pid,
             label,
             framing,
+            sent_framing: FramingCell::new(framing),
             limits,
             origin: Origin::here(),
             inbox: EventInbox::new(limits.inbox_high),

@@ -12,6 +12,7 @@ use crate::close::{CloseEvent, CloseReason};
 use crate::command::AgentCommand;
 use crate::counters::AgentStats;
 use crate::frame::{Frame, Payload};
+use crate::framing::Framing;
 use crate::io::{Lease, PipeIo, ReadEnd, Role};
 use crate::record::{Event, Outline, Record, StderrLine};
 
@@ -201,6 +202,10 @@ impl Intake {
                 self.stats.truncated += 1;
                 self.stats.truncated_tail_bytes += sample.len();
             }
+            Frame::Found(framing) => {
+                self.stats.output_framing = Some(*framing);
+                return;
+            }
             Frame::Mismatch(framing) => {
                 self.stats.framing_mismatch = Some(*framing);
                 let (agent, set) = (self.channel.label.as_str(), self.channel.framing.as_str());
@@ -211,8 +216,9 @@ impl Intake {
         match frame {
             Frame::Record(payload, outline) => self.record(chunks, payload, outline),
             other => {
-                let event = other.into_event();
-                if self.has_room(event.weight()) {
+                if let Some(event) = other.into_event()
+                    && self.has_room(event.weight())
+                {
                     self.push(event);
                 }
             }
@@ -224,6 +230,10 @@ impl Intake {
         // Counted in any case: a record that is discarded below was received.
         self.stats.records_in += 1;
         self.stats.framing_mismatch = None;
+        self.stats.output_framing.get_or_insert(match self.channel.framing {
+            Framing::Auto => Framing::Ndjson,
+            set => set,
+        });
         if self.channel.inbox.reader_is_gone() || !self.has_room(len) {
             self.stats.records_discarded += 1;
             self.stats.bytes_discarded += len as u64;

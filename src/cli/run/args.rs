@@ -35,7 +35,9 @@ use crate::cli::units;
 /// 128 + n if signal n came while the exec of the agent hung.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// The framing of records, in both directions
+    /// The framing of records, in both directions. With `auto` stdin and the output of the agent may
+    /// each have lines or headers: the agent gets the framing of the first record on stdin, and
+    /// stdout too
     #[arg(long, value_enum, default_value_t)]
     pub(super) framing: FramingArg,
 
@@ -112,15 +114,10 @@ impl RunArgs {
     pub(super) fn agent(&self) -> AgentCommand {
         let mut words = self.command.iter();
         let program = words.next().map(OsString::as_os_str).unwrap_or_default();
-        // `parse_record_max` has refused a value that does not fit.
-        let record_max = usize::try_from(self.record_max).unwrap_or(usize::MAX);
-        // At least one record of the largest size fits, so that none is dropped during the close
-        // for its size alone.
-        let limits = Limits::new().record_max(record_max).drain_max(record_max.max(DRAIN_MAX));
         let command = AgentCommand::new(program)
             .args(words)
             .framing(self.framing.into())
-            .limits(limits)
+            .limits(self.limits())
             .close_policy(self.policy())
             .no_new_privs(!self.allow_new_privs)
             .stderr_events(true)
@@ -129,6 +126,14 @@ impl RunArgs {
             Some(dir) => command.cwd(dir),
             None => command,
         }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        // `parse_record_max` has refused a value that does not fit.
+        let record_max = usize::try_from(self.record_max).unwrap_or(usize::MAX);
+        // At least one record of the largest size fits, so that none is dropped during the close
+        // for its size alone.
+        Limits::new().record_max(record_max).drain_max(record_max.max(DRAIN_MAX))
     }
 
     pub(super) fn policy(&self) -> ClosePolicy {
@@ -188,6 +193,10 @@ pub(super) enum FramingArg {
     Ndjson,
     /// Content-Length headers
     ContentLength,
+    /// JSON texts with or without white space between them; written as one line each
+    Concat,
+    /// Lines or headers, found out from the first record
+    Auto,
 }
 
 impl From<FramingArg> for Framing {
@@ -195,6 +204,8 @@ impl From<FramingArg> for Framing {
         match arg {
             FramingArg::Ndjson => Self::Ndjson,
             FramingArg::ContentLength => Self::ContentLength,
+            FramingArg::Concat => Self::Concat,
+            FramingArg::Auto => Self::Auto,
         }
     }
 }

@@ -250,11 +250,22 @@ impl<'a> EventLoop<'a> {
             let Some(event) = event.or_else(|| self.next_event(context)) else { break };
             taken += 1;
             match event {
-                Event::Record(record) => self.stdout.push(&record),
+                Event::Record(record) => {
+                    self.stdout.framing = self.output_framing();
+                    self.stdout.push(&record);
+                }
                 other => self.print(&other),
             }
         }
         taken > 0
+    }
+
+    /// Returns the framing of the next record on stdout: that of stdin, once it is known.
+    fn output_framing(&self) -> Framing {
+        match self.input.framing() {
+            Some(framing) => framing,
+            None => self.writer.stats().output_framing.unwrap_or_default(),
+        }
     }
 
     fn print(&self, event: &Event) {

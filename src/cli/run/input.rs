@@ -1,18 +1,18 @@
 //! stdin, record by record, to the agent.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use agentpipe::{AgentWriter, Error};
+use agentpipe::{AgentWriter, Deframer, Error, Event, Framing, JsonCheck, Limits, Record};
 use rustix::event::PollFlags;
 use rustix::stdio::stdin;
 
 use super::RunArgs;
 use super::descriptor::{Descriptor, Direction};
 use super::lines::Lines;
-use super::unframe::{Found, Unframe};
 
 /// The size of a read, in bytes.
 const READ: usize = 64 << 10;
@@ -29,7 +29,11 @@ enum InputState {
 
 pub(super) struct Input {
     pub(super) descriptor: Descriptor,
-    unframe: Unframe,
+    framing: Framing,
+    limits: Limits,
+    deframer: Deframer,
+    /// The framing of the records so far.
+    found: Option<Framing>,
     sending: Option<Sending>,
     state: InputState,
     /// When the parent closed its end. What it wrote before may not be read yet.
@@ -39,6 +43,8 @@ pub(super) struct Input {
     /// Bytes that were read and not accepted by the agent's queue.
     pub(super) unsent_bytes: u64,
     chunk: Box<[u8]>,
+    /// The part of the chunk that is not split into records yet.
+    unsplit: Range<usize>,
 }
 
 /// A record on its way into the queue of the agent.
@@ -49,16 +55,28 @@ struct Sending {
 
 impl Input {
     pub(super) fn new(args: &RunArgs) -> Self {
+        let framing = args.framing.into();
+        // The writer checks the JSON in full, and its error says what is wrong.
+        let limits = args.limits().json_check(JsonCheck::Shape);
         Self {
             descriptor: Descriptor::new(stdin(), Direction::Read),
-            unframe: Unframe::new(args.framing.into(), args.record_max),
+            framing,
+            limits,
+            deframer: Deframer::new(framing, &limits),
+            found: None,
             sending: None,
             state: InputState::Open,
             hung_up: None,
             refused: 0,
             unsent_bytes: 0,
             chunk: vec![0; READ].into(),
+            unsplit: 0..0,
         }
+    }
+
+    /// Returns the framing of stdin. `None` before the first record of [`Framing::Auto`].
+    pub(super) fn framing(&self) -> Option<Framing> {
+        self.found.or(self.deframer.framing())
     }
 
     /// Whether stdin has ended and all of it is sent or counted.
@@ -112,14 +130,13 @@ impl Input {
             return moved;
         }
         match self.descriptor.read(&mut self.chunk) {
-            Ok(len) if len > 0 => self.unframe.feed(&self.chunk[..len]),
+            Ok(len) if len > 0 => self.unsplit = 0..len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
             ended => {
                 if let Err(error) = ended {
                     lines.say(format_args!("reading stdin failed: {error}; it counts as its end"));
                 }
-                self.unframe.end();
                 self.hung_up.get_or_insert(now);
                 self.state = InputState::Ended;
             }
@@ -140,22 +157,63 @@ impl Input {
                 self.sending = None;
                 self.on_sent(result, len, writer, lines);
             } else {
-                match self.unframe.next() {
+                match self.next_event() {
                     None => return moved,
-                    Some(Found::Refused(why)) => {
-                        self.refused += 1;
-                        lines.say(format_args!("write: {why}"));
-                    }
-                    Some(Found::Record(record)) => {
-                        let (writer, len) = (writer.clone(), record.len() as u64);
-                        // The future owns the record and a handle: it is kept across turns while
-                        // the agent has no room.
-                        let accepted = Box::pin(async move { writer.send(record).await });
-                        self.sending = Some(Sending { accepted, len });
-                    }
+                    Some(Event::Record(record)) => self.send(&record, writer),
+                    Some(event) => self.refuse(&event, lines),
                 }
             }
             moved = true;
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        let mut unsplit = &self.chunk[self.unsplit.clone()];
+        let event = self.deframer.next(&mut unsplit);
+        self.unsplit.start = self.unsplit.end - unsplit.len();
+        if event.is_none() && self.state == InputState::Ended {
+            return self.deframer.finish();
+        }
+        event
+    }
+
+    fn send(&mut self, record: &Record, writer: &AgentWriter) {
+        self.found = self.deframer.framing();
+        let bytes = match self.found {
+            // White space around the text is not a part of it, and no line may end in `\r`.
+            Some(Framing::Ndjson) => record.as_bytes().trim_ascii(),
+            _ => record.as_bytes(),
+        };
+        if let (Framing::Auto, Some(found)) = (self.framing, self.found) {
+            writer.set_framing(found);
+        }
+        let (record, writer, len) = (bytes.to_vec(), writer.clone(), bytes.len() as u64);
+        // The future owns the record and a handle: it is kept across turns while the agent has no
+        // room.
+        let accepted = Box::pin(async move { writer.send(record).await });
+        self.sending = Some(Sending { accepted, len });
+    }
+
+    /// Reports input that is not a record.
+    fn refuse(&mut self, event: &Event, lines: &Lines) {
+        self.refused += u64::from(!matches!(event, Event::FramingMismatch(_)));
+        match event {
+            Event::Noise(sample) => lines.say(format_args!("noise on stdin: {sample}")),
+            Event::Malformed { reason, sample } => {
+                lines.say(format_args!("malformed record on stdin ({reason}): {sample}"));
+            }
+            Event::Oversized(sample) => lines.say(format_args!(
+                "record on stdin is above the limit of {}; raise --record-max: {sample}",
+                self.limits.get_record_max()
+            )),
+            Event::Truncated(sample) => {
+                lines.say(format_args!("stdin ended inside a record: {sample}"));
+            }
+            Event::FramingMismatch(seen) => lines.say(format_args!(
+                "stdin looks like {seen} and is read as {}; use --framing {seen}",
+                self.framing
+            )),
+            _ => {}
         }
     }
 
@@ -187,8 +245,10 @@ impl Input {
     /// Stops reading because the agent accepts no more, and counts the rest.
     pub(super) fn stop(&mut self) {
         let sending = self.sending.take().map_or(0, |sending| sending.len);
-        self.unsent_bytes += sending + self.unframe.held() as u64;
-        self.unframe.forget();
+        let held = self.unsplit.len() + self.deframer.unfinished_bytes();
+        self.unsent_bytes += sending + held as u64;
+        self.unsplit = 0..0;
+        self.deframer = Deframer::new(self.framing, &self.limits);
         if self.state == InputState::Open {
             // A file never hangs up, so there is nothing to wait for.
             let can_hang_up = self.hung_up.is_none() && !self.descriptor.is_plain();

@@ -16,7 +16,6 @@ mod orphans;
 mod output;
 mod report;
 mod signals;
-mod unframe;
 
 use std::io;
 use std::mem::ManuallyDrop;

@@ -19,7 +19,7 @@ const KEPT: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) descriptor: Descriptor,
-    framing: Framing,
+    pub(super) framing: Framing,
     backlog: Backlog,
     /// The error after which stdout accepts no more.
     pub(super) failed: Option<io::Error>,
@@ -65,7 +65,16 @@ impl Output {
         let header = self.header(record);
         self.backlog.push(|bytes| {
             bytes.extend_from_slice(header.as_bytes());
+            let start = bytes.len();
             bytes.extend_from_slice(record.as_bytes());
+            if let Framing::Concat = self.framing {
+                // One line each. A raw line end in JSON is white space between tokens.
+                for byte in &mut bytes[start..] {
+                    if matches!(byte, b'\n' | b'\r') {
+                        *byte = b' ';
+                    }
+                }
+            }
             if header.is_empty() {
                 bytes.push(b'\n');
             }

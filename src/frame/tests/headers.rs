@@ -7,6 +7,7 @@ fn header_spellings_are_accepted() {
     for header in [
         "Content-Length: 2\r\n\r\n",
         "content-length:2\n\n",
+        "Content-Length \t: 2\r\n\r\n",
         "CONTENT-LENGTH:\t 2 \t\r\n\n",
         "Content-Length: 0002\r\n\r\n",
         "Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf-8\r\n\r\n",

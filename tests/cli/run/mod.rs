@@ -2,6 +2,7 @@
 
 mod absence;
 mod descriptors;
+mod framing;
 mod launcher;
 mod options;
 mod orphans;
@@ -356,9 +357,10 @@ fn report_has_every_field_with_its_type() {
         assert_eq!(report[field], false, "{field} in {report}");
     }
     assert_eq!(report["stderr_tail"], "last words\n");
-    assert_eq!(report["signals_refused"], serde_json::Value::Null);
+    assert_eq!(report["signals_refused"], Value::Null);
+    assert_eq!(report["output_framing"], "ndjson");
     assert_eq!(report["framing_mismatch"], Value::Null);
-    let known = counts.len() + 13;
+    let known = counts.len() + 14;
     assert_eq!(report.as_object().map(serde_json::Map::len), Some(known), "{report}");
 }
 
