@@ -16,6 +16,7 @@ mod lanes;
 mod lost;
 mod mcp;
 mod mcp_input;
+mod mcp_listen;
 mod mcp_restart;
 mod pressure;
 mod query;

@@ -1,6 +1,7 @@
 //! The settings and handlers of an MCP client, and its start.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,11 +10,13 @@ use serde_json::value::RawValue;
 use crate::command::AgentCommand;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::record::Record;
 use crate::session::SessionSetup;
 use crate::session::config::Settings;
 use crate::session::handlers::{AgentRequest, handler};
 use crate::session::protocol::RpcError;
 
+use super::bus::Notify;
 use super::client::Client;
 use super::connection::Launch;
 use super::era::{Era, Identity, Object, raw};
@@ -48,6 +51,7 @@ pub struct Builder {
     connect_timeout: Duration,
     input_rounds_max: u32,
     restarts: RestartLimit,
+    on_notification: Option<Notify>,
 }
 
 impl Default for Builder {
@@ -66,6 +70,7 @@ impl Default for Builder {
             connect_timeout: CONNECT_TIMEOUT,
             input_rounds_max: INPUT_ROUNDS_MAX,
             restarts: RESTARTS,
+            on_notification: None,
         };
         builder.settings(Settings::new())
     }
@@ -151,6 +156,17 @@ impl Builder {
         self
     }
 
+    /// Sets the function that gets the notifications of the server that belong to no
+    /// [`Subscription`](super::Subscription): progress, log messages, changes of the legacy era, and
+    /// any other record that no call waits for. Without it they are counted and dropped.
+    ///
+    /// It is called in the order of arrival, and must not block: the session reads nothing meanwhile.
+    #[must_use]
+    pub fn on_notification(mut self, notify: impl Fn(Record) + Send + Sync + 'static) -> Self {
+        self.on_notification = Some(Notify(Arc::new(notify)));
+        self
+    }
+
     /// Sets how often a server of the modern era may ask for input before it completes a request.
     /// Default 8.
     #[must_use]
@@ -196,6 +212,7 @@ impl Builder {
             probe_timeout: self.probe_timeout,
             connect_timeout: self.connect_timeout,
             input_rounds_max: self.input_rounds_max,
+            on_notification: self.on_notification,
         };
         let first = launch.connect(self.era).await?;
         Ok(Client(Link::new(launch, first, self.restarts)?))

@@ -11,6 +11,7 @@ use crate::session::SessionStats;
 use crate::session::jsonrpc::call;
 
 use super::builder::Builder;
+use super::connection::{Connection, has_ended_by_itself};
 use super::era::Server;
 use super::restart::Link;
 
@@ -41,7 +42,14 @@ impl Client {
     /// See [`jsonrpc::Session::notify`](crate::session::jsonrpc::Session::notify).
     pub async fn notify(&self, method: &str, body: impl Serialize) -> Result<()> {
         let body = Record::from_json(&body)?;
-        self.0.live().await?.session.send(call(None, method, body.as_bytes())).await
+        loop {
+            let Connection { session, .. } = &*self.0.live().await?;
+            match session.send(call(None, method, body.as_bytes())).await {
+                // It was not sent.
+                Err(error) if has_ended_by_itself(session, &error).await => {}
+                sent => return sent,
+            }
+        }
     }
 
     /// Closes the server gracefully: its input ends, then it is waited for. Every open call fails at

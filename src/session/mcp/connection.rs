@@ -14,8 +14,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::executor::{Executor, with_deadline};
 use crate::session::jsonrpc::call;
+use crate::session::protocol::Observer;
 use crate::session::{Session, SessionSetup};
 
+use super::bus::{Bus, Notify};
 use super::era::{Era, Identity, LEGACY, MODERN, Object, Probed, Server, initialized, probed};
 use super::protocol::McpProtocol;
 
@@ -29,6 +31,7 @@ pub(super) struct Launch {
     pub(super) probe_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) input_rounds_max: u32,
+    pub(super) on_notification: Option<Notify>,
 }
 
 /// A server that runs, and whose era is known.
@@ -36,12 +39,13 @@ pub(super) struct Launch {
 pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) server: Server,
+    pub(super) bus: Arc<Bus>,
 }
 
 /// A server that runs.
 struct Spawned {
     session: Session,
-    is_modern: Arc<AtomicBool>,
+    bus: Arc<Bus>,
 }
 
 impl Launch {
@@ -75,8 +79,10 @@ impl Launch {
         let agent = self.engine.spawn(self.command.clone()).await?;
         let is_modern = Arc::new(AtomicBool::new(false));
         let protocol = Box::new(McpProtocol::new(Arc::clone(&is_modern)));
-        let session = self.setup.clone().attach(agent, protocol, None)?;
-        Ok(Spawned { session, is_modern })
+        let bus = Arc::new(Bus::new(is_modern, self.on_notification.clone()));
+        let observer = Arc::clone(&bus) as Arc<dyn Observer>;
+        let session = self.setup.clone().attach(agent, protocol, Some(observer))?;
+        Ok(Spawned { session, bus })
     }
 
     async fn discover(&self, session: &Session) -> Result<Record> {
@@ -147,13 +153,26 @@ impl Launch {
 
 impl Spawned {
     fn modern(self, server: Server) -> Connection {
-        self.is_modern.store(true, Ordering::Release);
-        Connection { session: self.session, server }
+        self.bus.is_modern.store(true, Ordering::Release);
+        Connection { session: self.session, server, bus: self.bus }
     }
 
     async fn legacy(self, server: Server) -> Result<Connection> {
         self.session.send(call(None, "notifications/initialized", b"null")).await?;
-        Ok(Connection { session: self.session, server })
+        Ok(Connection { session: self.session, server, bus: self.bus })
+    }
+}
+
+impl Connection {
+    /// Returns why the server can take no request; `None` while it can.
+    pub(super) fn end(&self) -> Option<Error> {
+        self.session.close_reason().or_else(|| {
+            // The session is about to learn of it.
+            let report = self.session.close_report()?;
+            let what = format!("the agent ended: {}", report.exit());
+            let error = self.session.state().error(ErrorKind::Closed, what);
+            Some(error.exit(report.exit()).stderr(report.stderr_tail()))
+        })
     }
 }
 

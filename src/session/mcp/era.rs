@@ -81,6 +81,12 @@ impl Server {
         self.capabilities.get(name).map(|value| value.get())
     }
 
+    /// Returns whether a capability of the server has this flag.
+    pub(super) fn announces(&self, capability: &str, flag: &str) -> bool {
+        let value = self.capabilities.get(capability).and_then(|value| object::<Object>(value));
+        value.is_some_and(|value| value.get(flag).is_some_and(|flag| flag.get() == "true"))
+    }
+
     /// Returns the result of `server/discover` or `initialize`, as it came.
     #[must_use]
     pub fn about(&self) -> &Record {

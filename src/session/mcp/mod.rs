@@ -4,11 +4,13 @@
 //! for both.
 
 mod builder;
+mod bus;
 mod call;
 mod client;
 mod connection;
 mod era;
 mod input;
+mod listen;
 mod protocol;
 mod restart;
 
@@ -16,3 +18,4 @@ pub use builder::Builder;
 pub use call::Call;
 pub use client::Client;
 pub use era::{Era, Server};
+pub use listen::{Filter, Subscription, Update};

@@ -105,7 +105,7 @@ impl Link {
         }
         loop {
             let (current, _) = self.current();
-            let Some(reason) = current.session.close_reason() else { return Ok(current) };
+            let Some(reason) = current.end() else { return Ok(current) };
             // A run that has closed its stdout is waited for, so that no two of them are there.
             if self.closed.get().is_some() || !has_ended_by_itself(&current.session, &reason).await
             {
