@@ -68,10 +68,31 @@ impl DeadlineTask {
             let stderr_tail = self.catch_up(due_at + CATCH_UP_MAX).await;
             self.expire_requests(due_at, &stderr_tail);
         }
-        let observer = state.observer.as_ref();
-        if observer.is_some_and(|observer| observer.on_deadline(due_at)) {
+        let limit = state.executor.now() + CATCH_UP_MAX;
+        while !self.tell_observer(due_at, state.executor.now() >= limit) {
+            self.pause(limit).await;
+        }
+    }
+
+    /// Tells the observer of its deadline. Returns false while the reader task is routing: what it routes
+    /// must not come between the end of a turn and the entry that tells of it. `at_once` does not wait.
+    fn tell_observer(&self, due_at: Instant, at_once: bool) -> bool {
+        let Self(state) = self;
+        let Some(observer) = &state.observer else { return true };
+        let reading = state.reading.try_lock();
+        if matches!(reading, Err(TryLockError::WouldBlock)) && !at_once {
+            return false;
+        }
+        if observer.on_deadline(due_at) {
             state.on_data(InboxItem::NoResult);
         }
+        true
+    }
+
+    async fn pause(&self, limit: Instant) {
+        let Self(state) = self;
+        let retry_at = state.executor.now() + RETRY_AFTER;
+        let _late = with_deadline(&state.executor, retry_at.min(limit), pending::<()>()).await;
     }
 
     /// Routes everything that the agent has sent before the deadline was handled. Returns the end of its
@@ -105,11 +126,7 @@ impl DeadlineTask {
             };
             match routed {
                 // The reader task is routing. It releases the lock after one turn.
-                None => {
-                    let retry_at = state.executor.now() + RETRY_AFTER;
-                    let pause = pending::<()>();
-                    let _late = with_deadline(&state.executor, retry_at.min(limit), pause).await;
-                }
+                None => self.pause(limit).await,
                 Some(RoutedTurn::More) => {
                     progress = true;
                     yield_now().await;

@@ -362,6 +362,10 @@ impl SessionState {
     pub(super) fn on_data(self: &Arc<Self>, item: InboxItem) {
         let (readers, stalled) = {
             let mut tables = self.lock();
+            // The exit is the last entry: a deadline may find only now that a turn had no result.
+            if tables.ended {
+                return;
+            }
             if let InboxItem::Event(Event::Record(record)) = &item {
                 tables.stats.data_records += 1;
                 tables.stats.data_bytes += record.len() as u64;

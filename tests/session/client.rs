@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use agentpipe::session::claude::{Session, UserMessage};
+use agentpipe::session::claude::{MessagePriority, Session, UserMessage};
 use agentpipe::{Engine, Error, ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
@@ -73,11 +73,17 @@ fn user_messages_have_the_cli_form() {
         user(json!([own]), "mine", "toolu_1".into()),
         user("first".into(), "default", Value::Null),
         user("second".into(), "", Value::Null),
+        json!({
+            "type": "user", "message": {"role": "user", "content": "all"},
+            "parent_tool_use_id": null, "session_id": "default", "uuid": "u-1",
+            "priority": "later", "shouldQuery": true, "timestamp": "2026-01-02T03:04:05Z",
+            "client_composed": true, "origin": {"kind": "human"}, "isSynthetic": false,
+        }),
     ];
     let steps = [
         HANDSHAKE,
         concat!(
-            r#"{"repeat":4,"steps":[{"expect":"${frame}"},"#,
+            r#"{"repeat":5,"steps":[{"expect":"${frame}"},"#,
             r#"{"send":{"type":"seen","frame":"${frame}"}}]}"#
         ),
     ];
@@ -86,11 +92,19 @@ fn user_messages_have_the_cli_form() {
         session.send("in words").await.expect("sent");
         let blocks = UserMessage::blocks([&own]).session_id("mine").parent_tool_use_id("toolu_1");
         session.send(blocks).await.expect("sent");
+        let all = UserMessage::text("all")
+            .uuid("u-1")
+            .priority(MessagePriority::Later)
+            .should_query(true)
+            .timestamp("2026-01-02T03:04:05Z")
+            .client_composed(true)
+            .origin(json!({"kind": "human"}))
+            .synthetic(false);
         let mut source =
-            vec![UserMessage::text("first"), UserMessage::text("second").session_id("")]
+            vec![UserMessage::text("first"), UserMessage::text("second").session_id(""), all]
                 .into_iter();
         let sending = must_be_send(session.send_all(async move || source.next()));
-        assert_eq!(sending.await.expect("sent"), 2);
+        assert_eq!(sending.await.expect("sent"), 3);
         for frame in wanted {
             let seen: Value = session.next_record().await.expect("seen").json().unwrap();
             assert_eq!(seen["frame"], frame);

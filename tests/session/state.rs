@@ -1,13 +1,15 @@
 //! When a turn is over, and when the input may end: by the state that the CLI tells, over a real child.
 
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
-use agentpipe::session::claude::{Permission, PermissionRequest, Session};
+use agentpipe::session::claude::{Permission, PermissionRequest, Session, UserMessage};
+use agentpipe::session::{Settings, Task};
 use agentpipe::{CloseReport, CloseStage, ErrorKind, Event, ExitStatus};
 use serde_json::{Value, json};
 
 use crate::support::dialogue::{ANSWER_ALL, HANDSHAKE, RESULT, assert_played, dialogue};
-use crate::support::engine;
+use crate::support::{engine, wait_until};
 use crate::{asks, says, wait};
 
 const PROMPT: &str = r#"{"expect":{"type":"user"}}"#;
@@ -154,7 +156,7 @@ fn open_request_keeps_the_input_open() {
             Ok(json!({"done": true}))
         });
         let runtime = tokio::runtime::Handle::current();
-        let settings = agentpipe::session::Settings::new();
+        let settings = Settings::new();
         let builder = builder.settings(settings.executor(move |task| drop(runtime.spawn(task))));
         let ask = says(json!({
             "type": "control_request", "request_id": "a", "request": {"subtype": "slow"},
@@ -326,4 +328,74 @@ fn turn_without_a_result_ends() {
             assert_eq!(session.next().await, Some(Event::Exit(ExitStatus::Code(0))));
         });
     }
+}
+
+// A turn that began before the session was bound to its input was not interrupted by the close. The agent
+// of a pool may have one.
+#[test]
+fn turn_before_the_attach_is_interrupted() {
+    let (running, idle, interrupted) = (state("running"), state("idle"), interrupted());
+    let script = [&running, INIT, HANDSHAKE, INTERRUPT, &interrupted, RESULT, &idle, END];
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let handle = runtime.handle().clone();
+    // The reader has routed the turn before `attach` goes on.
+    let settings = Settings::new().executor(move |mut task: Task| {
+        let _more = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(handle.spawn(task));
+    });
+    let engine = engine();
+    wait(async {
+        let agent = engine.spawn(dialogue(&script)).await.expect("spawns");
+        wait_until("the turn has begun", || agent.stats().records_in == 2);
+        let session = Session::builder().settings(settings).attach(agent).expect("attached");
+        session.initialize().await.expect("answered");
+        let report = session.close().await;
+        assert_played(&report);
+        assert!(stages(&report).contains(&CloseStage::Interrupt), "{report}");
+    });
+}
+
+// The message begins no turn: a close that interrupted one, and an end of the input that waited for one,
+// took their whole limit.
+#[test]
+fn message_without_a_query_opens_no_turn() {
+    let silent = r#"{"expect":{"type":"user","shouldQuery":false}}"#;
+    let mark = says(json!({"type": "mark"}));
+    wait(async {
+        for by_end in [false, true] {
+            let script = [HANDSHAKE, silent, &mark, END];
+            let session = allowing().start(&engine(), dialogue(&script)).await.expect("starts");
+            let message = UserMessage::text("for later").should_query(false);
+            session.send(message).await.expect("sent");
+            session.next_record().await.expect("it has it");
+            let report = if by_end {
+                session.end_input_when_done();
+                session.closed().await
+            } else {
+                session.close().await
+            };
+            assert_played(&report);
+            assert!(!stages(&report).contains(&CloseStage::Interrupt), "{report}");
+        }
+    });
+}
+
+// The agent left before it was clear that its turn had no result. The error of the turn has to be the exit,
+// and the exit the last event.
+#[test]
+fn exit_is_the_last_event_of_a_turn_without_a_result() {
+    let said = says(json!({"type": "assistant", "message": {"content": []}}));
+    let script = [HANDSHAKE, PROMPT, &said, &state("idle"), r#"{"exit":0}"#];
+    wait(async {
+        let session = allowing().start(&engine(), dialogue(&script)).await.expect("starts");
+        session.send("go").await.expect("sent");
+        session.closed().await;
+        // Longer than the wait for a result after `idle`: nothing more may come of it.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(400) {
+            std::thread::yield_now();
+        }
+        let error = session.read_turn(|_| ()).await.expect_err("it left");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    });
 }

@@ -82,6 +82,7 @@ pub struct Builder {
     dialog_kinds: Option<Vec<String>>,
     needed_answers: NeededAnswers,
     version_needs: Vec<VersionNeed>,
+    verbatim_prompts: bool,
     initialize_timeout: Option<Duration>,
     /// The outer `None` is the wait of the CLI itself; the inner one is no limit.
     background_wait: Option<Option<Duration>>,
@@ -99,6 +100,7 @@ impl Default for Builder {
             dialog_kinds: None,
             needed_answers: NeededAnswers::default(),
             version_needs: vec![VersionNeed { what: "a session", since: CliVersion::OLDEST }],
+            verbatim_prompts: false,
             initialize_timeout: None,
             background_wait: None,
             invalid_option: None,
@@ -285,9 +287,12 @@ impl Builder {
         let permission = self.setup.handlers.has("can_use_tool");
         let needs = HostNeeds { permission, servers: &self.servers.names() };
         let command = options.command_for(needs)?;
-        for (key, value) in options.initialize()? {
+        for (key, value) in options.initialize(&self.servers.names())? {
             self.options.set_default(key, value);
         }
+        self.needed_answers = options.needed_answers();
+        self.version_needs.extend(options.version_needs());
+        self.verbatim_prompts = options.verbatim_prompts;
         Ok(command)
     }
 
@@ -321,7 +326,13 @@ impl Builder {
         // The session needs its observer to begin, and the interrupt needs an id of the session. So
         // the input exists first, and gets the interrupt below.
         let needs = std::mem::take(&mut self.version_needs);
-        let input = SessionInput::new(agent.writer().clone(), Executor::get()?, wait, needs);
+        let input = SessionInput::new(
+            agent.writer().clone(),
+            Executor::get()?,
+            wait,
+            needs,
+            self.verbatim_prompts,
+        );
         let input = Arc::new(input);
         let observer = Some(Arc::clone(&input) as Arc<dyn Observer>);
         let request_timeout = self.setup.settings.get_request_timeout();

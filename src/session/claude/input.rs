@@ -14,13 +14,46 @@ use crate::session::protocol::{Observation, Observer};
 use super::run::{RunAction, RunEvent};
 use super::turns::TurnTracker;
 use super::version::{CliVersion, VersionNeed};
+use super::wire::{GivenJson, words};
+
+words! {
+    /// When the CLI takes a message that comes within a turn.
+    MessagePriority {
+        /// At once: the turn is interrupted.
+        Now = "now",
+        /// As soon as the turn can take it.
+        Next = "next",
+        /// After the turn.
+        Later = "later",
+    }
+}
 
 /// A message of the user.
 #[derive(Clone, Debug)]
 pub struct UserMessage {
-    content: Result<Record>,
-    session_id: String,
+    content: GivenJson,
+    keys: MessageKeys,
+}
+
+/// The keys of a message beside its content.
+#[derive(Clone, Debug, Default, Serialize)]
+struct MessageKeys {
     parent_tool_use_id: Option<String>,
+    session_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<MessagePriority>,
+    #[serde(rename = "shouldQuery", skip_serializing_if = "Option::is_none")]
+    should_query: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_composed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<GivenJson>,
+    #[serde(rename = "isSynthetic", skip_serializing_if = "Option::is_none")]
+    is_synthetic: Option<bool>,
 }
 
 impl UserMessage {
@@ -33,44 +66,98 @@ impl UserMessage {
     /// Creates a message of content blocks. `content` serializes to the list of blocks.
     #[must_use]
     pub fn blocks(content: impl Serialize) -> Self {
-        let content = Record::from_json(&content);
-        Self { content, session_id: "default".into(), parent_tool_use_id: None }
+        let keys = MessageKeys { session_id: "default".into(), ..MessageKeys::default() };
+        Self { content: GivenJson::new(content), keys }
     }
 
     /// Sets `session_id`. Default `default`.
     #[must_use]
     pub fn session_id(mut self, id: impl Into<String>) -> Self {
-        self.session_id = id.into();
+        self.keys.session_id = id.into();
         self
     }
 
     /// Sets `parent_tool_use_id`. Default none.
     #[must_use]
     pub fn parent_tool_use_id(mut self, id: impl Into<String>) -> Self {
-        self.parent_tool_use_id = Some(id.into());
+        self.keys.parent_tool_use_id = Some(id.into());
         self
     }
 
-    fn record(&self) -> Result<Record> {
+    /// Sets the id of the message, a UUID. Default none. The result that answers it names it
+    /// (`user_message_uuid`), and so do the answers of an interrupt.
+    #[must_use]
+    pub fn uuid(mut self, id: impl Into<String>) -> Self {
+        self.keys.uuid = Some(id.into());
+        self
+    }
+
+    /// Sets when the CLI takes the message. Default: that of the CLI.
+    #[must_use]
+    pub fn priority(mut self, priority: MessagePriority) -> Self {
+        self.keys.priority = Some(priority);
+        self
+    }
+
+    /// Sets whether the message begins a turn. Default on. Otherwise it becomes part of the next message
+    /// that does. (`shouldQuery`)
+    #[must_use]
+    pub fn should_query(mut self, on: bool) -> Self {
+        self.keys.should_query = Some(on);
+        self
+    }
+
+    /// Sets the time of the message, in ISO 8601. Default none.
+    #[must_use]
+    pub fn timestamp(mut self, time: impl Into<String>) -> Self {
+        self.keys.timestamp = Some(time.into());
+        self
+    }
+
+    /// Sets whether no user typed the text, so that it is delivered as it is written. Default:
+    /// [`Options::verbatim_prompts`](super::Options::verbatim_prompts). The CLI takes `true` only, and a
+    /// `false` is not sent.
+    #[must_use]
+    pub fn client_composed(mut self, on: bool) -> Self {
+        self.keys.client_composed = Some(on);
+        self
+    }
+
+    /// Sets the origin of the message: an object with `kind`. Default none.
+    #[must_use]
+    pub fn origin(mut self, origin: impl Serialize) -> Self {
+        self.keys.origin = Some(GivenJson::new(origin));
+        self
+    }
+
+    /// Sets whether the host made the message up. Default: not sent. (`isSynthetic`)
+    #[must_use]
+    pub fn synthetic(mut self, on: bool) -> Self {
+        self.keys.is_synthetic = Some(on);
+        self
+    }
+
+    fn record(&self, verbatim: bool) -> Result<Record> {
         #[derive(Serialize)]
         struct UserRecord<'a> {
             #[serde(rename = "type")]
             kind: &'static str,
             message: UserContent<'a>,
-            parent_tool_use_id: &'a Option<String>,
-            session_id: &'a str,
+            #[serde(flatten)]
+            keys: &'a MessageKeys,
         }
         #[derive(Serialize)]
         struct UserContent<'a> {
             role: &'static str,
             content: &'a Record,
         }
-        let content = self.content.as_ref().map_err(Clone::clone)?;
+        let mut keys = self.keys.clone();
+        keys.client_composed = keys.client_composed.or(Some(verbatim)).filter(|on| *on);
+        let content = self.content.record()?;
         Record::from_json(&UserRecord {
             kind: "user",
             message: UserContent { role: "user", content },
-            parent_tool_use_id: &self.parent_tool_use_id,
-            session_id: &self.session_id,
+            keys: &keys,
         })
     }
 }
@@ -96,6 +183,7 @@ pub(super) struct SessionInput {
     version: OnceLock<CliVersion>,
     /// What the session uses of newer CLIs.
     needs: Vec<VersionNeed>,
+    verbatim_prompts: bool,
     /// Set once the session exists.
     bound: OnceLock<BoundInput>,
 }
@@ -114,9 +202,11 @@ impl SessionInput {
         executor: Arc<Executor>,
         background_wait: Option<Duration>,
         needs: Vec<VersionNeed>,
+        verbatim_prompts: bool,
     ) -> Self {
         let turns = Mutex::new(TurnTracker::new(background_wait));
-        Self { writer, executor, turns, version: OnceLock::new(), needs, bound: OnceLock::new() }
+        let (version, bound) = (OnceLock::new(), OnceLock::new());
+        Self { writer, executor, turns, version, needs, verbatim_prompts, bound }
     }
 
     pub(super) fn bind(&self, interrupt: (u64, Vec<u8>), alarm: SessionAlarm) {
@@ -147,7 +237,11 @@ impl SessionInput {
     /// Sends a message of the user.
     pub(super) async fn send(&self, message: &UserMessage) -> Result<()> {
         // A message without JSON fails before a turn opens for it.
-        let record = message.record()?;
+        let record = message.record(self.verbatim_prompts)?;
+        if message.keys.should_query == Some(false) {
+            // No turn answers it.
+            return self.writer.send(record).await;
+        }
         // The turn opens before the record is queued. The other way round, its result could come
         // first, and the turn would then stay open.
         let prompt = UnsentPrompt::new(self);

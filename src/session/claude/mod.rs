@@ -29,7 +29,7 @@ pub use builder::{Builder, Cli};
 pub use dialog::{DialogAnswer, Elicitation, ElicitationAnswer, UserDialog};
 pub use hooks::{HookKind, HookMatcher, HookOutput, HookRequest};
 pub use initialize::Initialized;
-pub use input::UserMessage;
+pub use input::{MessagePriority, UserMessage};
 pub use mcp::McpRequest;
 pub use message::Message;
 pub use options::{Options, Thinking};

@@ -70,6 +70,14 @@ const CASES: &[Case] = &[
         },
         &[("AGENTPIPE_VERSION", Some(VERSION)), ("CLAUDE_AGENT_SDK_VERSION", None)],
     ),
+    // A setter wins over what is set otherwise.
+    (
+        |options| options.client_app("mine/2").question_preview("html"),
+        &[
+            ("CLAUDE_AGENT_SDK_CLIENT_APP", Some("mine/2")),
+            ("CLAUDE_CODE_QUESTION_PREVIEW_FORMAT", Some("html")),
+        ],
+    ),
     (
         |options| options.file_checkpointing(true),
         &[("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING", Some("true"))],

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::sync::{Mutex, Once};
 
-use agentpipe::session::claude::{CliVersion, HookKind, HookMatcher, HookOutput, Session};
+use agentpipe::session::claude::{
+    CliVersion, HookKind, HookMatcher, HookOutput, Session, UserMessage,
+};
 use agentpipe::{AgentCommand, ErrorKind, ExitStatus};
 use serde_json::{Value, json};
 
-use super::{folder, path_of, script, wait};
+use super::{folder, path_of, script, telling, wait};
 use crate::support::dialogue::{HANDSHAKE, RESULT, assert_played, dialogue};
 use crate::support::process::install;
 use crate::support::{check_error, engine};
@@ -58,7 +60,8 @@ fn version_comes_from_the_session() {
         json!({"send": {"type": "system", "subtype": "init", "claude_code_version": "1.0.9"}});
     let init = format!("{init}\n{RESULT}");
     let twice = [HANDSHAKE, &init, &init];
-    let told = [answering(&json!({"claude_code_version": "2.1.332"})), init.clone()];
+    let told =
+        [answering(&json!({"claude_code_version": "2.1.332"})), init.replace("1.0.9", "2.1.332")];
     wait(async {
         let session = Session::builder().start(&engine(), dialogue(&twice)).await.expect("starts");
         for _ in 0..2 {
@@ -129,5 +132,49 @@ fn blocking_hook_needs_a_cli_that_blocks() {
         let session = start(&answer, on().block_on_failure()).await.expect("starts");
         assert_eq!(session.server_info().expect("kept").hooks_applied, Some(true));
         assert_played(&session.close().await);
+    });
+}
+
+// A CLI that does not read the servers or the plugins from the handshake would run without them.
+#[test]
+fn servers_in_the_handshake_need_an_answer() {
+    let start = async |answer: Value| {
+        let options = telling(&["--step", &answering(&answer)])
+            .mcp_server("docs", json!({"command": "docs"}))
+            .plugin_dir("/p")
+            .mcp_servers_in_initialize(true)
+            .plugins_in_initialize(true);
+        Session::builder().start(&engine(), options).await
+    };
+    wait(async {
+        let error = start(json!({})).await.expect_err("nothing was taken");
+        check_error(&error, ErrorKind::Unsupported, &["MCP servers", "mcp_servers_in_initialize"]);
+        let error = start(json!({"mcp_servers_applied": true})).await.expect_err("no plugins");
+        check_error(&error, ErrorKind::Unsupported, &["plugins", "plugins_in_initialize"]);
+        let both = json!({"mcp_servers_applied": true, "plugins_applied": true});
+        let session = start(both).await.expect("starts");
+        assert_eq!(session.close().await.exit(), ExitStatus::Code(0));
+    });
+}
+
+// Each message of a host that composes its prompts, and no other.
+#[test]
+fn verbatim_prompts_mark_each_message() {
+    listen();
+    let prompt = r#"{"expect":{"type":"user","client_composed":true}}"#;
+    let plain = r#"{"expect":{"type":"user","client_composed":"${absent}"}}"#;
+    let steps =
+        [answering(&json!({"claude_code_version": "2.1.247"})), prompt.into(), plain.into()];
+    wait(async {
+        let flags: Vec<&str> = steps.iter().flat_map(|step| ["--step", step]).collect();
+        let options = telling(&flags).verbatim_prompts(true);
+        let session = Session::builder().start(&engine(), options).await.expect("starts");
+        session.send("/as it is").await.expect("sent");
+        let typed = UserMessage::text("typed").client_composed(false).should_query(false);
+        session.send(typed).await.expect("sent");
+        let said = warnings(session.pid());
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("verbatim_prompts") && said[0].contains("2.1.248"), "{said:?}");
+        assert_eq!(session.abort().await.unsent_bytes(), 0);
     });
 }

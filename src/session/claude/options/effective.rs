@@ -14,7 +14,7 @@ use crate::command::AgentCommand;
 use crate::error::Result;
 use crate::record::Record;
 
-use super::{HostNeeds, Options, OrderedObject, Skills, refused};
+use super::{HostNeeds, Options, OrderedObject, Skills, is_own_server, refused};
 
 /// Options whose consequences for each other are worked out.
 #[derive(Debug)]
@@ -147,9 +147,6 @@ fn parse_settings(text: &str, what: &str) -> Result<Map<String, Value>> {
     serde_json::from_str(text).map_err(|error| refused("settings", format!("{what}: {error}")))
 }
 
-/// The type of an MCP server of this process. Its messages come as `mcp_message` requests.
-const SDK_SERVER: &str = "sdk";
-
 /// Returns the value of `--mcp-config`: the configured servers, and `own`, those of this process.
 /// Empty without any server.
 fn mcp_config<'a>(options: &'a Options, own: &[&str]) -> Result<Cow<'a, OsStr>> {
@@ -173,17 +170,20 @@ fn mcp_config<'a>(options: &'a Options, own: &[&str]) -> Result<Cow<'a, OsStr>> 
     }
     let mut servers = Vec::new();
     for (name, config) in &options.mcp_servers {
-        let is_sdk = config.envelope().is_ok_and(|found| found.kind.as_deref() == Some(SDK_SERVER));
+        let is_sdk = is_own_server(config);
         if own.contains(&name.as_str()) && !is_sdk {
             let what = format!("`{}` is the name of a server of this process", name.escape_debug());
             return Err(refused("mcp_server", what).remedy("give one of them another name"));
+        }
+        if options.mcp_in_initialize && !is_sdk {
+            continue;
         }
         let config = if is_sdk { without_instance(config)? } else { config.clone() };
         servers.push((name.clone(), config));
     }
     let named: BTreeSet<String> = servers.iter().map(|(name, _)| name.clone()).collect();
     for name in own.iter().filter(|name| !named.contains(**name)) {
-        let config = Record::from_json(&OwnServer { kind: SDK_SERVER, name })?;
+        let config = Record::from_json(&OwnServer { kind: "sdk", name })?;
         servers.push(((*name).to_owned(), config));
     }
     if servers.is_empty() {
@@ -212,6 +212,7 @@ const VERSION: (&str, &str) = ("AGENTPIPE_VERSION", env!("CARGO_PKG_VERSION"));
 /// Set by a CLI for the programs that it runs. A CLI that such a program starts is not part of it.
 const NESTED: &str = "CLAUDECODE";
 const SDK_VERSION: &str = "CLAUDE_AGENT_SDK_VERSION";
+const QUESTION_PREVIEW: &str = "CLAUDE_CODE_QUESTION_PREVIEW_FORMAT";
 const CHECKPOINTING: &str = "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING";
 /// Asks the CLI to report its state: when it is at work, and when it owes no turn.
 const READS_STATE: &str = "CLAUDE_CODE_SDK_READS_SESSION_STATE";
@@ -225,9 +226,14 @@ pub(super) fn launcher(options: &Options) -> AgentCommand {
     let mut command = options.process.clone();
     let has_client_app = inherited(&command, CLIENT_APP.0).is_some();
     let mut env = vec![unset(NESTED), set(ENTRYPOINT)];
-    // A host that has named itself keeps its name.
-    if !has_client_app {
+    if !options.client_app.is_empty() {
+        env.push(set((CLIENT_APP.0, &options.client_app)));
+    } else if !has_client_app {
+        // A host that has named itself keeps its name.
         env.push(set(CLIENT_APP));
+    }
+    if !options.question_preview.is_empty() {
+        env.push(set((QUESTION_PREVIEW, &options.question_preview)));
     }
     env.append(&mut command.env);
     env.extend([unset(SDK_VERSION), set(VERSION)]);

@@ -1,10 +1,11 @@
 //! The options of the CLI: one value, from which its arguments, its environment and `initialize` are
 //! made.
 //!
-//! `setters` has the setters, `effective` works out what options mean together, and `table` says as
+//! `setters` and `handshake` have the setters, `effective` works out what options mean together, and `table` says as
 //! data which option is which flag.
 
 mod effective;
+mod handshake;
 mod setters;
 mod table;
 #[cfg(test)]
@@ -78,12 +79,23 @@ pub struct Options {
     max_thinking_tokens: Option<u64>,
     effort: String,
     json_schema: Option<Record>,
+    permission_prompts: String,
+    skip_permissions: bool,
+    managed_settings: Option<Record>,
+    project_config_root: PathBuf,
+    no_persistence: bool,
+    debug: bool,
+    debug_file: PathBuf,
     // Sent in `initialize`.
     agents: Vec<(String, Record)>,
-    exclude_dynamic_sections: Option<bool>,
-    forward_subagent_text: bool,
-    // Sent in neither.
+    keys: Vec<(&'static str, Record)>,
+    mcp_in_initialize: bool,
+    plugins_in_initialize: bool,
+    // Sent in the environment, or with each message.
+    client_app: String,
+    question_preview: String,
     file_checkpointing: bool,
+    pub(super) verbatim_prompts: bool,
     /// An option without JSON, and why it has none.
     invalid: Option<(&'static str, String)>,
 }
@@ -107,6 +119,8 @@ pub enum Thinking {
 enum SystemPrompt {
     Text(String),
     File(PathBuf),
+    /// Sent in `initialize`, in parts.
+    Parts(Vec<String>),
     /// The prompt of Claude Code, and a text that is appended to it.
     Preset(String),
 }
@@ -198,10 +212,21 @@ impl Options {
             max_thinking_tokens: None,
             effort: String::new(),
             json_schema: None,
+            permission_prompts: String::new(),
+            skip_permissions: false,
+            managed_settings: None,
+            project_config_root: PathBuf::new(),
+            no_persistence: false,
+            debug: false,
+            debug_file: PathBuf::new(),
             agents: Vec::new(),
-            exclude_dynamic_sections: None,
-            forward_subagent_text: false,
+            keys: Vec::new(),
+            mcp_in_initialize: false,
+            plugins_in_initialize: false,
+            client_app: String::new(),
+            question_preview: String::new(),
             file_checkpointing: false,
+            verbatim_prompts: false,
             invalid: None,
         }
     }
@@ -226,24 +251,6 @@ impl Options {
         Ok(launcher(self).args(args))
     }
 
-    /// Returns the keys and values that `initialize` carries.
-    pub(super) fn initialize(&self) -> Result<Vec<(&'static str, Record)>> {
-        let mut keys = Vec::new();
-        if !self.agents.is_empty() {
-            keys.push(("agents", Record::from_json(&OrderedObject(&self.agents))?));
-        }
-        if let Some(Skills::Named(names)) = &self.skills {
-            keys.push(("skills", Record::from_json(names)?));
-        }
-        if let Some(exclude) = self.exclude_dynamic_sections {
-            keys.push(("excludeDynamicSections", Record::from_json(&exclude)?));
-        }
-        if self.forward_subagent_text {
-            keys.push(("forwardSubagentText", Record::from_json(&true)?));
-        }
-        Ok(keys)
-    }
-
     /// Serializes the value of an option. An error is kept for [`command`](Self::command).
     fn json(&mut self, option: &'static str, value: &impl Serialize) -> Option<Record> {
         match Record::from_json(value) {
@@ -254,6 +261,11 @@ impl Options {
             }
         }
     }
+}
+
+/// Returns whether the configuration of an MCP server stands for one of this process.
+fn is_own_server(config: &Record) -> bool {
+    config.envelope().is_ok_and(|found| found.kind.as_deref() == Some("sdk"))
 }
 
 /// A JSON object that keeps the order of its entries.

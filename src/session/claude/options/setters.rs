@@ -45,11 +45,15 @@ impl Options {
         self
     }
 
-    /// Sets whether the CLI's own system prompt leaves out what differs between machines and days, so
-    /// that it can be cached. Default: not sent. (`initialize`: `excludeDynamicSections`)
+    /// Sets the system prompt in parts, each of which can be cached. Of any size.
+    /// (`initialize`: `systemPrompt`)
     #[must_use]
-    pub fn exclude_dynamic_sections(mut self, on: bool) -> Self {
-        self.exclude_dynamic_sections = Some(on);
+    pub fn system_prompt_parts<I, S>(mut self, parts: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.prompt = SystemPrompt::Parts(strings(parts));
         self
     }
 
@@ -65,14 +69,6 @@ impl Options {
             self.agents.retain(|(known, _)| *known != name);
             self.agents.push((name, without_nulls(definition)));
         }
-        self
-    }
-
-    /// Sets whether the text and the thinking of subagents come as messages. Default off.
-    /// (`initialize`: `forwardSubagentText`)
-    #[must_use]
-    pub fn forward_subagent_text(mut self, on: bool) -> Self {
-        self.forward_subagent_text = on;
         self
     }
 
@@ -295,6 +291,48 @@ impl Options {
         self
     }
 
+    /// Sets who answers permission prompts: `host`, or `none`, which denies them. Default: the host.
+    /// (`--permission-prompts=WHO`)
+    #[must_use]
+    pub fn permission_prompts(mut self, who: impl Into<String>) -> Self {
+        self.permission_prompts = who.into();
+        self
+    }
+
+    /// Sets whether the mode `bypassPermissions` may be chosen. Default off.
+    /// (`--allow-dangerously-skip-permissions`)
+    #[must_use]
+    pub fn allow_dangerously_skip_permissions(mut self, on: bool) -> Self {
+        self.skip_permissions = on;
+        self
+    }
+
+    /// Sets whether the servers of [`mcp_server`](Self::mcp_server) go into `initialize` and not into the
+    /// arguments, which other users of the host can read. Default off. The start fails if the CLI does
+    /// not say that it has taken them. (`--await-initialize`, `initialize`: `mcpServers`)
+    #[must_use]
+    pub fn mcp_servers_in_initialize(mut self, on: bool) -> Self {
+        self.mcp_in_initialize = on;
+        self
+    }
+
+    /// Sets whether the folders of [`plugin_dir`](Self::plugin_dir) go into `initialize`. Default off. The
+    /// start fails if the CLI does not say that it has taken them. (`--await-initialize`, `initialize`:
+    /// `plugins`)
+    #[must_use]
+    pub fn plugins_in_initialize(mut self, on: bool) -> Self {
+        self.plugins_in_initialize = on;
+        self
+    }
+
+    /// Sets the form of previews in questions of the CLI: `markdown` or `html`. Default: that of the CLI.
+    /// (`CLAUDE_CODE_QUESTION_PREVIEW_FORMAT`)
+    #[must_use]
+    pub fn question_preview(mut self, format: impl Into<String>) -> Self {
+        self.question_preview = format.into();
+        self
+    }
+
     /// Adds a folder with a plugin. (`--plugin-dir`)
     #[must_use]
     pub fn plugin_dir(mut self, dir: impl AsRef<Path>) -> Self {
@@ -375,6 +413,39 @@ impl Options {
         self
     }
 
+    /// Sets settings that the user cannot change: an object. Default: none. (`--managed-settings`)
+    #[must_use]
+    pub fn managed_settings(mut self, settings: impl Serialize) -> Self {
+        self.managed_settings = self.json("managed_settings", &settings).or(self.managed_settings);
+        self
+    }
+
+    /// Sets the folder whose project settings are read. Default: the working directory.
+    /// (`--project-config-root=DIR`)
+    #[must_use]
+    pub fn project_config_root(mut self, dir: impl AsRef<Path>) -> Self {
+        self.project_config_root = dir.as_ref().to_owned();
+        self
+    }
+
+    /// Sets whether the session is stored, so that it can be resumed. Default on. The transcript can also
+    /// come as messages: [`session_mirror`](Self::session_mirror). (`--no-session-persistence`)
+    #[must_use]
+    pub fn persist_session(mut self, on: bool) -> Self {
+        self.no_persistence = !on;
+        self
+    }
+
+    /// Sets whether each message of the user is delivered as it is written: without slash commands, and
+    /// without files for `@path`. Default off. Needs Claude Code 2.1.248.
+    /// [`UserMessage::client_composed`](crate::session::claude::UserMessage::client_composed) does the same
+    /// for one message.
+    #[must_use]
+    pub fn verbatim_prompts(mut self, on: bool) -> Self {
+        self.verbatim_prompts = on;
+        self
+    }
+
     /// Sets which settings files are read: `user`, `project`, `local`. An empty list is none.
     /// Default: those of the CLI. (`--setting-sources=A,B`)
     #[must_use]
@@ -440,6 +511,28 @@ impl Options {
     #[must_use]
     pub fn env(self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.process(|command| command.env(key, value))
+    }
+
+    /// Names this host to the CLI: `my-app/1.0`. Default `agentpipe/VERSION`, or the name that this process
+    /// has inherited. (`CLAUDE_AGENT_SDK_CLIENT_APP`)
+    #[must_use]
+    pub fn client_app(mut self, name: impl Into<String>) -> Self {
+        self.client_app = name.into();
+        self
+    }
+
+    /// Sets whether the CLI logs what it does, to its stderr. Default off. (`--debug`)
+    #[must_use]
+    pub fn debug(mut self, on: bool) -> Self {
+        self.debug = on;
+        self
+    }
+
+    /// Sets a file into which the CLI logs what it does. Default: none. (`--debug-file=PATH`)
+    #[must_use]
+    pub fn debug_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.debug_file = path.as_ref().to_owned();
+        self
     }
 
     /// Changes anything else about the process: user, limits, cgroup, close policy, an empty

@@ -103,7 +103,16 @@ pub(super) const TABLE: &[FlagRow] = &[
     row("fallback_model", "--fallback-model", Two, |all| text(&all.options.fallback_model)),
     row("betas", "--betas", List, |all| list(&all.options.betas)),
     row("permission_prompt_tool", "--permission-prompt-tool", Two, |all| text(all.prompt_tool)),
+    row("permission_prompts", "--permission-prompts", One, |all| {
+        text(&all.options.permission_prompts)
+    }),
     row("permission_mode", "--permission-mode", Two, |all| text(&all.options.permission_mode)),
+    row(
+        "allow_dangerously_skip_permissions",
+        "--allow-dangerously-skip-permissions",
+        Bare,
+        |all| given(all.options.skip_permissions),
+    ),
     row("continue_conversation", "--continue", Bare, |all| {
         given(all.options.continue_conversation)
     }),
@@ -111,6 +120,12 @@ pub(super) const TABLE: &[FlagRow] = &[
     row("session_id", "--session-id", One, |all| text(&all.options.session_id)),
     row("settings", "--settings", Two, |all| text(&*all.settings))
         .if_too_long("write the settings, the sandbox included, to a file and pass its path"),
+    row("managed_settings", "--managed-settings", Json, |all| {
+        all.options.managed_settings.as_ref().map(|settings| vec![json(settings)])
+    }),
+    row("project_config_root", "--project-config-root", One, |all| {
+        text(&all.options.project_config_root)
+    }),
     row("add_dir", "--add-dir", Repeated, |all| list(&all.options.add_dirs)),
     row("mcp_server", "--mcp-config", Json, |all| text(&*all.mcp_config))
         .if_too_long("write the configuration to a file and pass its path to mcp_config"),
@@ -125,10 +140,20 @@ pub(super) const TABLE: &[FlagRow] = &[
         all.options.resume_drops_turn.as_ref().and_then(some)
     }),
     row("session_mirror", "--session-mirror", Bare, |all| given(all.options.session_mirror)),
+    row("persist_session", "--no-session-persistence", Bare, |all| {
+        given(all.options.no_persistence)
+    }),
     row("setting_sources", "--setting-sources", OneList, |all| {
         all.setting_sources.as_deref().map(texts)
     }),
-    row("plugin_dir", "--plugin-dir", Repeated, |all| list(&all.options.plugin_dirs)),
+    row("plugin_dir", "--plugin-dir", Repeated, |all| {
+        if all.options.plugins_in_initialize { None } else { list(&all.options.plugin_dirs) }
+    }),
+    row("mcp_servers_in_initialize", "--await-initialize", Bare, |all| {
+        given(all.options.awaits_initialize())
+    }),
+    row("debug", "--debug", Bare, |all| given(all.options.debug)),
+    row("debug_file", "--debug-file", One, |all| text(&all.options.debug_file)),
     row("extra_arg", "", Extra, |_| None),
     row("thinking", "--thinking", Two, |all| match all.options.thinking {
         Some(Thinking::Adaptive) => text("adaptive"),

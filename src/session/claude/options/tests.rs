@@ -139,6 +139,19 @@ const CASES: &[Case] = &[
     (|o| o.forward_subagent_text(true), &[]),
     (|o| o.file_checkpointing(true), &[]),
     (|o| o.cwd("/").env("A", "b").cli_path("/bin/claude"), &[]),
+    (|o| o.client_app("a/1").question_preview("html").verbatim_prompts(true), &[]),
+    (|o| o.title("t").prompt_suggestions(true).tool_aliases(json!({})), &[]),
+    (|o| o.mcp_servers_in_initialize(true).plugins_in_initialize(true), &[]),
+    // The others, with a flag of their own.
+    (|o| o.permission_prompts("none"), &["--permission-prompts=none"]),
+    (|o| o.allow_dangerously_skip_permissions(true), &["--allow-dangerously-skip-permissions"]),
+    (|o| o.managed_settings(json!({"a": 1})), &["--managed-settings", r#"{"a":1}"#]),
+    (|o| o.project_config_root("/r"), &["--project-config-root=/r"]),
+    (|o| o.persist_session(false), &["--no-session-persistence"]),
+    (|o| o.persist_session(true), &[]),
+    (|o| o.debug(true), &["--debug"]),
+    (|o| o.debug_file("/tmp/log"), &["--debug-file=/tmp/log"]),
+    (|o| o.plugin_dir("/p").plugins_in_initialize(true), &["--await-initialize"]),
 ];
 
 #[test]
@@ -314,7 +327,7 @@ fn skills_imply_tools_and_setting_sources() {
             assert_eq!(between(&options)[2..], *wanted, "row {index}");
         }
         assert_eq!(options, before, "row {index}");
-        let sent = options.initialize().expect("good options");
+        let sent = options.initialize(&[]).expect("good options");
         let sent = sent.into_iter().find(|(key, _)| *key == "skills");
         assert_eq!(sent.map(|(_, value)| value.json::<Value>().expect("JSON")), skills);
     }
@@ -447,7 +460,7 @@ fn agents_are_sent_in_initialize() {
         .forward_subagent_text(true);
     assert!(argv(&options).iter().all(|arg| arg.len() < 100));
     let sent: Vec<(&str, Value)> = options
-        .initialize()
+        .initialize(&[])
         .expect("good options")
         .into_iter()
         .map(|(key, value): (&str, Record)| (key, value.json().expect("JSON")))
@@ -459,7 +472,80 @@ fn agents_are_sent_in_initialize() {
         ("forwardSubagentText", json!(true)),
     ];
     assert_eq!(sent, wanted);
-    assert_eq!(claude().forward_subagent_text(false).initialize().expect("good").len(), 0);
+    assert_eq!(claude().initialize(&[]).expect("good").len(), 0);
+}
+
+#[test]
+fn handshake_keys_are_sent_once_and_as_named() {
+    // A key in another case is ignored, and the CLI takes the last of two.
+    let options = claude()
+        .system_prompt_parts(["a", "b"])
+        .system_prompt_snapshot(true)
+        .plan_mode_instructions("p")
+        .tool_aliases(json!({"Bash": "mcp__x__bash"}))
+        .title("old")
+        .title("t")
+        .prompt_suggestions(true)
+        .agent_progress_summaries(false)
+        .per_task_stop(true)
+        .json_schema_in_initialize(json!({"type": "object"}))
+        .append_system_prompt_in_initialize("more")
+        .own_mcp_server_configs(json!({"own": {"timeout": 5000}}))
+        .own_mcp_server_manifests(json!({}));
+    let sent: Vec<(&str, Value)> = options
+        .initialize(&["own"])
+        .expect("good options")
+        .into_iter()
+        .map(|(key, value): (&str, Record)| (key, value.json().expect("JSON")))
+        .collect();
+    let wanted = [
+        ("systemPrompt", json!(["a", "b"])),
+        ("systemPromptSnapshot", json!(true)),
+        ("planModeInstructions", json!("p")),
+        ("toolAliases", json!({"Bash": "mcp__x__bash"})),
+        ("title", json!("t")),
+        ("promptSuggestions", json!(true)),
+        ("agentProgressSummaries", json!(false)),
+        ("perTaskStopAffordance", json!(true)),
+        ("jsonSchema", json!({"type": "object"})),
+        ("appendSystemPrompt", json!("more")),
+        ("sdkMcpServerConfigs", json!({"own": {"timeout": 5000}})),
+        ("sdkMcpServerManifests", json!({})),
+        ("sdkMcpServers", json!(["own"])),
+    ];
+    assert_eq!(sent, wanted);
+    assert!(!argv(&options).iter().any(|arg| arg.starts_with("--system-prompt")));
+    let needs: Vec<_> = options.verbatim_prompts(true).version_needs();
+    let needs: Vec<_> = needs.iter().map(|need| (need.what, need.since.patch)).collect();
+    assert_eq!(needs, [("verbatim_prompts", 248), ("system_prompt_snapshot", 257)]);
+}
+
+#[test]
+fn secrets_of_mcp_servers_can_leave_the_arguments() {
+    // The environment of a server often holds a token, and other users can read the arguments.
+    let options = claude()
+        .mcp_server("docs", json!({"command": "docs", "env": {"TOKEN": "secret"}}))
+        .mcp_server("own", json!({"type": "sdk", "name": "own"}))
+        .plugin_dir("/p")
+        .mcp_servers_in_initialize(true)
+        .plugins_in_initialize(true);
+    let needs = HostNeeds { permission: false, servers: &["own"] };
+    let args = text_of(&options.command_for(needs).expect("good options"));
+    assert!(!args.iter().any(|arg| arg.contains("secret")), "{args:?}");
+    assert_eq!(args.iter().filter(|arg| *arg == "--await-initialize").count(), 1);
+    let at = args.iter().position(|arg| arg == "--mcp-config").expect("the server of this process");
+    let own: Value = serde_json::from_str(&args[at + 1]).expect("JSON");
+    assert_eq!(own, json!({"mcpServers": {"own": {"type": "sdk", "name": "own"}}}));
+    let sent = options.initialize(&["own"]).expect("good options");
+    let sent: Vec<(&str, Value)> =
+        sent.iter().map(|(key, value)| (*key, value.json().expect("JSON"))).collect();
+    let wanted = [
+        ("mcpServers", json!({"docs": {"command": "docs", "env": {"TOKEN": "secret"}}})),
+        ("plugins", json!([{"type": "local", "path": "/p"}])),
+    ];
+    assert_eq!(sent, wanted);
+    let needed = options.needed_answers();
+    assert!(needed.mcp_servers && needed.plugins);
 }
 
 #[test]
