@@ -204,17 +204,19 @@ impl OpenFeed {
     }
 
     async fn acknowledged(&self) -> Result<()> {
-        let slot = self.slot.as_ref();
-        let mut outcome = slot.map(|slot| slot.wait());
+        let Some(slot) = &self.slot else { return Ok(()) };
+        let mut outcome = slot.wait();
         poll_fn(|context| {
             if self.feed.poll_accepted(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            match outcome.as_mut().map(|outcome| Pin::new(outcome).poll(context)) {
-                Some(Poll::Ready(Some(Err(error)))) => Poll::Ready(Err(error)),
-                // Ended as soon as it was there.
-                Some(Poll::Ready(_)) | None => Poll::Ready(Ok(())),
-                Some(Poll::Pending) => Poll::Pending,
+            let outcome = ready!(Pin::new(&mut outcome).poll(context));
+            // The acknowledgement may have come just before the end.
+            match outcome {
+                Some(Err(error)) if self.feed.poll_accepted(context).is_pending() => {
+                    Poll::Ready(Err(error))
+                }
+                _ => Poll::Ready(Ok(())),
             }
         })
         .await
