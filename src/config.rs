@@ -22,7 +22,8 @@ pub enum JsonCheck {
 
 /// How much one agent may hold in this process. Sizes are in bytes.
 ///
-/// Every limit applies to one record or one agent; none adds up over the life of an agent.
+/// Every limit applies to one record or one agent; none adds up over the life of an agent. The engine has
+/// limits for all its agents together.
 /// `usize::MAX` means no limit. A value below the minimum of its setter is an
 /// [`InvalidSettings`](crate::ErrorKind::InvalidSettings) error of the spawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,8 @@ impl Limits {
 
     /// Sets how many unread bytes are kept for the reader while the agent is being closed. Default
     /// 64 MiB. The larger of this and [`inbox_high`](Self::inbox_high) holds. Output beyond it is read,
-    /// counted as discarded, and dropped.
+    /// counted as discarded, and dropped. All closing agents of an engine share a sum:
+    /// [`EngineBuilder::drain_total_max`](crate::EngineBuilder::drain_total_max).
     #[must_use]
     pub fn drain_max(mut self, bytes: usize) -> Self {
         self.drain_max = bytes;

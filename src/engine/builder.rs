@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::RingConfig;
 use crate::sync::Permits;
+use crate::transport::{DRAIN_TOTAL_MAX, DrainBudget};
 
 use super::Engine;
 use super::busy_poll::BusyPoll;
+use super::thread::ThreadSettings;
 
 /// The most engine threads. More than this are a mistake.
 const THREADS_MAX: usize = 256;
@@ -27,6 +29,7 @@ pub struct EngineBuilder {
     max_agents: Option<usize>,
     busy_poll: Option<Duration>,
     guard: bool,
+    drain_total_max: usize,
 }
 
 impl EngineBuilder {
@@ -38,6 +41,7 @@ impl EngineBuilder {
             max_agents: None,
             busy_poll: None,
             guard: false,
+            drain_total_max: DRAIN_TOTAL_MAX,
         }
     }
 
@@ -115,6 +119,19 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets how many unread bytes all closing agents together may hold for their readers. Default
+    /// 128 MiB; `usize::MAX` means no limit.
+    ///
+    /// One agent holds at most half of what the others leave of it, beside its own
+    /// [`Limits::drain_max`](crate::Limits::drain_max), so an agent with a short last answer has room
+    /// beside any number of agents that flood. 256 KiB of each agent are kept in any case. Output beyond
+    /// it is read, counted as discarded in the report of its agent, and dropped.
+    #[must_use]
+    pub fn drain_total_max(mut self, bytes: usize) -> Self {
+        self.drain_total_max = bytes;
+        self
+    }
+
     /// Starts the engine's threads.
     ///
     /// # Errors
@@ -142,7 +159,9 @@ impl EngineBuilder {
             return Err(invalid(format!("threads is {threads}, and must be 1 to {THREADS_MAX}")));
         }
         Permits::check(self.max_agents)?;
-        Engine::start(self.threads, ring, busy_poll, self.max_agents, self.guard)
+        let drain = DrainBudget::new(self.drain_total_max);
+        let settings = ThreadSettings { ring, busy_poll, drain };
+        Engine::start(self.threads, settings, self.max_agents, self.guard)
     }
 }
 

@@ -22,7 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
 use crate::process::{Guard, SpawnPool, SpawnPoolGuard, Spawned, spawn_admitted};
-use crate::ring::RingConfig;
 use crate::stats::{Capacity, EngineStats};
 use crate::sync::{Permit, Permits, SetOnce, oneshot};
 use crate::transport::{Adoption, Channel, Request};
@@ -30,7 +29,7 @@ use crate::transport::{Adoption, Channel, Request};
 use busy_poll::BusyPoll;
 use mailbox::{Command, Mailbox, Reply, WakeGuard};
 use pool::{WarmPools, spawn_evicting};
-use thread::Thread;
+use thread::{Thread, ThreadSettings};
 
 pub use builder::EngineBuilder;
 pub use pool::{Acquired, WarmPool, WarmPoolSettings, WarmPoolStats};
@@ -90,8 +89,7 @@ impl Engine {
 
     fn start(
         threads: usize,
-        ring: RingConfig,
-        busy_poll: BusyPoll,
+        settings: ThreadSettings,
         max_agents: Option<usize>,
         guard: bool,
     ) -> Result<Self> {
@@ -108,7 +106,7 @@ impl Engine {
             origin: Origin::here(),
         };
         // The limit is checked last, when what the engine itself needs is in use and counted.
-        let started = shared.start_threads(threads, ring, busy_poll, spawning).and_then(|()| {
+        let started = shared.start_threads(threads, settings, spawning).and_then(|()| {
             max_agents.map_or(Ok(()), |wanted| crate::process::capacity().must_fit(wanted))
         });
         if let Err(error) = started {
@@ -342,16 +340,17 @@ impl EngineShared {
     fn start_threads(
         &mut self,
         threads: usize,
-        ring: RingConfig,
-        busy_poll: BusyPoll,
+        mut settings: ThreadSettings,
         spawning: SpawnPoolGuard,
     ) -> Result<()> {
         let spawning = Arc::new(spawning);
         // On the only processor a polling thread would keep the agents from running.
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        let busy_poll = if alone { BusyPoll::NEVER } else { busy_poll };
+        if alone {
+            settings.busy_poll = BusyPoll::NEVER;
+        }
         for index in 0..threads {
-            self.threads.push(Thread::start(index, ring, busy_poll, Arc::clone(&spawning))?);
+            self.threads.push(Thread::start(index, settings.clone(), Arc::clone(&spawning))?);
         }
         Ok(())
     }

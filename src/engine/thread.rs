@@ -17,7 +17,7 @@ use crate::stats::PublishedStats;
 use crate::sync::SetOnce;
 
 use crate::ring::{Ring, RingConfig, block_sigpipe};
-use crate::transport::{Driver, LiveAgents, ShutdownCounts};
+use crate::transport::{DrainBudget, Driver, LiveAgents, ShutdownCounts};
 
 use super::busy_poll::{BusyPoll, BusyPoller};
 use super::mailbox::{Command, CommandQueue, Mailbox, Reply, mailbox};
@@ -25,6 +25,15 @@ use super::mailbox::{Command, CommandQueue, Mailbox, Reply, mailbox};
 /// How many commands are taken before the pipes have their turn: handles that send without a pause
 /// must not delay the agents and deadlines of others.
 const COMMANDS_PER_TURN: usize = 256;
+
+/// How each thread of an engine works.
+#[derive(Clone, Debug)]
+pub(super) struct ThreadSettings {
+    pub(super) ring: RingConfig,
+    pub(super) busy_poll: BusyPoll,
+    /// Shared by all threads of the engine.
+    pub(super) drain: Arc<DrainBudget>,
+}
 
 /// A running engine thread, as its engine holds it.
 #[derive(Debug)]
@@ -68,13 +77,12 @@ impl Thread {
     /// The spawning threads end after the last engine thread.
     pub(super) fn start(
         index: usize,
-        config: RingConfig,
-        busy_poll: BusyPoll,
+        settings: ThreadSettings,
         spawning: Arc<SpawnPoolGuard>,
     ) -> Result<Self> {
         let (mailbox, queue) =
             mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
-        let run = move |started| run(queue, &config, busy_poll, started, spawning);
+        let run = move |started| run(queue, settings, started, spawning);
         let (handle, start) = launch(format!("agentpipe-{index}"), run)?;
         let handle = Mutex::new(Some(handle));
         let origin = Origin::here();
@@ -164,8 +172,7 @@ fn reduce_timer_slack() {
 
 fn run(
     queue: CommandQueue,
-    config: &RingConfig,
-    busy_poll: BusyPoll,
+    settings: ThreadSettings,
     report: StartReport,
     spawning: Arc<SpawnPoolGuard>,
 ) {
@@ -176,14 +183,15 @@ fn run(
     }
     reduce_timer_slack();
     // The ring is made on this thread: a SINGLE_ISSUER ring refuses all others.
-    let opened = Ring::new(config).and_then(|ring| {
+    let ThreadSettings { ring, busy_poll, drain } = settings;
+    let opened = Ring::new(&ring).and_then(|ring| {
         // The ring gets a copy, because it closes its descriptor when it is drained, and senders
         // may still write to the original.
         let eventfd = queue.eventfd().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
         let features = ring.kernel_features();
-        let mut driver = Driver::new(Box::new(ring));
+        let mut driver = Driver::new(Box::new(ring), drain);
         driver.listen(eventfd);
         Ok((driver, features))
     });

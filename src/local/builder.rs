@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Guard, SpawnPool, capacity};
 use crate::ring::{Ring, RingConfig, block_sigpipe};
 use crate::sync::Permits;
-use crate::transport::Driver;
+use crate::transport::{DRAIN_TOTAL_MAX, DrainBudget, Driver};
 
 use super::LocalEngine;
 use super::driver::{DriverTask, LocalDriver};
@@ -23,6 +23,7 @@ pub struct LocalEngineBuilder {
     batch_window: Duration,
     max_agents: Option<usize>,
     guard: bool,
+    drain_total_max: usize,
 }
 
 impl LocalEngineBuilder {
@@ -32,6 +33,7 @@ impl LocalEngineBuilder {
             batch_window: Duration::ZERO,
             max_agents: None,
             guard: false,
+            drain_total_max: DRAIN_TOTAL_MAX,
         }
     }
 
@@ -69,6 +71,14 @@ impl LocalEngineBuilder {
     #[must_use]
     pub fn guard(mut self, on: bool) -> Self {
         self.guard = on;
+        self
+    }
+
+    /// Sets how many unread bytes all closing agents together may hold for their readers. Default
+    /// 128 MiB. See [`EngineBuilder::drain_total_max`](crate::EngineBuilder::drain_total_max).
+    #[must_use]
+    pub fn drain_total_max(mut self, bytes: usize) -> Self {
+        self.drain_total_max = bytes;
         self
     }
 
@@ -124,7 +134,7 @@ impl LocalEngineBuilder {
             RingEventFd::new().map_err(|error| failed("cannot watch an eventfd", error))?;
         let timer = TimerFd::new().map_err(|error| failed("cannot watch a timer", error))?;
         let features = ring.kernel_features();
-        let mut transport = Driver::new(Box::new(ring));
+        let mut transport = Driver::new(Box::new(ring), DrainBudget::new(self.drain_total_max));
         transport
             .io()
             .register_eventfd(eventfd.descriptor())

@@ -10,13 +10,24 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::{CarryBuffers, memcpy};
 use crate::record::Event;
 
+use super::drain_budget::DrainBudget;
+
 /// The reused memory of one thread. The fields are borrowed apart: a framer uses `carries` while
 /// `chunks` takes the records that it finds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ReadBuffers {
     pub(super) chunks: RecordChunks,
     pub(super) carries: CarryBuffers,
     pub(super) queues: Arc<EventQueues>,
+    /// What the closing agents of all threads hold together.
+    pub(super) drain: Arc<DrainBudget>,
+}
+
+impl ReadBuffers {
+    pub(super) fn new(drain: Arc<DrainBudget>) -> Self {
+        let (chunks, carries) = (RecordChunks::default(), CarryBuffers::default());
+        Self { chunks, carries, queues: Arc::default(), drain }
+    }
 }
 
 /// Size of a chunk. Larger chunks save allocations, but waste memory if few records are kept.

@@ -21,6 +21,7 @@ use crate::record::Event;
 use crate::sync::{SetOnce, Sole, WaitKey, WaitList, wake};
 
 use super::buffers::{EventQueues, QUIET_EVENTS};
+use super::drain_budget::{DrainBudget, DrainShare};
 
 /// The state that the handles of one agent share with its driver.
 #[derive(Debug)]
@@ -171,6 +172,8 @@ pub(crate) struct EventInbox {
     stderr_held: AtomicBool,
     /// Idle queues of the driver's thread; set when the driver takes the agent over.
     queues: OnceLock<Arc<EventQueues>>,
+    /// Set when a close begins: the part of what is unread in the sum of all closing agents.
+    share: OnceLock<DrainShare>,
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +196,7 @@ impl EventInbox {
             reader_gone: AtomicBool::new(false),
             stderr_held: AtomicBool::new(false),
             queues: OnceLock::new(),
+            share: OnceLock::new(),
         }
     }
 
@@ -207,6 +211,10 @@ impl EventInbox {
         // The weight is added before the reader can see the events. Added later, it could be
         // subtracted by `consume` first, and the counter would wrap.
         let unread = self.unread.fetch_add(weight, Ordering::SeqCst) + weight;
+        if let Some(share) = self.share.get() {
+            share.add(weight);
+            self.settle_share();
+        }
         let waker = {
             let mut state = lock(&self.state);
             if state.events.is_empty() {
@@ -244,6 +252,25 @@ impl EventInbox {
         // The drop wakes a process that waits in `exit`, with a system call: not under the lock.
         drop(departure);
         wake(waker);
+    }
+
+    /// Counts what is unread among what the closing agents hold, from now on.
+    pub(super) fn begin_drain(&self, budget: &Arc<DrainBudget>) {
+        self.share.get_or_init(|| DrainShare::new(budget)).add(self.unread());
+        // The reader may have taken some since it was counted.
+        self.settle_share();
+    }
+
+    /// Returns whether this weight may be unread in all, beside what other closing agents hold.
+    pub(super) fn may_hold(&self, weight: usize) -> bool {
+        self.share.get().is_none_or(|share| share.allows(weight))
+    }
+
+    fn settle_share(&self) {
+        if let Some(share) = self.share.get() {
+            // After the drop of the reader nothing is held, and the weight stays as it is.
+            share.settle(|| if self.reader_is_gone() { 0 } else { self.unread() });
+        }
     }
 
     /// Returns the weight that is unread.
@@ -317,6 +344,7 @@ impl EventInbox {
     /// to read on.
     pub(crate) fn consume(&self, weight: usize) -> bool {
         let before = self.unread.fetch_sub(weight, Ordering::SeqCst);
+        self.settle_share();
         // The load keeps the common case free of a write. The swap lets one side alone act on a
         // pause: this reader, or the driver in `pause`.
         before.saturating_sub(weight) <= self.low()
@@ -352,6 +380,7 @@ impl EventInbox {
         // The lock is released: to free a full inbox takes a while, and the driver may want to
         // deliver.
         drop(events);
+        self.settle_share();
     }
 
     /// Lets a process that exits wait until the inbox has ended, if it has not yet.

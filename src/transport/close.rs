@@ -175,6 +175,7 @@ impl CloseTurn<'_> {
         match action {
             CloseAction::ReadOn => {
                 agent.intake.draining = true;
+                agent.channel.inbox.begin_drain(&buffers.drain);
                 agent.resume(*io);
             }
             CloseAction::Interrupt => self.interrupt(),

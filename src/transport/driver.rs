@@ -24,6 +24,7 @@ use super::adoption::Adoption;
 use super::buffers::ReadBuffers;
 use super::channel::Channel;
 use super::close::CloseTurn;
+use super::drain_budget::DrainBudget;
 use super::reap::{destroy, reap};
 use super::request::{PendingCatchUp, Request};
 
@@ -81,13 +82,13 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(io: Box<dyn PipeIo>) -> Self {
+    pub(crate) fn new(io: Box<dyn PipeIo>, drain: Arc<DrainBudget>) -> Self {
         Self {
             io,
             agents: Slab::new(),
             timers: BTreeSet::new(),
             armed: Slab::new(),
-            buffers: ReadBuffers::default(),
+            buffers: ReadBuffers::new(drain),
             touched: Vec::new(),
             checks: Vec::new(),
             reaps: Vec::new(),
@@ -617,7 +618,7 @@ mod tests {
         let adoption = Adoption::new(spawned, command);
         let channel = Arc::clone(&adoption.channel);
         let ring = Ring::new(&RingConfig::default()).expect("io_uring");
-        let mut driver = Driver::new(Box::new(ring));
+        let mut driver = Driver::new(Box::new(ring), DrainBudget::new(0));
         driver.adopt(adoption, Instant::now());
         let stdout = driver.agents[0].ends.stdout.open().expect("open");
         // The record is in the pipe, and this thread has not read it yet.

@@ -14,6 +14,7 @@ mod adoption;
 mod buffers;
 mod channel;
 mod close;
+mod drain_budget;
 mod driver;
 mod read;
 mod reap;
@@ -39,6 +40,7 @@ use write::StdinWriter;
 
 pub(crate) use adoption::{Adoption, LiveAgents};
 pub(crate) use channel::{Channel, Offer};
+pub(crate) use drain_budget::{DRAIN_TOTAL_MAX, DrainBudget};
 pub(crate) use driver::{Driver, ShutdownCounts};
 pub(crate) use request::{CatchUp, CaughtUp, CloseLimits, Request};
 

@@ -266,11 +266,13 @@ impl Intake {
         self.push(event);
     }
 
-    /// While the agent is open, the paused read bounds what is held; during a close the drain
-    /// budget does.
+    /// While the agent is open, the paused read bounds what is held; during a close the limit of the
+    /// agent and the sum of all closing agents do.
     fn has_room(&self, len: usize) -> bool {
-        let limits = &self.channel.limits;
-        !self.draining || self.unread() + len <= limits.drain_max.max(limits.inbox_high)
+        let (limits, wanted) = (&self.channel.limits, self.unread() + len);
+        !self.draining
+            || (wanted <= limits.drain_max.max(limits.inbox_high)
+                && self.channel.inbox.may_hold(wanted))
     }
 
     fn unread(&self) -> usize {

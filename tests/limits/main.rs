@@ -4,6 +4,7 @@
 //! A test that counts or changes what belongs to the process runs in its own process.
 
 mod allocator;
+mod closing;
 mod counts;
 mod footprint;
 mod leaks;

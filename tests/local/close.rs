@@ -50,6 +50,28 @@ fn unread_full_stdout_is_drained() {
     });
 }
 
+// The agents of a local engine share a sum as well.
+#[test]
+fn sum_of_closing_agents_is_a_setting() {
+    for (total, kept) in [(0, 0..2 << 20), (usize::MAX, 8192 * 1023..usize::MAX)] {
+        for runtime in RUNTIMES {
+            let kept = kept.clone();
+            runtime(Box::pin(async move {
+                let engine = LocalEngine::builder().drain_total_max(total).build();
+                let mut agent = spawn(&engine.expect("io_uring"), &["--flood", "8m"]).await;
+                let report = agent.close_with(ClosePolicy::graceful().drain(HANG)).await;
+                let (mut records, mut bytes) = (0, 0);
+                while let Some(record) = agent.next_record().await {
+                    records += 1;
+                    bytes += record.len();
+                }
+                assert_eq!(records + report.stats().records_discarded, 8192, "{report}");
+                assert!(kept.contains(&bytes), "{bytes} of {total}");
+            }));
+        }
+    }
+}
+
 /// No thread of that process runs.
 fn asleep(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
