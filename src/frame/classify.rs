@@ -76,7 +76,41 @@ fn verify(bytes: &[u8], check: JsonCheck) -> Result<Outline, MalformedReason> {
     if !is_ascii {
         std::str::from_utf8(bytes).map_err(|_| MalformedReason::Utf8)?;
     }
-    outline.ok_or(MalformedReason::Json)
+    outline.ok_or_else(|| why_not_json(bytes))
+}
+
+/// Returns what is wrong with a text that is not JSON, by its first fault that has a name.
+pub(super) fn why_not_json(text: &[u8]) -> MalformedReason {
+    let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
+    while let Some(&byte) = text.get(at) {
+        at += 1;
+        match byte {
+            0x00..=0x1F if in_string => return MalformedReason::ControlCharacter,
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    let rest = trimmed(&text[at..]);
+                    // Text that is complete and followed by nothing has a fault without a name.
+                    let named = !rest.is_empty();
+                    return if named { MalformedReason::SecondText } else { MalformedReason::Json };
+                }
+            }
+            b'N' | b'I' => {
+                let word = &text[at - 1..];
+                let len = word.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+                if matches!(&word[..len], b"NaN" | b"Infinity") {
+                    return MalformedReason::NotFinite;
+                }
+                at += len - 1;
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 || in_string { MalformedReason::Unfinished } else { MalformedReason::Json }
 }
 
 /// Whether the text is `[` followed by nothing yet or by what can begin an array. `[debug]` is not.

@@ -11,10 +11,10 @@
 
 use crate::config::{JsonCheck, Limits};
 use crate::json::Nesting;
-use crate::record::{MalformedReason, Outline, Preview};
+use crate::record::{Outline, Preview};
 
 use super::carry::{Carry, CarryBuffers};
-use super::classify::{self, LineKind, is_space};
+use super::classify::{self, LineKind, is_space, why_not_json};
 use super::ndjson::BYTE_ORDER_MARK;
 use super::payload::{Frame, Payload};
 
@@ -159,7 +159,7 @@ impl Concat {
             }
             // The check of the shape alone does not see that the brackets do not match.
             (LineKind::Record(_), TextEnd::Broken(_)) => {
-                let reason = MalformedReason::Json;
+                let reason = why_not_json(text);
                 Ended::Other(Some(Frame::Malformed { reason, sample }))
             }
             _ => {

@@ -302,7 +302,7 @@ impl ContentLength {
         self.crlf |= block.crlf;
         let need = clamp(claimed);
         if need == 0 {
-            let (reason, sample) = (MalformedReason::Json, Preview::new(0, &[], 0));
+            let (reason, sample) = (classify::why_not_json(&[]), Preview::new(0, &[], 0));
             return self.pending.push_back(Frame::Malformed { reason, sample });
         }
         self.part = if need <= self.record_max {

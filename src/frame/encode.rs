@@ -8,6 +8,8 @@ use crate::frame::memcpy;
 use crate::framing::Framing;
 use crate::json;
 
+use super::classify::why_not_json;
+
 /// Appends `record` as one frame to `out`. Appends nothing on an error.
 ///
 /// Always checks the JSON in full, also with [`JsonCheck::Shape`](crate::JsonCheck::Shape): a bad
@@ -82,7 +84,8 @@ fn check(framing: Framing, record: &[u8], limits: &Limits) -> Result<()> {
     let why = serde_json::from_str::<IgnoredAny>(text).err();
     // The tests of `json` hold both parsers to the same texts, so a cause is always found.
     let why = why.map_or_else(|| "the cause is unknown".to_owned(), |error| error.to_string());
-    Err(refused(format!("record of {} bytes is not one JSON value: {why}", record.len())))
+    let reason = why_not_json(record);
+    Err(refused(format!("record of {} bytes is {reason}: {why}", record.len())))
 }
 
 fn refused(what: String) -> Error {

@@ -66,8 +66,16 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MalformedReason {
-    /// Not a JSON text.
+    /// Not a JSON text, for none of the reasons below.
     Json,
+    /// `NaN`, `Infinity` or `-Infinity`, which several languages write and JSON does not have.
+    NotFinite,
+    /// A raw control character inside of a string, where JSON demands an escape.
+    ControlCharacter,
+    /// A second JSON text behind the first, or other text.
+    SecondText,
+    /// The text stops before its end.
+    Unfinished,
     /// Not UTF-8.
     Utf8,
     /// A `Content-Length` header that cannot be parsed.
@@ -77,11 +85,15 @@ pub enum MalformedReason {
 }
 
 impl MalformedReason {
-    /// Returns a short description, such as `not valid JSON`.
+    /// Returns a short description, such as `not valid JSON: NaN or Infinity`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "not valid JSON",
+            Self::NotFinite => "not valid JSON: NaN or Infinity",
+            Self::ControlCharacter => "not valid JSON: a raw control character in a string",
+            Self::SecondText => "not valid JSON: text behind its end",
+            Self::Unfinished => "not valid JSON: it stops before its end",
             Self::Utf8 => "not valid UTF-8",
             Self::Header => "bad Content-Length header",
             Self::Length => "wrong Content-Length",

@@ -61,11 +61,14 @@ impl Record {
         self.bytes.is_empty()
     }
 
-    /// Parses the whole message as `T`.
+    /// Parses the whole message as `T`. Of a key that occurs twice, `serde_json::Value` and maps keep the
+    /// last value.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRecord`] if it is not JSON or not a `T`.
+    /// [`ErrorKind::InvalidRecord`] if it is not JSON or not a `T`. Also if `T` has to hold a string with
+    /// half of a surrogate pair: JSON allows it, as the escape `\ud83d` alone, and a Rust string cannot
+    /// hold it.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(&error))
     }
@@ -109,8 +112,36 @@ impl Record {
 
     fn not_json(&self, error: &serde_json::Error) -> Error {
         let what = format!("record of {} bytes does not parse: {error}", self.bytes.len());
+        if error.is_data() || !has_lone_surrogate(&self.bytes) {
+            return Error::new(ErrorKind::InvalidRecord, "parse", what);
+        }
+        let what =
+            format!("{what}; it holds half of a surrogate pair, as an escape without its pair");
         Error::new(ErrorKind::InvalidRecord, "parse", what)
+            .remedy("use as_str or as_bytes, or parse that string as serde_json's RawValue")
     }
+}
+
+/// Whether a JSON text has an escape for half of a surrogate pair, without the other half.
+fn has_lone_surrogate(mut text: &[u8]) -> bool {
+    let unit = |text: &[u8]| {
+        let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+        u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    };
+    while let Some(at) = memchr::memchr(b'\\', text) {
+        text = &text[at..];
+        let used = match unit(text) {
+            Some(0xD800..=0xDBFF) => match unit(&text[6..]) {
+                Some(0xDC00..=0xDFFF) => 12,
+                _ => return true,
+            },
+            Some(0xDC00..=0xDFFF) => return true,
+            Some(_) => 6,
+            None => 2,
+        };
+        text = text.get(used..).unwrap_or_default();
+    }
+    false
 }
 
 /// Compares the bytes.
@@ -154,5 +185,56 @@ impl serde::Serialize for Record {
         let raw: &serde_json::value::RawValue =
             serde_json::from_slice(&self.bytes).map_err(serde::ser::Error::custom)?;
         raw.serialize(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lone_surrogate_is_named() {
+        for text in [
+            r#"{"a":"\ud83d"}"#,
+            r#"{"\ud800type":1}"#,
+            r#"{"a":"\uDC00\ud83d"}"#,
+            r#"{"a":"\ud83d\ud83d\ude00"}"#,
+            r#"{"a":"\\\ud83dx"}"#,
+        ] {
+            let record = Record::from(text.as_bytes().to_vec());
+            let error = record.json::<serde_json::Value>().expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+            let error = error.to_string();
+            assert!(
+                error.contains("half of a surrogate pair") && error.contains("as_bytes"),
+                "{error}"
+            );
+            // The way that the error names.
+            let raw = record.json::<Box<serde_json::value::RawValue>>().expect("JSON");
+            assert_eq!(raw.get(), text);
+            assert_eq!(record.as_str().expect("text"), text);
+        }
+        for text in [
+            r#"{"a":"\ud83d\ude00""#,
+            r#"{"a":"\\ud83d""#,
+            r#"{"a":"\u00e9","#,
+            "{\"a\":\"\\",
+            "{\"a\":\"\\u12",
+        ] {
+            let record = Record::from(text.as_bytes().to_vec());
+            let error = record.json::<serde_json::Value>().expect_err("cut").to_string();
+            assert!(!error.contains("surrogate pair"), "{error}");
+        }
+    }
+
+    #[test]
+    fn key_that_occurs_twice_is_not_guessed() {
+        let record = Record::from(br#"{"type":"a","x":1,"x":2,"type":"b"}"#.to_vec());
+        let error = record.envelope().expect_err("which one?").to_string();
+        assert!(error.contains("duplicate field `type`"), "{error}");
+        let last: serde_json::Value = record.json().expect("JSON");
+        assert_eq!((&last["type"], &last["x"]), (&"b".into(), &2.into()));
+        let record = Record::from(br#"{"type":"a","x":1,"x":2}"#.to_vec());
+        assert_eq!(record.envelope().expect("one type").kind.as_deref(), Some("a"));
     }
 }

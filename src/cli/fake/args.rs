@@ -36,6 +36,10 @@ pub(super) enum Framing {
     Ndjson,
     /// `Content-Length` headers, a blank line, the body.
     ContentLength,
+    /// Lines in; records without anything between them out.
+    Concat,
+    /// Lines or headers, as the first byte of the input says; the output follows.
+    Auto,
 }
 
 #[derive(Debug, clap::Args)]
@@ -318,7 +322,7 @@ pub(super) enum ChatAs {
 impl FakeArgs {
     /// Checks what clap cannot express: options that contradict the value of another.
     pub(super) fn check(&self) -> Result<(), String> {
-        let framed = self.talk.framing == Framing::ContentLength;
+        let framed = self.talk.framing != Framing::Ndjson;
         if framed && (self.spoil.crlf || self.spoil.no_final_newline || self.spoil.blank_lines) {
             return Err("--crlf, --no-final-newline and --blank-lines need --framing ndjson".into());
         }

@@ -1,5 +1,6 @@
 //! stdin of the fake, split into records.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -20,7 +21,8 @@ const LIMIT: usize = 256 << 20;
 /// stdin, with the bytes that are read and not returned yet.
 #[derive(Debug)]
 pub(super) struct FakeInput {
-    framing: Framing,
+    /// Shared with the output, which writes as the host does.
+    framing: Rc<Cell<Framing>>,
     signals: Rc<TermSignal>,
     buffer: Vec<u8>,
     start: usize,
@@ -40,7 +42,7 @@ pub(super) enum Item<'a> {
 }
 
 impl FakeInput {
-    pub(super) fn new(framing: Framing, signals: Rc<TermSignal>) -> Self {
+    pub(super) fn new(framing: Rc<Cell<Framing>>, signals: Rc<TermSignal>) -> Self {
         Self { framing, signals, buffer: Vec::new(), start: 0, scanned: 0, ended: false }
     }
 
@@ -138,9 +140,14 @@ impl FakeInput {
 
     /// Takes the next whole record from the buffer.
     fn cut(&mut self) -> Result<Option<Range<usize>>, Stop> {
-        match self.framing {
-            Framing::Ndjson => Ok(self.cut_line()),
+        let unread = &self.buffer[self.start..];
+        if let (Framing::Auto, Some(first)) = (self.framing.get(), unread.first()) {
+            let headers = first.eq_ignore_ascii_case(&b'c');
+            self.framing.set(if headers { Framing::ContentLength } else { Framing::Ndjson });
+        }
+        match self.framing.get() {
             Framing::ContentLength => self.cut_frame(),
+            _ => Ok(self.cut_line()),
         }
     }
 

@@ -16,6 +16,7 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
@@ -54,10 +55,11 @@ pub(crate) fn main(args: &FakeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let framing = Rc::new(Cell::new(args.talk.framing));
     let mut agent = Fake {
         args,
-        input: FakeInput::new(args.talk.framing, Rc::clone(&signals)),
-        output: FakeOutput::new(args, Rc::clone(&signals)),
+        input: FakeInput::new(Rc::clone(&framing), Rc::clone(&signals)),
+        output: FakeOutput::new(args, framing, Rc::clone(&signals)),
         signals,
     };
     let stop = converse(&mut agent).unwrap_or_else(|stop| stop);

@@ -1,5 +1,6 @@
 //! stdout of the fake: encodes records, spoils them as the options say, and writes with blocking writes.
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ const FINAL: &[u8] = b"{\"type\":\"tail\",\"text\":\"no newline follows\"}";
 /// stdout, and everything that is to be wrong with it.
 #[derive(Debug)]
 pub(super) struct FakeOutput {
-    framing: Framing,
+    framing: Rc<Cell<Framing>>,
     newline: &'static [u8],
     spoil: Spoil,
     /// The most bytes of one write(2).
@@ -70,9 +71,13 @@ impl Spoil {
 }
 
 impl FakeOutput {
-    pub(super) fn new(args: &FakeArgs, signals: Rc<TermSignal>) -> Self {
+    pub(super) fn new(
+        args: &FakeArgs,
+        framing: Rc<Cell<Framing>>,
+        signals: Rc<TermSignal>,
+    ) -> Self {
         Self {
-            framing: args.talk.framing,
+            framing,
             newline: if args.spoil.crlf { b"\r\n" } else { b"\n" },
             spoil: Spoil::new(&args.spoil),
             chunk: if args.spoil.split_writes { 1 } else { usize::MAX },
@@ -90,9 +95,9 @@ impl FakeOutput {
     /// Returns the length of the body of a record of `size` bytes.
     pub(super) fn body_size(&self, size: u64) -> usize {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        match self.framing {
-            Framing::Ndjson => size.saturating_sub(self.newline.len()),
-            Framing::ContentLength => size,
+        match self.framing.get() {
+            Framing::Ndjson | Framing::Auto => size.saturating_sub(self.newline.len()),
+            Framing::ContentLength | Framing::Concat => size,
         }
     }
 
@@ -144,9 +149,11 @@ impl FakeOutput {
 
     /// Writes the tail of the output, if there is one. Must come last.
     pub(super) fn tail(&mut self) -> Result<(), Stop> {
-        let bytes = match self.framing {
+        let bytes = match self.framing.get() {
             Framing::Ndjson if self.spoil.no_final_newline => FINAL.to_vec(),
-            Framing::Ndjson if self.spoil.truncated_tail => FINAL[..FINAL.len() / 2].to_vec(),
+            Framing::Ndjson | Framing::Concat if self.spoil.truncated_tail => {
+                FINAL[..FINAL.len() / 2].to_vec()
+            }
             Framing::ContentLength if self.spoil.truncated_tail => {
                 let mut frame = format!("Content-Length: {}\r\n\r\n", FINAL.len()).into_bytes();
                 frame.extend_from_slice(&FINAL[..FINAL.len() / 2]);
@@ -180,14 +187,15 @@ impl FakeOutput {
     }
 
     fn wrap(&self, body: &[u8], wrap: Wrap, bytes: &mut Vec<u8>) {
-        match (self.framing, wrap) {
+        match (self.framing.get(), wrap) {
             (Framing::ContentLength, Wrap::Record) => {
                 bytes.extend_from_slice(
                     format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
                 );
                 bytes.extend_from_slice(body);
             }
-            (Framing::Ndjson, _) | (_, Wrap::Line) => {
+            (Framing::Concat, Wrap::Record) => bytes.extend_from_slice(body),
+            (Framing::Ndjson | Framing::Auto, _) | (_, Wrap::Line) => {
                 bytes.extend_from_slice(body);
                 bytes.extend_from_slice(self.newline);
             }

@@ -24,6 +24,7 @@ use crate::framing::Framing;
 use crate::record::Record;
 use crate::record::{Event, MalformedReason, Preview};
 
+use super::classify::why_not_json;
 use super::{CarryBuffers, Frame, Framer, Payload};
 
 /// Returns the events of one read.
@@ -119,8 +120,10 @@ pub(super) fn truncated(bytes: impl AsRef<[u8]>) -> Event {
     Event::Truncated(sample(bytes))
 }
 
+/// A malformed record whose reason has tests of its own.
 pub(super) fn bad_json(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Malformed { reason: MalformedReason::Json, sample: sample(bytes) }
+    let reason = why_not_json(bytes.as_ref());
+    Event::Malformed { reason, sample: sample(bytes) }
 }
 
 pub(super) fn bad_utf8(bytes: impl AsRef<[u8]>) -> Event {

@@ -211,3 +211,36 @@ fn payload_and_newline_are_one_piece() {
     super::super::encode(Framing::Ndjson, b"{}", &Limits::new(), &mut out).unwrap();
     assert_eq!(out, b"{}\n");
 }
+
+#[test]
+fn malformed_record_names_its_fault() {
+    use MalformedReason::*;
+    for (text, reason) in [
+        ("{\"a\":NaN}", NotFinite),
+        ("{\"a\":[1,-Infinity]}", NotFinite),
+        ("{\"a\":Infinity}", NotFinite),
+        ("{\"a\":\"NaN\",\"b\":}", Json),
+        ("{\"a\":NaNs}", Json),
+        ("{\"a\":\"\t\"}", ControlCharacter),
+        ("{\"a\":\"\0\"}", ControlCharacter),
+        ("{\"a\":\"\\\t\"}", Json),
+        ("{}{}", SecondText),
+        ("{\"a\":1} x", SecondText),
+        ("{\"a\":1}}", SecondText),
+        ("{\"a\":[1", Unfinished),
+        ("{\"a\":\"x", Unfinished),
+        ("{\"a\":\"x\\", Unfinished),
+        ("{'a':1}", Json),
+        ("{\"a\":True}", Json),
+        ("{\"a\":1,}", Json),
+        ("{\"a\"}", Json),
+    ] {
+        let expected = [Event::Malformed { reason, sample: sample(text) }, record("[]")];
+        assert_eq!(ndjson(format!("{text}\n[]\n")), expected, "{text}");
+        let sent =
+            super::super::encode(Framing::Ndjson, text.as_bytes(), &Limits::new(), &mut vec![]);
+        let error = sent.expect_err(text).to_string();
+        assert!(error.contains(reason.as_str()), "{error}");
+    }
+    assert!(NotFinite.as_str().contains("NaN"));
+}

@@ -36,6 +36,14 @@ fn content_length_frames_are_echoed() {
 }
 
 #[test]
+fn framing_of_the_host_is_found() {
+    let headers = "Content-Length: 2\r\n\r\n{}";
+    assert_eq!(text(&["--framing", "auto"], headers), headers);
+    assert_eq!(text(&["--framing", "auto"], "{}\n[]\n"), "{}\n[]\n");
+    assert_eq!(text(&["--framing", "concat"], "{}\n[]\n"), "{}[]");
+}
+
+#[test]
 fn handshake_is_answered_with_its_id() {
     let mut fake = Fake::start(&["--answer-initialize"]);
     fake.send(INITIALIZE);

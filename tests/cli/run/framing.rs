@@ -186,7 +186,7 @@ fn auto_finds_each_side_by_itself() {
 
 #[test]
 fn auto_answers_a_waiting_caller() {
-    let mut run = Run::start(&AUTO, &super::fake(&HEADERS));
+    let mut run = Run::start(&AUTO, &super::fake(&AUTO));
     run.send(frame("{\"id\":1}").as_bytes());
     let mut stdout: ChildStdout = run.child.stdout.take().expect("open");
     let mut answer = vec![0; frame("{\"id\":1}").len()];
@@ -211,6 +211,33 @@ fn concat_makes_lines_of_any_texts() {
     BufReader::new(stdout).read_line(&mut first).expect("a line");
     assert_eq!(first, "{\"a\": 1}\n");
     run.finish(b"");
-    let done = run_fake(&CONCAT, &[], b"{} [1]\n{}");
+    let done = run_fake(&CONCAT, &CONCAT, b"{} [1]\n{}");
     assert_eq!(out(&done), "{}\n[1]\n{}\n");
+}
+
+#[test]
+fn malformed_record_says_what_is_wrong() {
+    let bad = "{\"a\":NaN}\n{\"a\":-Infinity}\n{\"a\":\"\t\"}\n{}{}\n{\"a\":1\n[]\n";
+    let done = said(&[], bad.as_bytes());
+    let faults =
+        ["NaN or Infinity", "NaN or Infinity", "control character", "text behind", "stops before"];
+    for (line, fault) in done.stderr.iter().zip(faults) {
+        assert!(line.contains(fault), "{line}");
+    }
+    assert_eq!((out(&done), done.count("malformed"), done.stderr.len()), ("[]\n", 5, 5));
+    // On stdin, too.
+    let (done, got) = given(&[], b"{\"a\":NaN}\n{\"b\":\"\\ud83d\"}\n{\"k\":1,\"k\":2}\n");
+    assert_eq!(got, "{\"b\":\"\\ud83d\"}\n{\"k\":1,\"k\":2}\n");
+    assert!(done.stderr[0].contains("NaN or Infinity"), "{:?}", done.stderr);
+}
+
+// Nesting without end, logs as JSON and printed objects cost nothing but themselves.
+#[test]
+fn odd_output_costs_no_record() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let input =
+        format!("{{\"level\":\"info\"}}\n[Breadcrumb] {{\n  message: 1\n}}\n{deep}\n{{}}\n");
+    let done = said(&[], input.as_bytes());
+    assert_eq!(out(&done), format!("{{\"level\":\"info\"}}\n{deep}\n{{}}\n"));
+    assert_eq!((done.count("noise"), done.count("malformed")), (3, 0));
 }

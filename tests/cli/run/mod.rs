@@ -197,7 +197,7 @@ fn bad_output_is_a_bounded_stderr_line() {
     let case = |fake, field, count, says, records| Case { fake, field, count, says, records };
     let cases = [
         case(&["--noise"], "noise", 2, "noise: 30 bytes: [debug] this", 2),
-        case(&["--malformed"], "malformed", 2, "malformed record (not valid JSON): 20", 2),
+        case(&["--malformed"], "malformed", 2, "not valid JSON: it stops before its end): 20", 2),
         case(&["--invalid-utf8"], "malformed", 2, "malformed record (not valid UTF-8): ", 2),
         case(&["--truncated-tail"], "truncated", 1, "truncated record: 21 bytes: ", 2),
         case(&["--huge", "100k"], "oversized", 1, "oversized record: 102399 bytes: ", 2),
