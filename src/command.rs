@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::close::ClosePolicy;
 use crate::config::Limits;
@@ -17,10 +19,25 @@ pub(crate) enum CgroupPlace {
     Beneath(PathBuf),
 }
 
+/// A descriptor that the agent gets beside its pipes.
+#[derive(Clone, Debug)]
+pub(crate) struct PassedDescriptor {
+    pub(crate) fd: Arc<OwnedFd>,
+    /// The number that it has in the agent.
+    pub(crate) number: u32,
+}
+
+impl PartialEq for PassedDescriptor {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number && Arc::ptr_eq(&self.fd, &other.fd)
+    }
+}
+
 /// A command to spawn: program, arguments, environment, and the settings of its pipes.
 ///
 /// The agent always starts in a new session and process group, without the terminal of this
-/// process. It has pipes on descriptors 0, 1 and 2 and no other descriptor, default signal
+/// process. It has pipes on descriptors 0, 1 and 2, no other descriptor but those that
+/// [`pass_fd`](Self::pass_fd) gives it, default signal
 /// dispositions, and an empty signal mask.
 ///
 /// A program name without `/` is searched in the `PATH` that the agent will have. This crate searches
@@ -35,6 +52,7 @@ pub struct AgentCommand {
     pub(crate) env_clear: bool,
     /// In the order of the calls; `None` removes the variable.
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    pub(crate) passed: Vec<PassedDescriptor>,
     pub(crate) framing: Framing,
     pub(crate) limits: Limits,
     pub(crate) close: ClosePolicy,
@@ -62,6 +80,7 @@ impl AgentCommand {
             cwd: None,
             env_clear: false,
             env: Vec::new(),
+            passed: Vec::new(),
             framing: Framing::default(),
             limits: Limits::default(),
             close: ClosePolicy::default(),
@@ -114,7 +133,9 @@ impl AgentCommand {
         self
     }
 
-    /// Sets one environment variable. The agent inherits all others from this process.
+    /// Sets one environment variable. The agent inherits all others from this process, except those that
+    /// name a descriptor which it does not get: `NODE_CHANNEL_FD`, `LISTEN_FDS`, `BASH_XTRACEFD`,
+    /// `WAYLAND_SOCKET` with what belongs to them, and the pipe of a job server in `MAKEFLAGS`.
     #[must_use]
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
@@ -134,6 +155,26 @@ impl AgentCommand {
         self.env_clear = true;
         self.env.clear();
         self
+    }
+
+    /// Gives the agent a descriptor, under the number that it will have there: 3 or more. The last call for
+    /// a number takes effect.
+    ///
+    /// The command and its clones keep the descriptor open in this process. While a pipe is open here, its
+    /// other end sees neither its end nor a broken pipe: drop the command after the spawn. The number
+    /// must be below RLIMIT_NOFILE; another one, or one below 3, is an
+    /// [`InvalidCommand`](crate::ErrorKind::InvalidCommand) error of the spawn.
+    #[must_use]
+    pub fn pass_fd(mut self, fd: impl Into<OwnedFd>, number: u32) -> Self {
+        self.passed.retain(|passed| passed.number != number);
+        self.passed.push(PassedDescriptor { fd: Arc::new(fd.into()), number });
+        self
+    }
+
+    /// Returns whether [`pass_fd`](Self::pass_fd) was called for this number.
+    #[must_use]
+    pub fn passes_fd(&self, number: u32) -> bool {
+        self.passed.iter().any(|passed| passed.number == number)
     }
 
     /// Sets how records are separated. Default [`Framing::Ndjson`].

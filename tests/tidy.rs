@@ -30,6 +30,7 @@ const LAYERS: &[&[&str]] = &[
 const UNSAFE_FILES: &[&str] = &[
     "src/cli/bench/alloc.rs",
     "src/cli/run/signals.rs",
+    "src/cli/run/sys.rs",
     "src/exit.rs",
     "src/json/avx2.rs",
     "src/local/readiness.rs",

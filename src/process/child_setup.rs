@@ -10,7 +10,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::event::Timespec;
@@ -39,6 +39,9 @@ pub(super) struct ExecPlan {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// Further descriptors and their numbers in the agent, ascending: above 2, and below all these
+    /// descriptors, so that no dup2 overwrites another of them.
+    pub(super) passed: Vec<(OwnedFd, c_int)>,
     pub(super) limits: Vec<(Resource, Rlimit)>,
     pub(super) groups: Option<Vec<Gid>>,
     pub(super) user: Option<(Uid, Gid)>,
@@ -193,7 +196,15 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
         .and_then(|()| rustix::stdio::dup2_stdout(&plan.stdout))
         .and_then(|()| rustix::stdio::dup2_stderr(&plan.stderr))
         .map_err(at(SetupStep::Descriptors))?;
-    close_others();
+    for (fd, number) in &plan.passed {
+        // SAFETY: takes no pointers. What has the number in the child's own table is closed below
+        // otherwise.
+        if unsafe { libc::dup2(fd.as_raw_fd(), *number) } < 0 {
+            let errno = Errno::from_raw_os_error(errno_of_last_call());
+            return Err((SetupStep::Descriptors, errno));
+        }
+    }
+    close_others(&plan.passed);
     // After the descriptors, which a low limit would refuse, and before the change of the user, who
     // may not raise a limit.
     for (number, (resource, limit)) in (0_u8..).zip(&plan.limits) {
@@ -262,17 +273,27 @@ fn default_dispositions() {
     }
 }
 
-/// Closes all descriptors above 2: a library of the host may have opened one without close-on-exec.
+/// Closes all descriptors above 2 that are not passed: a library of the host may have opened one without close-on-exec.
 /// And an exec may hang: until it succeeds, the child would hold the pipes of all other agents open,
 /// and none of them would see the end of its input.
 ///
 /// Kernels before 5.9 refuse the call; the descriptors of this crate are close-on-exec in any case.
-fn close_others() {
+fn close_others(passed: &[(OwnedFd, c_int)]) {
+    let mut first: c_long = 3;
+    for (_, number) in passed {
+        let number = c_long::from(*number);
+        if first < number {
+            close_range(first, number - 1);
+        }
+        first = number.wrapping_add(1);
+    }
+    close_range(first, c_long::from(u32::MAX));
+}
+
+fn close_range(first: c_long, last: c_long) {
     // SAFETY: takes no pointers, and closes descriptors in the child's own table, a copy of that of
     // the parent.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3 as c_long, c_long::from(u32::MAX), 0 as c_long)
-    };
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as c_long) };
 }
 
 /// Sets the signal mask of this thread and returns the old one. Uses the raw call, because the C

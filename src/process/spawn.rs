@@ -105,8 +105,8 @@ pub(crate) fn spawn_admitted(
     Ok(spawned)
 }
 
-/// Spawns an agent in a new session, with pipes for 0, 1 and 2 and no other descriptor, default signal
-/// dispositions and an empty signal mask. Returns once the exec has succeeded.
+/// Spawns an agent in a new session, with pipes for 0, 1 and 2, the descriptors of its command, default
+/// signal dispositions and an empty signal mask. Returns once the exec has succeeded.
 ///
 /// Blocks the calling thread until then: about 0.1 ms, whatever this process has in memory and whatever
 /// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
@@ -117,6 +117,7 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
     let args = arguments(command)?;
     let env = Environment::of(command, guard.map(|guard| guard.marker()))?;
     let credentials = Credentials::of(command)?;
+    let passed = passed(command)?;
     let limits = credentials::limits(command)?;
     let cwd = command.cwd.as_deref();
     let cwd = cwd.map(|dir| resolve::working_directory(dir, credentials.user.is_some()));
@@ -143,6 +144,7 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
         stdin: stdin.theirs,
         stdout: stdout.theirs,
         stderr: stderr.theirs,
+        passed,
         limits,
         groups: credentials.groups,
         user: credentials.user,
@@ -183,6 +185,33 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
 #[cfg(test)]
 pub(super) fn spawn(command: &AgentCommand) -> Result<Spawned, Error> {
     spawn_guarded(command, None)
+}
+
+/// Returns the descriptors to pass and their numbers in the agent, in ascending order. Each is a copy above
+/// all these numbers, so that the child overwrites none of them.
+fn passed(command: &AgentCommand) -> Result<Vec<(OwnedFd, i32)>, Error> {
+    let Some(most) = command.passed.iter().map(|passed| passed.number).max() else {
+        return Ok(Vec::new());
+    };
+    let mut copies = Vec::with_capacity(command.passed.len());
+    for passed in &command.passed {
+        let refused = |why: &str| {
+            let what = format!("descriptor {} cannot be passed: {why}", passed.number);
+            error::invalid(what)
+        };
+        let number = i32::try_from(passed.number).map_err(|_| refused("no such number"))?;
+        if number < FIRST_DESCRIPTOR {
+            return Err(refused("0, 1 and 2 are the agent's pipes"));
+        }
+        let above = i32::try_from(most).unwrap_or(i32::MAX).saturating_add(1);
+        let copy = fcntl_dupfd_cloexec(&*passed.fd, above).map_err(|errno| match errno {
+            Errno::INVAL => refused("the number is above RLIMIT_NOFILE"),
+            errno => error::of_pipe(errno),
+        })?;
+        copies.push((copy, number));
+    }
+    copies.sort_by_key(|(_, number)| *number);
+    Ok(copies)
 }
 
 /// Returns the program as it was named, then its arguments. Errors give the number of an argument,

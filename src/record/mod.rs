@@ -10,12 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod envelope;
 mod event;
-mod stderr_line;
 
 pub use envelope::Envelope;
 pub(crate) use envelope::Outline;
-pub use event::{Event, MalformedReason, Preview};
-pub use stderr_line::StderrLine;
+pub use event::{Event, MalformedReason, Preview, StderrLine};
 
 /// The bytes of exactly one message, without its framing.
 ///

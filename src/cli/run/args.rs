@@ -1,12 +1,16 @@
 //! The options of `agentpipe run`, and the command and close policy that follow from them.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agentpipe::{AgentCommand, ClosePolicy, Framing, Limits};
 use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use super::{sys, user};
 use crate::cli::units;
 
 /// Runs an agent: records from stdin to it, its records to stdout, and a bounded close.
@@ -79,6 +83,47 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
+    /// Set a variable of the agent's environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_env))]
+    env: Vec<(OsString, OsString)>,
+
+    /// Start the agent with an empty environment; --env and --env-keep add to it. Without PATH a program
+    /// without `/` is searched in the system's default path
+    #[arg(long)]
+    env_clear: bool,
+
+    /// With --env-clear: keep this variable of the environment, if it is there; may be repeated
+    #[arg(long, value_name = "NAME", requires = "env_clear")]
+    env_keep: Vec<OsString>,
+
+    /// Give the agent this inherited descriptor, under the same number (3 or more); may be repeated. An
+    /// argument of CMD that is /dev/fd/N or OPTION=/dev/fd/N, as the shell makes it of `<(...)`, does so by
+    /// itself. Other descriptors do not reach the agent, nor do variables that name them
+    /// (NODE_CHANNEL_FD, LISTEN_FDS, the job server in MAKEFLAGS)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pass_fd: Vec<u32>,
+
+    /// Run the agent as this user and group, by number or name, without supplementary groups. Needs root.
+    /// HOME and USER stay as they are. Without GID the group is that of the user in /etc/passwd
+    #[arg(long, value_name = "UID[:GID]", value_parser = user::parse)]
+    user: Option<(u32, u32)>,
+
+    /// Run the agent in a new cgroup below this folder of a cgroup2 file system. A close then also
+    /// reaches processes that left the agent's group
+    #[arg(long, value_name = "FOLDER")]
+    cgroup: Option<PathBuf>,
+
+    /// Send this record to the agent as the last one, before its input ends in a graceful close; may be
+    /// repeated. Its answer is passed on like any other
+    #[arg(long, value_name = "RECORD", value_parser = parse_farewell)]
+    farewell: Vec<String>,
+
+    /// Send Claude Code the request that interrupts a turn before its input ends: a turn that is still
+    /// running then ends at once with its result, and not at the limit of --drain without one. Comes before
+    /// any --farewell
+    #[arg(long)]
+    interrupt: bool,
+
     /// Let the agent gain privileges by an exec, as sudo does (no_new_privs is off)
     #[arg(long)]
     allow_new_privs: bool,
@@ -97,6 +142,12 @@ pub(crate) struct RunArgs {
     command: Vec<OsString>,
 }
 
+/// The request by which a Claude session of the library interrupts a turn when it is closed.
+const CLAUDE_INTERRUPT: &str = concat!(
+    r#"{"type":"control_request","request_id":"agentpipe_run_interrupt","#,
+    r#""request":{"subtype":"interrupt","cancel_queued":true}}"#
+);
+
 /// The least time that an agent has to read the rest of its input.
 const FLUSH_MIN: Duration = Duration::from_millis(500);
 
@@ -111,10 +162,11 @@ const RECORD_MAX: std::ops::RangeInclusive<u64> = 64..=1 << 40;
 const DRAIN_MAX: usize = 64 << 20;
 
 impl RunArgs {
-    pub(super) fn agent(&self) -> AgentCommand {
+    /// Returns the command, or why an option of it cannot be had.
+    pub(super) fn agent(&self) -> Result<AgentCommand, String> {
         let mut words = self.command.iter();
         let program = words.next().map(OsString::as_os_str).unwrap_or_default();
-        let command = AgentCommand::new(program)
+        let mut command = AgentCommand::new(program)
             .args(words)
             .framing(self.framing.into())
             .limits(self.limits())
@@ -122,10 +174,54 @@ impl RunArgs {
             .no_new_privs(!self.allow_new_privs)
             .stderr_events(true)
             .stderr_backpressure(true);
-        match &self.cwd {
-            Some(dir) => command.cwd(dir),
-            None => command,
+        if let Some(dir) = &self.cwd {
+            command = command.cwd(dir);
         }
+        if let Some((uid, gid)) = self.user {
+            command = command.user(uid, gid);
+        }
+        if let Some(folder) = &self.cgroup {
+            command = command.cgroup_beneath(folder);
+        }
+        if self.env_clear {
+            command = command.env_clear();
+        }
+        for name in &self.env_keep {
+            if let Some(value) = std::env::var_os(name) {
+                command = command.env(name, value);
+            }
+        }
+        for (name, value) in &self.env {
+            command = command.env(name, value);
+        }
+        self.pass_descriptors(command)
+    }
+
+    fn pass_descriptors(&self, mut command: AgentCommand) -> Result<AgentCommand, String> {
+        let asked: BTreeSet<u32> = self.pass_fd.iter().copied().collect();
+        let named = self.command.iter().skip(1).filter_map(|arg| named_descriptor(arg));
+        for number in asked.iter().copied().chain(named.filter(|number| *number > 2)) {
+            if command.passes_fd(number) {
+                continue;
+            }
+            match sys::take_inherited(number) {
+                Ok(fd) => command = command.pass_fd(fd, number),
+                Err(error) if asked.contains(&number) => {
+                    return Err(format!(
+                        "--pass-fd {number}: no such descriptor was inherited: {error}"
+                    ));
+                }
+                // The agent may open the name itself, or say what is wrong with it.
+                Err(_) => {}
+            }
+        }
+        Ok(command)
+    }
+
+    /// Returns the records that the agent gets before its input ends.
+    pub(super) fn farewell(&self) -> impl Iterator<Item = &str> {
+        let interrupt = self.interrupt.then_some(CLAUDE_INTERRUPT);
+        interrupt.into_iter().chain(self.farewell.iter().map(String::as_str))
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -161,10 +257,6 @@ impl RunArgs {
         }
     }
 
-    pub(super) fn report_is_on_stderr(&self) -> bool {
-        self.report.as_deref().is_some_and(|path| path == Path::new("-"))
-    }
-
     pub(super) fn drain(&self) -> Duration {
         self.drain
     }
@@ -184,6 +276,36 @@ fn parse_record_max(text: &str) -> Result<u64, String> {
     }
     let (least, most) = RECORD_MAX.into_inner();
     Err(format!("{bytes} bytes is no limit for a record: {least} to {most} bytes is"))
+}
+
+fn parse_env(text: OsString) -> Result<(OsString, OsString), String> {
+    let bytes = text.as_bytes();
+    let name = bytes.iter().position(|byte| *byte == b'=').unwrap_or(0);
+    if name == 0 {
+        return Err("NAME=VALUE is wanted".to_owned());
+    }
+    let part = |bytes| OsStr::from_bytes(bytes).to_owned();
+    Ok((part(&bytes[..name]), part(&bytes[name + 1..])))
+}
+
+fn parse_farewell(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Err(error) => Err(format!("not a record: {error}")),
+        Ok(_) if !text.starts_with(['{', '[']) => {
+            Err("a record is an object or an array".to_owned())
+        }
+        Ok(_) if text.contains(['\n', '\r']) => Err("a record of several lines".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+    }
+}
+
+/// Returns the number in an argument that is `/dev/fd/N`, or an option with such a value.
+fn named_descriptor(arg: &OsStr) -> Option<u32> {
+    let arg = arg.to_str()?;
+    let value = if arg.starts_with('/') { arg } else { arg.split_once('=')?.1 };
+    let number = value.strip_prefix("/dev/fd/").or_else(|| value.strip_prefix("/proc/self/fd/"))?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok()).flatten()
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentReader, AgentWriter, ClosePolicy, CloseReport, Event, Framing};
+use agentpipe::{
+    Agent, AgentReader, AgentWriter, CloseMode, ClosePolicy, CloseReport, Event, Framing,
+};
 use rustix::event::PollFlags;
 
 use super::RunArgs;
@@ -209,10 +211,27 @@ impl<'a> EventLoop<'a> {
 
     /// Starts a close. The engine carries it out even though the future is dropped.
     fn close(&mut self, policy: ClosePolicy) {
-        self.close_asked = true;
+        if !std::mem::replace(&mut self.close_asked, true)
+            && policy.mode() == CloseMode::Graceful
+            && self.report.is_none()
+        {
+            self.say_farewell();
+        }
         let close = pin!(self.writer.close_with(policy));
         // One poll sends the request. The report arrives through `closed`.
         let _report = close.poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Queues the last records. The close writes them before it ends the input.
+    fn say_farewell(&self) {
+        for record in self.args.farewell() {
+            // An agent that is gone needs none.
+            if let Err(error) = self.writer.try_send(record)
+                && !error.is_closed()
+            {
+                self.stderr.lines.say(format_args!("farewell is not sent: {error}"));
+            }
+        }
     }
 
     fn take_report(&mut self, context: &mut Context<'_>) -> bool {

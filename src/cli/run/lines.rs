@@ -60,12 +60,15 @@ impl LineQueue {
 }
 
 impl Lines {
-    /// `with_report` says that the report will be among the lines.
-    pub(super) fn new(waker: Arc<LoopWaker>, with_report: bool) -> Self {
-        let escapes = stderr().is_terminal();
-        let agent = AgentLines { escapes, with_report, ..AgentLines::default() };
+    pub(super) fn new(waker: Arc<LoopWaker>) -> Self {
+        let agent = AgentLines { escapes: stderr().is_terminal(), ..AgentLines::default() };
         let queue = Mutex::new(LineQueue { agent, ..LineQueue::default() });
         Self(Arc::new(Shared { queue, waker }))
+    }
+
+    /// Notes that the report will be among the lines.
+    pub(super) fn expect_report(&self) {
+        self.lock().agent.with_report = true;
     }
 
     /// Notes that stdout is the same file, so that no line may stay unfinished.

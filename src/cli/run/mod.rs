@@ -16,7 +16,10 @@ mod orphans;
 mod output;
 mod report;
 mod signals;
+mod sys;
+mod user;
 
+use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
@@ -25,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentStats, Engine, Error, ErrorKind};
+use agentpipe::{Agent, AgentCommand, AgentStats, Engine, Error, ErrorKind};
 use rustix::process::DumpableBehavior;
 
 pub(crate) use args::RunArgs;
@@ -66,17 +69,28 @@ pub(crate) fn main(args: &RunArgs) -> ExitCode {
         // in `/proc`. The kernel does not refuse the call.
         let _always = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
-    let lines = Lines::new(Arc::clone(&waker), args.report_is_on_stderr());
+    let lines = Lines::new(Arc::clone(&waker));
     let mut stderr = Stderr::new(lines.clone());
     trace::start(move || lines.clone());
+    let hangs = Cell::new(false);
     let code = match ReportTarget::open(args.report.as_deref()) {
-        Ok(target) => Host { args, waker, signals: &signals, target: &target }.run(&mut stderr),
+        Ok(target) => {
+            if let ReportTarget::Stderr = target {
+                stderr.lines.expect_report();
+            }
+            let hangs = &hangs;
+            Host { args, waker, signals: &signals, target: &target, hangs }.run(&mut stderr)
+        }
         Err(why) => {
             stderr.lines.say(format_args!("{why}"));
             FAILED
         }
     };
     stderr.finish(lines::PATIENCE, LAST_LINES, &signals);
+    if hangs.get() {
+        // The end of `main` waits up to 5 s for an agent or a spawn that does not end.
+        sys::exit_now(code);
+    }
     ExitCode::from(code)
 }
 
@@ -85,6 +99,8 @@ struct Host<'a> {
     waker: Arc<LoopWaker>,
     signals: &'a Signals,
     target: &'a ReportTarget,
+    /// An agent or its exec did not end in time.
+    hangs: &'a Cell<bool>,
 }
 
 /// The error line and the exit code of a run without an agent.
@@ -107,11 +123,7 @@ impl Host<'_> {
         let mut orphans = Orphans::adopt();
         // `exit` waits for the threads of an engine that was dropped, and they wait for an agent
         // that cannot be killed. So it is dropped only once its agent is known to have ended.
-        let started = Engine::new().map_err(NotStarted::from).and_then(|engine| {
-            let engine = ManuallyDrop::new(engine);
-            let (agent, signals) = self.spawn(&engine, stderr)?;
-            Ok((engine, agent, signals))
-        });
+        let started = self.start(stderr);
         let (engine, agent, came) = match started {
             Ok(started) => started,
             Err(NotStarted(why, code)) => {
@@ -131,6 +143,8 @@ impl Host<'_> {
         if end.report.as_ref().is_some_and(|report| report.exit().shell_code().is_some()) {
             // The agent was reaped, so its engine thread has nothing left that could delay `exit`.
             drop(ManuallyDrop::into_inner(engine));
+        } else {
+            self.hangs.set(true);
         }
         if end.report.is_some() {
             end.losses.left_running = orphans.settled(pid, self.signals);
@@ -138,13 +152,26 @@ impl Host<'_> {
         self.conclude(end, pid, stderr)
     }
 
+    fn start(&self, stderr: &mut Stderr) -> Result<(ManuallyDrop<Engine>, Agent, u32), NotStarted> {
+        // First, because the engine opens descriptors, which are not those that the parent left.
+        let command = self.args.agent().map_err(|why| NotStarted(why, FAILED))?;
+        let engine = ManuallyDrop::new(Engine::new()?);
+        let (agent, came) = self.spawn(&engine, command, stderr)?;
+        Ok((engine, agent, came))
+    }
+
     /// Spawns the agent, and returns it with the number of signals that came meanwhile. After a signal the
     /// spawn is completed, because an exit at this point could leave the agent running. The wait is bounded:
     /// an exec may hang, for example on a dead network file system.
-    fn spawn(&self, engine: &Engine, stderr: &mut Stderr) -> Result<(Agent, u32), NotStarted> {
+    fn spawn(
+        &self,
+        engine: &Engine,
+        command: AgentCommand,
+        stderr: &mut Stderr,
+    ) -> Result<(Agent, u32), NotStarted> {
         let waker = Waker::from(Arc::clone(&self.waker));
         let context = &mut Context::from_waker(&waker);
-        let mut spawning = pin!(engine.spawn(self.args.agent()));
+        let mut spawning = pin!(engine.spawn(command));
         let mut signals = 0;
         let mut first: Option<(i32, Instant)> = None;
         loop {
@@ -160,6 +187,7 @@ impl Host<'_> {
             if let Some((signal, _)) = first
                 && left.is_some_and(|left| left.is_zero())
             {
+                self.hangs.set(true);
                 let why = format!("spawn: signal {signal} came, and the exec of the agent hangs");
                 return Err(NotStarted(why, u8::try_from(128 + signal).unwrap_or(FAILED)));
             }

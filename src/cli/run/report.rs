@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IsTerminal};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use agentpipe::CloseReport;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate, open};
 use rustix::io::{pwrite, write};
+use rustix::stdio::{stderr, stdout};
 
 use super::descriptor::poll_for;
 
@@ -29,22 +30,39 @@ pub(super) enum ReportTarget {
 
 impl ReportTarget {
     /// Opens and empties the file, before the agent is spawned, so that a failure has no side effect. A FIFO
-    /// must have a reader already, because a wait for one might never end.
+    /// must have a reader already, because a wait for one might never end. A name of stderr is stderr; one of
+    /// stdout is refused, because the report is no record.
     pub(super) fn open(path: Option<&Path>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self::Nowhere) };
         if path == Path::new("-") {
             return Ok(Self::Stderr);
         }
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::TRUNC
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
+        // Not emptied before it is known to be no file of the agent's output.
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = open(path, flags, Mode::from_raw_mode(0o666));
         let file = file.map_err(|errno| cannot_write(path, &errno.into()))?;
-        let regular = fstat(&file)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        let stat = fstat(&file).map_err(|errno| cannot_write(path, &errno.into()))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is = |stream: BorrowedFd<'_>| {
+            // /dev/null is one file for every user of it, and carries nothing.
+            (kind != FileType::CharacterDevice || file.is_terminal())
+                && fstat(stream)
+                    .is_ok_and(|other| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino))
+        };
+        if is(stderr()) {
+            return Ok(Self::Stderr);
+        }
+        if is(stdout()) {
+            let path = path.display();
+            return Err(format!(
+                "cannot write the report to {path}: it is stdout, which carries records; `-` is stderr"
+            ));
+        }
+        let regular = kind == FileType::RegularFile;
+        if regular {
+            ftruncate(&file, 0).map_err(|errno| cannot_write(path, &errno.into()))?;
+        }
         Ok(Self::File { path: path.to_owned(), file, regular })
     }
 

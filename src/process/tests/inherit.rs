@@ -13,7 +13,8 @@ use rustix::pipe::fcntl_getpipe_size;
 
 use super::{read_line, run, shell, start};
 use crate::command::AgentCommand;
-use crate::process::spawn::Parts;
+use crate::error::ErrorKind;
+use crate::process::spawn::{Parts, spawn};
 
 /// A `cat` that has answered once, so its loader is done and it is in its loop.
 fn cat_at_work() -> Parts {
@@ -130,6 +131,32 @@ fn agent_leads_a_process_group() {
     end(parts);
 }
 
+// The number of one is that of another in this process: neither may take the place of the other, nor that of
+// a pipe of the agent.
+#[test]
+fn passed_descriptors_keep_their_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| {
+        fs::write(folder.path().join(name), name).expect("written");
+        OwnedFd::from(File::open(folder.path().join(name)).expect("open"))
+    };
+    let (one, two) = (file("one"), file("two"));
+    let [first, second] = [&one, &two].map(|fd| u32::try_from(fd.as_raw_fd()).expect("a number"));
+    let fds = "/proc/self/fd";
+    let script = format!("cat {fds}/{first} {fds}/{second} {fds}/9; ls {fds} | wc -l");
+    let command = shell(&script);
+    // Swapped, and the last call for 9 takes effect.
+    let command = command.pass_fd(one, second).pass_fd(two, first).pass_fd(file("lost"), 9);
+    let command = command.pass_fd(file("three"), 9);
+    // `ls` has its pipes, the three, and the folder that it lists.
+    assert_eq!(run(&command).0, "twoonethree7\n");
+    for number in [0, 2, u32::MAX, 1 << 30] {
+        let refused = spawn(&shell("true").pass_fd(file("x"), number)).expect_err("refused");
+        assert_eq!(refused.kind(), ErrorKind::InvalidCommand);
+        assert!(refused.to_string().contains(&format!("descriptor {number} ")), "{refused}");
+    }
+}
+
 #[test]
 fn environment_options_apply_in_order() {
     let ours = std::env::var("PATH").expect("a PATH");
@@ -156,7 +183,7 @@ fn program_is_searched_in_the_path_of_the_agent() {
     assert_eq!(parts.program, file);
     end_quietly(parts);
     let gone = command.clone().env_remove("PATH");
-    assert!(crate::process::spawn::spawn(&gone).is_err());
+    assert!(spawn(&gone).is_err());
 }
 
 fn end_quietly(mut parts: Parts) {

@@ -4,9 +4,12 @@ mod absence;
 mod descriptors;
 mod framing;
 mod launcher;
+#[path = "../../engine/spawn/lease.rs"]
+mod lease;
 mod options;
 mod orphans;
 mod parents;
+mod passed;
 mod random;
 mod security;
 mod signals;

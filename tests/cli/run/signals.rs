@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::launcher::inheriting;
+use super::lease::Lease;
 use super::{Run, fake};
 use crate::support::{PROGRAM, wait_until};
 
@@ -144,4 +146,31 @@ fn every_ending_signal_closes_the_agent() {
     echoes(&mut run, &mut stdout);
     drop(run.child.stdin.take());
     assert_eq!(run.collect().code(), Some(0));
+}
+
+// The program is on a file server that does not answer. After the limit of the command itself the end of
+// the process waited 5 s more for the exec.
+#[test]
+fn hanging_exec_does_not_delay_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("program");
+    fs::copy("/bin/true", &program).expect("copied");
+    let lease = Lease::take(&program);
+    let mut child = Command::new(PROGRAM)
+        .args(["run", "--"])
+        .arg(&program)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    wait_until("the exec hangs", || lease.is_wanted());
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it lives");
+    let mut line = String::new();
+    let stderr = child.stderr.as_mut().expect("piped");
+    BufReader::new(stderr).read_line(&mut line).expect("text");
+    assert!(line.contains("the exec of the agent hangs"), "{line}");
+    let said = Instant::now();
+    assert_eq!(child.wait().expect("our child").code(), Some(128 + 15));
+    assert!(said.elapsed() < Duration::from_secs(4), "{:?}", said.elapsed());
+    assert!(lease.is_wanted(), "it hangs on");
 }
