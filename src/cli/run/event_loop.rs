@@ -80,6 +80,7 @@ pub(super) struct EventLoop<'a> {
     reader_ended: bool,
     clock: Clock,
     close_asked: bool,
+    farewell_said: bool,
     /// With `--reader-timeout`.
     absence: Option<Absence>,
     /// When the parent asked for the end: it closed stdin or sent a signal.
@@ -131,6 +132,7 @@ impl<'a> EventLoop<'a> {
             reader_ended: false,
             clock: Clock::new(now),
             close_asked: false,
+            farewell_said: false,
             absence: args.reader_timeout.map(|limit| Absence::new(limit, now)),
             ending: None,
             signalled: true,
@@ -211,10 +213,8 @@ impl<'a> EventLoop<'a> {
 
     /// Starts a close. The engine carries it out even though the future is dropped.
     fn close(&mut self, policy: ClosePolicy) {
-        if !std::mem::replace(&mut self.close_asked, true)
-            && policy.mode() == CloseMode::Graceful
-            && self.report.is_none()
-        {
+        self.close_asked = true;
+        if policy.mode() == CloseMode::Graceful {
             self.say_farewell();
         }
         let close = pin!(self.writer.close_with(policy));
@@ -222,8 +222,11 @@ impl<'a> EventLoop<'a> {
         let _report = close.poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Queues the last records. The close writes them before it ends the input.
-    fn say_farewell(&self) {
+    /// Queues the last records, once. They are written before the input ends.
+    fn say_farewell(&mut self) {
+        if std::mem::replace(&mut self.farewell_said, true) {
+            return;
+        }
         for record in self.args.farewell() {
             // An agent that is gone needs none.
             if let Err(error) = self.writer.try_send(record)
@@ -312,6 +315,7 @@ impl<'a> EventLoop<'a> {
                 absence.input_ended(self.stdout.taken(), now);
             }
             if self.input.is_over() {
+                self.say_farewell();
                 self.writer.end_input();
             }
             return moved;

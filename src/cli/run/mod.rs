@@ -155,7 +155,9 @@ impl Host<'_> {
     fn start(&self, stderr: &mut Stderr) -> Result<(ManuallyDrop<Engine>, Agent, u32), NotStarted> {
         // First, because the engine opens descriptors, which are not those that the parent left.
         let command = self.args.agent().map_err(|why| NotStarted(why, FAILED))?;
-        let engine = ManuallyDrop::new(Engine::new()?);
+        // The limit for all agents together is no lower than that of the only one.
+        let drain_max = command.get_limits().get_drain_max();
+        let engine = ManuallyDrop::new(Engine::builder().drain_total_max(drain_max).build()?);
         let (agent, came) = self.spawn(&engine, command, stderr)?;
         Ok((engine, agent, came))
     }

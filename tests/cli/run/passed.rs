@@ -132,6 +132,8 @@ fn farewell_is_the_last_record() {
     let done = run_fake(&flags, &[], b"{\"a\":1}\n");
     assert_eq!(done.stdout, b"{\"a\":1}\n{\"a\":2}\n[3]\n");
     assert_eq!((done.code(), done.count("records_out")), (Some(0), 3));
+    let done = run_fake(&[&flags[..], &["--reader-timeout", "1s"]].concat(), &[], b"{\"a\":1}\n");
+    assert_eq!(done.stdout, b"{\"a\":1}\n{\"a\":2}\n[3]\n");
     // An abort has no time for it, nor has an agent that is gone.
     let done = run_fake(&["--farewell", "{}", "--close", "abort"], &[], b"");
     assert_eq!(done.count("records_out"), 0);
