@@ -20,7 +20,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = AgentCommand::new(program).args(args).framing(Framing::ContentLength);
 
     let engine = Engine::new()?;
-    let session = Session::builder().cancellation(Cancellation::Lsp).start(&engine, server).await?;
+    // A close says goodbye as the protocol has it: a request, then a notification.
+    let builder = Session::builder().cancellation(Cancellation::Lsp);
+    let session = builder.farewell("shutdown", &["exit"]).start(&engine, server).await?;
 
     let hello = json!({"processId": std::process::id(), "rootUri": null, "capabilities": {}});
     let answer: Value = session.request("initialize", hello).await?.json()?;
@@ -30,10 +32,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("  {name}");
     }
 
-    // The protocol has an end of its own: a request, then a notification. `close` then finds an agent
-    // that leaves, and ends one that does not.
-    session.request("shutdown", ()).await?;
-    session.notify("exit", ()).await?;
     println!("-- {}", session.close().await);
     Ok(())
 }

@@ -274,6 +274,15 @@ impl AgentWriter {
         answer
     }
 
+    /// Declares the farewell of a session: the record that a graceful close sends before it ends the
+    /// input, like an interrupt, and those that follow once [`set_interrupt`](Self::set_interrupt)
+    /// takes it back, because it is answered.
+    pub(crate) fn set_farewell(&self, request: &[u8], then: &[Vec<u8>]) -> Result<()> {
+        let then = then.iter().map(|record| self.framed(record)).collect::<Result<_>>()?;
+        self.connection.channel.outbox.set_farewell(then);
+        self.set_interrupt(Some(request))
+    }
+
     /// See [`Limits::record_max`](crate::Limits::record_max).
     pub(crate) fn record_max(&self) -> usize {
         self.connection.channel.limits.record_max

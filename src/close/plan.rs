@@ -144,6 +144,8 @@ pub(crate) struct ClosePlan {
     stage_until: Instant,
     /// The result of the last check.
     activity: Option<Activity>,
+    /// Whether the turn ended after the interrupt. `None` if none was sent.
+    interrupt_answered: Option<bool>,
     /// Whether the agent was busy when its input ended. The outer `None` means that the plan has
     /// not ended it.
     input_ended_while_busy: Option<Option<bool>>,
@@ -177,6 +179,7 @@ impl ClosePlan {
             reading_until: now + policy.get_drain_total(),
             stage_until: now,
             activity: None,
+            interrupt_answered: None,
             input_ended_while_busy: None,
             stopped: false,
             signalled: false,
@@ -230,6 +233,11 @@ impl ClosePlan {
     /// Returns whether the rest of the group is killed in Reap.
     pub(crate) fn kills_group(&self) -> bool {
         self.policy.kill_group
+    }
+
+    /// Returns whether the turn ended after the interrupt, or `None` if none was sent.
+    pub(crate) fn interrupt_answered(&self) -> Option<bool> {
+        self.interrupt_answered
     }
 
     /// Returns whether the agent was busy when its input ended, or `None` if that is unknown.
@@ -289,6 +297,7 @@ impl ClosePlan {
             CloseEvent::TurnEnded => {
                 self.known.turn_open = false;
                 if self.stage == CloseStage::Interrupt {
+                    self.interrupt_answered = Some(true);
                     self.enter_end_input(now);
                 }
             }
@@ -504,6 +513,7 @@ impl ClosePlan {
 
     fn after_flush(&mut self, now: Instant) {
         if self.known.turn_open {
+            self.interrupt_answered = Some(false);
             self.enter(CloseStage::Interrupt, Some(self.policy.interrupt), now);
             self.actions.push(CloseAction::Interrupt);
         } else {

@@ -150,7 +150,8 @@ impl ClosePolicy {
         self.quiet_period
     }
 
-    /// Interrupt: sets how long a turn in flight may take to end after the interrupt request. Default 1 s.
+    /// Interrupt: sets how long a turn in flight may take to end after the interrupt request, and how
+    /// long the answer to the farewell of a session may take. Default 1 s.
     ///
     /// Turns are those of Claude sessions and of
     /// [`AgentWriter::set_interrupt`](crate::AgentWriter::set_interrupt).

@@ -141,6 +141,7 @@ pub(crate) struct ReportData {
     pub(crate) exit: ExitStatus,
     pub(crate) exit_note: Option<String>,
     pub(crate) stopped: bool,
+    pub(crate) interrupt_answered: Option<bool>,
     pub(crate) input_ended_while_busy: Option<bool>,
     pub(crate) output_may_be_lost: bool,
     pub(crate) stats: AgentStats,
@@ -226,6 +227,13 @@ impl CloseReport {
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.0.stopped
+    }
+
+    /// Returns whether the agent ended its turn after the interrupt of its session, or answered the
+    /// farewell of its session. `None` if the close sent neither.
+    #[must_use]
+    pub fn interrupt_answered(&self) -> Option<bool> {
+        self.0.interrupt_answered
     }
 
     /// Returns whether the agent was still busy or writing when its input ended, because the time
@@ -329,6 +337,7 @@ impl CloseReport {
                 note: inner.exit_note.as_deref(),
             },
             stopped: inner.stopped,
+            interrupt_answered: inner.interrupt_answered,
             input_ended_while_busy: inner.input_ended_while_busy,
             output_may_be_lost: inner.output_may_be_lost,
             records_in: stats.records_in,
@@ -416,6 +425,9 @@ impl fmt::Display for CloseReport {
         if inner.output_may_be_lost {
             f.write_str("; output may be lost")?;
         }
+        if inner.interrupt_answered == Some(false) {
+            f.write_str("; it left the interrupt unanswered")?;
+        }
         if inner.input_ended_while_busy == Some(true) {
             f.write_str("; its input ended while it was busy")?;
         }
@@ -452,6 +464,7 @@ struct JsonReport<'a> {
     close: JsonClose<'a>,
     exit: JsonExit<'a>,
     stopped: bool,
+    interrupt_answered: Option<bool>,
     input_ended_while_busy: Option<bool>,
     output_may_be_lost: bool,
     records_in: u64,

@@ -75,11 +75,11 @@ impl SessionState {
 
     fn on_record(self: &Arc<Self>, record: Record) {
         let incoming = self.protocol.classify(&record);
-        // The observer's own request has an id but no entry, so the router would count its response
-        // as late.
-        if let (Incoming::Response { id: Some(id), .. }, Some(observer)) =
-            (&incoming, &self.observer)
-            && observer.on_response(*id)
+        // The farewell and the observer's own request have an id but no entry, so the router would
+        // count their responses as late.
+        if let Incoming::Response { id: Some(id), .. } = &incoming
+            && (self.ends_farewell(*id)
+                || self.observer.as_ref().is_some_and(|observer| observer.on_response(*id)))
         {
             return;
         }

@@ -70,6 +70,8 @@ pub(super) struct Tables {
     /// A task looks after the deadlines that are due.
     pub(super) expiring: bool,
     pub(super) remarks: Remarks,
+    /// The id of the request that a close sends as a farewell.
+    farewell: Option<u64>,
     /// Records of this session that wait for room in the outbox.
     posted: usize,
     /// Handler tasks that run.
@@ -142,6 +144,7 @@ impl SessionState {
             armed: None,
             expiring: false,
             remarks: Remarks::default(),
+            farewell: None,
             posted: 0,
             running: 0,
             waiting: VecDeque::new(),
@@ -198,7 +201,6 @@ impl SessionState {
     // Requests of this session, in the order of their life.
 
     /// Takes a request id for a record that the session does not track.
-    #[cfg(feature = "claude")]
     pub(super) fn reserve(&self) -> u64 {
         self.lock().router.reserve()
     }
@@ -355,6 +357,23 @@ impl SessionState {
             let _refused = sending.await;
             drop((posted, owed));
         }));
+    }
+
+    /// Sets the request that a graceful close sends before it ends the input, and the notifications
+    /// that follow its response.
+    pub(super) fn set_farewell(&self, request: &str, then: &[Vec<u8>]) -> Result<()> {
+        let id = self.reserve();
+        self.lock().farewell = Some(id);
+        self.writer.set_farewell(&self.protocol.request(id, request, b"null"), then)
+    }
+
+    /// Returns whether a response answers the farewell. The close then goes on.
+    pub(super) fn ends_farewell(&self, id: u64) -> bool {
+        let is_it = self.lock().farewell.take_if(|farewell| *farewell == id).is_some();
+        if is_it && let Err(error) = self.writer.set_interrupt(None) {
+            crate::trace::warn!(agent = self.writer.label(), %error, "the farewell goes on");
+        }
+        is_it
     }
 
     // Data for the readers of the session, and back-pressure.

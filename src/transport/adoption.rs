@@ -142,6 +142,7 @@ impl Channel {
             exit: ExitStatus::Unknown,
             exit_note: None,
             stopped: false,
+            interrupt_answered: None,
             input_ended_while_busy: None,
             output_may_be_lost: true,
             stats: AgentStats::default(),

@@ -419,6 +419,8 @@ struct OutboxState {
     /// Tasks that wait for room or for the flush.
     writers: WaitList,
     interrupt: Option<Vec<u8>>,
+    /// Written once the interrupt of a close is answered.
+    farewell: Vec<Vec<u8>>,
 }
 
 /// The result of an attempt to queue a frame.
@@ -563,6 +565,16 @@ impl FrameOutbox {
     /// Sets or clears the request that a graceful close sends first. Returns whether there was one.
     pub(crate) fn set_interrupt(&self, request: Option<Vec<u8>>) -> bool {
         std::mem::replace(&mut lock(&self.state).interrupt, request).is_some()
+    }
+
+    /// Sets the frames that follow the answer to the interrupt of a close.
+    pub(crate) fn set_farewell(&self, frames: Vec<Vec<u8>>) {
+        lock(&self.state).farewell = frames;
+    }
+
+    /// Takes the frames that follow the answer to the interrupt.
+    pub(super) fn take_farewell(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut lock(&self.state).farewell)
     }
 }
 

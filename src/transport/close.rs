@@ -62,6 +62,8 @@ pub(super) struct CloseRun {
     /// How long the engine thread did not run during the close.
     pub(super) stalled: Duration,
     pub(super) finished: bool,
+    /// The turn ends for the plan once what is queued is written.
+    pub(super) says_farewell: bool,
     /// Written, and not sent to the closers yet.
     pub(super) report: Option<CloseReport>,
 }
@@ -103,6 +105,7 @@ impl CloseRun {
             members: Vec::new(),
             stalled: Duration::ZERO,
             finished: false,
+            says_farewell: false,
             report: None,
         }
     }
@@ -430,6 +433,7 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         exit,
         exit_note,
         stopped: close.is_some_and(|c| c.plan.was_stopped()),
+        interrupt_answered: close.and_then(|c| c.plan.interrupt_answered()),
         input_ended_while_busy: close.and_then(|c| c.plan.input_ended_while_busy()),
         output_may_be_lost: close.is_none_or(|c| c.cut_unread || c.plan.was_cut_short()),
         stats: agent.intake.stats,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::{CloseEvent, CloseMode, CloseReason, CloseReport};
+use crate::close::{CloseMode, CloseReason, CloseReport};
 use crate::contain::contain;
 use crate::counters::{AgentStats, IoCounters};
 use crate::deadline;
@@ -216,7 +216,7 @@ impl Driver {
                 agent.stdin.close_stdin_after_flush();
                 agent.pump_writes(&mut *self.io, now);
             }
-            Request::TurnEnded => agent.plan_event(CloseEvent::TurnEnded, now),
+            Request::TurnEnded => agent.turn_ended(&mut *self.io, now),
             Request::CatchUp(question) => {
                 let (channel, bytes_in) = (Arc::clone(channel), agent.intake.stats.bytes_in);
                 let pending = PendingCatchUp::new(slot, channel, bytes_in, question);

@@ -25,7 +25,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::close::{CloseEvent, CloseMode, ClosePolicy, CloseReason, CloseReport, ExitStatus};
+use crate::close::{
+    CloseEvent, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus,
+};
 use crate::command::AgentCommand;
 use crate::counters::{AgentStats, Backend};
 use crate::frame::{Framer, StderrLines};
@@ -303,7 +305,7 @@ impl Transport {
     fn pump_writes(&mut self, io: &mut dyn PipeIo, now: Instant) {
         let Self { stdin, ends, stderr, .. } = self;
         if stdin.pump(io, ends, stderr) {
-            self.plan_event(CloseEvent::WritesDone, now);
+            self.writes_done(now);
         }
     }
 
@@ -320,8 +322,34 @@ impl Transport {
         intake.stats.records_out = stdin.records_out;
         intake.stats.bytes_out = stdin.bytes_out;
         if done {
-            self.plan_event(CloseEvent::WritesDone, now);
+            self.writes_done(now);
         }
+    }
+
+    fn writes_done(&mut self, now: Instant) {
+        self.plan_event(CloseEvent::WritesDone, now);
+        let close = self.close.as_mut();
+        if close.is_some_and(|close| std::mem::take(&mut close.says_farewell)) {
+            self.plan_event(CloseEvent::TurnEnded, now);
+        }
+    }
+
+    /// Tells the plan that the turn is over. What follows the answer to an interrupt is written
+    /// before: the plan may end the input next.
+    fn turn_ended(&mut self, io: &mut dyn PipeIo, now: Instant) {
+        let interrupts = |close: &CloseRun| close.plan.stage() == CloseStage::Interrupt;
+        let farewell = match &self.close {
+            Some(close) if interrupts(close) => self.channel.outbox.take_farewell(),
+            _ => Vec::new(),
+        };
+        if farewell.is_empty() {
+            return self.plan_event(CloseEvent::TurnEnded, now);
+        }
+        farewell.into_iter().for_each(|frame| self.stdin.push(frame));
+        if let Some(close) = &mut self.close {
+            close.says_farewell = true;
+        }
+        self.pump_writes(io, now);
     }
 
     /// Passes an event to the close plan, if there is one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentpipe::session::jsonrpc::{Builder, Cancellation, Session};
 use agentpipe::session::{AgentRequest, RpcError, Settings};
-use agentpipe::{ErrorKind, Framing};
+use agentpipe::{ClosePolicy, CloseStage, ErrorKind, Framing};
 use serde_json::{Value, json};
 
 use crate::support::dialogue::{assert_played, dialogue};
@@ -216,5 +216,83 @@ fn tables_have_limits() {
         assert_played(&report);
         let stats = session.as_session().metrics();
         assert_eq!((stats.pending, stats.serving), (0, 0));
+    });
+}
+
+const SHUTDOWN: &str =
+    r#"{"expect":{"jsonrpc":"2.0","id":"${id}","method":"shutdown","params":"${absent}"}}"#;
+const EXIT: &str = r#"{"expect":{"jsonrpc":"2.0","id":"${absent}","method":"exit"}}"#;
+const END: &str = r#"{"expect_end":true}"#;
+
+fn language_server() -> Builder {
+    Session::builder().cancellation(Cancellation::Lsp).farewell("shutdown", &["exit"])
+}
+
+// A language server that gets no `shutdown` exits with an error, and loses what it would have saved.
+#[test]
+fn farewell_is_said_before_the_input_ends() {
+    let answers = [
+        r#"{"send":{"jsonrpc":"2.0","id":"${id}","result":null}}"#,
+        r#"{"send":{"jsonrpc":"2.0","id":"${id}","error":{"code":-32002,"message":"not yet"}}}"#,
+    ];
+    for answer in answers {
+        for shuts_down in [false, true] {
+            wait(async {
+                let engine = engine();
+                let command = dialogue(&[SHUTDOWN, answer, EXIT, END]);
+                let session = language_server().start(&engine, command).await.expect("starts");
+                let report = if shuts_down {
+                    engine.shutdown(SOON).await;
+                    session.closed().await
+                } else {
+                    session.close().await
+                };
+                assert_played(&report);
+                assert_eq!(report.interrupt_answered(), Some(true), "{report}");
+                assert_eq!(report.unsent_records(), 0);
+                let stages: Vec<_> = report.stages().iter().map(|(stage, _)| *stage).collect();
+                assert!(stages.contains(&CloseStage::Interrupt), "{report}");
+                let stats = session.metrics();
+                assert_eq!((stats.late, stats.unknown, stats.data_records), (0, 0, 0), "{stats:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn unanswered_farewell_is_bounded() {
+    wait(async {
+        let command = dialogue(&[SHUTDOWN, END]);
+        let limit = Duration::from_millis(200);
+        let command = command.close_policy(ClosePolicy::graceful().interrupt(limit));
+        let session = language_server().start(&engine(), command).await.expect("starts");
+        let report = session.close().await;
+        assert_played(&report);
+        assert_eq!(report.interrupt_answered(), Some(false), "{report}");
+        assert!(report.to_json().contains(r#""interrupt_answered":false"#));
+        assert!(report.to_string().contains("it left the interrupt unanswered"), "{report}");
+        let session = language_server().start(&engine(), dialogue(&[END])).await.expect("starts");
+        let report = session.abort().await;
+        assert_eq!(report.interrupt_answered(), None, "an abort takes no leave");
+        assert_eq!(report.stats().records_out, 0);
+    });
+}
+
+// The last notification was cut off where the input ended.
+#[test]
+fn farewell_is_written_whole() {
+    // Together more than a pipe holds.
+    let long = ["x", "y"].map(|letter| letter.repeat(100 << 10));
+    let answer = r#"{"send":{"jsonrpc":"2.0","id":"${id}","result":null}}"#;
+    let last = long.each_ref().map(|it| json!({"expect": {"method": it}}).to_string());
+    wait(async {
+        let command = dialogue(&[SHUTDOWN, answer, &last[0], &last[1], END]);
+        // The input ends without a look at the agent.
+        let policy = ClosePolicy::graceful().quiet_period(Duration::ZERO);
+        let builder = Session::builder().farewell("shutdown", &[&long[0], &long[1]]);
+        let session = builder.start(&engine(), command.close_policy(policy)).await.expect("starts");
+        let report = session.close().await;
+        assert_played(&report);
+        assert_eq!((report.unsent_records(), report.interrupt_answered()), (0, Some(true)));
     });
 }

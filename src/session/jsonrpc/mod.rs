@@ -95,6 +95,7 @@ impl Deref for Session {
 pub struct Builder {
     setup: SessionSetup,
     cancellation: Cancellation,
+    farewell: Option<(String, Vec<Vec<u8>>)>,
 }
 
 impl Builder {
@@ -110,6 +111,21 @@ impl Builder {
     #[must_use]
     pub fn cancellation(mut self, how: Cancellation) -> Self {
         self.cancellation = how;
+        self
+    }
+
+    /// Sets how a graceful close takes leave before it ends the agent's input: it sends a request
+    /// without params, and once the agent has answered it, these notifications. Default none.
+    ///
+    /// A language server takes `farewell("shutdown", &["exit"])`. The agent has
+    /// [`ClosePolicy::interrupt`](crate::ClosePolicy::interrupt) for the answer, 1 s by default, and
+    /// an error counts as one.
+    /// [`CloseReport::interrupt_answered`](crate::CloseReport::interrupt_answered) says whether it
+    /// came. An abort takes no leave.
+    #[must_use]
+    pub fn farewell(mut self, request: &str, notifications: &[&str]) -> Self {
+        let records = notifications.iter().map(|method| call(None, method, b"null"));
+        self.farewell = Some((request.into(), records.collect()));
         self
     }
 
@@ -168,6 +184,9 @@ impl Builder {
     pub fn attach(self, agent: Agent) -> Result<Session> {
         let protocol = Box::new(JsonRpcProtocol { cancellation: self.cancellation });
         let base = self.setup.attach(agent, protocol, None)?;
+        if let Some((request, then)) = &self.farewell {
+            base.state().set_farewell(request, then)?;
+        }
         Ok(Session { base })
     }
 }
