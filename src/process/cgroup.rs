@@ -66,10 +66,13 @@ impl Cgroup {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("agentpipe-{}-{number}", std::process::id()));
             if let Some(entry) = guarded {
-                entry.note_cgroup(&parent, number).map_err(|errno| of_guard(errno))?;
+                entry.note_cgroup(&parent, number, false).map_err(|errno| of_guard(errno))?;
             }
             match fs::create_dir(&path) {
                 Ok(()) => {
+                    if let Some(entry) = guarded {
+                        entry.note_cgroup(&parent, number, true).map_err(of_guard)?;
+                    }
                     let killed = Cell::new(0);
                     return Ok(Self { path, events: None, killed, gone: false });
                 }

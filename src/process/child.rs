@@ -39,7 +39,7 @@ pub(crate) struct Child {
     /// Why the kernel refused SIGTERM, and SIGKILL.
     refusals: Cell<[Option<Errno>; 2]>,
     cgroup: Option<Cgroup>,
-    /// Its entry in the ledger of the guard.
+    /// What the guard knows of it.
     guarded: Option<GuardEntry>,
     /// Counts the child for `max_agents`.
     permit: Option<Permit>,

@@ -50,7 +50,7 @@ pub(super) struct ExecPlan {
     /// This process, if the agent is to die with it.
     pub(super) dies_with: Option<Pid>,
     pub(super) no_new_privs: bool,
-    /// This process, and the place in the ledger of the guard, if the engine has one.
+    /// This process, and what the guard of the engine knows of the agent, if there is one.
     pub(super) guard: Option<(Pid, GuardEntry)>,
 }
 
@@ -75,7 +75,7 @@ impl ExecStrings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SetupStep {
     Session,
-    /// The entry in the ledger of the guard.
+    /// The tag by which the guard finds it.
     Guard,
     Cgroup,
     Descriptors,
@@ -240,16 +240,18 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
     Ok(())
 }
 
-/// Makes the agent known to the guard. After the new session: the guard kills the session of an agent.
+/// Makes the agent known to the guard. After the new session: the guard kills that of an agent, too.
 fn enter_guard(host: Pid, entry: &GuardEntry) -> Result<(), (SetupStep, Errno)> {
-    entry.claim().map_err(|errno| (SetupStep::Guard, errno))?;
-    // A guard that saw this process end before the entry kills nothing more.
-    if rustix::process::getppid() != Some(host) {
-        return Err((SetupStep::Orphaned, Errno::SRCH));
+    // All that the agent ever starts inherits it, whatever becomes of its session, its parent and its
+    // environment.
+    rustix::process::setrlimit(Resource::Locks, entry.tag())
+        .map_err(|errno| (SetupStep::Guard, errno))?;
+    // If the host ended before, the guard may have looked already.
+    if rustix::process::getppid() == Some(host) {
+        Ok(())
+    } else {
+        Err((SetupStep::Orphaned, Errno::SRCH))
     }
-    // A daemon of the agent stays a descendant of it, whatever it does with its environment. The exec
-    // keeps the setting.
-    rustix::process::set_child_subreaper(Some(host)).map_err(|errno| (SetupStep::Guard, errno))
 }
 
 /// Resets all signal dispositions: an ignored signal stays ignored over exec, and a handler of this

@@ -8,7 +8,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::error::{invalid, quoted};
-use super::guard::MARKER;
 use crate::command::AgentCommand;
 use crate::error::Error;
 
@@ -34,12 +33,11 @@ pub(super) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     /// Builds the environment: inherited unless cleared, then set and removed in the order of the
-    /// command, then `PWD`, then the marker of a guard. What names a descriptor that the agent does not
-    /// get is not inherited.
+    /// command, then `PWD`. What names a descriptor that the agent does not get is not inherited.
     ///
     /// `PWD` is set to the working directory of the agent, because shells and runtimes trust an
     /// inherited one. A command that sets or removes `PWD` itself overrides that.
-    pub(super) fn of(command: &AgentCommand, marker: Option<&OsStr>) -> Result<Self, Error> {
+    pub(super) fn of(command: &AgentCommand) -> Result<Self, Error> {
         let mut vars: BTreeMap<_, _> =
             if command.env_clear { BTreeMap::new() } else { env::vars_os().collect() };
         remove_closed(&mut vars, |number| number < 3 || command.passes_fd(number));
@@ -55,10 +53,6 @@ impl Environment {
             && let Some(dir) = as_pwd(dir)
         {
             vars.insert("PWD".into(), dir.into());
-        }
-        // Last: a command cannot take it away.
-        if let Some(marker) = marker {
-            vars.insert(MARKER.into(), marker.to_owned());
         }
         Ok(Self(vars))
     }

@@ -91,10 +91,10 @@ pub(super) fn of_clone(cause: CloneFailure, plan: &ExecPlan, context: &ErrorCont
     }
 }
 
-/// The agent could not be entered in the ledger of the guard.
+/// The agent could not be made known to the guard.
 pub(super) fn of_guard(errno: Errno) -> Error {
-    Error::new(ErrorKind::GuardUnavailable, SPAWN, "the agent cannot be entered with the guard")
-        .remedy("is RLIMIT_FSIZE of this process 0, or are there cgroups in more than 64 folders?")
+    Error::new(ErrorKind::GuardUnavailable, SPAWN, "the agent cannot be made known to the guard")
+        .remedy("is RLIMIT_FSIZE or RLIMIT_LOCKS of this process low, or are there cgroups in over 64 folders?")
         .cause(errno.into())
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct CommandFingerprint {
 impl CommandFingerprint {
     /// Searches as a spawn does, and fails where a spawn would.
     pub(crate) fn of(command: &AgentCommand) -> Result<Self, Error> {
-        let env = Environment::of(command, None)?;
+        let env = Environment::of(command)?;
         let as_other_user = Credentials::of(command)?.user.is_some();
         let (_, executable) = Executable::find(command, env.path(), as_other_user)?;
         Ok(Self { executable, environment: digest(&env.into_strings()?) })

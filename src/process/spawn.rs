@@ -115,7 +115,7 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
     // All that can be refused without a process comes first: a refusal then has nothing to undo.
     command.limits.check()?;
     let args = arguments(command)?;
-    let env = Environment::of(command, guard.map(|guard| guard.marker()))?;
+    let env = Environment::of(command)?;
     let credentials = Credentials::of(command)?;
     let passed = passed(command)?;
     let limits = credentials::limits(command)?;

@@ -5,6 +5,7 @@
 pub(crate) mod dialogue;
 pub(crate) mod own_process;
 pub(crate) mod process;
+pub(crate) mod trees;
 
 use std::thread;
 use std::time::{Duration, Instant};

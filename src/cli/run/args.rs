@@ -133,6 +133,11 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(super) dumpable: bool,
 
+    /// Start no guard. Without one the agent, or what it has started, may outlive this command if that is
+    /// killed; and what the agent leaves in the background lives on after its close
+    #[arg(long)]
+    pub(super) no_guard: bool,
+
     /// Print no summary line on stderr at the end
     #[arg(long, short)]
     pub(super) quiet: bool,

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentCommand, AgentStats, Engine, Error, ErrorKind};
+use agentpipe::{Agent, AgentCommand, AgentStats, Engine, EngineBuilder, Error, ErrorKind};
 use rustix::process::DumpableBehavior;
 
 pub(crate) use args::RunArgs;
@@ -119,12 +119,10 @@ impl From<Error> for NotStarted {
 
 impl Host<'_> {
     fn run(&self, stderr: &mut Stderr) -> u8 {
-        // Before the agent: its orphans would go elsewhere until then.
-        let mut orphans = Orphans::adopt();
         // `exit` waits for the threads of an engine that was dropped, and they wait for an agent
         // that cannot be killed. So it is dropped only once its agent is known to have ended.
         let started = self.start(stderr);
-        let (engine, agent, came) = match started {
+        let (engine, mut orphans, agent, came) = match started {
             Ok(started) => started,
             Err(NotStarted(why, code)) => {
                 stderr.lines.say(format_args!("{why}"));
@@ -152,14 +150,33 @@ impl Host<'_> {
         self.conclude(end, pid, stderr)
     }
 
-    fn start(&self, stderr: &mut Stderr) -> Result<(ManuallyDrop<Engine>, Agent, u32), NotStarted> {
+    fn start(
+        &self,
+        stderr: &mut Stderr,
+    ) -> Result<(ManuallyDrop<Engine>, Orphans, Agent, u32), NotStarted> {
         // First, because the engine opens descriptors, which are not those that the parent left.
         let command = self.args.agent().map_err(|why| NotStarted(why, FAILED))?;
         // The limit for all agents together is no lower than that of the only one.
-        let drain_max = command.get_limits().get_drain_max();
-        let engine = ManuallyDrop::new(Engine::builder().drain_total_max(drain_max).build()?);
+        let engine = Engine::builder().drain_total_max(command.get_limits().get_drain_max());
+        let engine = ManuallyDrop::new(self.build(engine, stderr)?);
+        // After the guard, which is not the agent's, and before the agent: its orphans would go elsewhere
+        // until then.
+        let orphans = Orphans::adopt();
         let (agent, came) = self.spawn(&engine, command, stderr)?;
-        Ok((engine, agent, came))
+        Ok((engine, orphans, agent, came))
+    }
+
+    /// Builds the engine with a guard, unless there can be none. Then a line says so, because the records
+    /// matter more than what is left if this process is killed.
+    fn build(&self, engine: EngineBuilder, stderr: &mut Stderr) -> Result<Engine, Error> {
+        match engine.clone().guard(!self.args.no_guard).build() {
+            Err(error) if error.kind() == ErrorKind::GuardUnavailable => {
+                let what = "the agent may outlive this command (--no-guard hides this line)";
+                stderr.lines.say(format_args!("{error}; {what}"));
+                engine.build()
+            }
+            built => built,
+        }
     }
 
     /// Spawns the agent, and returns it with the number of signals that came meanwhile. After a signal the

@@ -66,13 +66,6 @@ impl<'a> Census<'a> {
         self.all().iter().filter(|process| process.is_ours && !process.is_dead)
     }
 
-    /// Marks an agent: the process with this number, if it was there at `born`, which is in clock
-    /// ticks.
-    pub(super) fn mark_agent(&mut self, pid: u64, born: u64) {
-        let Some(process) = self.find(pid) else { return };
-        process.is_ours |= process.started <= born;
-    }
-
     fn find(&mut self, pid: u64) -> Option<&mut Process> {
         let table = self.table.get_mut(..self.len)?;
         let at = table.binary_search_by_key(&pid, |process| u64::from(process.pid)).ok()?;
@@ -99,7 +92,7 @@ impl<'a> Census<'a> {
         Some((process.pid, process.session))
     }
 
-    /// A marked process may be in a session of others: one that took the environment of an agent over.
+    /// A marked process may be in a session of others: one that took the tag of an agent over.
     /// Then the leader of that session is not marked.
     fn is_session_ours(&mut self, session: u32) -> bool {
         session > 1
@@ -114,57 +107,42 @@ mod tests {
 
     const HOST_SESSION: u32 = 5;
 
-    /// Marks `agents`, and returns the numbers of those processes that are ours then. The processes are
-    /// `(pid, parent, session)`, all started at 100; 7 and 70 have the word in their environment.
-    fn ours(processes: &[(u32, u32, u32)], agents: &[(u64, u64)]) -> Vec<u32> {
+    /// Returns the numbers of those processes that are ours. The processes are `(pid, parent, session)`; 7,
+    /// 10 and 70 have a tag.
+    fn ours(processes: &[(u32, u32, u32)]) -> Vec<u32> {
         let mut table = [Process::default(); 16];
         let mut census = Census::new(&mut table, HOST_SESSION);
         for (pid, parent, session) in processes {
             let line =
                 format!("{pid} (x) S {parent} 1 {session} 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0 100");
             let stat = ProcStat::parse(line.as_bytes()).expect("a line");
-            census.add(*pid, &stat, matches!(pid, 7 | 70));
+            census.add(*pid, &stat, matches!(pid, 7 | 10 | 70));
         }
-        agents.iter().for_each(|(pid, born)| census.mark_agent(*pid, *born));
         census.spread();
         census.ours().map(|process| process.pid).collect()
     }
 
     #[test]
-    fn descendants_are_found_through_sessions() {
+    fn descendants_without_a_tag_are_found() {
         // A daemon whose parent has ended, a helper in the session of the agent, and their children.
-        let processes = [
-            (10, 1, 10),
-            (11, 10, 10),
-            (12, 11, 12),
-            (13, 1, 12),
-            (14, 1, 10),
-            (15, 14, 15),
-            (20, 1, 20),
-        ];
-        assert_eq!(ours(&processes, &[(10, 100)]), [10, 11, 12, 13, 14, 15]);
-        // The agent has ended, and its session goes on.
-        assert_eq!(ours(&[(11, 1, 10), (12, 1, 10)], &[(10, 100)]), [0_u32; 0]);
-        assert_eq!(ours(&[(7, 1, 10), (12, 1, 10)], &[]), [7, 12]);
-    }
-
-    #[test]
-    fn number_of_a_later_process_is_no_agent() {
-        // The guard would kill a stranger that has the number of an agent by now.
-        assert_eq!(ours(&[(10, 1, 10), (11, 10, 10)], &[(10, 99)]), [0_u32; 0]);
-        assert_eq!(ours(&[(10, 1, 10), (11, 10, 10)], &[(10, 100)]), [10, 11]);
+        let agent =
+            [(10, 1, 10), (11, 10, 10), (12, 11, 12), (13, 1, 12), (14, 1, 10), (15, 14, 15)];
+        assert_eq!(ours(&[&agent[..], &[(20, 1, 20)]].concat()), [10, 11, 12, 13, 14, 15]);
+        // The leader of the session has ended.
+        assert_eq!(ours(&[(7, 1, 9), (12, 1, 9)]), [7, 12]);
+        assert_eq!(ours(&agent[1..]), [0_u32; 0]);
     }
 
     #[test]
     fn session_of_the_user_is_no_session_of_an_agent() {
-        // A shell of the user, with a child that has taken the environment of an agent over.
-        assert_eq!(ours(&[(60, 1, 60), (61, 60, 60), (70, 60, 60), (71, 70, 60)], &[]), [70, 71]);
-        assert_eq!(ours(&[(6, 1, 5), (7, 6, 5)], &[]), [7]);
+        // A shell of the user, with a child that has taken the tag of an agent over (prlimit(1)).
+        assert_eq!(ours(&[(60, 1, 60), (61, 60, 60), (70, 60, 60), (71, 70, 60)]), [70, 71]);
+        assert_eq!(ours(&[(6, 1, 5), (7, 6, 5)]), [7]);
     }
 
     #[test]
     fn full_table_leaves_processes_out() {
         let processes: Vec<_> = (1..40).map(|pid| (pid * 10, 1, pid * 10)).collect();
-        assert_eq!(ours(&processes, &[(390, 100)]), [70]);
+        assert_eq!(ours(&processes), [10, 70]);
     }
 }

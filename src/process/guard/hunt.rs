@@ -19,7 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::super::procfs::ProcStat;
 use super::census::{Census, Process};
 use super::ledger::{ENTRY, Entry, FOLDER, entry_at, folder_at};
-use super::watcher::{WORD, WatcherPlan};
+use super::tag::locks_of;
+use super::watcher::WatcherPlan;
 
 /// How long the watcher tries: a process in uninterruptible sleep may not end.
 const HUNT_MAX: Duration = Duration::from_secs(10);
@@ -27,8 +28,8 @@ const HUNT_MAX: Duration = Duration::from_secs(10);
 const STOPS_MAX: u32 = 4;
 /// The pause before a pass that looks for what the last one has killed.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The pause before the last pass: a process in the middle of an exec shows no environment.
-const LAST_PAUSE: Duration = Duration::from_millis(50);
+/// The pause before the last pass: a process that was forked while `/proc` was listed may be missing.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 /// How deep the cgroups are removed that an agent has made below its own.
 const DEPTH_MAX: u32 = 16;
 
@@ -51,7 +52,7 @@ impl<'a> Hunt<'a> {
         // The code that matters later runs once while the host can still report a failure.
         let own = rustix::process::getpid().as_raw_pid().unsigned_abs();
         hunt.stat(own).ok_or(Errno::NOENT)?;
-        hunt.has_word(own);
+        hunt.is_tagged(own);
         Ok(hunt)
     }
 
@@ -98,18 +99,10 @@ impl<'a> Hunt<'a> {
                 continue;
             }
             let Some(stat) = self.stat(pid) else { continue };
-            let is_ours = !stat.is_dead() && self.has_word(pid);
+            let is_ours = !stat.is_dead() && self.is_tagged(pid);
             self.census.add(pid, &stat, is_ours);
         }
-        let census = &mut self.census;
-        for_each_entry(self.plan.ledger, |entry| {
-            let ticks = u128::from(entry.born) * u128::from(self.plan.ticks_per_second);
-            let born = u64::try_from(ticks / 1_000_000_000).unwrap_or(u64::MAX);
-            if entry.pid != 0 {
-                census.mark_agent(entry.pid, born);
-            }
-        });
-        census.spread();
+        self.census.spread();
     }
 
     fn stat(&self, pid: u32) -> Option<ProcStat> {
@@ -119,24 +112,12 @@ impl<'a> Hunt<'a> {
         ProcStat::parse(line.get(..len)?)
     }
 
-    /// Returns whether the process was started with the word of the engine in its environment.
-    fn has_word(&self, pid: u32) -> bool {
-        let Some(file) = self.open(pid, "environ") else { return false };
-        let mut buffer = [0; 4096];
-        let mut kept = 0;
-        loop {
-            let free = buffer.get_mut(kept..).unwrap_or_default();
-            let Ok(len @ 1..) = read(&file, free) else { return false };
-            let filled = buffer.get(..kept + len).unwrap_or_default();
-            if filled.windows(WORD).any(|window| window == self.plan.word) {
-                return true;
-            }
-            // The word may lie across two reads.
-            let tail = filled.len().min(WORD - 1);
-            let from = filled.len() - tail;
-            buffer.copy_within(from..from + tail, 0);
-            kept = tail;
-        }
+    /// Returns whether the process has the tag of an agent of this engine.
+    fn is_tagged(&self, pid: u32) -> bool {
+        let mut text = [0; 2048];
+        let len = self.open(pid, "limits").and_then(|file| read(&file, &mut text).ok());
+        let locks = len.and_then(|len| locks_of(text.get(..len)?));
+        locks.is_some_and(|locks| locks.iter().any(|limit| self.plan.word.is_of(*limit)))
     }
 
     fn open(&self, pid: u32, file: &str) -> Option<OwnedFd> {
@@ -192,9 +173,8 @@ fn end_cgroup(plan: &WatcherPlan<'_>, entry: &Entry) -> bool {
     let mut buffer = [0; 64];
     let name = format_args!("agentpipe-{}-{}", plan.host_pid, entry.number);
     let Some(name) = path(&mut buffer, name) else { return false };
-    // A cgroup without an agent may be that of another host, which has the same number in another
-    // PID namespace: it is only removed, and only if it is empty.
-    if entry.pid != 0
+    // One that the host has not made is only removed, and only if it is empty.
+    if entry.is_made != 0
         && let Ok(cgroup) = openat(&folder, name, flags, Mode::empty())
         && let Ok(file) = openat(&cgroup, c"cgroup.kill", OFlags::WRONLY, Mode::empty())
     {

@@ -1,9 +1,9 @@
 //! The guard of an engine: a process that outlives the host and then kills what the host has spawned.
 //!
 //! ```text
-//! host side      mod.rs: starts the watcher, enters agents in the ledger; ledger.rs: what is to be killed
+//! host side      mod.rs: starts the watcher, tags agents; ledger.rs: the cgroups to be removed
 //! watcher side   watcher.rs: a process that waits for the death of the host; hunt.rs: what it does then
-//! pure           census.rs: which processes belong to the agents
+//! pure           tag.rs, census.rs: which processes belong to the agents
 //! ```
 //!
 //! The watcher is a process with memory of its own: the kernel's out-of-memory killer ends all
@@ -11,39 +11,41 @@
 //! hold back, and for the end of a socket, which an exec of the host closes. A byte on that socket says
 //! that the engine has ended, and then nothing is killed.
 //!
-//! The agents are in a memfd that both sides hold. A queue of messages could be full when the host
-//! dies; the memfd has the state of that moment. An agent enters itself before its exec, so there is no
-//! instant at which a death of the host would leave it unknown.
+//! Agents are found by a tag that they inherit to all they ever start. An agent gets it between its clone
+//! and its exec, and then looks whether the host lives, so there is no instant at which a death of the
+//! host would leave it unknown.
 
 mod census;
 mod hunt;
 mod ledger;
+mod tag;
 mod watcher;
 
+use std::cell::Cell;
 use std::collections::hash_map::RandomState;
-use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
-use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, getpid, getsid, pidfd_open, waitid};
+use rustix::process::{
+    PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, getsid, pidfd_open,
+    waitid,
+};
 
 use super::procfs;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
 use ledger::{ENTRY, Entry, FOLDER, FOLDERS_MAX, entry_at, folder_at};
+use tag::Word;
 use watcher::WatcherPlan;
 
-/// The variable by which the agents and all their descendants are found. Its value is that of the host,
-/// if the host is an agent itself, and a random word of the engine.
-pub(super) const MARKER: &str = "AGENTPIPE_GUARD";
 /// How long a new watcher may take until it is ready, and how long an old one to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The flag `__WALL` of wait(2): also children that send no SIGCHLD.
@@ -57,7 +59,9 @@ pub(crate) struct Guard {
     line: OwnedFd,
     watcher: OwnedFd,
     watcher_pid: u32,
-    marker: OsString,
+    word: Word,
+    /// The hard limit of the agents for file locks: that of the host, if it is an agent itself.
+    locks_max: u64,
     places: Mutex<Places>,
     origin: Origin,
 }
@@ -67,16 +71,20 @@ pub(crate) struct Guard {
 struct Places {
     free: Vec<u64>,
     next: u64,
+    /// How many agents were spawned.
+    spawned: u64,
     /// The folders that hold cgroups of agents, in the order of the ledger.
     folders: Vec<std::path::PathBuf>,
 }
 
-/// The entry of one agent in the ledger, from before its clone until it is gone. Dropping it frees the
-/// place.
+/// One agent, from before its clone until it is gone: its tag, and its cgroup in the ledger.
 #[derive(Debug)]
 pub(super) struct GuardEntry {
     guard: Arc<Guard>,
-    place: u64,
+    /// The place of its cgroup in the ledger, if it has one.
+    place: Cell<Option<u64>>,
+    /// The tag of the agent.
+    tag: u64,
 }
 
 impl Guard {
@@ -90,6 +98,12 @@ impl Guard {
             return Err(unavailable("/proc does not show this process")
                 .remedy("mount the /proc of this PID namespace, or do without a guard"));
         }
+        let locks_max = getrlimit(Resource::Locks).maximum;
+        let random = RandomState::new().build_hasher().finish();
+        let word = Word::new(random, locks_max).ok_or_else(|| {
+            unavailable("RLIMIT_LOCKS of this process, by which the agents are found, is too low")
+                .remedy("leave it unlimited (LimitLOCKS=): Linux does not limit file locks by it")
+        })?;
         let failed = |what: &'static str| move |errno: Errno| unavailable(what).cause(errno.into());
         let no_descriptor = "no descriptors for the guard process";
         let ledger = memfd_create("agentpipe-guard", MemfdFlags::CLOEXEC)
@@ -104,15 +118,13 @@ impl Guard {
         .map_err(failed(no_descriptor))?;
         let line = super::spawn::above_standard(ours).map_err(failed(no_descriptor))?;
         let host = pidfd_open(getpid(), PidfdFlags::empty()).map_err(failed(no_descriptor))?;
-        let word = format!("{:016x}", RandomState::new().build_hasher().finish());
         let plan = WatcherPlan {
             host: host.as_fd(),
             line: theirs.as_fd(),
             ledger: ledger.as_fd(),
             host_pid: std::process::id(),
             host_session: getsid(None).map_or(0, |pid| pid.as_raw_pid().unsigned_abs()),
-            ticks_per_second: rustix::param::clock_ticks_per_second(),
-            word: word.as_bytes().try_into().unwrap_or_default(),
+            word,
         };
         let (pid, watcher) = watcher::start(&plan).map_err(|errno| match errno {
             Errno::AGAIN => unavailable("no process left for the guard")
@@ -122,18 +134,14 @@ impl Guard {
         })?;
         // With our copy open the socket would not report the end of the watcher.
         drop(theirs);
-        let mut marker = std::env::var_os(MARKER).unwrap_or_default();
-        if !marker.is_empty() {
-            marker.push(",");
-        }
-        marker.push(&word);
         // From here on an error drops the guard, which ends the watcher.
         let guard = Self {
             ledger,
             line,
             watcher,
             watcher_pid: pid.as_raw_pid().unsigned_abs(),
-            marker,
+            word,
+            locks_max: locks_max.unwrap_or(word.last()),
             places: Mutex::default(),
             origin: Origin::here(),
         };
@@ -152,12 +160,7 @@ impl Guard {
         }
     }
 
-    /// Returns the value of [`MARKER`] for the agents.
-    pub(super) fn marker(&self) -> &OsStr {
-        &self.marker
-    }
-
-    /// Takes a place in the ledger for a new agent.
+    /// Returns the entry of a new agent.
     ///
     /// # Errors
     /// [`GuardUnavailable`](ErrorKind::GuardUnavailable) if the watcher has ended: an agent could
@@ -168,13 +171,23 @@ impl Guard {
             return Err(Error::new(ErrorKind::GuardUnavailable, super::error::SPAWN, what)
                 .remedy("find out what killed it, and make another engine"));
         }
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.free.pop().unwrap_or_else(|| {
+        let mut places = self.places();
+        places.spawned += 1;
+        let tag = self.word.tag(places.spawned);
+        drop(places);
+        Ok(GuardEntry { guard: Arc::clone(self), place: Cell::new(None), tag })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_place(&self) -> u64 {
+        let mut places = self.places();
+        places.free.pop().unwrap_or_else(|| {
             places.next += 1;
             places.next - 1
-        });
-        drop(places);
-        Ok(GuardEntry { guard: Arc::clone(self), place })
+        })
     }
 
     /// Returns the number of a folder that holds cgroups, and writes its path into the ledger once.
@@ -182,7 +195,7 @@ impl Guard {
         use std::os::unix::ffi::OsStrExt;
         // The watcher has another working directory.
         let folder = std::path::absolute(folder).map_err(|_| Errno::NOENT)?;
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places();
         let known = places.folders.iter().position(|known| *known == folder);
         let number = known.unwrap_or(places.folders.len()) as u64;
         if known.is_none() {
@@ -217,33 +230,35 @@ impl Drop for Guard {
 }
 
 impl GuardEntry {
-    /// Notes the cgroup `agentpipe-HOST-<number>` in `folder`, before it is made.
-    pub(super) fn note_cgroup(&self, folder: &Path, number: u64) -> Result<(), Errno> {
-        let folder = self.guard.folder(folder)?;
-        self.write(&Entry { pid: 0, born: 0, folder: folder + 1, number })
+    /// Notes the cgroup `agentpipe-HOST-<number>` in `folder`: before it is made, and after.
+    pub(super) fn note_cgroup(
+        &self,
+        folder: &Path,
+        number: u64,
+        is_made: bool,
+    ) -> Result<(), Errno> {
+        let folder = self.guard.folder(folder)? + 1;
+        let place = self.place.get().unwrap_or_else(|| self.guard.take_place());
+        self.place.set(Some(place));
+        let entry = Entry { folder, number, is_made: is_made.into() };
+        ledger::write(self.guard.ledger.as_fd(), &entry.encode(), entry_at(place))
     }
 
-    /// Enters the calling process. For the agent, between its clone and its exec: system calls only.
-    pub(super) fn claim(&self) -> Result<(), Errno> {
-        ledger::claim(self.guard.ledger.as_fd(), entry_at(self.place))
-    }
-
-    fn write(&self, entry: &Entry) -> Result<(), Errno> {
-        ledger::write(self.guard.ledger.as_fd(), &entry.encode(), entry_at(self.place))
+    /// Returns the limit for file locks by which the processes of the agent are found.
+    pub(super) fn tag(&self) -> Rlimit {
+        Rlimit { current: Some(self.tag), maximum: Some(self.guard.locks_max) }
     }
 }
 
 impl Drop for GuardEntry {
     fn drop(&mut self) {
-        // A forked child shares the ledger of its parent, whose agents it must not free.
-        if !self.guard.origin.is_here() {
-            return;
-        }
-        // A place that cannot be freed is not given away: an entry of a process that is gone is
-        // harmless, because the watcher compares the start times.
-        if ledger::write(self.guard.ledger.as_fd(), &[0; ENTRY], entry_at(self.place)).is_ok() {
-            let places = &self.guard.places;
-            places.lock().unwrap_or_else(PoisonError::into_inner).free.push(self.place);
+        let Some(place) = self.place.get() else { return };
+        // A forked child shares the ledger of its parent.
+        if self.guard.origin.is_here()
+            // A place that cannot be freed is not given away: a cgroup that is gone does no harm.
+            && ledger::write(self.guard.ledger.as_fd(), &[0; ENTRY], entry_at(place)).is_ok()
+        {
+            self.guard.places().free.push(place);
         }
     }
 }

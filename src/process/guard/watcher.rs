@@ -16,20 +16,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, chdir, setsid};
 
 use super::super::child_setup::errno_of_last_call;
 use super::super::clone::{BlockedSignals, ChildStack, SavedErrno};
 use super::census::Process;
 use super::hunt::Hunt;
-use super::ledger::write;
+use super::tag::Word;
 
-/// The length of the word that marks the environment of the agents.
-pub(super) const WORD: usize = 16;
 /// The most processes of a host that the census takes: 10 MiB of address space, used as it fills.
 const PROCESSES_MAX: usize = 1 << 18;
 /// Smaller regions of the host's memory are kept: not worth a system call.
@@ -45,32 +43,31 @@ pub(super) struct WatcherPlan<'a> {
     pub(super) ledger: BorrowedFd<'a>,
     pub(super) host_pid: u32,
     pub(super) host_session: u32,
-    pub(super) ticks_per_second: u64,
-    pub(super) word: [u8; WORD],
+    pub(super) word: Word,
 }
 
 struct Start<'a> {
     plan: &'a WatcherPlan<'a>,
-    /// The regions to unmap, as pairs of addresses in a memfd: the child cannot unmap a list while it
-    /// reads it.
+    /// The regions to unmap, as pairs of addresses in a pipe: the child cannot unmap a list while it reads
+    /// it, and the host may limit the size of files.
     regions: BorrowedFd<'a>,
 }
 
 /// Clones the watcher. It reports on `plan.line` when it is ready.
 pub(super) fn start(plan: &WatcherPlan<'_>) -> Result<(Pid, OwnedFd), Errno> {
     let stack = ChildStack::new()?;
-    let regions = memfd_create("agentpipe-regions", MemfdFlags::CLOEXEC)?;
+    let (regions, filled) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let start = Start { plan, regions: regions.as_fd() };
     // SAFETY: returns a pointer to the errno of this thread, and reads nothing.
     let errno = unsafe { libc::__errno_location() };
     let kept =
         [stack.base.addr(), stack.top().addr() - 1, errno.addr(), ptr::from_ref(&start).addr()];
     let maps = fs::read("/proc/self/maps").unwrap_or_default();
-    let list: Vec<u8> = unneeded(&maps, &kept)
-        .flat_map(|(from, to)| [from, to])
-        .flat_map(usize::to_ne_bytes)
-        .collect();
-    write(regions.as_fd(), &list, 0)?;
+    let mut large: Vec<_> = unneeded(&maps, &kept).collect();
+    large.sort_by_key(|(from, to)| from.wrapping_sub(*to));
+    let list = large.iter().flat_map(|(from, to)| [*from, *to]).flat_map(usize::to_ne_bytes);
+    // What the pipe does not take is kept by the watcher: the smallest of thousands of regions.
+    rustix::io::write(&filled, &list.collect::<Vec<u8>>())?;
 
     let mut pidfd: c_int = -1;
     let restored = SavedErrno::new();
@@ -136,7 +133,7 @@ fn set_up(
     rustix::thread::set_name(c"agentpipe-guard")?;
     // No mount is kept busy.
     chdir(c"/")?;
-    unmap(regions)?;
+    unmap(regions);
     // Also the pipes of a parent that waits for their end.
     close_all_but([plan.host, plan.line, plan.ledger]);
     let size = PROCESSES_MAX * size_of::<Process>();
@@ -151,7 +148,7 @@ fn set_up(
 
 /// Unmaps the host's memory. It would be kept from the host's death on, and each page that the host
 /// writes before would be copied.
-fn unmap(regions: BorrowedFd<'_>) -> Result<(), Errno> {
+fn unmap(regions: BorrowedFd<'_>) {
     const WORD: usize = size_of::<usize>();
     let number = |bytes: &[u8]| {
         let mut number = [0; WORD];
@@ -159,20 +156,14 @@ fn unmap(regions: BorrowedFd<'_>) -> Result<(), Errno> {
         usize::from_ne_bytes(number)
     };
     let mut buffer = [0; 256 * 2 * WORD];
-    let mut at = 0;
-    loop {
-        let len = pread(regions, &mut buffer, at)?;
-        let filled = buffer.get(..len).unwrap_or_default();
-        for region in filled.chunks_exact(2 * WORD) {
+    // The pipe does not block.
+    while let Ok(len @ 1..) = read(regions, &mut buffer) {
+        for region in buffer.get(..len).unwrap_or_default().chunks_exact(2 * WORD) {
             let (from, to) = region.split_at(WORD);
             let (from, to) = (number(from), number(to));
             // SAFETY: `unneeded` left out what this process uses. Memory that the host has mapped there
             // since is not used either.
             let _unmapped = unsafe { munmap(ptr::with_exposed_provenance_mut(from), to - from) };
-        }
-        at += len as u64;
-        if len == 0 {
-            return Ok(());
         }
     }
 }

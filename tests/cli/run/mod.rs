@@ -3,6 +3,7 @@
 mod absence;
 mod descriptors;
 mod framing;
+mod guard;
 mod launcher;
 #[path = "../../engine/spawn/lease.rs"]
 mod lease;

@@ -38,9 +38,10 @@ fn orphans_of_the_agent_are_reaped() {
     let mut run = Run::start(&[], &["sh", "-c", script, fifo.to_str().expect("text")]);
     assert_eq!(first_line(&mut run), "{}\n");
     let host = run.child.id();
-    wait_until("the orphans come to the command", || children(host).len() == 6);
+    // The agent and the guard are the others.
+    wait_until("the orphans come to the command", || children(host).len() == 7);
     fs::write(&fifo, "\n".repeat(100)).expect("they read");
-    wait_until("they are reaped", || children(host).len() == 1);
+    wait_until("they are reaped", || children(host).len() == 2);
     // The status of the agent is not taken from the engine.
     let done = run.finish(b"{}\n");
     assert_eq!((done.code(), done.count("left_running")), (Some(7), 0), "{done:?}");

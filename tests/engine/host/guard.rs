@@ -1,92 +1,49 @@
 //! A host with a guard that dies, in every way a process ends: nothing that it has spawned outlives it.
-//!
-//! The processes of a tree are found by an argument, because some of them have no environment.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::hazards::raw;
 use crate::support::own_process::{alone, is_alone, test_name, this_test};
-use crate::support::process::{Held, children, processes};
+use crate::support::process::{Held, children};
+use crate::support::trees::{TREE, Trees, guard_of, is_alive, rounds};
 use crate::support::{CEILING, check_echo, check_error, fake, shell, wait_until};
-use agentpipe::{AgentCommand, Engine, ErrorKind};
+use agentpipe::{Engine, ErrorKind};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The end of the host, its trees, and whether they have cgroups, in its environment.
 const END: &str = "AGENTPIPE_GUARD_TEST_END";
 const TREES: &str = "AGENTPIPE_GUARD_TEST_TREES";
 const CGROUPS: &str = "AGENTPIPE_GUARD_TEST_CGROUPS";
-/// The processes of a tree.
-const TREE: usize = 6;
+const TOKEN: &str = "AGENTPIPE_GUARD_TEST_TOKEN";
 
-/// An argument of sleep(1) that this process and its hosts share, and no other process has.
-fn token() -> String {
-    std::env::var("AGENTPIPE_GUARD_TEST_TOKEN").unwrap_or_else(|_| {
-        let pid = std::process::id();
-        format!("86400.0{pid}")
-    })
+fn own_guard() -> Pid {
+    guard_of(std::process::id()).expect("it runs")
 }
-
-/// An agent that ignores every signal that can be ignored, with a helper in its group, one in a session
-/// of its own, and two daemons whose parents have ended: one of them without an environment.
-fn hostile_tree() -> AgentCommand {
-    let token = token();
-    shell(&format!(
-        "trap '' HUP INT QUIT PIPE TERM USR1 USR2 ALRM TSTP TTIN TTOU
-         sleep {token} & setsid sleep {token} &
-         setsid sh -c 'sleep {token} & sleep {token} & exit' &
-         env -i $(command -v setsid) sh -c '(sleep {token} &) ; exit' &
-         echo '{{}}'; exec sleep {token}"
-    ))
-}
-
-/// The processes of all trees of this test.
-fn trees() -> Vec<Pid> {
-    let token = token();
-    let has_token = |path: &std::path::PathBuf| {
-        let line = fs::read(path.join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).collect::<Vec<_>>() == [b"sleep", token.as_bytes(), b""]
-    };
-    let pid = |path: std::path::PathBuf| Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?);
-    processes().filter(has_token).filter_map(pid).collect()
-}
-
-fn is_alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    stat.is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
-}
-
-/// The guard of this process.
-fn own_guard() -> Option<Pid> {
-    children().into_iter().find_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name == "agentpipe-guard\n").then(|| Pid::from_raw(pid.try_into().ok()?)).flatten()
-    })
-}
-
 /// The host: starts its trees, and ends as it was told to.
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
     let number = |key| std::env::var(key).expect("set").parse::<usize>().expect("a number");
     let engine = Engine::builder().guard(true).build().expect("a guard");
+    let script = Trees(std::env::var(TOKEN).expect("set")).script();
     let mut agents = Vec::new();
     for _ in 0..number(TREES) {
         let mut agent = match std::env::var_os(CGROUPS) {
-            None => engine.spawn_blocking(hostile_tree()).expect("spawns"),
+            None => engine.spawn_blocking(shell(&script)).expect("spawns"),
             // Where the host may not make cgroups, there is none that it could leave.
             Some(_) => engine
-                .spawn_blocking(hostile_tree().cgroup())
-                .or_else(|_| engine.spawn_blocking(hostile_tree()))
+                .spawn_blocking(shell(&script).cgroup())
+                .or_else(|_| engine.spawn_blocking(shell(&script)))
                 .expect("spawns"),
         };
         agent.next_record_blocking().expect("it is up");
         agents.push(agent);
     }
-    let guard = own_guard().expect("it runs");
+    let guard = own_guard();
     println!("\nready {}", guard.as_raw_nonzero());
     match std::env::var(END).expect("set").as_str() {
         // Killed by the test.
@@ -114,12 +71,12 @@ fn host() {
 }
 
 /// Returns the host and its guard.
-fn start_host(test: &str, end: &str, trees: usize) -> (Child, Pid) {
+fn start_host(test: &str, end: &str, trees: &Trees, count: usize) -> (Child, Pid) {
     let mut host = this_test(test)
         .env(END, end)
-        .env(TREES, trees.to_string())
+        .env(TREES, count.to_string())
         .envs((end == "cgroups").then_some((CGROUPS, "1")))
-        .env("AGENTPIPE_GUARD_TEST_TOKEN", token())
+        .env(TOKEN, &trees.0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -130,23 +87,6 @@ fn start_host(test: &str, end: &str, trees: usize) -> (Child, Pid) {
         Pid::from_raw(line.strip_prefix("ready ")?.parse().ok()?)
     });
     (host, guard.expect("the host is up"))
-}
-
-/// Waits until no process of the trees is left, and returns how long it took. What outlives the guard
-/// is ended here.
-fn await_no_trees(guard: Pid) -> Duration {
-    let begun = Instant::now();
-    let is_over = || trees().into_iter().all(|pid| !is_alive(pid));
-    while !is_over() && is_alive(guard) && begun.elapsed() < CEILING {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let took = begun.elapsed();
-    let left: Vec<_> = trees().into_iter().filter(|pid| is_alive(*pid)).collect();
-    for pid in &left {
-        let _gone = kill_process(*pid, Signal::KILL);
-    }
-    assert!(left.is_empty(), "they outlived their host: {left:?}");
-    took
 }
 
 /// The names of the cgroups of a host.
@@ -170,15 +110,15 @@ fn cgroups_of(host: u32) -> Vec<String> {
     found
 }
 
-/// Kills hosts with trees, and returns a line of figures. `AGENTPIPE_GUARD_ROUNDS` sets how often.
+/// Kills hosts with trees, and returns a line of figures.
 fn check_rounds(test: &str, end: &str, count: usize) -> String {
-    let rounds = std::env::var("AGENTPIPE_GUARD_ROUNDS").ok().and_then(|n| n.parse().ok());
     let mut figures = format!("{end}, {count} trees:");
-    for _ in 0..rounds.unwrap_or(1) {
-        let (mut host, guard) = start_host(test, end, count);
+    for _ in 0..rounds() {
+        let trees = Trees::new();
+        let (mut host, guard) = start_host(test, end, &trees, count);
         let is_killed = matches!(end, "wait" | "fork" | "cgroups");
         if is_killed {
-            wait_until("all trees are up", || trees().len() == count * TREE);
+            wait_until("all trees are up", || trees.alive().len() == count * TREE);
         }
         if end == "cgroups" {
             let made = cgroups_of(host.id()).len();
@@ -187,7 +127,7 @@ fn check_rounds(test: &str, end: &str, count: usize) -> String {
         if is_killed {
             host.kill().expect("SIGKILL");
         }
-        let took = await_no_trees(guard);
+        let took = trees.await_none(guard);
         write!(figures, " {} ms", took.as_millis()).expect("a string");
         if end == "exec" {
             assert!(host.try_wait().expect("ours").is_none(), "the new program is no agent");
@@ -257,7 +197,7 @@ fn guard_ends_with_its_engine() {
     assert_eq!(before.children, [0; 0]);
     for _ in 0..5 {
         let engine = guarded();
-        let guard = own_guard().expect("it runs");
+        let guard = own_guard();
         let mut agent = engine.spawn_blocking(fake(&[])).expect("spawns");
         check_echo(&mut agent, "{}");
         assert!(agent.close_blocking().exit().success());
@@ -285,7 +225,7 @@ fn spawn_without_the_guard_is_refused() {
     }
     let engine = guarded();
     let mut agent = engine.spawn_blocking(fake(&[])).expect("spawns");
-    let guard = own_guard().expect("it runs");
+    let guard = own_guard();
     kill_process(guard, Signal::KILL).expect("ours");
     wait_until("it is dead", || !is_alive(guard));
     for error in [
@@ -315,7 +255,7 @@ fn drop_in_a_forked_child_leaves_the_guard_alone() {
         }
         Some(child) => assert_eq!(raw::wait_for(child, 60_000), Ok(0)),
     }
-    let guard = own_guard().expect("it runs");
+    let guard = own_guard();
     assert!(is_alive(guard));
     check_echo(&mut agent, "{}");
     assert!(agent.close_blocking().exit().success());
