@@ -28,8 +28,8 @@
 //! - [`AgentWriter::send`] queues a record whole, or refuses it before a byte is sent.
 //! - [`Agent::close`] follows a [`ClosePolicy`] and returns a [`CloseReport`].
 //! - [`Engine::shutdown`] closes all agents at once.
-//! - [`session`] matches requests and responses over an agent: JSON-RPC, and Claude Code with the
-//!   feature `claude`.
+//! - [`session`] matches requests and responses over an agent: JSON-RPC, MCP servers with the feature
+//!   `mcp`, and Claude Code with the feature `claude`.
 //! - [`WarmPool`] keeps idle agents of one command ready.
 //! - `LocalEngine` (feature `local`) hosts agents on the caller's own thread.
 //!
@@ -136,10 +136,14 @@ pub mod _docs {
     #[doc = include_str!("../docs/guide/close.md")]
     pub mod close {}
 
-    #[cfg(feature = "claude")]
-    #[doc = "[claude.md]: crate::_docs::claude\n\n"]
+    #[cfg(all(feature = "claude", feature = "mcp"))]
+    #[doc = "[claude.md]: crate::_docs::claude\n[mcp.md]: crate::_docs::mcp\n\n"]
     #[doc = include_str!("../docs/guide/sessions.md")]
     pub mod sessions {}
+
+    #[cfg(feature = "mcp")]
+    #[doc = include_str!("../docs/guide/mcp.md")]
+    pub mod mcp {}
 
     #[cfg(feature = "claude")]
     #[doc = "[sessions.md]: crate::_docs::sessions\n\n"]

@@ -1,16 +1,14 @@
-//! Lists the tools of an MCP server.
+//! Lists the tools of an MCP server, of either era of the protocol.
 //!
 //! ```sh
-//! cargo run --example mcp_tools                                   # the reference server, by npx
-//! cargo run --example mcp_tools -- my-mcp-server --its-flags      # another one
+//! cargo run --features mcp --example mcp_tools                                # a server, by npx
+//! cargo run --features mcp --example mcp_tools -- my-mcp-server --its-flags   # another one
 //! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
-use std::time::Duration;
 
-use agentpipe::session::Settings;
-use agentpipe::session::jsonrpc::{Cancellation, Session};
+use agentpipe::session::mcp::{Call, Client};
 use agentpipe::{AgentCommand, Engine};
 use serde_json::{Value, json};
 
@@ -21,34 +19,25 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(program) => AgentCommand::new(program).args(args),
         None => AgentCommand::new("npx").args(["-y", "@modelcontextprotocol/server-everything"]),
     };
-    let engine = Engine::new()?;
-    let session = Session::builder()
-        // A dropped request is withdrawn as MCP says: `notifications/cancelled`.
-        .cancellation(Cancellation::Mcp)
-        // A server that is downloaded first needs its time; later requests may say less.
-        .settings(Settings::new().request_timeout(Duration::from_secs(120)))
-        // What the server may ask its client. Other methods are answered with "no such method".
-        .handle("roots/list", |_asked| async { Ok(json!({"roots": []})) })
-        .start(&engine, server)
+    let client = Client::builder()
+        .client_info("mcp_tools", "1")
+        // A request of a legacy server, or a question in a result of a modern one.
+        .handle("elicitation/create", |_asked| async { Ok(json!({"action": "decline"})) })
+        .connect(&Engine::new()?, server)
         .await?;
+    let server = client.server();
+    println!("{} {}: MCP {}", or_none(server.name()), or_none(server.release()), server.version());
 
-    let hello = json!({
-        "protocolVersion": "2025-06-18",
-        "capabilities": {"roots": {}},
-        "clientInfo": {"name": "mcp_tools", "version": "1"},
-    });
-    let answer: Value = session.request("initialize", hello).await?.json()?;
-    println!("{} {}", text(&answer["serverInfo"]["name"]), text(&answer["serverInfo"]["version"]));
-    session.notify("notifications/initialized", ()).await?;
-
-    let answer: Value = session.request("tools/list", ()).await?.json()?;
+    // A list may be asked for again if the server ends meanwhile. A list of another page has a cursor.
+    let list = Call::new("tools/list", ()).idempotent();
+    let answer: Value = client.run(list).await?.json()?;
     for tool in answer["tools"].as_array().into_iter().flatten() {
-        println!("  {}: {}", text(&tool["name"]), text(&tool["description"]));
+        println!("  {}: {}", or_none(tool["name"].as_str()), or_none(tool["description"].as_str()));
     }
-    println!("-- {}", session.close().await);
+    println!("-- {}", client.close().await);
     Ok(())
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("(none)")
+fn or_none(text: Option<&str>) -> &str {
+    text.unwrap_or("(none)")
 }

@@ -1,7 +1,7 @@
 //! Sessions: requests and responses over an agent, in both directions.
 //!
-//! [`jsonrpc::Session`] speaks JSON-RPC 2.0, as MCP servers, ACP agents, Codex and language servers
-//! do. With the feature `claude`, `claude::Session` speaks the control protocol of Claude Code. Both
+//! [`jsonrpc::Session`] speaks JSON-RPC 2.0, as ACP agents, Codex and language servers do. With the
+//! feature `mcp`, `mcp::Client` is a client of MCP servers. With the feature `claude`, `claude::Session` speaks the control protocol of Claude Code. Both
 //! stand on [`Session`], which has what they share.
 //!
 //! - Every request has one outcome: the agent's response, its timeout, or the end of the session.
