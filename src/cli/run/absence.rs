@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Absence {
     limit: Duration,
-    /// When stdin ended, and how many bytes the reader had taken from stdout by then.
-    ended: Option<(Instant, u64)>,
-    /// The reader took something after the end of stdin, so it is slow and not gone.
+    /// When stdin ended.
+    ended: Option<Instant>,
+    /// How many bytes the reader had taken from stdout shortly after that.
+    taken: Option<u64>,
+    /// The reader took something later, so it is slow and not gone.
     reads: bool,
     /// When the reader was given up.
     gave_up: Option<Instant>,
@@ -25,28 +27,51 @@ pub(super) struct Absence {
 
 impl Absence {
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
-        Self { limit, ended: None, reads: false, gave_up: None, heard: (0, now), burst: now }
+        Self {
+            limit,
+            ended: None,
+            taken: None,
+            reads: false,
+            gave_up: None,
+            heard: (0, now),
+            burst: now,
+        }
     }
 
     pub(super) fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// Notes the end of stdin, once. `taken` is the number of bytes that the reader has taken so far.
-    pub(super) fn input_ended(&mut self, taken: u64, now: Instant) {
-        self.ended.get_or_insert((now, taken));
+    /// Notes the end of stdin, once.
+    pub(super) fn input_ended(&mut self, now: Instant) {
+        self.ended.get_or_insert(now);
     }
 
-    /// Returns when a reader that takes nothing until then is given up. `took` is when stdout last accepted
-    /// something; it accepts nothing now.
+    /// Returns whether [`note_taken`](Self::note_taken) is due.
+    pub(super) fn wants_taken(&self, now: Instant) -> bool {
+        self.taken.is_none() && self.first_look().is_some_and(|at| now >= at)
+    }
+
+    /// Notes how many bytes the reader has taken, once.
+    pub(super) fn note_taken(&mut self, taken: u64) {
+        self.taken.get_or_insert(taken);
+    }
+
+    /// A runtime may fill its own buffer from the pipe for a moment after its user has stopped reading.
+    fn first_look(&self) -> Option<Instant> {
+        Some(self.ended? + self.limit / 2)
+    }
+
+    /// Returns when a reader is looked at that takes nothing. `took` is when stdout last accepted something.
     pub(super) fn deadline(&self, took: Instant) -> Option<Instant> {
-        let (since, _) = self.ended.filter(|_| !self.reads && self.gave_up.is_none())?;
-        Some(since.max(took) + self.limit)
+        let ended = self.ended.filter(|_| !self.reads && self.gave_up.is_none())?;
+        if self.taken.is_none() { self.first_look() } else { Some(ended.max(took) + self.limit) }
     }
 
-    /// Decides about the reader at the deadline. Returns true if it is given up.
+    /// Decides at the deadline about the reader of an stdout that accepts nothing. Returns true if the reader
+    /// is given up.
     pub(super) fn decide(&mut self, taken: u64, now: Instant) -> bool {
-        let Some((_, before)) = self.ended else { return false };
+        let Some(before) = self.taken else { return false };
         self.reads = taken > before;
         if !self.reads {
             self.gave_up = Some(now);
@@ -101,14 +126,24 @@ mod tests {
         assert_eq!((absence.deadline(start), absence.agent_deadline(DRAIN, TOTAL)), (None, None));
     }
 
+    fn ended(start: Instant) -> Absence {
+        let mut absence = Absence::new(LIMIT, start);
+        absence.input_ended(start);
+        absence.input_ended(start + ms(50));
+        // asyncio reads on for 100 kB and more after the task that read was cancelled.
+        assert!(!absence.wants_taken(start + ms(99)) && absence.wants_taken(start + ms(100)));
+        assert_eq!(absence.deadline(start), Some(start + ms(100)));
+        absence.note_taken(100);
+        absence.note_taken(101);
+        assert_eq!(absence.deadline(start + ms(30)), Some(start + ms(230)));
+        absence
+    }
+
     // A host that reads in bursts took something since, so its pause is no departure.
     #[test]
     fn reader_that_took_a_byte_is_never_given_up() {
         let start = Instant::now();
-        let mut absence = Absence::new(LIMIT, start);
-        absence.input_ended(100, start);
-        absence.input_ended(999, start + ms(50));
-        assert_eq!(absence.deadline(start + ms(30)), Some(start + ms(230)));
+        let mut absence = ended(start);
         assert!(!absence.decide(101, start + ms(230)));
         assert_eq!((absence.deadline(start), absence.gave_up()), (None, false));
     }
@@ -116,8 +151,7 @@ mod tests {
     #[test]
     fn silent_agent_has_more_time_than_a_flood() {
         let start = Instant::now();
-        let mut absence = Absence::new(LIMIT, start);
-        absence.input_ended(100, start);
+        let mut absence = ended(start);
         let left = start + ms(200);
         assert!(absence.decide(100, left), "nothing was taken");
         assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + DRAIN));
@@ -136,12 +170,12 @@ mod tests {
     #[test]
     fn dripping_agent_has_a_last_moment() {
         let start = Instant::now();
-        let mut absence = Absence::new(LIMIT, start);
-        absence.input_ended(100, start);
-        assert!(absence.decide(100, start));
+        let mut absence = ended(start);
+        let left = start + ms(200);
+        assert!(absence.decide(100, left));
         for drip in 1..20 {
-            absence.hear(drip, start + ms(drip * 250));
+            absence.hear(drip, left + ms(drip * 250));
         }
-        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(start + TOTAL));
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + TOTAL));
     }
 }

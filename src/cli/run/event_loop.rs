@@ -312,7 +312,7 @@ impl<'a> EventLoop<'a> {
         let mut moved = self.input.step(&self.writer, &self.stderr.lines, now, context);
         if let Some(absence) = self.absence.as_mut().filter(|_| self.signals_seen == 0) {
             if self.input.hung_up().is_some() {
-                absence.input_ended(self.stdout.taken(), now);
+                absence.input_ended(now);
             }
             if self.input.is_over() {
                 self.say_farewell();
@@ -379,6 +379,9 @@ impl<'a> EventLoop<'a> {
                 self.close(self.overdue());
             }
             return is_due;
+        }
+        if absence.wants_taken(now) {
+            absence.note_taken(self.stdout.taken());
         }
         let until = absence.deadline(self.stdout.took).filter(|_| stuck);
         let left =
