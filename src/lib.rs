@@ -150,7 +150,7 @@ pub mod _docs {
     #[doc = include_str!("../docs/guide/claude.md")]
     pub mod claude {}
 
-    #[doc = "[close.md]: crate::_docs::close\n\n"]
+    #[doc = "[close.md]: crate::_docs::close\n[sdk-shim.md]: crate::_docs::sdk_shim\n\n"]
     #[doc = include_str!("../docs/guide/operating.md")]
     pub mod operating {}
 
@@ -158,6 +158,9 @@ pub mod _docs {
     #[doc = "[close.md]: crate::_docs::close\n\n"]
     #[doc = include_str!("../docs/guide/local.md")]
     pub mod local {}
+
+    #[doc = include_str!("../docs/guide/sdk-shim.md")]
+    pub mod sdk_shim {}
 
     #[doc = include_str!("../docs/guide/fake.md")]
     pub mod fake {}

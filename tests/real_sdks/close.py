@@ -22,15 +22,30 @@ options = ClaudeAgentOptions(
 )
 
 
-async def until_full(client):
-    """Waits until the SDK has stopped reading and the pipe is full. The SDK has no word for its pipe."""
+def unread(client):
+    """Returns how many bytes are in the pipe that the SDK reads. The SDK itself has no word for it."""
     process = client._transport._process
     pipe = process.stdout._stream._transport.get_extra_info("pipe").fileno()
-    while True:
-        unread, = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))
-        if unread >= 32_000:
-            return
-        await asyncio.sleep(0.01)
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def processor_time(pid):
+    """Returns what the process and its children have used so far."""
+    pids, used = [str(pid)], []
+    while pids:
+        folder = f"/proc/{pids.pop()}"
+        with open(f"{folder}/stat") as stat, open(f"{folder}/task/{folder[6:]}/children") as children:
+            used.append(stat.read().rpartition(") ")[2].split()[11:13])
+            pids += children.read().split()
+    return used
+
+
+async def until_full(client):
+    """Waits until the SDK has stopped reading, the pipe is full, and the agent has no work left but to write.
+    A flood is over at once: it is blocked."""
+    known = None
+    while unread(client) < 32_000 or known != (known := processor_time(client._transport._process.pid)):
+        await asyncio.sleep(0.2)
 
 
 async def streaming():

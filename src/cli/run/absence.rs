@@ -7,6 +7,15 @@
 
 use std::time::{Duration, Instant};
 
+/// Bytes that an agent may write after its reader was given up. The CLI writes an answer three times over: in
+/// pieces, as one record, and in its result.
+const DROPPED_MAX: u64 = 32 << 20;
+
+/// How long such an agent may write without a pause, and the shortest pause. A finished answer takes a tenth of
+/// it to write, and longer on a busy machine.
+const BURST_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What is known about the reader after the end of stdin.
 #[derive(Debug)]
 pub(super) struct Absence {
@@ -19,10 +28,13 @@ pub(super) struct Absence {
     reads: bool,
     /// When the reader was given up.
     gave_up: Option<Instant>,
-    /// How many bytes the agent has written, and when that number last grew.
-    heard: (u64, Instant),
-    /// Since when it has grown without a pause.
+    /// How many bytes the agent has written since then, and when it last wrote.
+    dropped: u64,
+    heard: Instant,
+    /// Since when it has written without a pause.
     burst: Instant,
+    /// How many bytes the agent had written before.
+    before: u64,
 }
 
 impl Absence {
@@ -33,8 +45,10 @@ impl Absence {
             taken: None,
             reads: false,
             gave_up: None,
-            heard: (0, now),
+            dropped: 0,
+            heard: now,
             burst: now,
+            before: 0,
         }
     }
 
@@ -68,14 +82,14 @@ impl Absence {
         if self.taken.is_none() { self.first_look() } else { Some(ended.max(took) + self.limit) }
     }
 
-    /// Decides at the deadline about the reader of an stdout that accepts nothing. Returns true if the reader
-    /// is given up.
-    pub(super) fn decide(&mut self, taken: u64, now: Instant) -> bool {
+    /// Decides at the deadline about the reader of an stdout that accepts nothing. `taken` is how many bytes
+    /// the reader has taken, `written` how many the agent has written. Returns true if the reader is given up.
+    pub(super) fn decide(&mut self, taken: u64, written: u64, now: Instant) -> bool {
         let Some(before) = self.taken else { return false };
         self.reads = taken > before;
         if !self.reads {
             self.gave_up = Some(now);
-            (self.heard.1, self.burst) = (now, now);
+            (self.heard, self.burst, self.before) = (now, now, written);
         }
         !self.reads
     }
@@ -86,24 +100,22 @@ impl Absence {
     }
 
     /// Notes how many bytes the agent has written.
-    pub(super) fn hear(&mut self, bytes: u64, now: Instant) {
-        let (known, last) = self.heard;
-        if bytes != known {
-            // An agent that has room writes at once, so a shorter silence is the scheduler's.
-            if now > last + self.limit / 2 {
+    pub(super) fn hear(&mut self, written: u64, now: Instant) {
+        let dropped = written.saturating_sub(self.before);
+        if dropped != self.dropped {
+            if now > self.heard + PAUSE {
                 self.burst = now;
             }
-            self.heard = (bytes, now);
+            (self.dropped, self.heard) = (dropped, now);
         }
     }
 
-    /// Returns when an agent whose reader was given up must have left: at once if it has written for the
-    /// limit without a pause, otherwise after a silence of `drain`, and after `total` in any case.
+    /// Returns when an agent whose reader was given up must have left: after a silence of `drain`, after `total`,
+    /// and at once if it floods.
     pub(super) fn agent_deadline(&self, drain: Duration, total: Duration) -> Option<Instant> {
         let since = self.gave_up?;
-        let (_, last) = self.heard;
-        let floods = last >= self.burst + self.limit;
-        Some(if floods { last } else { (last + drain).min(since + total) })
+        let floods = self.dropped > DROPPED_MAX || self.heard >= self.burst + BURST_MAX;
+        Some(if floods { self.heard } else { (self.heard + drain).min(since + total) })
     }
 }
 
@@ -144,27 +156,34 @@ mod tests {
     fn reader_that_took_a_byte_is_never_given_up() {
         let start = Instant::now();
         let mut absence = ended(start);
-        assert!(!absence.decide(101, start + ms(230)));
+        assert!(!absence.decide(101, 70_000, start + ms(230)));
         assert_eq!((absence.deadline(start), absence.gave_up()), (None, false));
     }
 
     #[test]
-    fn silent_agent_has_more_time_than_a_flood() {
+    fn backlog_has_more_time_than_a_flood() {
         let start = Instant::now();
         let mut absence = ended(start);
         let left = start + ms(200);
-        assert!(absence.decide(100, left), "nothing was taken");
+        assert!(absence.decide(100, 70_000, left), "nothing was taken");
         assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + DRAIN));
-        absence.hear(1, left + ms(100));
-        absence.hear(2, left + ms(199));
-        absence.hear(2, left + ms(250));
-        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(199) + DRAIN));
-        // Last words after a pause are no flood.
-        absence.hear(3, left + ms(300));
+        absence.hear(70_000 + DROPPED_MAX, left + ms(300));
+        absence.hear(70_000 + DROPPED_MAX, left + ms(450));
         assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(300) + DRAIN));
-        absence.hear(4, left + ms(400));
-        absence.hear(5, left + ms(500));
+        absence.hear(70_001 + DROPPED_MAX, left + ms(500));
         assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + ms(500)), "a flood");
+    }
+
+    #[test]
+    fn slow_flood_is_one_too() {
+        let start = Instant::now();
+        let mut absence = ended(start);
+        assert!(absence.decide(100, 100, start));
+        for kilobytes in 1..=20 {
+            assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(absence.heard + DRAIN));
+            absence.hear(kilobytes << 10, start + ms(kilobytes * 50));
+        }
+        assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(start + ms(1000)));
     }
 
     #[test]
@@ -172,9 +191,9 @@ mod tests {
         let start = Instant::now();
         let mut absence = ended(start);
         let left = start + ms(200);
-        assert!(absence.decide(100, left));
+        assert!(absence.decide(100, 100, left));
         for drip in 1..20 {
-            absence.hear(drip, left + ms(drip * 250));
+            absence.hear(100 + drip, left + ms(drip * 250));
         }
         assert_eq!(absence.agent_deadline(DRAIN, TOTAL), Some(left + TOTAL));
     }

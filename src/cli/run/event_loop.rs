@@ -314,6 +314,10 @@ impl<'a> EventLoop<'a> {
             if self.input.hung_up().is_some() {
                 absence.input_ended(now);
             }
+            // Before the writes of this turn, so that all that is read of them counts.
+            if absence.wants_taken(now) {
+                absence.note_taken(self.stdout.taken());
+            }
             if self.input.is_over() {
                 self.say_farewell();
                 self.writer.end_input();
@@ -369,9 +373,10 @@ impl<'a> EventLoop<'a> {
     fn give_up_absent(&mut self, now: Instant) -> bool {
         let stuck = !self.stdout.is_empty();
         let Some(absence) = &mut self.absence else { return false };
+        let stats = self.writer.stats();
+        let written = stats.bytes_in + stats.stderr_bytes;
         if absence.gave_up() {
-            let stats = self.writer.stats();
-            absence.hear(stats.bytes_in + stats.stderr_bytes, now);
+            absence.hear(written, now);
             let until = absence.agent_deadline(self.args.drain(), self.policy.get_drain_total());
             let is_due = !self.close_asked && until.is_some_and(|until| now >= until);
             if is_due {
@@ -380,12 +385,9 @@ impl<'a> EventLoop<'a> {
             }
             return is_due;
         }
-        if absence.wants_taken(now) {
-            absence.note_taken(self.stdout.taken());
-        }
         let until = absence.deadline(self.stdout.took).filter(|_| stuck);
-        let left =
-            until.is_some_and(|until| now >= until) && absence.decide(self.stdout.taken(), now);
+        let is_due = until.is_some_and(|until| now >= until);
+        let left = is_due && absence.decide(self.stdout.taken(), written, now);
         if left {
             self.stdout.give_reader_up();
             self.end(now);

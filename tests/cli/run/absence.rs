@@ -9,7 +9,7 @@ use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
 use super::{Done, Run, fake, pass};
-use crate::support::wait_until;
+use crate::support::{PROGRAM, wait_until};
 
 const SHORT: [&str; 2] = ["--reader-timeout", "100ms"];
 
@@ -49,7 +49,8 @@ fn unread_flood_ends_without_a_signal() {
 // A finished answer that nobody reads: the agent leaves by itself once its output is taken.
 #[test]
 fn unread_answer_lets_the_agent_leave() {
-    let flags = [&SHORT[..], &["--drain", "60m"]].concat();
+    // Long enough for the 4 MiB on a busy machine.
+    let flags = ["--reader-timeout", "2s", "--drain", "60m"];
     let agent = fake(&["--like", "claude-native", "--backlog", "4m"]);
     let (run, stdout) = unread(&flags, &agent);
     let done = end_unread(run, stdout);
@@ -73,20 +74,21 @@ fn early_end_of_input_leaves_a_turn_its_time() {
 // A consumer that pauses for longer than the limit is slow, not gone.
 #[test]
 fn reader_that_reads_after_the_end_loses_nothing() {
-    let flags = [&SHORT[..], &["--drain", "50ms"]].concat();
-    let (mut run, mut stdout) = unread(&flags, &fake(&["--records", "4000"]));
+    // The output begins when the moment in which a buffer may still fill is over.
+    let turn = "cat >/dev/null; sleep 0.7; exec \"$0\" fake --records 4000 </dev/null";
+    let flags = ["--reader-timeout", "1s", "--drain", "50ms"];
+    let mut run = Run::start(&flags, &["sh", "-c", turn, PROGRAM]);
     drop(run.child.stdin.take());
+    let mut stdout = run.child.stdout.take().expect("piped");
     let mut first = [0; 4096];
     stdout.read_exact(&mut first).expect("a pipe full");
-    wait_until("stdout is full", || ioctl_fionread(&stdout).expect("a pipe") >= 32_000);
-    pass(Duration::from_millis(1500));
+    pass(Duration::from_millis(2500));
     assert!(run.child.try_wait().expect("our child").is_none(), "its records are not read");
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).expect("a pipe");
     let done = run.collect();
-    let lines = first.iter().chain(&rest).filter(|byte| **byte == b'\n').count() as u64;
-    // The echo of the user's record is one of them.
-    assert_eq!((done.code(), lines), (Some(0), 4001), "{}", done.report);
+    let lines = first.iter().chain(&rest).filter(|byte| **byte == b'\n').count();
+    assert_eq!((done.code(), lines), (Some(0), 4000), "{}", done.report);
     assert_eq!(done.count("undelivered_records"), 0);
 }
 
