@@ -88,3 +88,15 @@ fn older_child_is_not_the_agents() {
     kill_process(sleeper, Signal::KILL).expect("it lives");
     assert_eq!(done.count("left_running"), 0, "{}", done.report);
 }
+
+// A background process that holds only stderr held up the end of the agent, and so its exit code.
+#[test]
+fn holder_of_stderr_does_not_delay_the_end() {
+    let script = "sleep 1000 </dev/null >/dev/null & echo \"{\\\"pid\\\":$!}\"; exit 42";
+    // Its input stays open: only the agent ends this.
+    let done = Run::start(&[], &["sh", "-c", script]).collect();
+    let line: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!((done.code(), &done.report["close"]["reason"]), (Some(42), &"exited".into()));
+    assert!(!done.stages().contains(&"kill"), "{}", done.report);
+    assert!(is_gone(line["pid"].as_u64().expect("a number")), "it was of the agent's group");
+}

@@ -5,6 +5,8 @@ use std::io::{BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::descriptors::terminal;
 use super::{Run, pass, run};
 use crate::support::PROGRAM;
@@ -57,7 +59,26 @@ fn slow_stderr_holds_the_agent_back() {
     assert!(report.contains("\"stderr_lines_dropped\":0"), "{report}");
 }
 
-// Nobody reads the log. The answers come all the same, and the report counts the lines.
+// A log without end must not be kept in memory until its slow reader takes it.
+#[test]
+fn slow_stderr_is_held_back_and_not_kept() {
+    let mut run = Run::start(&["--close", "abort"], &["sh", "-c", "yes $(printf %09999d 0) >&2"]);
+    let mut stderr = run.child.stderr.take().expect("piped");
+    let mut chunk = vec![0; 64 << 10];
+    for _ in 0..60 {
+        pass(Duration::from_millis(20));
+        assert_ne!(stderr.read(&mut chunk).expect("readable"), 0);
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", run.child.id())).expect("proc");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+    run.signal(Signal::TERM);
+    std::io::copy(&mut stderr, &mut std::io::sink()).expect("readable");
+    run.child.wait().expect("our child");
+    assert!(peak < 32 << 10, "{peak} kB are held");
+}
+
+// Nothing reads the log. The answers come all the same, and the report counts the lines.
 #[test]
 fn unread_stderr_delays_no_answer() {
     let script = "seq 400000 >&2 & cat; wait";

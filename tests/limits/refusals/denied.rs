@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::{agentpipe, check_refusal, seccomp};
 use crate::support::{PROGRAM, check_line};
@@ -42,19 +42,8 @@ fn seccomp_denial_names_the_remedy() {
     }
 }
 
-/// `ulimit -l 0` and then the program, as a user whose memory is charged.
-fn without_locked_memory(program: &str, as_nobody: bool) -> Command {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "ulimit -l 0; exec \"$0\" run -- cat", program]);
-    if as_nobody {
-        command.uid(65_534).gid(65_534).current_dir("/");
-    }
-    command.stdin(std::process::Stdio::null());
-    command
-}
-
-#[test]
-fn memlock_denial_names_the_remedy() {
+/// `agentpipe run -- cat` under a limit of the shell, as a user for whom limits hold.
+fn run_limited(limit: &str) -> Output {
     // The test tree may be below a folder of root's, which another user cannot reach.
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
@@ -62,9 +51,25 @@ fn memlock_denial_names_the_remedy() {
     fs::copy(PROGRAM, &program).expect("copied");
     // Root is not charged, so root runs it as the user 65534.
     let as_nobody = rustix::process::geteuid().is_root();
-    let program = program.to_str().expect("utf-8");
-    let output = without_locked_memory(program, as_nobody).output();
-    let output =
-        output.expect("root may change its user; run the tests as an ordinary user instead");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{limit}; exec \"$0\" run -- cat")]).arg(program);
+    if as_nobody {
+        command.uid(65_534).gid(65_534).current_dir("/");
+    }
+    let output = command.stdin(std::process::Stdio::null()).output();
+    output.expect("root may change its user; run the tests as an ordinary user instead")
+}
+
+#[test]
+fn memlock_denial_names_the_remedy() {
+    let output = run_limited("ulimit -l 0");
     check_refusal(&output, 125, &["RLIMIT_MEMLOCK is 0 bytes", "ulimit -l"]);
+}
+
+// A thread was refused, and `run` panicked with a backtrace.
+#[test]
+fn refused_thread_is_one_line() {
+    // dash has the limit under another letter than bash.
+    let output = run_limited("ulimit -u 1 2>/dev/null || ulimit -p 1");
+    check_refusal(&output, 125, &["cannot start", "thread"]);
 }
