@@ -66,7 +66,10 @@ pub struct AgentCommand {
     pub(crate) resources: Vec<(ResourceLimit, u64, u64)>,
     pub(crate) cgroup: Option<CgroupPlace>,
     pub(crate) die_with_parent: bool,
-    pub(crate) no_new_privs: bool,
+    /// `None`: on, except for a container.
+    pub(crate) no_new_privs: Option<bool>,
+    /// The program is the client of a container.
+    pub(crate) container: bool,
 }
 
 impl AgentCommand {
@@ -92,7 +95,8 @@ impl AgentCommand {
             resources: Vec::new(),
             cgroup: None,
             die_with_parent: false,
-            no_new_privs: true,
+            no_new_privs: None,
+            container: false,
         }
     }
 
@@ -200,7 +204,7 @@ impl AgentCommand {
     /// [`WarmPool`](crate::WarmPool).
     #[must_use]
     pub fn close_policy(mut self, policy: ClosePolicy) -> Self {
-        self.close = policy;
+        self.close = ClosePolicy { container: self.container, ..policy };
         self
     }
 
@@ -320,7 +324,34 @@ impl AgentCommand {
     /// to security (docs/guide/security.md) lists what breaks.
     #[must_use]
     pub fn no_new_privs(mut self, on: bool) -> Self {
-        self.no_new_privs = on;
+        self.no_new_privs = Some(on);
+        self
+    }
+
+    /// Treats the command as the client of a container: `docker run` or `podman run`, with its options.
+    ///
+    /// A container survives the end of its client's input, and every signal to the client. With this
+    /// setting the spawn adds `--cidfile FILE` after the argument `run`, with a file in a private folder
+    /// below the temporary one, and the last stage of every close runs `docker rm -f ID`, within
+    /// [`ClosePolicy::remove`]: also if the client has exited by itself, and in an abort.
+    /// [`CloseReport::container_removed`](crate::CloseReport::container_removed) tells the outcome.
+    ///
+    /// The command needs `-i` (docker, podman) to have an input, and should have `--rm`. The default of
+    /// [`no_new_privs`](Self::no_new_privs) is off then: rootless Podman needs `newuidmap`. What runs in
+    /// the container is limited by the options of the command (`--security-opt no-new-privileges`).
+    ///
+    /// The spawn fails with [`InvalidCommand`](crate::ErrorKind::InvalidCommand) without an argument
+    /// `run`, and if there is a `--cidfile` already.
+    ///
+    /// ```
+    /// use agentpipe::AgentCommand;
+    ///
+    /// let server = AgentCommand::new("docker").args(["run", "-i", "--rm", "mcp/time"]).container();
+    /// ```
+    #[must_use]
+    pub fn container(mut self) -> Self {
+        self.container = true;
+        self.close.container = true;
         self
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Role {
     Exit,
     /// `cgroup.events` of the agent's cgroup, while that is being emptied.
     Cgroup,
+    /// An eventfd that is written when the agent's container is removed.
+    Container,
     /// The eventfd by which other threads wake the driver. Belongs to no agent.
     Wake,
 }

@@ -12,5 +12,5 @@ mod report;
 pub use exit_status::ExitStatus;
 pub(crate) use plan::{Activity, CloseAction, CloseEvent, ClosePlan, CloseStart, Holders};
 pub use policy::{CloseMode, ClosePolicy};
-pub(crate) use report::ReportData;
 pub use report::{CloseReason, CloseReport, CloseStage, ShutdownReport};
+pub(crate) use report::{ContainerEnd, ReportData};

@@ -62,6 +62,8 @@ pub(crate) enum CloseEvent {
     Reaped,
     /// Answers `Reap`: the leader or its group is still alive.
     NotReaped,
+    /// Answers `RemoveContainer`: it was tried, and the outcome is known.
+    ContainerRemoved,
     /// No operation of the agent is in the kernel, and every descriptor is closed.
     Released,
     /// An abort arrived after the close began. The shorter limits hold.
@@ -106,6 +108,8 @@ pub(crate) enum CloseAction {
     Reap,
     /// Try to reap for the last time; answer with `Reaped`.
     GiveUpReap,
+    /// Remove the container that the agent is the client of; answer with `ContainerRemoved`.
+    RemoveContainer,
     /// Close the remaining descriptors and wait for the kernel; answer with `Released`.
     Release,
     /// Write the report and wake all tasks that wait for it.
@@ -220,6 +224,11 @@ impl ClosePlan {
         self.deadline
     }
 
+    /// Returns how long the removal of a container may take.
+    pub(crate) fn remove_limit(&self) -> Duration {
+        self.policy.remove
+    }
+
     /// Returns the stage in which the exit was seen.
     pub(crate) fn ended_by(&self) -> CloseStage {
         self.ended_by.unwrap_or(self.stage)
@@ -322,8 +331,7 @@ impl ClosePlan {
             CloseEvent::Holders(holders) => self.on_holders(holders, now),
             CloseEvent::Reaped => {
                 if self.stage == CloseStage::Reap {
-                    self.enter(CloseStage::Release, Some(ClosePolicy::RELEASE_MAX), now);
-                    self.actions.push(CloseAction::Release);
+                    self.after_reap(now);
                 }
             }
             CloseEvent::NotReaped => {
@@ -332,6 +340,11 @@ impl ClosePlan {
                     // The last attempt falls on the limit of the stage.
                     self.deadline = Some((now + self.reap_retry).min(self.stage_until));
                     self.reap_retry = (self.reap_retry * 2).min(REAP_RETRY_MAX);
+                }
+            }
+            CloseEvent::ContainerRemoved => {
+                if self.stage == CloseStage::Remove {
+                    self.enter_release(now);
                 }
             }
             CloseEvent::Released => {
@@ -383,7 +396,7 @@ impl ClosePlan {
         match self.stage {
             // The outputs are cut already, so their end and their holders do not matter any more.
             CloseStage::Cut | CloseStage::Kill => self.enter_reap(now),
-            CloseStage::Reap | CloseStage::Release | CloseStage::Done => {}
+            CloseStage::Reap | CloseStage::Remove | CloseStage::Release | CloseStage::Done => {}
             _ if self.known.outputs_ended => {
                 self.enter_drain_if_before(now);
                 self.enter_cut(now);
@@ -466,6 +479,7 @@ impl ClosePlan {
                 self.deadline = None;
                 self.actions.push(CloseAction::GiveUpReap);
             }
+            CloseStage::Remove => self.enter_release(now),
             CloseStage::Release => self.finish(now),
         }
     }
@@ -593,6 +607,22 @@ impl ClosePlan {
         self.enter(CloseStage::Reap, None, now);
         self.deadline = Some(self.stage_until);
         self.actions.push(CloseAction::Reap);
+    }
+
+    /// However the client ended, its container may live on: the client has asked for nothing, or has
+    /// died before it could.
+    fn after_reap(&mut self, now: Instant) {
+        if self.policy.container {
+            self.enter(CloseStage::Remove, Some(self.policy.remove), now);
+            self.actions.push(CloseAction::RemoveContainer);
+        } else {
+            self.enter_release(now);
+        }
+    }
+
+    fn enter_release(&mut self, now: Instant) {
+        self.enter(CloseStage::Release, Some(ClosePolicy::RELEASE_MAX), now);
+        self.actions.push(CloseAction::Release);
     }
 
     fn finish(&mut self, now: Instant) {

@@ -63,7 +63,12 @@ pub struct ClosePolicy {
     pub(crate) abort_grace: Duration,
     pub(crate) kill: Duration,
     pub(crate) exit_drain: Duration,
+    pub(crate) remove: Duration,
     pub(crate) kill_group: bool,
+    /// The agent is the client of a container, which the close removes. Set for a command, not by a
+    /// policy.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) container: bool,
 }
 
 impl Default for ClosePolicy {
@@ -84,7 +89,10 @@ impl Default for ClosePolicy {
             // helper of their launcher: the ESLint language server sleeps for 1 s after its input
             // ended.
             exit_drain: Duration::from_millis(1500),
+            // A busy daemon takes seconds.
+            remove: Duration::from_secs(5),
             kill_group: true,
+            container: false,
         }
     }
 }
@@ -291,6 +299,20 @@ impl ClosePolicy {
         self.exit_drain
     }
 
+    /// Remove: sets how long the removal of a container may take, after everything else. Default 5 s.
+    /// Only for commands of [`AgentCommand::container`](crate::AgentCommand::container).
+    #[must_use]
+    pub fn remove(mut self, limit: Duration) -> Self {
+        self.remove = limit;
+        self
+    }
+
+    /// Returns the limit set by [`remove`](Self::remove).
+    #[must_use]
+    pub fn get_remove(&self) -> Duration {
+        self.remove
+    }
+
     /// Sets whether the signals of a close go to the agent's process group, or to its leader alone.
     ///
     /// With true, the default, what is left of the group is killed before the close ends. With
@@ -308,7 +330,8 @@ impl ClosePolicy {
     }
 
     /// Returns the sum of the stages. No close takes longer, whatever the agent does, except for
-    /// time in which the engine thread did not run.
+    /// time in which the engine thread did not run. [`remove`](Self::remove) counts in the policy of a
+    /// container command ([`get_close_policy`](crate::AgentCommand::get_close_policy)) only.
     #[must_use]
     pub fn max_duration(&self) -> Duration {
         let stages: &[Duration] = match self.mode {
@@ -327,7 +350,8 @@ impl ClosePolicy {
                 Self::RELEASE_MAX,
             ],
         };
-        stages.iter().fold(Duration::ZERO, |sum, stage| sum.saturating_add(*stage))
+        let remove = if self.container { self.remove } else { Duration::ZERO };
+        stages.iter().fold(remove, |sum, stage| sum.saturating_add(*stage))
     }
 
     /// Returns the policy with limits that can be added to an `Instant`.
@@ -343,6 +367,7 @@ impl ClosePolicy {
             &mut self.abort_grace,
             &mut self.kill,
             &mut self.exit_drain,
+            &mut self.remove,
         ] {
             *limit = (*limit).min(deadline::NEVER);
         }

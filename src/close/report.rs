@@ -35,6 +35,8 @@ pub enum CloseStage {
     Kill,
     /// The rest of the group is killed and the exit status is collected.
     Reap,
+    /// The container that the agent is the client of is removed.
+    Remove,
     /// Every operation has completed and every descriptor is closed.
     Release,
     /// The close is over.
@@ -43,7 +45,7 @@ pub enum CloseStage {
 
 impl CloseStage {
     /// All stages, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refuse,
         Self::Flush,
         Self::Interrupt,
@@ -53,6 +55,7 @@ impl CloseStage {
         Self::Cut,
         Self::Kill,
         Self::Reap,
+        Self::Remove,
         Self::Release,
         Self::Done,
     ];
@@ -70,6 +73,7 @@ impl CloseStage {
             Self::Cut => "cut",
             Self::Kill => "kill",
             Self::Reap => "reap",
+            Self::Remove => "remove",
             Self::Release => "release",
             Self::Done => "done",
         }
@@ -127,6 +131,14 @@ impl CloseReason {
 #[derive(Clone, PartialEq)]
 pub struct CloseReport(pub(crate) Arc<ReportData>);
 
+/// What became of the container of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerEnd {
+    /// `None`: not known.
+    pub(crate) removed: Option<bool>,
+    pub(crate) note: Option<String>,
+}
+
 /// The content of a report, while the transport fills it in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReportData {
@@ -150,6 +162,8 @@ pub(crate) struct ReportData {
     pub(crate) killed_extra: u64,
     pub(crate) signals_refused: Option<String>,
     pub(crate) outputs_held: Option<bool>,
+    /// `None` if the agent is no client of a container.
+    pub(crate) container: Option<ContainerEnd>,
     pub(crate) stderr_tail: String,
 }
 
@@ -296,6 +310,19 @@ impl CloseReport {
         self.0.outputs_held
     }
 
+    /// Returns whether the container of the agent is gone. `None` means unknown, or that the agent is
+    /// no [container](crate::AgentCommand::container).
+    #[must_use]
+    pub fn container_removed(&self) -> Option<bool> {
+        self.0.container.as_ref()?.removed
+    }
+
+    /// Returns why the container of the agent is not known to be gone, if it is not.
+    #[must_use]
+    pub fn container_note(&self) -> Option<&str> {
+        self.0.container.as_ref()?.note.as_deref()
+    }
+
     /// Returns the end of the agent's stderr. Invalid UTF-8 is replaced.
     #[must_use]
     pub fn stderr_tail(&self) -> &str {
@@ -358,6 +385,8 @@ impl CloseReport {
             killed_extra: inner.killed_extra,
             signals_refused: inner.signals_refused.as_deref(),
             outputs_held: inner.outputs_held,
+            container_removed: inner.container.as_ref().map(|container| container.removed),
+            container_note: self.container_note(),
             stderr_bytes: stats.stderr_bytes,
             stderr_lines_dropped: stats.stderr_lines_dropped,
             stderr_tail: &inner.stderr_tail,
@@ -443,6 +472,9 @@ impl fmt::Display for CloseReport {
         if inner.outputs_held == Some(true) {
             f.write_str("; another process still held its output")?;
         }
+        if let Some(note) = self.container_note() {
+            write!(f, "; its container may be left: {note}")?;
+        }
         if inner.stalled >= Duration::from_millis(100) {
             write!(f, "; the host did not run for {:.0} ms", inner.stalled.as_secs_f64() * 1e3)?;
         }
@@ -485,6 +517,11 @@ struct JsonReport<'a> {
     killed_extra: u64,
     signals_refused: Option<&'a str>,
     outputs_held: Option<bool>,
+    /// Left out for an agent that is no container; null if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_removed: Option<Option<bool>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_note: Option<&'a str>,
     stderr_bytes: u64,
     stderr_lines_dropped: u64,
     stderr_tail: &'a str,

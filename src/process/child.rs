@@ -7,7 +7,7 @@
 //! its process group, so a signal to the group reaches it.
 
 use std::cell::Cell;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -18,9 +18,10 @@ use rustix::process::{
 };
 
 use super::cgroup::{Cgroup, Removal};
+use super::container::Container;
 use super::guard::GuardEntry;
 use super::sys::{self, poll_until};
-use crate::close::ExitStatus;
+use crate::close::{ContainerEnd, ExitStatus};
 use crate::sync::Permit;
 
 /// How long to wait for a killed child if no close waits for it.
@@ -41,6 +42,8 @@ pub(crate) struct Child {
     cgroup: Option<Cgroup>,
     /// What the guard knows of it.
     guarded: Option<GuardEntry>,
+    /// The container that the child is the client of.
+    container: Option<Container>,
     /// Counts the child for `max_agents`.
     permit: Option<Permit>,
 }
@@ -55,6 +58,7 @@ impl Child {
             refusals,
             cgroup: None,
             guarded: None,
+            container: None,
             permit: None,
         }
     }
@@ -79,6 +83,16 @@ impl Child {
     /// Returns the most processes beside the child that a kill found in the cgroup.
     pub(crate) fn killed_in_cgroup(&self) -> u64 {
         self.cgroup.as_ref().map_or(0, Cgroup::killed)
+    }
+
+    /// Begins to remove the container of the child. The descriptor is readable when that has ended.
+    pub(crate) fn remove_container(&mut self, limit: Duration) -> Option<OwnedFd> {
+        self.container.as_mut()?.remove(limit)
+    }
+
+    /// Returns what became of the container of the child, if it has one.
+    pub(crate) fn container_end(&self) -> Option<ContainerEnd> {
+        self.container.as_ref().map(Container::end)
     }
 
     /// Gives the permit back: another agent may be spawned.
@@ -329,6 +343,13 @@ impl Unclaimed {
         if let Some(child) = &mut self.child {
             child.cgroup = cgroup;
             child.guarded = guarded;
+        }
+    }
+
+    /// Attaches the container that the child is the client of.
+    pub(super) fn attach_container(&mut self, container: Option<Container>) {
+        if let Some(child) = &mut self.child {
+            child.container = container;
         }
     }
 

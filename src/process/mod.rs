@@ -6,6 +6,7 @@
 //! - [`SpawnPool`]: the threads that spawn, so that a slow search or exec stalls no other thread.
 //! - [`Child`]: the right to signal and to reap. Its pidfd goes to the ring, which polls it.
 //! - [`Guard`]: a process that outlives this one and kills what it has spawned.
+//! - `Container`: the container that a child is the client of, removed after it.
 //! - [`CommandFingerprint`]: the executable and the environment that a command has now.
 //! - [`find_members`], [`descendants`]: the processes of a group.
 //! - [`Family`]: whether an agent is idle, as `/proc` shows it.
@@ -23,6 +24,7 @@ mod cgroup;
 mod child;
 mod child_setup;
 mod clone;
+mod container;
 mod credentials;
 mod environment;
 mod error;

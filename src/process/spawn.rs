@@ -1,6 +1,6 @@
 //! From a command to a running agent, or to an error with nothing left behind.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use super::cgroup::Cgroup;
 use super::child::{Child, Unclaimed};
 use super::child_setup::{CloneFailure, ExecPlan, ExecStrings};
 use super::clone::clone;
+use super::container::Container;
 use super::credentials::{self, Credentials, KeepsDumpable};
 use super::environment::Environment;
 use super::error::{self, ErrorContext};
@@ -111,10 +112,14 @@ pub(crate) fn spawn_admitted(
 /// Blocks the calling thread until then: about 0.1 ms, whatever this process has in memory and whatever
 /// the command asks for, unless the exec hangs. An agent that dies with its parent dies when the calling
 /// thread ends, unless there is a guard, which kills it with its descendants.
-fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<Spawned, Error> {
+pub(super) fn spawn_guarded(
+    command: &AgentCommand,
+    guard: Option<&Arc<Guard>>,
+) -> Result<Spawned, Error> {
     // All that can be refused without a process comes first: a refusal then has nothing to undo.
     command.limits.check()?;
-    let args = arguments(command)?;
+    // Checked here, as all that can be refused. The client of a container gets more of them below.
+    let mut args = arguments(&command.program, &command.args)?;
     let env = Environment::of(command)?;
     let credentials = Credentials::of(command)?;
     let passed = passed(command)?;
@@ -130,6 +135,12 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
     let cgroup = command.cgroup.as_ref();
     let cgroup = cgroup.map(|place| Cgroup::create(place, guarded.as_ref())).transpose()?;
     let own = rustix::process::getpid();
+    let mut container = None;
+    if command.container {
+        let (made, with_file) = Container::create(command, credentials.user)?;
+        args = arguments(&command.program, &with_file)?;
+        container = Some(made);
+    }
     let stdin = Pipe::to_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stdout = Pipe::from_agent(command.pipe_size).map_err(error::of_pipe)?;
     let stderr = Pipe::from_agent(None).map_err(error::of_pipe)?;
@@ -149,7 +160,7 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
         groups: credentials.groups,
         user: credentials.user,
         join: None,
-        no_new_privs: command.no_new_privs,
+        no_new_privs: command.no_new_privs.unwrap_or(!command.container),
         // Its descendants would lose the agent, by which the guard finds them.
         dies_with: (command.die_with_parent && guard.is_none()).then_some(own),
         guard: guarded.map(|entry| (own, entry)),
@@ -165,6 +176,7 @@ fn spawn_guarded(command: &AgentCommand, guard: Option<&Arc<Guard>>) -> Result<S
     drop(plan);
     // The cgroup is attached before the next error return, so that a dropped child kills it, too.
     child.attach(cgroup, guarded);
+    child.attach_container(container);
     let pidfd = above_standard(pidfd).map_err(error::of_pipe)?;
     let pid = child.pid();
     crate::trace::debug!(pid, program = %program.display(), "spawned");
@@ -216,9 +228,9 @@ fn passed(command: &AgentCommand) -> Result<Vec<(OwnedFd, i32)>, Error> {
 
 /// Returns the program as it was named, then its arguments. Errors give the number of an argument,
 /// because its text may be a secret.
-fn arguments(command: &AgentCommand) -> Result<Vec<CString>, Error> {
-    let mut args = vec![c_string(command.program.as_bytes(), "the program's name")?];
-    for (index, arg) in command.args.iter().enumerate() {
+fn arguments(program: &OsStr, given: &[OsString]) -> Result<Vec<CString>, Error> {
+    let mut args = vec![c_string(program.as_bytes(), "the program's name")?];
+    for (index, arg) in given.iter().enumerate() {
         args.push(c_string(arg.as_bytes(), &format!("argument {}", index + 1))?);
     }
     Ok(args)

@@ -151,6 +151,7 @@ impl Channel {
             killed_extra: 0,
             signals_refused: None,
             outputs_held: None,
+            container: None,
             stderr_tail: String::new(),
         }
     }

@@ -197,6 +197,7 @@ impl CloseTurn<'_> {
                 self.give_up_reap();
                 deferred.reap = true;
             }
+            CloseAction::RemoveContainer => self.remove_container(),
             CloseAction::Release => self.release(),
             CloseAction::Finish => self.finish(buffers),
         }
@@ -311,7 +312,23 @@ impl CloseTurn<'_> {
         agent.channel.outbox.lose();
     }
 
+    /// Has the container of the agent removed by a thread, and waits for that.
+    fn remove_container(&mut self) {
+        let Self { agent, io, now } = self;
+        let limit = agent.close.as_ref().map_or(Duration::ZERO, |close| close.plan.remove_limit());
+        match agent.child.remove_container(limit) {
+            Some(done) => {
+                let slot = u32::try_from(agent.channel.slot()).unwrap_or(u32::MAX);
+                let end = io.adopt(done, Tag { agent: slot, role: Role::Container });
+                agent.ends.container = End::Open(end);
+                io.watch(end);
+            }
+            None => agent.plan_event(CloseEvent::ContainerRemoved, *now),
+        }
+    }
+
     fn release(&mut self) {
+        self.agent.ends.close(self.io, &[Role::Container]);
         // The exit of an agent that was not reaped is still watched. `reap_late` releases the rest.
         if !self.is_unreaped() {
             self.agent.ends.close(self.io, &[Role::Exit]);
@@ -442,6 +459,7 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         killed_extra: close.map_or(0, |c| c.killed_extra),
         signals_refused: agent.child.refused_signals(),
         outputs_held: close.and_then(|c| c.outputs_held),
+        container: agent.child.container_end(),
         stderr_tail: agent.stderr.tail(),
     }))
 }

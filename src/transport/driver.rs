@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::{CloseMode, CloseReason, CloseReport};
+use crate::close::{CloseEvent, CloseMode, CloseReason, CloseReport};
 use crate::contain::contain;
 use crate::counters::{AgentStats, IoCounters};
 use crate::deadline;
@@ -286,6 +286,9 @@ impl Driver {
             Completion::Wrote { buf, result, .. } => agent.on_wrote(io, buf, result, now),
             Completion::Ready { .. } if tag.role == Role::Cgroup => {
                 CloseTurn { agent, io, now }.on_cgroup_event();
+            }
+            Completion::Ready { .. } if tag.role == Role::Container => {
+                agent.plan_event(CloseEvent::ContainerRemoved, now);
             }
             Completion::Ready { result, .. } => {
                 if let Err(error) = result {

@@ -64,7 +64,7 @@ impl End {
     }
 }
 
-/// The four descriptors of an agent, and a fifth during its close.
+/// The four descriptors of an agent, and two more during its close.
 #[derive(Debug)]
 struct Ends {
     stdin: End,
@@ -74,6 +74,8 @@ struct Ends {
     exit: End,
     /// Open only while the killed cgroup of the agent is not empty yet.
     cgroup: End,
+    /// Open only while the container of the agent is being removed.
+    container: End,
 }
 
 impl Ends {
@@ -84,6 +86,7 @@ impl Ends {
             Role::Stderr => Some(&mut self.stderr),
             Role::Exit => Some(&mut self.exit),
             Role::Cgroup => Some(&mut self.cgroup),
+            Role::Container => Some(&mut self.container),
             Role::Wake => None,
         }
     }
@@ -114,7 +117,8 @@ impl Ends {
     }
 
     fn all_closed(&self) -> bool {
-        self.pipes_closed() && self.exit == End::Closed && self.cgroup == End::Closed
+        let others = [self.exit, self.cgroup, self.container];
+        self.pipes_closed() && others.iter().all(|end| *end == End::Closed)
     }
 }
 
@@ -204,6 +208,7 @@ impl Transport {
                 stderr: End::Open(stderr),
                 exit: End::Open(exit),
                 cgroup: End::Closed,
+                container: End::Closed,
             },
             policy: command.close,
             framer: Framer::new(command.framing, &limits),
@@ -361,6 +366,8 @@ impl Transport {
 
     /// Begins a close, or hurries the one under way if this one is an abort.
     fn begin_close(&mut self, policy: ClosePolicy, reason: CloseReason, now: Instant) {
+        // Whatever policy the caller gives, the container is removed.
+        let policy = ClosePolicy { container: self.policy.container, ..policy };
         if self.close.is_some() {
             // The limits of a close do not change once it has begun, except that an abort shortens
             // them.

@@ -1,6 +1,7 @@
 //! Closing real agents that misbehave: through the library, and through `agentpipe run`.
 
 mod agents;
+mod container;
 mod crossed;
 mod group;
 mod host;

@@ -128,6 +128,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     allow_new_privs: bool,
 
+    /// CMD is `docker run` or `podman run`: remove its container at the end, which survives its client
+    #[arg(long)]
+    container: bool,
+
     /// Let other processes of the user read the memory of this command, as debuggers do, and the kernel
     /// write its core dumps
     #[arg(long)]
@@ -176,9 +180,14 @@ impl RunArgs {
             .framing(self.framing.into())
             .limits(self.limits())
             .close_policy(self.policy())
-            .no_new_privs(!self.allow_new_privs)
             .stderr_events(true)
             .stderr_backpressure(true);
+        if self.container {
+            command = command.container();
+        }
+        if self.allow_new_privs {
+            command = command.no_new_privs(false);
+        }
         if let Some(dir) = &self.cwd {
             command = command.cwd(dir);
         }
@@ -248,6 +257,10 @@ impl RunArgs {
         }
         if let Some(limit) = self.terminate {
             policy = policy.terminate(limit);
+        }
+        if self.container {
+            // Its longest close includes the removal.
+            policy = *AgentCommand::new("").container().close_policy(policy).get_close_policy();
         }
         policy
     }

@@ -7,7 +7,7 @@ use super::*;
 const HURRIED: CloseEvent =
     CloseEvent::Abort { grace: Duration::from_millis(1), kill: Duration::from_millis(2) };
 
-const EVENTS: [CloseEvent; 23] = [
+const EVENTS: [CloseEvent; 24] = [
     CloseEvent::WritesDone,
     CloseEvent::TurnEnded,
     CloseEvent::Output,
@@ -27,13 +27,14 @@ const EVENTS: [CloseEvent; 23] = [
     CloseEvent::Holders(Holders::BusyMembers),
     CloseEvent::Reaped,
     CloseEvent::NotReaped,
+    CloseEvent::ContainerRemoved,
     CloseEvent::Released,
     CloseEvent::Abort { grace: Duration::from_secs(1), kill: Duration::from_secs(3) },
     HURRIED,
     CloseEvent::Tick,
 ];
 
-/// 23 events, 5 deep, from 128 starting points. Equal states are walked once.
+/// 24 events, 5 deep, from 128 starting points. Equal states are walked once.
 const DEPTH: usize = 5;
 const STARTS: u32 = 128;
 
@@ -43,6 +44,7 @@ fn start(bits: u32, now: Instant) -> (ClosePolicy, CloseStart) {
         // Where the wait for silence may take all of the drain, `min_drain` comes on top.
         policy = policy.drain(Duration::from_millis(20)).terminate(Duration::ZERO);
     }
+    policy.container = bits.count_ones() % 2 == 1;
     let known = CloseStart {
         exited: bits & 2 != 0,
         outputs_ended: bits & 4 != 0,
@@ -111,7 +113,10 @@ impl Walk {
             && before < CloseStage::Reap
         {
             // The longest abort. It does not wait for other holders of the outputs.
-            let limit = self.now + grace + kill + ClosePolicy::RELEASE_MAX;
+            let mut limit = self.now + grace + kill + ClosePolicy::RELEASE_MAX;
+            if self.plan.policy.container {
+                limit += self.plan.policy.remove;
+            }
             self.over_by = Some(self.over_by.map_or(limit, |known| known.min(limit)));
         }
         self.plan.handle(event, self.now);
@@ -168,6 +173,12 @@ impl Walk {
         let finish = self.position(CloseAction::Finish);
         assert!(cut < reap && reap < release && release < finish, "{:?}", self.requested);
         assert_eq!(finish, self.requested.len() - 1);
+        // The container is removed in every close, also in an abort, and after its client is gone.
+        assert_eq!(self.requested.contains(&CloseAction::RemoveContainer), policy.container);
+        if policy.container {
+            let remove = self.position(CloseAction::RemoveContainer);
+            assert!(reap < remove && remove < release, "{:?}", self.requested);
+        }
         let stages: Vec<_> = self.plan.spent().iter().map(|(stage, _)| *stage).collect();
         assert!(stages.is_sorted(), "{stages:?}");
         assert!(stages.contains(&CloseStage::Release), "{stages:?}");
