@@ -1,6 +1,6 @@
 //! A stand-in for the API of the CLI, on this machine: it answers as the prompt says, and keeps count.
 //!
-//! The last line of the newest text that begins with `say`, `long`, `drip` or `background` decides.
+//! The last line of the newest text that begins with `say`, `long`, `drip`, `tool` or `background` decides.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ pub(crate) struct Api {
 /// One block of an answer, and how long to wait after each piece of it.
 enum Block {
     Text(Vec<String>, Duration),
-    Tool(&'static str, Value),
+    Tool(String, Value),
 }
 
 impl Api {
@@ -120,7 +120,7 @@ fn answer(body: &Value) -> (String, Vec<Block>) {
     let holds = |what: &str| newest.to_string().contains(what);
     let said = |text: &str| vec![Block::Text(vec![text.to_owned()], Duration::ZERO)];
     let line = text.lines().rev().find(|line| {
-        ["say ", "long ", "drip ", "background"].iter().any(|verb| line.starts_with(verb))
+        ["say ", "long ", "drip ", "tool ", "background"].iter().any(|verb| line.starts_with(verb))
     });
     let mut words = line.unwrap_or("say nothing").split_whitespace();
     let (verb, number) = (words.next(), words.next());
@@ -128,18 +128,24 @@ fn answer(body: &Value) -> (String, Vec<Block>) {
     if messages.iter().any(|message| text_of(message).contains(SUBAGENT)) && verb != Some("drip") {
         return (text, said("Done in the background."));
     }
-    if holds("toolu_Bash") {
+    if holds("toolu_Bash") || holds("toolu_") && !holds("toolu_Agent") {
         return (text, said("That was all."));
     }
     if holds(NOTIFICATION) {
         let command = json!({"command": "touch woken", "description": "Makes a file"});
-        return (text, vec![Block::Tool("Bash", command)]);
+        return (text, vec![Block::Tool("Bash".to_owned(), command)]);
     }
     if holds("tool_result") {
         // The background agent is done before this is.
         return (text, vec![Block::Text(vec!["word ".to_owned(); 30], Duration::from_millis(50))]);
     }
     let blocks = match (verb, size) {
+        // `tool NAME INPUT`
+        (Some("tool"), _) => {
+            let input: String = words.collect::<Vec<_>>().join(" ");
+            let input = serde_json::from_str(&input).expect("the prompt has the input as JSON");
+            vec![Block::Tool(number.expect("the prompt names the tool").to_owned(), input)]
+        }
         (Some("long"), Some(bytes)) => {
             let piece = "the quick brown fox jumps over the lazy dog\n".repeat(100);
             let pieces = vec![piece.clone(); bytes / piece.len()];
@@ -155,7 +161,7 @@ fn answer(body: &Value) -> (String, Vec<Block>) {
                 "description": "works", "prompt": prompt, "subagent_type": "general-purpose",
                 "run_in_background": true,
             });
-            vec![Block::Tool("Agent", input)]
+            vec![Block::Tool("Agent".to_owned(), input)]
         }
         _ => said("That was all."),
     };
@@ -166,8 +172,10 @@ fn stream_out(out: &mut TcpStream, body: &Value, blocks: &[Block]) -> std::io::R
     let tool = blocks.iter().any(|block| matches!(block, Block::Tool(..)));
     let stop = if tool { "tool_use" } else { "end_turn" };
     let usage = json!({"input_tokens": 10, "output_tokens": 10});
+    // The CLI takes two messages of one id for one, and runs no second call with the same id.
+    let count = body["messages"].as_array().map_or(0, Vec::len);
     let message = json!({
-        "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"],
+        "id": format!("msg_{count}"), "type": "message", "role": "assistant", "model": body["model"],
         "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage,
     });
     if body["stream"] != true {
@@ -197,7 +205,7 @@ fn stream_out(out: &mut TcpStream, body: &Value, blocks: &[Block]) -> std::io::R
                 }
             }
             Block::Tool(name, input) => {
-                let id = format!("toolu_{name}");
+                let id = format!("toolu_{name}_{count}");
                 event(begin(json!({"type": "tool_use", "id": id, "name": name, "input": {}})))?;
                 let input = input.to_string();
                 event(delta(json!({"type": "input_json_delta", "partial_json": input})))?;

@@ -15,9 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use agentpipe::session::RpcError;
 use agentpipe::session::claude::message::Message;
-use agentpipe::session::claude::{Options, Permission, PermissionRequest, Session};
+use agentpipe::session::claude::{
+    CliVersion, Elicitation, ElicitationAnswer, HookKind, HookMatcher, HookOutput, McpRequest,
+    Options, Permission, PermissionBehavior, PermissionRequest, PermissionRule, PermissionUpdate,
+    Session, UserMessage, control,
+};
 use agentpipe::{AgentCommand, CloseReport, CloseStage, Engine, ExitStatus, Limits, Record};
+use serde_json::json;
 use tempfile::TempDir;
 
 use api::Api;
@@ -243,5 +249,273 @@ fn close_stops_a_background_agent() {
             check(&report, 0);
             report.total()
         })
+    });
+}
+
+/// Lets the agent use every tool, and counts how often it asks.
+fn counting(asked: &Arc<AtomicUsize>) -> agentpipe::session::claude::Builder {
+    let asked = Arc::clone(asked);
+    Session::builder().can_use_tool(move |_: PermissionRequest| {
+        asked.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(Permission::allow()))
+    })
+}
+
+/// One turn, and all of its records.
+async fn turn(session: &Session, prompt: impl Into<UserMessage>) -> Vec<Record> {
+    session.send(prompt).await.expect("sent");
+    let mut records = Vec::new();
+    let result = session.read_turn(|record| records.push(record.clone())).await;
+    records.push(result.expect("a result"));
+    records
+}
+
+fn hold(records: &[Record], text: &str) -> bool {
+    records.iter().any(|record| record.as_str().is_ok_and(|json| json.contains(text)))
+}
+
+fn touch(file: &str) -> String {
+    format!(r#"tool Bash {{"command":"touch {file}","description":"Makes a file"}}"#)
+}
+
+#[test]
+fn permissions_are_asked_for_and_updated() {
+    rounds("permission", || {
+        let cli = Cli::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let builder = Session::builder().can_use_tool(move |request: PermissionRequest| {
+            let time = count.fetch_add(1, Ordering::SeqCst);
+            let mut input: serde_json::Value = request.input().json().expect("JSON");
+            input["command"] = "touch changed".into();
+            let rule = PermissionRule::matching("Bash", "touch later");
+            let update = PermissionUpdate::add_rules(PermissionBehavior::Allow, [rule]);
+            std::future::ready(Ok(match time {
+                0 => Permission::allow_with(input).updating([update]),
+                _ => Permission::deny("not this one"),
+            }))
+        });
+        wait(async {
+            let session = builder.start(&cli.engine, cli.options()).await.expect("starts");
+            let made = |file: &str| cli.work().join(file).exists();
+            turn(&session, touch("first")).await;
+            assert!(made("changed") && !made("first"), "the input was changed");
+            turn(&session, touch("later")).await;
+            assert!(made("later"), "the rule was taken");
+            assert_eq!(asked.load(Ordering::SeqCst), 1, "and nothing was asked");
+            assert!(hold(&turn(&session, touch("third")).await, "not this one"));
+            assert!(!made("third"));
+            assert_eq!(asked.load(Ordering::SeqCst), 2);
+            let report = session.close().await;
+            check(&report, 0);
+            report.total()
+        })
+    });
+}
+
+#[test]
+fn failing_hook_blocks_only_if_it_says_so() {
+    rounds("hooks", || {
+        let cli = Cli::new();
+        wait(async {
+            let mut last = Duration::ZERO;
+            for blocks in [true, false] {
+                let calls = Arc::new(AtomicUsize::new(0));
+                let count = Arc::clone(&calls);
+                let on = HookMatcher::new(HookKind::PreToolUse).matching("Bash");
+                let on = if blocks { on.block_on_failure() } else { on };
+                let asked = Arc::new(AtomicUsize::new(0));
+                let builder = counting(&asked)
+                    .hook(on, move |_| {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        std::future::ready(Err::<HookOutput, _>(RpcError::new("it failed")))
+                    })
+                    .hook(HookKind::Stop, |_| async { Ok(HookOutput::new()) });
+                let session = builder.start(&cli.engine, cli.options()).await.expect("starts");
+                let info = session.server_info().expect("answered");
+                assert_eq!(info.hook_on_failure_supported, Some(true));
+                let file = format!("with_{blocks}");
+                turn(&session, touch(&file)).await;
+                assert_eq!(calls.load(Ordering::SeqCst), 1);
+                assert_eq!(cli.work().join(&file).exists(), !blocks, "blocks: {blocks}");
+                let report = session.close().await;
+                check(&report, 0);
+                last = last.max(report.total());
+            }
+            last
+        })
+    });
+}
+
+#[test]
+fn own_mcp_server_is_called() {
+    rounds("in-process MCP", || {
+        let cli = Cli::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let serve = move |request: McpRequest| {
+            let answer = match request.method() {
+                "initialize" => {
+                    json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "own", "version": "1"}})
+                }
+                "tools/list" => json!({"tools": [{"name": "add", "description": "Adds",
+                    "inputSchema": {"type": "object", "properties": {"n": {"type": "number"}}}}]}),
+                "tools/call" => {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    json!({"content": [{"type": "text", "text": "the sum is 42"}]})
+                }
+                _ => json!({}),
+            };
+            std::future::ready(Ok(answer))
+        };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let options =
+            cli.options().own_mcp_server_configs(json!({"own": {"timeout": 30_000}})).title("Sums");
+        wait(async {
+            let builder = counting(&asked).mcp_server("own", serve);
+            let session = builder.start(&cli.engine, options).await.expect("starts");
+            let records = turn(&session, r#"tool mcp__own__add {"n":1}"#).await;
+            assert!(hold(&records, "the sum is 42"));
+            assert_eq!(calls.load(Ordering::SeqCst), 1);
+            assert_eq!(asked.load(Ordering::SeqCst), 1);
+            let status = session.mcp_status().await.expect("answered");
+            assert!(status.as_str().expect("text").contains("connected"), "{status:?}");
+            let report = session.close().await;
+            check(&report, 0);
+            report.total()
+        })
+    });
+}
+
+/// An MCP server that asks the user within its tool.
+fn asking_server() -> serde_json::Value {
+    let answers = |method: &str, result: serde_json::Value| {
+        let answer = json!({"jsonrpc": "2.0", "id": "${id}", "result": result});
+        json!({"on": {"method": method, "id": "${id}"}, "send": answer})
+    };
+    let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+        "serverInfo": {"name": "crm", "version": "1"}});
+    let tool = json!({"name": "ask", "description": "Asks", "inputSchema": {"type": "object"}});
+    let form = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+    let no_method = json!({"code": -32601, "message": "no such method"});
+    let steps = [
+        answers("initialize", hello),
+        answers("ping", json!({})),
+        answers("tools/list", json!({"tools": [tool]})),
+        json!({"on": {"method": "server/discover", "id": "${id}"},
+            "send": {"jsonrpc": "2.0", "id": "${id}", "error": no_method}}),
+        json!({"expect": {"method": "notifications/initialized"}}),
+        json!({"expect": {"method": "tools/call", "id": "${call}"}}),
+        json!({"send": {"jsonrpc": "2.0", "id": "e1", "method": "elicitation/create",
+            "params": {"message": "Who?", "requestedSchema": form}}}),
+        json!({"expect": {"id": "e1", "result": {"action": "accept", "content": "${said}"}}}),
+        json!({"send": {"jsonrpc": "2.0", "id": "${call}",
+            "result": {"content": [{"type": "text", "text": "it was ${said}"}]}}}),
+    ];
+    let steps = steps.iter().flat_map(|step| ["--step".to_owned(), step.to_string()]);
+    let args: Vec<String> = ["fake".to_owned()].into_iter().chain(steps).collect();
+    json!({"command": env!("CARGO_BIN_EXE_agentpipe"), "args": args})
+}
+
+#[test]
+fn elicitation_reaches_the_user() {
+    rounds("elicitation", || {
+        let cli = Cli::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let forms = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&forms);
+        let builder = counting(&asked).elicitation(move |form: Elicitation| {
+            count.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(
+                (form.server.as_deref(), form.message.as_deref()),
+                (Some("crm"), Some("Who?"))
+            );
+            std::future::ready(Ok(ElicitationAnswer::accept(json!({"name": "Ada"}))))
+        });
+        // In the handshake, as the credentials of a server would be.
+        let options =
+            cli.options().mcp_server("crm", asking_server()).mcp_servers_in_initialize(true);
+        wait(async {
+            let session = builder.start(&cli.engine, options).await.expect("starts");
+            let begun = Instant::now();
+            let connected = async || {
+                let status = session.mcp_status().await.expect("answered");
+                status.as_str().expect("text").contains(r#""status":"connected""#)
+            };
+            while !connected().await {
+                assert!(begun.elapsed() < CEILING);
+            }
+            let records = turn(&session, "tool mcp__crm__ask {}").await;
+            assert_eq!(forms.load(Ordering::SeqCst), 1);
+            assert!(hold(&records, "Ada"), "the server had the answer");
+            let report = session.close().await;
+            check(&report, 0);
+            report.total()
+        })
+    });
+}
+
+#[test]
+fn queued_prompts_are_told_apart() {
+    rounds("two queued turns", || {
+        let cli = Cli::new();
+        wait(async {
+            let session = cli.start().await;
+            let ids =
+                ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"];
+            for id in ids {
+                let prompt = UserMessage::text(format!("drip 20 {id}")).uuid(id);
+                session.send(prompt).await.expect("sent");
+            }
+            // They share a run or not, as the CLI likes: the results say which prompts they answer.
+            let mut answered = Vec::new();
+            while answered.len() < 2 {
+                let record = session.read_turn(|_| {}).await.expect("a result");
+                let Ok(Message::Result(result)) = Message::of(&record) else { panic!() };
+                assert!(!result.failed());
+                let all = result.user_message_uuids.expect("it says which");
+                answered.extend(all.iter().map(|id| id.to_string()));
+            }
+            assert_eq!(answered, ids);
+            let report = session.close().await;
+            check(&report, 0);
+            report.total()
+        })
+    });
+}
+
+#[test]
+fn control_requests_are_understood() {
+    let cli = Cli::new();
+    wait(async {
+        let session = cli.start().await;
+        assert!(session.cli_version().expect("it is known at once") >= CliVersion::OLDEST);
+        let refused = |outcome: agentpipe::Result<Record>| {
+            outcome.err().filter(|error| error.to_string().to_lowercase().contains("subtype"))
+        };
+        let context = control::GetContextUsage::new().detail("summary");
+        for outcome in [
+            session.control(control::GetSettings::new()).await,
+            session.control(context).await,
+            session.control(control::ListModels::new()).await,
+            session.control(control::ListPermissionRules::new()).await,
+            session.control(control::GetHooksListing::new()).await,
+            session.control(control::GetSessionCost::new()).await,
+            session.control(control::GetBinaryVersion::new()).await,
+            session.control(control::ReloadSkills::new()).await,
+            session.control(control::SetMaxThinkingTokens::new(None)).await,
+            session.control(control::RenameSession::new("A title").source("host")).await,
+            session.control(control::FileSuggestions::new("no")).await,
+            session.control(control::BackgroundTasks::new()).await,
+            session.control(control::CancelAsyncMessage::new("u")).await,
+        ] {
+            assert_eq!(refused(outcome).map(|error| error.to_string()), None);
+        }
+        let styles = session.control(control::ReloadOutputStyles::new()).await.expect("answered");
+        assert!(styles.available.is_some_and(|styles| styles.contains(&"default".into())));
+        let stopped = session.control(control::Interrupt::new().cancel_queued(true)).await;
+        assert_eq!(stopped.expect("answered").still_queued, Some(Vec::new()));
+        check(&session.close().await, 0);
     });
 }
