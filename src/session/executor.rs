@@ -29,8 +29,9 @@ const NAP_MIN: Duration = Duration::from_millis(20);
 /// A wake-up that is late by up to this much counts as punctual.
 const LATE: Duration = Duration::from_millis(5);
 
-// Weak, so that the thread ends with the last session.
-static CURRENT: Mutex<Weak<Executor>> = Mutex::new(Weak::new());
+// Weak, so that the thread ends with the last session. A forked child has another number than its
+// parent and takes another lock: a thread that it does not have may hold the lock of the parent.
+static CURRENT: [Mutex<Weak<Executor>>; 8] = [const { Mutex::new(Weak::new()) }; 8];
 
 /// A share in the session thread. The thread ends when the last share is dropped.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Executor {
         // The lock is held until the new thread is stored, so sessions that begin at the same time
         // share one. If the last share is being dropped, it cannot be upgraded: a new thread starts
         // while the old one ends.
-        let mut current = lock(&CURRENT);
+        let mut current = lock(&CURRENT[Origin::here().number() as usize % CURRENT.len()]);
         // In a forked child the thread of the parent does not run: it needs its own.
         if let Some(executor) = current.upgrade().filter(|executor| executor.0.origin.is_here()) {
             return Ok(executor);

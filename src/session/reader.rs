@@ -61,6 +61,10 @@ impl SessionState {
                     return RoutedTurn::AtEnd;
                 }
                 Poll::Ready(Some(other)) => {
+                    if let Event::Noise(line) = &other {
+                        let what = || format!("a line came that is not a record ({line})");
+                        self.note(RemarkKind::Noise, what, None);
+                    }
                     self.on_dropped(&other);
                     self.on_data(InboxItem::Event(other));
                 }
@@ -89,7 +93,7 @@ impl SessionState {
             return;
         }
         if let Incoming::Complaint(error) = &incoming {
-            let what = format!("the agent said that it could not read a record: {error}");
+            let what = || format!("the agent said that it could not read a record: {error}");
             self.note(RemarkKind::Complaint, what, None);
         }
         let now = self.executor.now();
@@ -143,8 +147,17 @@ impl SessionState {
             }
             RouterAction::Refuse(response, why) => {
                 crate::trace::warn!(agent = self.writer.label(), why, "a record was refused");
-                self.note(RemarkKind::Complaint, format!("a record was refused: {why}"), None);
+                self.note(RemarkKind::Complaint, || format!("a record was refused: {why}"), None);
                 self.post(response, Some(OwedResponse::new(self)));
+            }
+            RouterAction::Stray(outcome) => {
+                let what = || match outcome {
+                    Ok(_) => "a response came whose id is that of no request".to_owned(),
+                    Err(error) => {
+                        format!("an error came whose id is that of no request: {error}")
+                    }
+                };
+                self.note(RemarkKind::Complaint, what, None);
             }
             RouterAction::Ignore => {}
         }
@@ -215,7 +228,7 @@ impl SessionState {
                 }
             }
             DroppedRecord::Other(kind) => {
-                let what = format!("{}, and may have been the response", loss.what);
+                let what = || format!("{}, and may have been the response", loss.what);
                 self.note(RemarkKind::Dropped, what, loss.remedy_of_timeout());
                 if let Some(observer) = &self.observer {
                     observer.on_dropped(kind.as_deref());

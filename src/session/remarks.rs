@@ -5,8 +5,11 @@
 pub(super) enum RemarkKind {
     /// A record was dropped that may have been the response.
     Dropped,
-    /// The agent said that it could not read a record, or a record of the agent was refused.
+    /// The agent said that it could not read a record, answered another request, or sent a record that
+    /// was refused.
     Complaint,
+    /// A line was not a record.
+    Noise,
 }
 
 #[derive(Debug)]
@@ -19,7 +22,7 @@ struct Remark {
 
 /// The remarks of one session.
 #[derive(Debug, Default)]
-pub(super) struct Remarks([Option<Remark>; 2]);
+pub(super) struct Remarks([Option<Remark>; 3]);
 
 impl Remarks {
     /// Keeps a remark about all requests whose id is below `below`. `what` follows "meanwhile".

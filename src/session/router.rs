@@ -100,6 +100,8 @@ pub(crate) enum RouterAction<P, S> {
     RefuseBusy(WireId),
     /// Send this response to a malformed request.
     Refuse(Vec<u8>, &'static str),
+    /// Nothing; this response to no request of this session is counted.
+    Stray(Result<Record, RpcError>),
     /// Nothing; the record is counted.
     Ignore,
 }
@@ -257,7 +259,7 @@ impl<P, S: Default + Clone> Router<P, S> {
         let known = id.filter(|id| (1..self.next_id).contains(id));
         let Some(id) = known else {
             self.strays.unknown += 1;
-            return RouterAction::Ignore;
+            return RouterAction::Stray(outcome);
         };
         match self.withdraw(id) {
             // A response may even come before the request was sent, if the agent guesses the id. It

@@ -307,10 +307,19 @@ impl SessionState {
     }
 
     /// Keeps what may explain why the open requests get no response.
-    pub(super) fn note(&self, kind: RemarkKind, what: String, remedy: Option<&'static str>) {
-        let mut tables = self.lock();
-        let below = tables.router.next_id();
-        tables.remarks.note(kind, what, remedy, below);
+    pub(super) fn note(
+        &self,
+        kind: RemarkKind,
+        what: impl FnOnce() -> String,
+        remedy: Option<&'static str>,
+    ) {
+        // A flood of noise costs nothing while no request is open.
+        if self.lock().router.pending() > 0 {
+            let what = what();
+            let mut tables = self.lock();
+            let below = tables.router.next_id();
+            tables.remarks.note(kind, what, remedy, below);
+        }
     }
 
     // Responses of this session.

@@ -181,56 +181,104 @@ fn refused_handler_is_answered() {
     });
 }
 
-// A runtime dropped the task of a handler whose response waited for room. The request counted as
-// answered, and the agent waited for its response without end.
-#[test]
-fn response_outlives_its_dropped_task() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (go, heard) = (folder.path().join("go"), folder.path().join("heard"));
-    let agent = AgentCommand::new("sh")
-        .args([
-            "-c",
-            concat!(
-                r#"echo '{"jsonrpc":"2.0","id":"h","method":"late"}'; "#,
-                r#"until [ -e "$0" ]; do sleep 0.01; done; exec cat > "$1""#
-            ),
-        ])
-        .arg(&go)
-        .arg(&heard)
-        .limits(Limits::new().outbox_high(1024));
-    let runtime = runtime(1);
+/// An agent that sends a request and reads nothing until it may; then it keeps what it reads.
+struct DeafAgent {
+    folder: tempfile::TempDir,
+    begun: Instant,
+}
+
+impl DeafAgent {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), begun: Instant::now() }
+    }
+
+    fn command(&self, request: &str) -> AgentCommand {
+        let script = r#"echo "$0"; until [ -e "$1" ]; do sleep 0.01; done; exec cat > "$2""#;
+        AgentCommand::new("sh")
+            .args(["-c", script, request])
+            .arg(self.folder.path().join("go"))
+            .arg(self.folder.path().join("heard"))
+            .limits(Limits::new().outbox_high(1024))
+    }
+
+    fn awaits(&self, what: &str, holds: impl Fn() -> bool) {
+        while !holds() {
+            assert!(self.begun.elapsed() < SOON, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn hears(&self, response: &str) {
+        std::fs::write(self.folder.path().join("go"), "").expect("written");
+        let heard = self.folder.path().join("heard");
+        let line = format!("{response}\n");
+        self.awaits("the response comes", || {
+            std::fs::read_to_string(&heard).is_ok_and(|text| text.ends_with(&line))
+        });
+    }
+}
+
+/// Settings of a session whose tasks can be dropped one by one.
+fn droppable(runtime: &tokio::runtime::Runtime) -> (Settings, impl Fn(usize)) {
     let tasks = Arc::new(Mutex::new(Vec::new()));
     let (handle, spawned) = (runtime.handle().clone(), Arc::clone(&tasks));
     let settings = Settings::new().executor(move |task| {
         spawned.lock().expect("tasks").push(handle.spawn(task).abort_handle());
     });
+    (settings, move |number| tasks.lock().expect("tasks")[number].abort())
+}
+
+/// More than the pipe and the outbox hold.
+fn filler() -> String {
+    format!("[\"{}\"]", "x".repeat(256 << 10))
+}
+
+// A runtime dropped the task of a handler whose response waited for room. The request counted as
+// answered, and the agent waited for its response without end.
+#[test]
+fn response_outlives_its_dropped_task() {
+    let agent = DeafAgent::new();
+    let runtime = runtime(1);
+    let (settings, drop_task) = droppable(&runtime);
     let (answer, answers) = tokio::sync::oneshot::channel();
     let answers = Mutex::new(Some(answers));
     let builder = jsonrpc::Session::builder().settings(settings).handle("late", move |_| {
         let answer = answers.lock().expect("one").take().expect("one request");
         async move { Ok(answer.await.expect("the test answers")) }
     });
-    let begun = Instant::now();
-    let awaited = |what: &str, holds: &dyn Fn() -> bool| {
-        while !holds() {
-            assert!(begun.elapsed() < SOON, "{what}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    };
-    let session = wait(builder.start(&engine(), agent)).expect("starts");
-    awaited("the handler runs", &|| session.metrics().running == 1);
-    // Nothing is read, so the pipe and the outbox are full.
-    wait(session.send(format!("[\"{}\"]", "x".repeat(256 << 10)))).expect("accepted");
+    let command = agent.command(r#"{"jsonrpc":"2.0","id":"h","method":"late"}"#);
+    let session = wait(builder.start(&engine(), command)).expect("starts");
+    agent.awaits("the handler runs", || session.metrics().running == 1);
+    wait(session.send(filler())).expect("accepted");
     answer.send("done").expect("the handler waits");
-    awaited("the response waits", &|| session.metrics().serving == 0);
+    agent.awaits("the response waits", || session.metrics().serving == 0);
     assert_eq!(session.metrics().running, 1);
-    tasks.lock().expect("tasks")[1].abort();
-    awaited("the task is dropped", &|| session.metrics().running == 0);
-    std::fs::write(&go, "").expect("written");
-    let response = r#"{"jsonrpc":"2.0","id":"h","result":"done"}"#;
-    awaited("the response comes", &|| {
-        std::fs::read_to_string(&heard).is_ok_and(|text| text.ends_with(&format!("{response}\n")))
-    });
+    drop_task(1);
+    agent.awaits("the task is dropped", || session.metrics().running == 0);
+    agent.hears(r#"{"jsonrpc":"2.0","id":"h","result":"done"}"#);
     assert_eq!(session.metrics().answered, 1);
     wait(session.close());
+}
+
+// The input ended while the refusal of the last request waited for room, so the refusal was lost.
+#[test]
+fn refusal_comes_before_the_input_ends() {
+    let agent = DeafAgent::new();
+    let runtime = runtime(1);
+    let (settings, drop_task) = droppable(&runtime);
+    let never = |_| std::future::pending::<Result<(), RpcError>>();
+    let builder = Session::builder().settings(settings).handle("late", never);
+    let request = r#"{"type":"control_request","request_id":"h","request":{"subtype":"late"}}"#;
+    let spawned = wait(engine().spawn(agent.command(request))).expect("spawns");
+    let session = builder.attach(spawned).expect("attached");
+    agent.awaits("the handler runs", || session.as_session().metrics().running == 1);
+    wait(session.as_session().send(filler())).expect("accepted");
+    session.end_input_when_done();
+    drop_task(1);
+    agent.awaits("the task is dropped", || session.as_session().metrics().running == 0);
+    agent.hears(concat!(
+        r#"{"type":"control_response","response":{"subtype":"error","request_id":"h","#,
+        r#""error":"the handler was dropped before it answered"}}"#
+    ));
+    assert_eq!(wait(session.as_session().closed()).exit(), ExitStatus::Code(0));
 }

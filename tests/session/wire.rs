@@ -202,6 +202,8 @@ fn progress_has_a_maximum() {
 // The timeout said nothing of the reason, and advised to raise it.
 #[test]
 fn timeout_says_what_came_instead() {
+    let zero = r#"{"send":{"jsonrpc":"2.0","id":0,"error":{"code":-32600,"message":"Bad"}}}"#;
+    let noise = r#"{"raw":"please log in\n"}"#;
     let header = r#"{"raw":"Content-Length: 2\r\n\r\n{}"}"#;
     let complaint =
         r#"{"send":{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}}"#;
@@ -209,6 +211,8 @@ fn timeout_says_what_came_instead() {
     let asked = r#"{"expect":{"id":1}}"#;
     for (framing, said, wanted) in [
         (Framing::Ndjson, complaint, "could not read a record: Parse error (code -32700)"),
+        (Framing::Ndjson, zero, "whose id is that of no request: Bad (code -32600)"),
+        (Framing::Ndjson, noise, "a line came that is not a record (13 bytes: please log in)"),
         (Framing::Ndjson, header, "looks like content-length framing"),
         (Framing::ContentLength, line, "looks like ndjson framing"),
     ] {

@@ -210,6 +210,8 @@ fn is_bare(record: &Record) -> bool {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct BareResponse {
+        #[serde(rename = "method")]
+        _method: Option<IgnoredAny>,
         #[serde(rename = "id")]
         _id: IgnoredAny,
         #[serde(rename = "error")]
@@ -304,7 +306,9 @@ impl Protocol for JsonRpcProtocol {
         let Some(wire) = object_of::<ReceivedRecord<'_>>(record.as_bytes()) else {
             return Incoming::Data;
         };
-        if let Some(method) = &wire.method {
+        let replies = wire.result.is_some() || wire.error.is_some_and(|it| it.get() != "null");
+        // Some servers repeat the method in the response, or write an empty one.
+        if let Some(method) = wire.method.as_deref().filter(|it| !it.is_empty() && !replies) {
             return self.call_of(record, method, &wire);
         }
         let outcome = match (wire.result, wire.error) {
@@ -380,7 +384,7 @@ impl Protocol for JsonRpcProtocol {
         let Some(id) = head.id.as_deref() else { return DroppedRecord::Other(None) };
         // Requests of the agent and responses have the same key for the id. The other keys tell
         // them apart.
-        if head.calls {
+        if head.calls && !head.replies {
             let id = raw(id.as_bytes()).and_then(wire_id);
             return id.map_or(DroppedRecord::Other(None), DroppedRecord::Request);
         }

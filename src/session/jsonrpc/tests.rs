@@ -80,6 +80,8 @@ fn absent_result_is_null() {
         r#"{"id":7}"#,
         r#"{"id":7,"error":null}"#,
         r#"{"jsonrpc":"2.0","id":"7","method":null,"error":null,"_meta":{}}"#,
+        r#"{"id":7,"method":"","error":null}"#,
+        r#"{"jsonrpc":"2.0","id":7,"method":"shutdown","result":null}"#,
         r#"{"jsonrpc":"2.0","id":7,"result":null}"#,
     ] {
         let read = read(&PLAIN, answer);

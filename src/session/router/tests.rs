@@ -184,7 +184,7 @@ impl Model {
                 assert_eq!(self.ids.get(&id.expect("an id")), Some(&pending.slot));
                 self.over(pending.slot);
             }
-            RouterAction::Ignore => {
+            RouterAction::Ignore | RouterAction::Stray(_) => {
                 assert!(id.is_none_or(|id| !self.ids.contains_key(&id)));
                 let after = self.router.strays();
                 let strays = |strays: StrayCounts| strays.late + strays.unknown;
