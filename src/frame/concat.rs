@@ -107,7 +107,7 @@ impl Concat {
                     }
                 }
                 Part::Text | Part::LongText => {
-                    let Some(end) = self.scan.text(input) else {
+                    let Some(end) = self.scan.text(input, self.record_max) else {
                         self.keep(std::mem::take(input), buffers);
                         break;
                     };
@@ -238,8 +238,9 @@ struct Scan {
 }
 
 impl Scan {
-    /// Scans the next bytes of a text up to its end, if that is among them.
-    fn text(&mut self, bytes: &[u8]) -> Option<TextEnd> {
+    /// Scans the next bytes of a text up to its end, if that is among them. A text with more open
+    /// brackets than a record may have bytes ends there: each takes a bit of memory.
+    fn text(&mut self, bytes: &[u8], brackets_max: usize) -> Option<TextEnd> {
         let nesting = self.nesting.get_or_insert_with(Nesting::new);
         for (at, &byte) in bytes.iter().enumerate() {
             if byte == RS || (self.in_string && byte == b'\n') {
@@ -266,6 +267,9 @@ impl Scan {
                         return Some(TextEnd::Broken(at));
                     }
                     nesting.open(byte == b'{');
+                    if nesting.depth() > brackets_max {
+                        return Some(TextEnd::Broken(at + 1));
+                    }
                 }
                 b'}' | b']' if nesting.in_object() != (byte == b'}') => {
                     return Some(TextEnd::Broken(at + 1));

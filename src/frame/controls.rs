@@ -11,18 +11,37 @@ use super::ndjson::BYTE_ORDER_MARK;
 const ESCAPE: u8 = 0x1B;
 
 /// Returns the part of a line between control sequences if there are any: from the first byte that
-/// may begin a record to the next control character. Only controls and white space are outside.
+/// may begin a record to the next control character. Outside of it are controls and white space,
+/// and text that the record overwrites.
 pub(super) fn text_between(line: &[u8]) -> Option<Range<usize>> {
     let start = controls(line);
-    if !matches!(line.get(start), Some(b'{' | b'[')) {
+    if matches!(line.get(start), Some(b'{')) {
+        return text_from(line, start);
+    }
+    text_from(line, start).or_else(|| {
+        let overwritten = overwritten(line);
+        text_from(line, overwritten + controls(&line[overwritten..]))
+    })
+}
+
+/// Returns the text that begins at `start` and has controls around it.
+fn text_from(line: &[u8], start: usize) -> Option<Range<usize>> {
+    let text = &line[start..];
+    if !matches!(text.first(), Some(b'{' | b'[')) {
         return None;
     }
     // JSON text holds no raw control character but white space, so the first one ends the text.
-    let text = &line[start..];
     let len = text.iter().position(|&byte| byte < b' ' && !is_space(byte)).unwrap_or(text.len());
     let around = start > 0 || len < text.len();
     let rest = &text[len..];
     (around && controls(rest) == rest.len()).then_some(start..start + len)
+}
+
+/// Returns the length of the text that a terminal overwrites with the rest: a progress bar or a
+/// spinner, up to the last return to the first column.
+fn overwritten(line: &[u8]) -> usize {
+    let behind = |mark: &[u8]| memchr::memmem::rfind(line, mark).map_or(0, |at| at + mark.len());
+    behind(b"\r").max(behind(b"\x1b[G")).max(behind(b"\x1b[1G"))
 }
 
 /// Returns the length of the control sequences at the start, with the white space among them.

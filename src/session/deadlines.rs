@@ -153,7 +153,7 @@ impl DeadlineTask {
             tables.stats.timeouts += due.len() as u64;
             due
         };
-        let mismatch = state.writer.stats().framing_mismatch;
+        let stats = state.writer.stats();
         for (id, pending, (meanwhile, mut remedy)) in due {
             let mut what = format!("`{}` was not answered in time", pending.method);
             if !pending.sent {
@@ -170,9 +170,12 @@ impl DeadlineTask {
                 None => {}
             }
             what += &meanwhile;
-            if let Some(seen) = mismatch {
+            if let Some(seen) = stats.framing_mismatch {
                 what += &format!("; the output of the agent looks like {seen} framing");
                 remedy.get_or_insert("set AgentCommand::framing to that framing");
+            } else if stats.unfinished_bytes > 0 {
+                what +=
+                    &format!("; {} bytes of a record came without its end", stats.unfinished_bytes);
             }
             let error = state.error(ErrorKind::Timeout, what);
             let error = error.remedy(remedy.unwrap_or("raise the timeout")).stderr(stderr_tail);

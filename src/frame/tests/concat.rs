@@ -96,3 +96,11 @@ fn deep_text_is_one_record() {
     let seen = feed_all(Framing::Concat, &Limits::new(), text.as_bytes().chunks(4096));
     assert_eq!(seen, [record(&text)]);
 }
+
+#[test]
+fn endless_brackets_stay_bounded() {
+    let limits = Limits::new().record_max(64);
+    let seen = feed_all(Framing::Concat, &limits, [b'['; 65 * 1000].chunks(4096));
+    assert_eq!(seen.len(), 1000);
+    assert!(seen.iter().all(|event| *event == oversized([b'['; 65])), "{:?}", seen[0]);
+}

@@ -99,3 +99,23 @@ fn large_record_behind_controls_keeps_its_memory() {
     let parts = handed_over(Framing::Ndjson, &Limits::new(), input.as_bytes().chunks(4096));
     assert_eq!(parts, [(true, body.len())]);
 }
+
+#[test]
+fn overwritten_text_costs_no_record() {
+    // A progress bar and a spinner, which the record overwrites.
+    for text in [
+        "loading 50%\rloading 100%\r",
+        "\u{280b} loading\r\x1b[K",
+        "[1/3] loading\x1b[2K\x1b[1G",
+        "\x1b[32mloading\x1b[0m\x1b[G \x1b[0K",
+    ] {
+        let expected = [record("{\"a\":1}"), noise(text), record("[]")];
+        assert_eq!(ndjson(format!("{text}{{\"a\":1}}\r\n[]\n")), expected, "{text:?}");
+    }
+    // Nothing is overwritten, or it was a record.
+    for line in ["loading {\"a\":1}", "loading\r\x1b[K x {}", "loading\x1b[2G{}", "x\r{\"a\":\r1}"]
+    {
+        assert_eq!(ndjson(format!("{line}\n[]\n")), [noise(line), record("[]")], "{line:?}");
+    }
+    assert_eq!(ndjson("{}\r{}\n[]\n"), [bad_json("{}\r{}"), record("[]")]);
+}

@@ -6,7 +6,7 @@ use super::super::encode;
 use super::*;
 use crate::error::ErrorKind;
 
-const BOTH: [Framing; 2] = [Framing::Ndjson, Framing::ContentLength];
+const ALL: [Framing; 4] = [Framing::Ndjson, Framing::ContentLength, Framing::Concat, Framing::Auto];
 
 fn refusal(framing: Framing, record: &[u8], limits: &Limits) -> (ErrorKind, String) {
     let mut out = b"before".to_vec();
@@ -27,6 +27,15 @@ fn encode_appends_one_frame() {
 }
 
 #[test]
+fn concat_writes_one_line() {
+    let mut out = b"x\n".to_vec();
+    encode(Framing::Concat, b"{\r\n\"a\": \"\\n\"\n}", &Limits::new(), &mut out).unwrap();
+    assert_eq!(out, b"x\n{  \"a\": \"\\n\" }\n");
+    encode(Framing::Auto, b"{}", &Limits::new(), &mut out).unwrap();
+    assert!(out.ends_with(b"}\n{}\n"));
+}
+
+#[test]
 fn ndjson_refuses_raw_line_ends() {
     for record in [&b"{\"a\":\n1}"[..], b"{}\n", b"{}\n{}", b"{\"a\":\r1}", b"{}\r"] {
         let (kind, text) = refusal(Framing::Ndjson, record, &Limits::new());
@@ -40,7 +49,7 @@ fn ndjson_refuses_raw_line_ends() {
 
 #[test]
 fn invalid_json_is_refused_with_any_check() {
-    for framing in BOTH {
+    for framing in ALL {
         for record in
             [&b""[..], b" ", b"{", b"{}x", b"word", b"{oops}", b"{\"a\":\"\xFF\"}", b"{}{}"]
         {
@@ -60,7 +69,7 @@ fn oversized_record_is_refused_with_the_limit() {
     let limits = Limits::new().record_max(64);
     let fits = format!("\"{}\"", "x".repeat(62));
     let above = format!("\"{}\"", "x".repeat(63));
-    for framing in BOTH {
+    for framing in ALL {
         encode(framing, fits.as_bytes(), &limits, &mut Vec::new()).unwrap();
         let (kind, text) = refusal(framing, above.as_bytes(), &limits);
         assert_eq!(kind, ErrorKind::RecordTooLarge);
@@ -71,7 +80,7 @@ fn oversized_record_is_refused_with_the_limit() {
 #[test]
 fn deep_nesting_is_sent_without_recursion() {
     let nest = "[".repeat(100_000) + &"]".repeat(100_000);
-    for framing in BOTH {
+    for framing in ALL {
         encode(framing, nest.as_bytes(), &Limits::new(), &mut Vec::new()).unwrap();
         let open = &nest.as_bytes()[..100_000];
         assert_eq!(refusal(framing, open, &Limits::new()).0, ErrorKind::InvalidRecord);
@@ -84,7 +93,7 @@ proptest! {
         records in prop::collection::vec(laws::any_record(), 1..8),
         cut in 1_usize..50,
     ) {
-        for framing in BOTH {
+        for framing in ALL {
             let mut wire = Vec::new();
             for record in &records {
                 encode(framing, record, &Limits::new(), &mut wire).unwrap();
