@@ -133,8 +133,8 @@ pub struct AgentStats {
     /// The framing that the output looks like, if another one is set: then a request may wait for a
     /// record that never comes. `None` again once a record has come.
     pub framing_mismatch: Option<Framing>,
-    /// Bytes held of a record whose end has not come. Not 0 for long: the agent may end its records
-    /// without the line end that its framing needs.
+    /// Bytes held of a record whose end has not come. If they stay, the agent may lack the line end
+    /// that its framing needs.
     pub unfinished_bytes: u64,
     /// Bytes read from stderr.
     pub stderr_bytes: u64,

@@ -1,7 +1,11 @@
 //! Framings, in both directions: faults of the framing, `--framing auto` and `concat`.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::ChildStdout;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::support::{CEILING, wait_until};
+use rustix::io::ioctl_fionread;
 
 use super::{Done, Run, run, run_fake};
 
@@ -124,12 +128,25 @@ fn wrong_framing_on_stdin_is_told() {
     assert_eq!(done.stderr.iter().filter(|line| *line == told).count(), 1, "{:?}", done.stderr);
 }
 
-/// Starts a run whose stderr is read line by line.
-fn told(mut run: Run) -> (Run, String) {
-    let stderr = run.child.stderr.take().expect("open");
-    let line = BufReader::new(stderr).lines().map_while(Result::ok);
-    let line = line.into_iter().find(|line| line.contains("looks like")).expect("a hint");
-    (run, line)
+/// Returns what a run that goes on writes first.
+fn first_bytes(run: &mut Run, len: usize) -> String {
+    let stdout = run.child.stdout.as_mut().expect("open");
+    wait_until("stdout has it", || ioctl_fionread(&stdout).expect("a pipe") >= len as u64);
+    let mut bytes = vec![0; len];
+    stdout.read_exact(&mut bytes).expect("it is there");
+    String::from_utf8(bytes).expect("text")
+}
+
+/// Returns the line about a framing that a run which goes on writes to stderr.
+fn told(run: &mut Run) -> String {
+    let stderr = BufReader::new(run.child.stderr.take().expect("open"));
+    let (found, line) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = stderr.lines().map_while(Result::ok);
+        // The test that waits has failed if it is gone.
+        let _waits = found.send(lines.into_iter().find(|line| line.contains("looks like")));
+    });
+    line.recv_timeout(CEILING).expect("stderr says something").expect("a hint")
 }
 
 // The first body has no line end, so the record never came, and nothing was said.
@@ -141,7 +158,8 @@ fn wrong_framing_of_a_waiting_agent_is_told() {
     ] {
         // The agent lives on and waits, and so does its parent.
         let agent = format!("printf '{says}'; cat >/dev/null");
-        let (mut run, line) = told(Run::start(flags, &["sh", "-c", &agent]));
+        let mut run = Run::start(flags, &["sh", "-c", &agent]);
+        let line = told(&mut run);
         assert!(line.contains("output of the agent looks like") && line.ends_with(hint), "{line}");
         drop(run.child.stdin.take());
         run.child.wait().expect("ends");
@@ -188,10 +206,8 @@ fn auto_finds_each_side_by_itself() {
 fn auto_answers_a_waiting_caller() {
     let mut run = Run::start(&AUTO, &super::fake(&AUTO));
     run.send(frame("{\"id\":1}").as_bytes());
-    let mut stdout: ChildStdout = run.child.stdout.take().expect("open");
-    let mut answer = vec![0; frame("{\"id\":1}").len()];
-    stdout.read_exact(&mut answer).expect("an answer");
-    assert_eq!(answer, frame("{\"id\":1}").as_bytes());
+    let wanted = frame("{\"id\":1}");
+    assert_eq!(first_bytes(&mut run, wanted.len()), wanted);
     drop(run.child.stdin.take());
     assert_eq!(run.child.wait().expect("ends").code(), Some(0));
 }
@@ -206,10 +222,7 @@ fn concat_makes_lines_of_any_texts() {
     assert_eq!((out(&done), done.count("records_in")), (wanted, 4));
     // A record is passed on before anything follows it.
     let mut run = Run::start(&CONCAT, &["sh", "-c", "printf '{\"a\":\\n1}'; cat >/dev/null"]);
-    let mut first = String::new();
-    let stdout = run.child.stdout.as_mut().expect("open");
-    BufReader::new(stdout).read_line(&mut first).expect("a line");
-    assert_eq!(first, "{\"a\": 1}\n");
+    assert_eq!(first_bytes(&mut run, 9), "{\"a\": 1}\n");
     run.finish(b"");
     let done = run_fake(&CONCAT, &CONCAT, b"{} [1]\n{}");
     assert_eq!(out(&done), "{}\n[1]\n{}\n");
