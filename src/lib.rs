@@ -150,6 +150,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/guide/claude.md")]
     pub mod claude {}
 
+    #[doc = include_str!("../docs/guide/security.md")]
+    pub mod security {}
+
     #[doc = "[close.md]: crate::_docs::close\n[sdk-shim.md]: crate::_docs::sdk_shim\n\n"]
     #[doc = include_str!("../docs/guide/operating.md")]
     pub mod operating {}

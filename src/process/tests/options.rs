@@ -80,6 +80,22 @@ fn agent_cannot_gain_privileges_by_default() {
     assert_eq!(with, format!("{ours}\n").repeat(2));
 }
 
+/// An agent that may write `cgroup.procs` of an ancestor leaves its cgroup. Another user may not.
+#[test]
+fn other_user_cannot_leave_its_cgroup() {
+    let Some(folder) = may_make_cgroups() else {
+        return drop(refusal(&shell("true").cgroup(), ErrorKind::CgroupUnavailable, &["cgroup"]));
+    };
+    let script = format!(
+        "if (echo 0 >{}/cgroup.procs) 2>/dev/null; then echo left; else echo stays; fi",
+        folder.display()
+    );
+    assert_eq!(run(&shell(&script).cgroup()).0, "left\n", "it may, as docs/guide/security.md says");
+    if is_root() {
+        assert_eq!(run(&shell(&script).cgroup().user(65_534, 65_534)).0, "stays\n");
+    }
+}
+
 /// Log settings of servers name `/dev/stdout`, and shells redirect to `/dev/stderr`. The kernel checks
 /// the owner of the pipe then, which was the user of this process.
 #[test]

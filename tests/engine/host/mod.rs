@@ -4,6 +4,7 @@
 
 mod forks;
 mod guard;
+mod security;
 mod signals;
 mod spawning;
 mod stdio;
