@@ -71,11 +71,12 @@ impl AgentLines {
     }
 
     fn imitates(&self, piece: &[u8]) -> bool {
-        let seam = [&self.open, &piece[..piece.len().min(MARK.len())]].concat();
         let marked = |text: &[u8], mark| memmem::find(text, mark).is_some();
-        marked(piece, MARK)
-            || marked(&seam, MARK)
-            || (self.with_report && marked(piece, REPORT_MARK))
+        if marked(piece, MARK) || (self.with_report && marked(piece, REPORT_MARK)) {
+            return true;
+        }
+        let seam = || [&self.open, &piece[..piece.len().min(MARK.len())]].concat();
+        !self.open.is_empty() && marked(&seam(), MARK)
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// The largest write that a pipe does not split (PIPE_BUF), so that lines of other writers do not fall
 /// into ours.
 const WHOLE: usize = 4096;
+/// The largest write to a regular file, which splits none.
+const WHOLE_IN_FILE: usize = 64 << 10;
 
 /// Accepts lines, from any thread: traces come from the threads of the engine.
 #[derive(Clone, Debug)]
@@ -173,8 +175,9 @@ impl Stderr {
         let mut moved = false;
         // The lock is held across the writes, because none of them waits for a reader.
         let queue = &mut *self.lines.lock();
+        let whole = if self.descriptor.is_plain() { WHOLE_IN_FILE } else { WHOLE };
         while !queue.backlog.is_empty() && self.descriptor.is_ready() {
-            let bytes = queue.backlog.whole_items(WHOLE);
+            let bytes = queue.backlog.whole_items(whole);
             match self.descriptor.write(bytes) {
                 Ok(len) => {
                     queue.mid_line = len.checked_sub(1).is_some_and(|last| bytes[last] != b'\n');
