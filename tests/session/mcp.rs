@@ -97,7 +97,7 @@ fn modern_request_carries_its_meta() {
             "tools/call",
             json!({"name": "add", "_meta": {
             "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": "${absent}"},
             "io.modelcontextprotocol/clientInfo": {"name": "host", "version": "7"},
         }, "arguments": {"a": 12345678901234567890_u64}}),
         ),

@@ -35,7 +35,7 @@ impl Mortal {
             _ => format!(r#"server/discover) answer '{}';; initialize) refuse;;"#, discovered()),
         };
         let script = r#"
-            cd "$1"; echo "run $$" >>log
+            cd "$1" || exit 9; echo "run $$" >>log
             say() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
             answer() { say "\"result\":$1"; }
             refuse() { say '"error":{"code":-32601,"message":"no"}'; }

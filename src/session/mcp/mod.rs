@@ -13,6 +13,8 @@ mod input;
 mod listen;
 mod protocol;
 mod restart;
+#[cfg(test)]
+mod tests;
 
 pub use builder::Builder;
 pub use call::Call;
