@@ -160,6 +160,8 @@ pub(crate) struct ReportData {
     pub(crate) unsent_bytes: u64,
     pub(crate) unsent_records: u64,
     pub(crate) killed_extra: u64,
+    pub(crate) strays_killed: u64,
+    pub(crate) left_running: Option<u64>,
     pub(crate) signals_refused: Option<String>,
     pub(crate) outputs_held: Option<bool>,
     /// `None` if the agent is no client of a container.
@@ -302,6 +304,21 @@ impl CloseReport {
         self.0.signals_refused.as_deref()
     }
 
+    /// Returns how many processes outside the agent's group, such as background jobs and daemons, were
+    /// alive when the agent had exited and were killed. Only an engine with a
+    /// [`guard`](crate::EngineBuilder::guard) kills them.
+    #[must_use]
+    pub fn strays_killed(&self) -> u64 {
+        self.0.strays_killed
+    }
+
+    /// Returns how many processes outside the agent's group live on. `None` means unknown: without a
+    /// [`guard`](crate::EngineBuilder::guard) only descendants are known that the close has met.
+    #[must_use]
+    pub fn left_running(&self) -> Option<u64> {
+        self.0.left_running
+    }
+
     /// Returns whether another process kept stdout or stderr open for longer than
     /// [`exit_drain`](crate::ClosePolicy::exit_drain) after the agent had exited. `None` means
     /// unknown: the agent was still alive when the outputs were cut, or an abort did not wait.
@@ -383,6 +400,8 @@ impl CloseReport {
             unsent_bytes: inner.unsent_bytes,
             unsent_records: inner.unsent_records,
             killed_extra: inner.killed_extra,
+            strays_killed: inner.strays_killed,
+            left_running: inner.left_running,
             signals_refused: inner.signals_refused.as_deref(),
             outputs_held: inner.outputs_held,
             container_removed: inner.container.as_ref().map(|container| container.removed),
@@ -466,6 +485,9 @@ impl fmt::Display for CloseReport {
         if inner.killed_extra > 0 {
             write!(f, "; {} more processes of its group killed", inner.killed_extra)?;
         }
+        if inner.strays_killed > 0 {
+            write!(f, "; {} background processes of it killed", inner.strays_killed)?;
+        }
         if let Some(refused) = &inner.signals_refused {
             write!(f, "; {refused}")?;
         }
@@ -515,6 +537,9 @@ struct JsonReport<'a> {
     unsent_bytes: u64,
     unsent_records: u64,
     killed_extra: u64,
+    strays_killed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_running: Option<u64>,
     signals_refused: Option<&'a str>,
     outputs_held: Option<bool>,
     /// Left out for an agent that is no container; null if it is not known.

@@ -40,7 +40,9 @@ pub(crate) struct Family<'a> {
 impl Family<'_> {
     /// Returns what the agent is doing. Costs about 10 us for each thread, and subtracts the number of
     /// threads from `budget`, which may end below what one check needs.
-    pub(crate) fn activity(&self, budget: &mut usize) -> Activity {
+    ///
+    /// Adds to `strays` the descendants that do not count: outside the group, without an output.
+    pub(crate) fn activity(&self, budget: &mut usize, strays: &mut Vec<GroupMember>) -> Activity {
         // Without a `/proc` that numbers processes as this process does, a number could name
         // another process.
         if !procfs::is_usable() {
@@ -49,7 +51,7 @@ impl Family<'_> {
         // The times are read before the survey and compared after it, so a thread that ran during
         // the survey shows.
         let before: Vec<_> = self.roots.iter().map(|pid| cpu_time(*pid)).collect();
-        let first = self.survey(budget);
+        let first = self.survey(budget, strays);
         let processes = match &first {
             Err(activity) => return *activity,
             Ok(survey) if survey.processes.is_empty() => return Activity::Gone,
@@ -62,18 +64,23 @@ impl Family<'_> {
         // There are more processes than were timed, so time all of them. A process that starts or ends
         // in between shows in the processor time of its parent or of itself.
         let before: Vec<_> = processes.iter().map(|pid| cpu_time(*pid)).collect();
-        verdict(&self.survey(budget), &before, processes)
+        verdict(&self.survey(budget, strays), &before, processes)
     }
 
     /// Finds the processes and reads the states of their threads. An error is already the answer.
-    fn survey(&self, budget: &mut usize) -> Result<Survey, Activity> {
+    fn survey(
+        &self,
+        budget: &mut usize,
+        strays: &mut Vec<GroupMember>,
+    ) -> Result<Survey, Activity> {
         let mut survey = Survey::default();
-        self.visit(self.roots.to_vec(), &mut survey, budget)?;
+        self.visit(self.roots.to_vec(), &mut survey, budget, strays)?;
         // Without the lists of children, the members of the group are still found by their group
         // number. Only descendants that have left the group are missed.
         if survey.children_hidden {
             let [members] = living_members([self.group]);
-            self.visit(members.iter().map(GroupMember::pid).collect(), &mut survey, budget)?;
+            let members = members.iter().map(GroupMember::pid).collect();
+            self.visit(members, &mut survey, budget, strays)?;
         }
         // The roots first and in their order, for the comparison with `roots`.
         survey.processes.sort_unstable_by_key(|pid| {
@@ -88,6 +95,7 @@ impl Family<'_> {
         mut unvisited: Vec<u32>,
         survey: &mut Survey,
         budget: &mut usize,
+        strays: &mut Vec<GroupMember>,
     ) -> Result<(), Activity> {
         while let Some(pid) = unvisited.pop() {
             // The search of the group finds again what was reached from the roots.
@@ -104,7 +112,10 @@ impl Family<'_> {
                 // The real agent behind `timeout` or `setsid` is in another group and writes to the
                 // same pipe.
                 Some(_) if self.holds_output(&folder) => {}
-                Some(_) => continue,
+                Some(stat) => {
+                    strays.push(GroupMember::new(pid, &stat));
+                    continue;
+                }
             }
             survey.processes.push(pid);
             survey.add_threads(&folder, &mut unvisited, budget)?;
@@ -208,7 +219,7 @@ mod tests {
 
     /// With a budget for any process.
     fn activity(pid: u32) -> Activity {
-        family(pid).activity(&mut 1000)
+        family(pid).activity(&mut 1000, &mut Vec::new())
     }
 
     fn family(pid: u32) -> Family<'static> {
@@ -340,12 +351,14 @@ mod tests {
         let family = Family { outputs: [inode, 0], ..family(child.id()) };
         let list = || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()));
         let begun = std::time::Instant::now();
-        while list().expect("children").is_empty() || family.activity(&mut 1000) != Activity::Busy {
+        while list().expect("children").is_empty()
+            || family.activity(&mut 1000, &mut Vec::new()) != Activity::Busy
+        {
             assert!(begun.elapsed().as_secs() < 30, "it was never seen");
         }
         let _job = Job::new(&list().expect("children"));
         for _ in 0..1000 {
-            assert_eq!(family.activity(&mut 1000), Activity::Busy);
+            assert_eq!(family.activity(&mut 1000, &mut Vec::new()), Activity::Busy);
         }
     }
 
@@ -372,7 +385,7 @@ mod tests {
         let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
         let mut budget = 10;
-        assert_eq!(family(child.id()).activity(&mut budget), Activity::Asleep);
+        assert_eq!(family(child.id()).activity(&mut budget, &mut Vec::new()), Activity::Asleep);
         assert_eq!(budget, 9);
     }
 

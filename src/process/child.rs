@@ -68,6 +68,11 @@ impl Child {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
+    /// Returns the tag of its processes, if the engine has a guard.
+    pub(crate) fn tag(&self) -> Option<u64> {
+        self.guarded.as_ref()?.tag().current
+    }
+
     /// Removes the cgroup of the child. Never blocks.
     pub(crate) fn remove_cgroup(&mut self) -> Removal {
         self.cgroup.as_mut().map_or(Removal::Done, Cgroup::remove)

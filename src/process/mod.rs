@@ -46,6 +46,6 @@ pub(crate) use child::{Child, REAP_MAX};
 pub(crate) use executable::CommandFingerprint;
 pub(crate) use guard::Guard;
 pub(crate) use host_limits::capacity;
-pub(crate) use procfs::{GroupMember, descendants, find_members, living_members};
+pub(crate) use procfs::{GroupMember, descendants, find_members, find_tagged, living_members};
 pub(crate) use spawn::{Spawned, spawn_admitted};
 pub(crate) use spawn_pool::{SpawnPool, SpawnPoolGuard};

@@ -7,6 +7,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::guard::locks_of;
+
 /// A flag of linux/sched.h: the process is in exit(2).
 const PF_EXITING: u32 = 4;
 
@@ -91,6 +95,24 @@ pub(crate) struct GroupMember {
 }
 
 impl GroupMember {
+    pub(super) fn new(pid: u32, stat: &ProcStat) -> Self {
+        Self { pid, started: stat.started }
+    }
+
+    /// Kills it, if it is still this process.
+    pub(crate) fn kill(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            return;
+        };
+        // After the pidfd: it names the process that is looked at, or a later one that does not match.
+        if self.is_alive()
+            && let Err(error) = pidfd_send_signal(&pidfd, Signal::KILL)
+        {
+            crate::trace::warn!(pid = self.pid, %error, "a stray process of an agent was not killed");
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
@@ -134,22 +156,47 @@ pub(crate) fn find_members(groups: &[u32], mut found: impl FnMut(usize, GroupMem
     }
 }
 
-/// Returns the living descendants of a process that are in the group, as the kernel lists the
-/// children of each thread. A descendant whose parent has ended is not among them.
-pub(crate) fn descendants(pid: u32, group: u32) -> Vec<GroupMember> {
-    let mut found: Vec<GroupMember> = Vec::new();
+/// Returns the living descendants of a process in its group, which has its number, and those outside of
+/// the group, as the kernel lists the children of each thread. A descendant whose parent has ended is not
+/// among them.
+pub(crate) fn descendants(pid: u32) -> (Vec<GroupMember>, Vec<GroupMember>) {
+    let mut members: Vec<GroupMember> = Vec::new();
+    let mut strays: Vec<GroupMember> = Vec::new();
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
         for child in children(parent) {
-            let Some(stat) = ProcStat::of(child) else { continue };
-            let member = GroupMember { pid: child, started: stat.started };
-            if stat.group == group && !stat.is_dead() && !found.contains(&member) {
+            let Some(stat) = ProcStat::of(child).filter(|stat| !stat.is_dead()) else { continue };
+            let found = if stat.group == pid { &mut members } else { &mut strays };
+            let member = GroupMember::new(child, &stat);
+            if !found.contains(&member) {
                 found.push(member);
                 parents.push(child);
             }
         }
     }
-    found
+    (members, strays)
+}
+
+/// Calls `found` with each living process that has one of these tags as its soft limit for file locks: the
+/// index of the tag, the process, and its group.
+pub(crate) fn find_tagged(tags: &[u64], mut found: impl FnMut(usize, GroupMember, u32)) {
+    if tags.is_empty() || !is_usable() {
+        return;
+    }
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    let mut text = [0; 2048];
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let file = fs::File::open(process.path().join("limits"));
+        let Ok(len) = file.and_then(|mut file| file.read(&mut text)) else { continue };
+        let Some([soft, _]) = locks_of(&text[..len]) else { continue };
+        let Some(index) = tags.iter().position(|tag| *tag == soft) else { continue };
+        if let Some(stat) = ProcStat::of(pid).filter(|stat| !stat.is_dead()) {
+            found(index, GroupMember::new(pid, &stat), stat.group);
+        }
+    }
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -149,6 +149,8 @@ impl Channel {
             unsent_bytes: 0,
             unsent_records: 0,
             killed_extra: 0,
+            strays_killed: 0,
+            left_running: None,
             signals_refused: None,
             outputs_held: None,
             container: None,

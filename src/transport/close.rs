@@ -30,11 +30,23 @@ pub(super) struct Reaping {
     pub(super) searched: bool,
     /// Others of the group that were alive when they were killed.
     pub(super) members: Vec<GroupMember>,
+    /// Descendants outside the group that do not hold an output, as background jobs of a shell.
+    pub(super) strays: Vec<GroupMember>,
+    /// A search by tag has found no stray any more.
+    pub(super) is_swept: bool,
     /// When to try again after the close: the leader was not reaped in it.
     pub(super) late_at: Option<Instant>,
 }
 
 impl Reaping {
+    pub(super) fn note_strays(&mut self, found: Vec<GroupMember>) {
+        for stray in found {
+            if stray.is_alive() && !self.strays.contains(&stray) {
+                self.strays.push(stray);
+            }
+        }
+    }
+
     pub(super) fn dead(&self) -> usize {
         self.members.iter().filter(|member| !member.is_alive()).count()
     }
@@ -53,6 +65,9 @@ pub(super) struct CloseRun {
     /// The leader could not be reaped within the limits of the close. Its exit is watched further.
     pub(super) unreaped: bool,
     pub(super) killed_extra: u64,
+    pub(super) strays_killed: u64,
+    /// `None`: not known.
+    pub(super) left_running: Option<u64>,
     /// Another process held an output after the exit and did not let go of it. `None`: not known.
     pub(super) outputs_held: Option<bool>,
     /// Something that could still have been read was cut off.
@@ -100,6 +115,8 @@ impl CloseRun {
             reaping: Reaping::default(),
             unreaped: false,
             killed_extra: 0,
+            strays_killed: 0,
+            left_running: None,
             outputs_held: None,
             cut_unread: false,
             members: Vec::new(),
@@ -234,13 +251,17 @@ impl CloseTurn<'_> {
         self.agent.plan_event(event, self.now);
     }
 
-    fn activity(&self, budget: &mut usize) -> Activity {
+    fn activity(&mut self, budget: &mut usize) -> Activity {
         let leader = [self.agent.channel.pid];
-        let members = self.agent.close.as_ref().map_or(&[][..], |close| &close.members);
+        let Some(close) = &mut self.agent.close else { return Activity::Unknown };
+        let members = &close.members[..];
         // A leader that has exited is a zombie, and the kernel lists no children of it any more.
         let roots = if self.agent.exited { members } else { &leader };
         let (group, outputs) = (self.agent.channel.pid, self.agent.outputs);
-        Family { roots, group, outputs }.activity(budget)
+        let mut strays = Vec::new();
+        let activity = Family { roots, group, outputs }.activity(budget, &mut strays);
+        close.reaping.note_strays(strays);
+        activity
     }
 
     /// Finds out which processes hold an output although the leader has exited.
@@ -285,6 +306,8 @@ impl CloseTurn<'_> {
         if self.agent.exited {
             // The leader has exited, and processes of its group hold its outputs.
             self.note_survivors();
+        } else {
+            self.note_strays();
         }
         self.agent.child.terminate(self.agent.ends.pidfd(self.io));
     }
@@ -457,6 +480,8 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         unsent_bytes: unsent_bytes as u64,
         unsent_records: unsent_records as u64,
         killed_extra: close.map_or(0, |c| c.killed_extra),
+        strays_killed: close.map_or(0, |c| c.strays_killed),
+        left_running: close.and_then(|c| c.left_running),
         signals_refused: agent.child.refused_signals(),
         outputs_held: close.and_then(|c| c.outputs_held),
         container: agent.child.container_end(),

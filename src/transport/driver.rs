@@ -25,7 +25,7 @@ use super::buffers::ReadBuffers;
 use super::channel::Channel;
 use super::close::CloseTurn;
 use super::drain_budget::DrainBudget;
-use super::reap::{destroy, reap};
+use super::reap::{TagSearches, destroy, reap};
 use super::request::{PendingCatchUp, Request};
 
 /// How many threads of closing agents are checked in one turn, at about 10 us each.
@@ -71,6 +71,7 @@ pub(crate) struct Driver {
     checks: Vec<usize>,
     /// Agents to be reaped.
     reaps: Vec<usize>,
+    searches: TagSearches,
     totals: Totals,
     /// The eventfd by which other threads end a wait.
     wake: Option<EndId>,
@@ -92,6 +93,7 @@ impl Driver {
             touched: Vec::new(),
             checks: Vec::new(),
             reaps: Vec::new(),
+            searches: TagSearches::default(),
             totals: Totals::default(),
             wake: None,
             woken: false,
@@ -439,7 +441,7 @@ impl Driver {
         slots.sort_unstable();
         slots.dedup();
         if !slots.is_empty() {
-            reap(&mut *self.io, &mut self.agents, &slots, now);
+            reap(&mut *self.io, &mut self.agents, &slots, &mut self.searches, now);
         }
     }
 

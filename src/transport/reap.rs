@@ -4,6 +4,9 @@
 //! in `/proc`, killed through the pidfd, and waited for: so the report counts the processes that were
 //! alive and died, and the close of an agent without others costs one system call more. A kernel
 //! before 6.9 cannot signal a group whose leader is reaped; there the kill comes first.
+//!
+//! With a guard the processes that have left the group are searched for by their tag, and killed. That
+//! needs a pass over `/proc` in any case, so the agents that end soon after one another share it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,7 @@ use slab::Slab;
 use crate::close::{CloseEvent, CloseReason, ExitStatus};
 use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
-use crate::process::{Child, GroupMember, descendants, find_members, living_members};
+use crate::process::{Child, GroupMember, descendants, find_members, find_tagged, living_members};
 use crate::record::Event;
 
 use super::Transport;
@@ -21,13 +24,50 @@ use super::close::{CloseTurn, write_report};
 /// How often an agent that could not be reaped in its close is tried again.
 const LATE_REAP_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reaps these agents, all of one turn: at most one pass over `/proc` for any number of them.
+/// After a search by tag no other begins for this many times its duration.
+const SEARCH_PAUSE: u32 = 4;
+
+/// When the next search by tag may begin.
+#[derive(Debug, Default)]
+pub(super) struct TagSearches {
+    not_before: Option<Instant>,
+}
+
+impl TagSearches {
+    /// Searches for the processes of the agents in these slots, unless the last search was a short time
+    /// ago. The agents that have to wait try again.
+    fn run(&mut self, agents: &mut Slab<Transport>, slots: &[usize]) {
+        let begun = Instant::now();
+        let gives_up = |slot: &usize| agents.get(*slot).is_some_and(|agent| agent.gives_up_reap());
+        let is_early = self.not_before.is_some_and(|at| begun < at);
+        if slots.is_empty() || (is_early && !slots.iter().any(gives_up)) {
+            return;
+        }
+        let tags: Vec<u64> = slots
+            .iter()
+            .map(|slot| agents.get(*slot).and_then(|agent| agent.child.tag()).unwrap_or(0))
+            .collect();
+        let mut found: Vec<Vec<(GroupMember, u32)>> = vec![Vec::new(); slots.len()];
+        find_tagged(&tags, |index, member, group| found[index].push((member, group)));
+        for (slot, found) in slots.iter().zip(found) {
+            if let Some(agent) = agents.get_mut(*slot) {
+                agent.note_tagged(found);
+            }
+        }
+        let now = Instant::now();
+        self.not_before = Some(now + (now - begun) * SEARCH_PAUSE);
+    }
+}
+
+/// Reaps these agents, all of one turn: at most two passes over `/proc` for any number of them.
 pub(super) fn reap(
     io: &mut dyn PipeIo,
     agents: &mut Slab<Transport>,
     slots: &[usize],
+    searches: &mut TagSearches,
     now: Instant,
 ) {
+    let mut tagged = Vec::new();
     let mut searched = Vec::new();
     let mut groups = Vec::new();
     for slot in slots {
@@ -40,6 +80,9 @@ pub(super) fn reap(
             searched.push(*slot);
             groups.push(group);
         }
+        if agent.wants_tagged() {
+            tagged.push(*slot);
+        }
     }
     find_members(&groups, |index, member| {
         // `groups` and `searched` have the same order.
@@ -47,6 +90,7 @@ pub(super) fn reap(
             CloseTurn { agent, io, now }.note_members(vec![member]);
         }
     });
+    searches.run(agents, &tagged);
     for slot in slots {
         if let Some(agent) = agents.get_mut(*slot) {
             CloseTurn { agent, io, now }.end_attempt();
@@ -61,8 +105,7 @@ impl CloseTurn<'_> {
             return;
         }
         // The leader has its children as long as it lives; later they would have to be searched for.
-        let pid = self.agent.channel.pid;
-        self.note_members(descendants(pid, pid));
+        self.note_descendants();
         self.agent.child.kill(self.agent.ends.pidfd(self.io));
     }
 
@@ -72,6 +115,23 @@ impl CloseTurn<'_> {
         self.note_members(members);
         if let Some(close) = &mut self.agent.close {
             close.outputs_held = Some(true);
+        }
+    }
+
+    /// Notes the living descendants of the leader, in its group and outside of it.
+    fn note_descendants(&mut self) {
+        let (members, strays) = descendants(self.agent.channel.pid);
+        self.note_members(members);
+        if let Some(close) = &mut self.agent.close {
+            close.reaping.note_strays(strays);
+        }
+    }
+
+    /// Notes the living descendants of the leader outside of its group.
+    pub(super) fn note_strays(&mut self) {
+        let (_, strays) = descendants(self.agent.channel.pid);
+        if let Some(close) = &mut self.agent.close {
+            close.reaping.note_strays(strays);
         }
     }
 
@@ -133,14 +193,27 @@ impl CloseTurn<'_> {
             // well: the kill includes the cgroup, and a process there may have left the group.
             agent.child.kill(agent.ends.pidfd(*io));
         }
+        let kills_strays = agent.child.tag().is_some() && close.plan.kills_group();
+        if kills_strays {
+            reaping.strays.iter().filter(|stray| stray.is_alive()).for_each(GroupMember::kill);
+        }
         let dead = reaping.dead();
-        let is_done = close.exit.is_some() && dead == reaping.members.len();
+        let strays_left = reaping.strays.iter().filter(|stray| stray.is_alive()).count();
+        let is_done = close.exit.is_some()
+            && dead == reaping.members.len()
+            && !(kills_strays && (strays_left > 0 || !reaping.is_swept));
         if !is_done && !reaping.gives_up {
             agent.plan_event(CloseEvent::NotReaped, *now);
             return;
         }
         // A member of the group is usually in the cgroup, too, so the two are not added.
         close.killed_extra = (dead as u64).max(agent.child.killed_in_cgroup());
+        if kills_strays {
+            close.strays_killed = (reaping.strays.len() - strays_left) as u64;
+        }
+        // Without a tag only descendants that a look at the agent has met are known.
+        let is_known = strays_left > 0 || (kills_strays && reaping.is_swept);
+        close.left_running = is_known.then_some(strays_left as u64);
         close.exit_note = agent.child.why_unknown();
         if close.exit.is_none() {
             let exited = agent.exited;
@@ -168,6 +241,32 @@ impl CloseTurn<'_> {
             // debugger lets go of it.
             close.reaping.late_at = Some(self.now + LATE_REAP_INTERVAL);
         }
+    }
+}
+
+impl Transport {
+    fn gives_up_reap(&self) -> bool {
+        self.close.as_ref().is_some_and(|close| close.reaping.gives_up)
+    }
+
+    /// Returns whether its processes are to be searched for by their tag now.
+    fn wants_tagged(&self) -> bool {
+        self.close.as_ref().is_some_and(|close| {
+            let is_ready = close.exit.is_some() || close.reaping.gives_up;
+            is_ready && !close.reaping.is_swept && self.kills_group() && self.child.tag().is_some()
+        })
+    }
+
+    /// Notes what a search by tag has found. One that has found nothing outside the group is the last:
+    /// a process may start another one before it is killed.
+    fn note_tagged(&mut self, found: Vec<(GroupMember, u32)>) {
+        let leader = self.channel.pid;
+        let Some(close) = &mut self.close else { return };
+        let found =
+            found.into_iter().filter(|(member, group)| *group != leader && member.pid() != leader);
+        let strays: Vec<_> = found.map(|(member, _)| member).collect();
+        close.reaping.is_swept = strays.is_empty();
+        close.reaping.note_strays(strays);
     }
 }
 

@@ -7,6 +7,7 @@ mod group;
 mod host;
 mod matrix;
 mod run;
+mod strays;
 #[path = "../support/mod.rs"]
 mod support;
 mod sys;

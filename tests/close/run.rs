@@ -206,20 +206,27 @@ fn stuck_consumer_keeps_no_agent_alive() {
 
 #[test]
 fn grandchild_is_cut_off_and_swept() {
-    for (setsid, killed) in [(None, 1), (Some("--setsid"), 0)] {
+    // In the group of the agent; out of it, and killed by the guard; out of reach without one.
+    let ways = [
+        (None, 1, 0, None),
+        (Some("--setsid"), 0, 1, None),
+        (Some("--setsid"), 0, 0, Some("--no-guard")),
+    ];
+    for (setsid, killed, strays, no_guard) in ways {
         let begun = Instant::now();
         let pids = tempfile::NamedTempFile::new().expect("a file");
         let path = pids.path().to_str().expect("text");
         let mut flags = vec!["--grandchild-holds-stdout", "60s", "--print-pids", path];
         flags.extend(setsid);
-        let run = Run::start(&[], &flags);
+        let run = Run::start(no_guard.as_slice(), &flags);
         let report = run.report();
         assert!(begun.elapsed() < Duration::from_secs(30), "{report}");
         assert_eq!(report["killed_extra"], killed, "{report}");
+        assert_eq!(report["strays_killed"], strays, "{report}");
         assert_eq!(report["outputs_held"], true, "{report}");
         assert_eq!(run.finish(&report), (0, 0));
-        if setsid.is_some() {
-            // Out of its group, it is out of reach, and lives: only the pipes are cut from it.
+        if no_guard.is_some() {
+            // It lives: only the pipes are cut from it.
             let pids: Value =
                 serde_json::from_slice(&fs::read(path).expect("written")).expect("JSON");
             let pid = pids["grandchild"].as_i64().and_then(|pid| i32::try_from(pid).ok());

@@ -158,9 +158,19 @@ impl Losses {
         for (name, count) in self.named() {
             json.push_str(&format!(",\"{name}\":{count}"));
         }
-        match &self.left_running {
-            Some(pids) => json.push_str(&format!(",\"left_running\":{}}}", pids.len())),
-            None => json.push_str(",\"left_running\":null}"),
+        let known = report.ok().and_then(CloseReport::left_running);
+        match (&self.left_running, known) {
+            // Without a guard the engine knows some of them only.
+            (Some(pids), Some(known)) if pids.len() as u64 > known => {
+                let (some, all) = (format!("\"left_running\":{known}"), pids.len());
+                json = json.replacen(&some, &format!("\"left_running\":{all}"), 1);
+                json.push('}');
+            }
+            (_, Some(_)) => json.push('}'),
+            (Some(pids), None) => {
+                json.push_str(&format!(",\"left_running\":{}}}", pids.len()));
+            }
+            (None, None) => json.push_str(",\"left_running\":null}"),
         }
         json
     }

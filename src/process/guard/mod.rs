@@ -42,6 +42,8 @@ use super::procfs;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
+pub(super) use tag::locks_of;
+
 use ledger::{ENTRY, Entry, FOLDER, FOLDERS_MAX, entry_at, folder_at};
 use tag::Word;
 use watcher::WatcherPlan;

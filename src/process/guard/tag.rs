@@ -42,7 +42,7 @@ impl Word {
 
 /// Returns the soft and the hard limit for file locks from the text of `/proc/PID/limits`, with `u64::MAX`
 /// for unlimited. Allocates nothing.
-pub(super) fn locks_of(limits: &[u8]) -> Option<[u64; 2]> {
+pub(in super::super) fn locks_of(limits: &[u8]) -> Option<[u64; 2]> {
     let line =
         limits.split(|byte| *byte == b'\n').find_map(|l| l.strip_prefix(b"Max file locks"))?;
     let mut words = str::from_utf8(line).ok()?.split_ascii_whitespace();
