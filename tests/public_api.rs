@@ -10,8 +10,8 @@ use agentpipe::{
     CapacityLimit, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, Deframer, Engine,
     EngineBuilder, EngineMetrics, EngineStats, Envelope, Error, ErrorKind, Event, ExitStatus,
     Framing, Histogram, IoCounters, JsonCheck, KernelFeatures, Limits, MalformedReason, Preview,
-    Record, Remote, ResourceLimit, ShutdownReport, WarmPool, WarmPoolSettings, WarmPoolStats,
-    session,
+    Record, Remote, ResourceLimit, ShutdownReport, StderrLine, WarmPool, WarmPoolSettings,
+    WarmPoolStats, session,
 };
 
 /// Crates that are an implementation detail. A major version of one must not be one of ours.
@@ -81,6 +81,7 @@ fn public_types_are_send_and_sync() {
         shared_and_cloned::<ResourceLimit>(),
         shared_and_cloned::<Preview>(),
         shared_and_cloned::<ShutdownReport>(),
+        shared_and_cloned::<StderrLine>(),
         shared_and_cloned::<AgentStats>(),
         shared::<Acquired>(),
         shared::<Remote>(),

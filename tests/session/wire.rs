@@ -211,7 +211,7 @@ fn timeout_says_what_came_instead() {
     let endless = r#"{"raw":"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":1}"}"#;
     let asked = r#"{"expect":{"id":1}}"#;
     for (framing, said, wanted) in [
-        (Framing::Ndjson, endless, "36 bytes of a record came without its end"),
+        (Framing::Ndjson, endless, "35 bytes of a record came without its end"),
         (Framing::Ndjson, complaint, "could not read a record: Parse error (code -32700)"),
         (Framing::Ndjson, zero, "whose id is that of no request: Bad (code -32600)"),
         (Framing::Ndjson, noise, "a line came that is not a record (13 bytes: please log in)"),
