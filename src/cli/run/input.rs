@@ -76,7 +76,7 @@ impl Input {
 
     /// Returns the framing of stdin. `None` before the first record of [`Framing::Auto`].
     pub(super) fn framing(&self) -> Option<Framing> {
-        self.found.or(self.deframer.framing())
+        self.found.or_else(|| self.deframer.framing())
     }
 
     /// Whether stdin has ended and all of it is sent or counted.
