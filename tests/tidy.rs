@@ -69,7 +69,7 @@ const BANNED_MAX: usize = 9;
 /// Files of the library, without its tests: no longer than this, and at most this number of them,
 /// of which few are tiny.
 const LINES_MAX: usize = 700;
-const FILES_MAX: usize = 150;
+const FILES_MAX: usize = 190;
 const LINES_MIN: usize = 60;
 const TINY_MAX: usize = 20;
 

@@ -133,7 +133,7 @@ impl Builder {
             async move {
                 let request = PermissionRequest::new(&request)?;
                 let permission = (*decide)(request.clone()).await?;
-                permission.to_json(&request)
+                Ok(permission.to_json(&request)?)
             }
         });
         self.setup.handlers.insert("can_use_tool", handle);

@@ -75,6 +75,18 @@ macro_rules! value {
     };
 }
 
+/// Implements `Default` for a request that needs no keys.
+macro_rules! default {
+    ($name:ident,) => {
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+    };
+    ($name:ident, $($needed:ident)+) => {};
+}
+
 /// Declares requests: the type, its subtype and answer, the keys that it needs, and those that it may have.
 macro_rules! requests {
     ($(
@@ -97,7 +109,6 @@ macro_rules! requests {
 
         impl $name {
             #[doc = concat!("Creates the request `", $subtype, "`.")]
-            #[allow(clippy::new_without_default, reason = "most requests need keys")]
             pub fn new($($needed: argument!($needed_kind)),*) -> Self {
                 Self { $($needed: value!($needed_kind, $needed),)* $($field: None,)* }
             }
@@ -110,6 +121,8 @@ macro_rules! requests {
                 }
             )*
         }
+
+        default!($name, $($needed)*);
 
         impl ControlRequest for $name {
             const SUBTYPE: &'static str = $subtype;

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
-use crate::session::handlers::{AgentRequest, HandlerResult};
+use crate::session::handlers::AgentRequest;
 
 use super::wire::{received, words};
 
@@ -259,7 +259,7 @@ impl Permission {
     }
 
     /// Returns the body of the response.
-    pub(super) fn to_json(&self, request: &PermissionRequest) -> HandlerResult {
+    pub(super) fn to_json(&self, request: &PermissionRequest) -> Result<Record> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Allowed {
@@ -275,7 +275,7 @@ impl Permission {
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             interrupt: bool,
         }
-        let record = match &self.0 {
+        match &self.0 {
             PermissionDecision::Allow { input, permissions } => Record::from_json(&Allowed {
                 behavior: "allow",
                 // Sent even if it is unchanged: the agent would otherwise run the tool without an
@@ -286,8 +286,7 @@ impl Permission {
             PermissionDecision::Deny { message, interrupt } => {
                 Record::from_json(&Denied { behavior: "deny", message, interrupt: *interrupt })
             }
-        };
-        Ok(record?)
+        }
     }
 }
 
