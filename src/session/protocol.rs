@@ -148,9 +148,10 @@ pub(crate) fn object_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 pub struct RpcError {
     message: String,
     code: Option<i64>,
-    data: Option<Record>,
+    // In boxes: every handler returns this type, and few errors have either.
+    data: Option<Box<Record>>,
     /// The error as the agent sent it.
-    received: Option<Record>,
+    received: Option<Box<Record>>,
 }
 
 impl RpcError {
@@ -174,14 +175,14 @@ impl RpcError {
     /// Sets the data: any JSON that describes the error further.
     #[must_use]
     pub fn with_data(mut self, data: Record) -> Self {
-        self.data = Some(data);
+        self.data = Some(Box::new(data));
         self
     }
 
     /// Sets the message, and the error as the agent sent it.
     pub(crate) fn with_words(mut self, message: String, received: Record) -> Self {
         self.message = message;
-        self.received = Some(received);
+        self.received = Some(Box::new(received));
         self
     }
 
@@ -200,7 +201,7 @@ impl RpcError {
     /// Returns the data, if the error has any.
     #[must_use]
     pub fn data(&self) -> Option<&Record> {
-        self.data.as_ref()
+        self.data.as_deref()
     }
 
     /// Returns the error object of JSON-RPC, or the error as the agent sent it.
@@ -213,10 +214,10 @@ impl RpcError {
             code: i64,
             message: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
-            data: &'a Option<Record>,
+            data: Option<&'a Record>,
         }
         let code = self.code.unwrap_or(Self::INTERNAL);
-        let object = ErrorObject { code, message: &self.message, data: &self.data };
+        let object = ErrorObject { code, message: &self.message, data: self.data() };
         serde_json::to_string(&object).ok()
     }
 }

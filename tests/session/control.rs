@@ -3,9 +3,9 @@
 
 use agentpipe::session::claude::control::{self, ControlRequest};
 use agentpipe::session::claude::{
-    Builder, DialogAnswer, Elicitation, ElicitationAnswer, HookKind, HookOutput, Permission,
-    PermissionBehavior, PermissionDestination, PermissionMode, PermissionRequest, PermissionRule,
-    PermissionUpdate, Session, UserDialog,
+    Builder, DialogAnswer, Elicitation, ElicitationAnswer, HookKind, HookOutput, McpRequest,
+    Permission, PermissionBehavior, PermissionDestination, PermissionMode, PermissionRequest,
+    PermissionRule, PermissionUpdate, Session, UserDialog,
 };
 use agentpipe::{ErrorKind, Record};
 use serde_json::{Value, json};
@@ -397,4 +397,50 @@ fn permission_updates_are_whole() {
         {"type": "removeDirectories", "directories": ["/x"], "destination": "projectSettings"},
     ]);
     assert_eq!(success(allow, asked)["updatedPermissions"], wanted);
+}
+
+// The CLI connects to the servers of this process before the first prompt, with several messages at once.
+#[test]
+fn mcp_messages_before_a_prompt_are_answered() {
+    let message = |number: usize, method: &str, id: Option<&str>| {
+        let mut message = json!({"jsonrpc": "2.0", "method": method, "params": {"n": number}});
+        if let Some(id) = id {
+            message["id"] = id.into();
+        }
+        let request = json!({"subtype": "mcp_message", "server_name": "calc", "message": message});
+        says(
+            json!({"type": "control_request", "request_id": format!("r{number}"), "request": request}),
+        )
+    };
+    let mut steps = vec![
+        HANDSHAKE.to_owned(),
+        // Answers may come in any order.
+        json!({"on": {"type": "control_response", "response": "${answer}"},
+            "send": {"type": "seen", "answer": "${answer}"}})
+        .to_string(),
+        message(0, "initialize", Some("i")),
+        message(1, "notifications/initialized", None),
+    ];
+    steps.extend((2..6).map(|n| message(n, "tools/call", Some("x"))));
+    let builder = Session::builder().mcp_server("calc", |asked: McpRequest| async move {
+        Ok(json!({"method": asked.method(), "params": asked.params()}))
+    });
+    wait(async {
+        let session = builder.start(&engine(), dialogue(&steps)).await.expect("starts");
+        let mut answered = std::collections::BTreeMap::new();
+        while answered.len() < 6 {
+            let seen: Value = session.next_record().await.expect("seen").json().expect("JSON");
+            let answer = &seen["answer"];
+            let id = answer["request_id"].as_str().expect("an id").to_owned();
+            let response = answer["response"]["mcp_response"].clone();
+            assert!(answered.insert(id, response).is_none(), "each once");
+        }
+        assert_eq!(answered["r1"], json!({"jsonrpc": "2.0", "result": {}}));
+        for number in [0, 2, 3, 4, 5] {
+            let response = &answered[&format!("r{number}")];
+            assert_eq!(response["id"], if number == 0 { "i" } else { "x" });
+            assert_eq!(response["result"]["params"], json!({"n": number}));
+        }
+        assert_played(&session.close().await);
+    });
 }
