@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -244,15 +244,20 @@ fn parent_folder(place: &CgroupPlace) -> Result<PathBuf, Error> {
     }
 }
 
+/// The mount that the last look-up found.
+static LAST: Mutex<Option<CgroupMount>> = Mutex::new(None);
+
 /// Returns the folder of this process's own cgroup. Looked up for each agent, because a service
 /// manager may move the process.
 pub(super) fn own_folder() -> Option<PathBuf> {
-    static LAST: Mutex<Option<CgroupMount>> = Mutex::new(None);
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    // The lock is held while the mounts are listed, so concurrent spawns share one list.
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let is_there = |folder: &Path| check_cgroup2(folder).is_ok();
-    cached_folder(&cgroups, &mut last, is_there, || fs::read("/proc/self/mountinfo").ok())
+    let mounts = || fs::read("/proc/self/mountinfo").ok();
+    match LAST.try_lock() {
+        Ok(mut last) => cached_folder(&cgroups, &mut last, is_there, mounts),
+        // Another thread lists the mounts. It may not exist: a fork copies a lock that is held.
+        Err(_) => cached_folder(&cgroups, &mut None, is_there, mounts),
+    }
 }
 
 /// Reads the list of mounts once, and again when the known mount no longer has the cgroup: a host
@@ -289,6 +294,14 @@ fn check_cgroup2(folder: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fork_with_a_held_lock_does_not_hang() {
+        // A child of fork has no thread that would release the lock.
+        let found = own_folder();
+        let _held = LAST.lock();
+        assert_eq!(own_folder(), found);
+    }
 
     #[test]
     fn mounts_are_listed_again_only_after_a_move() {

@@ -42,8 +42,8 @@ pub(crate) struct Child {
     cgroup: Option<Cgroup>,
     /// What the guard knows of it.
     guarded: Option<GuardEntry>,
-    /// The container that the child is the client of.
-    container: Option<Container>,
+    /// The container that the child is the client of. Boxed, because few children have one.
+    container: Option<Box<Container>>,
     /// Counts the child for `max_agents`.
     permit: Option<Permit>,
 }
@@ -97,7 +97,7 @@ impl Child {
 
     /// Returns what became of the container of the child, if it has one.
     pub(crate) fn container_end(&self) -> Option<ContainerEnd> {
-        self.container.as_ref().map(Container::end)
+        self.container.as_ref().map(|container| container.end())
     }
 
     /// Gives the permit back: another agent may be spawned.
@@ -354,7 +354,7 @@ impl Unclaimed {
     /// Attaches the container that the child is the client of.
     pub(super) fn attach_container(&mut self, container: Option<Container>) {
         if let Some(child) = &mut self.child {
-            child.container = container;
+            child.container = container.map(Box::new);
         }
     }
 
