@@ -518,7 +518,7 @@ impl<'a> EventLoop<'a> {
             }
         }
         let now = self.clock.at(Instant::now());
-        let end = self.hard_end.unwrap_or(now + self.policy.max_duration() + EXTRA);
+        let end = self.hard_end.unwrap_or_else(|| now + self.policy.max_duration() + EXTRA);
         RunEnd {
             losses: self.losses(),
             hurried: self.hurried || self.report.is_none(),
