@@ -243,6 +243,10 @@ impl<'a> EventLoop<'a> {
         }
         let Poll::Ready(report) = self.closed.as_mut().poll(context) else { return false };
         let report = self.report.insert(report).clone();
+        // The close had that much more time, and stdout must not have less for it.
+        if let Some(end) = self.hard_end.as_mut().filter(|_| !self.hurried) {
+            *end += report.stalled();
+        }
         // No event follows the report, so the rest can be counted.
         while let Some(event) = self.next_event(context) {
             self.rest.push_back(event);

@@ -353,6 +353,7 @@ fn report_has_every_field_with_its_type() {
         ("stdin_refused_records", 0),
         ("stdin_unsent_bytes", 0),
         ("left_running", 0),
+        ("strays_killed", 0),
     ];
     for (field, count) in counts {
         assert_eq!(done.count(field), count, "{field} in {report}");
@@ -364,7 +365,8 @@ fn report_has_every_field_with_its_type() {
     assert_eq!(report["signals_refused"], Value::Null);
     assert_eq!(report["output_framing"], "ndjson");
     assert_eq!(report["framing_mismatch"], Value::Null);
-    let known = counts.len() + 14;
+    assert_eq!(report["interrupt_answered"], Value::Null);
+    let known = counts.len() + 15;
     assert_eq!(report.as_object().map(serde_json::Map::len), Some(known), "{report}");
 }
 
