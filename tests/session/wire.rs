@@ -250,3 +250,43 @@ fn timeout_has_the_last_stderr_line() {
         session.abort().await;
     });
 }
+
+// An agent that cancels its own request waits for the answer that its protocol promises, and the work
+// of the handler goes on for nothing.
+#[test]
+fn cancelled_handler_is_dropped_in_each_protocol() {
+    const CANCELLED: &str = r#"{"expect":{"jsonrpc":"2.0","id":"q","error":{"code":-32800}}}"#;
+    for (how, method, key, answer) in [
+        (Cancellation::Lsp, "$/cancelRequest", "id", CANCELLED),
+        (Cancellation::Acp, "$/cancel_request", "requestId", CANCELLED),
+        (Cancellation::Mcp, "notifications/cancelled", "requestId", r#"{"quiet":30}"#),
+    ] {
+        let (sender, told) = std::sync::mpsc::channel();
+        let builder = Session::builder().cancellation(how).handle("work", move |_| {
+            sender.send("running").expect("the test listens");
+            let guard = crate::Dropped(sender.clone());
+            async move {
+                let _guard = guard;
+                std::future::pending::<Result<(), RpcError>>().await
+            }
+        });
+        let cancel = json!({"send": {"jsonrpc": "2.0", "method": method, "params": {key: "q"}}});
+        let steps = [
+            r#"{"send":{"jsonrpc":"2.0","id":"q","method":"work"}}"#,
+            r#"{"expect":{"method":"it runs"}}"#,
+            &cancel.to_string(),
+            answer,
+            OVER,
+        ];
+        wait(async {
+            let session = start(builder, &steps).await;
+            assert_eq!(told.recv_timeout(crate::SOON), Ok("running"));
+            session.notify("it runs", ()).await.expect("sent");
+            assert!(session.next_record().await.is_some(), "{how:?}");
+            assert_eq!(told.recv_timeout(crate::SOON), Ok("dropped"));
+            let stats = session.metrics();
+            assert_eq!((stats.cancelled, stats.serving, stats.answered), (1, 0, 0), "{stats:?}");
+            assert_played(&session.close().await);
+        });
+    }
+}
