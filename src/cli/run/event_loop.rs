@@ -448,6 +448,9 @@ impl<'a> EventLoop<'a> {
         let now = Instant::now();
         let out = |wanted: bool| wanted.then_some(PollFlags::OUT);
         let records = out(!self.stdout.is_empty() && self.may_write_records());
+        // Without an event to wait for, poll(2) still reports that no reader is left.
+        let watched = self.absence.is_some() && self.input.hung_up().is_some() && !self.close_asked;
+        let records = records.or(watched.then_some(PollFlags::empty()));
         let lines = out(!self.stderr.is_empty() && self.may_write_lines());
         let three = [
             (&self.input.descriptor, self.input.events()),
@@ -478,6 +481,13 @@ impl<'a> EventLoop<'a> {
         drop(fds);
         self.input.polled(seen[0], self.clock.at(Instant::now()));
         self.stdout.descriptor.polled(seen[1]);
+        if watched && self.stdout.is_empty() && seen[1].intersects(PollFlags::ERR | PollFlags::HUP)
+        {
+            // The parent is gone, and an agent that writes nothing would not notice.
+            self.stdout.give_reader_up();
+            self.end(self.clock.at(Instant::now()));
+            self.close(self.policy);
+        }
         self.stderr.descriptor.polled(seen[2]);
     }
 

@@ -113,3 +113,19 @@ fn signal_after_the_end_terminates_at_once() {
         drop(stdout);
     }
 }
+
+// The host was killed while the agent was at work in silence: no write would find out.
+#[test]
+fn silent_agent_ends_with_its_host() {
+    let flags = ["--reader-timeout", "60m", "--drain", "200ms"];
+    let mut run = Run::start(&flags, &fake(&["--ignore-eof"]));
+    run.send(b"{}\n");
+    let mut stdout = run.child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0; 3]).expect("a record");
+    drop(run.child.stdin.take());
+    pass(Duration::from_millis(500));
+    assert!(run.child.try_wait().expect("our child").is_none(), "its reader is there");
+    drop(stdout);
+    let done = run.collect();
+    assert_eq!((done.code(), &done.report["close"]["stage"]), (Some(143), &"terminate".into()));
+}
