@@ -242,7 +242,10 @@ impl OpenFeed {
     /// Waits for the next update; `None` if the server has ended the subscription.
     async fn next(&self) -> Result<Option<Update>> {
         let mut outcome = self.slot.as_ref().map(|slot| slot.wait());
-        let mut gone = pin!(self.connection.session.closed());
+        // The session keeps no data, so its only event is the end, which comes after all notifications.
+        // The report of the close may be there before them.
+        let session = &self.connection.session;
+        let mut gone = pin!(async { while session.next().await.is_some() {} });
         poll_fn(|context| {
             if let Poll::Ready(update) = self.feed.poll(context) {
                 return Poll::Ready(Ok(update));
