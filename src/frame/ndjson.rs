@@ -93,8 +93,9 @@ impl Ndjson {
         buffers: &mut CarryBuffers,
     ) -> Option<Frame<'frame>> {
         self.carry.end_loan(buffers);
-        if let Some(frame) = self.others.pending.take() {
-            return Some(frame);
+        // Looked at first, because a frame is large to move.
+        if self.others.pending.is_some() {
+            return self.others.pending.take();
         }
         while let Some(at) = newline(input) {
             let part = &input[..at];
@@ -162,7 +163,14 @@ impl Ndjson {
         if line.len() > self.record_max {
             return Some(Frame::Oversized(self.others.sample_of(line)));
         }
-        match self.others.sort(classify::line(line, self.check), line, self.check) {
+        let kind = match classify::line(line, self.check) {
+            LineKind::Record(outline) => {
+                self.others.on_record();
+                return Some(Frame::Record(Payload::Borrowed(line), outline));
+            }
+            kind => kind,
+        };
+        match self.others.sort_other(kind, line, self.check) {
             Sorted::Record(text, outline) => {
                 Some(Frame::Record(Payload::Borrowed(&line[text]), outline))
             }
@@ -228,6 +236,7 @@ impl OtherLines {
         }
     }
 
+    #[cold]
     fn sort_other(&mut self, kind: LineKind, line: &[u8], check: JsonCheck) -> Sorted {
         if let LineKind::Blank = kind {
             let ends_block = std::mem::take(&mut self.in_headers);
@@ -261,7 +270,9 @@ impl OtherLines {
     #[inline]
     fn on_record(&mut self) {
         self.in_headers = false;
-        self.auto = None;
+        if self.auto.is_some() {
+            self.auto = None;
+        }
     }
 
     fn sample_of(&self, line: &[u8]) -> Preview {
