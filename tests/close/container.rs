@@ -203,7 +203,8 @@ fn command_that_is_no_container_client_is_refused() {
 fn run_removes_the_container() {
     let (docker, program) = Docker::new("docker");
     let output = Command::new(PROGRAM)
-        .args(["run", "-q", "--container", "--report", "-", "--"])
+        // The guard would find this container: it is a descendant of the script, not of a daemon.
+        .args(["run", "-q", "--no-guard", "--container", "--report", "-", "--"])
         .arg(&program)
         .args(["--context", "here", "run", "-i", "image"])
         .env("MODE", "ordinary")
