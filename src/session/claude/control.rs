@@ -182,7 +182,8 @@ requests! {
         /// The session that is meant. The CLI refuses the request if it is at another one.
         session_id: text,
     }
-    /// Sets the accent color of the session. `default` resets it.
+    /// Sets the accent color of the session. `default` resets it. A CLI without a user interface, such as
+    /// 2.1.332 over stream-json, refuses it.
     SetColor = "set_color" -> Record, (color: text) {}
     /// Returns the settings in effect, and those of each source.
     GetSettings = "get_settings" -> Record, () {}

@@ -163,18 +163,19 @@ fn verbatim_prompts_mark_each_message() {
     listen();
     let prompt = r#"{"expect":{"type":"user","client_composed":true}}"#;
     let plain = r#"{"expect":{"type":"user","client_composed":"${absent}"}}"#;
-    let steps =
-        [answering(&json!({"claude_code_version": "2.1.247"})), prompt.into(), plain.into()];
+    let known = answering(&json!({"claude_code_version": "2.1.247"}));
+    let steps = [known.as_str(), prompt, RESULT, plain];
     wait(async {
-        let flags: Vec<&str> = steps.iter().flat_map(|step| ["--step", step]).collect();
+        let flags: Vec<&str> = steps.into_iter().flat_map(|step| ["--step", step]).collect();
         let options = telling(&flags).verbatim_prompts(true);
         let session = Session::builder().start(&engine(), options).await.expect("starts");
         session.send("/as it is").await.expect("sent");
+        session.read_turn(|_| {}).await.expect("a turn");
         let typed = UserMessage::text("typed").client_composed(false).should_query(false);
         session.send(typed).await.expect("sent");
         let said = warnings(session.pid());
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("verbatim_prompts") && said[0].contains("2.1.248"), "{said:?}");
-        assert_eq!(session.abort().await.unsent_bytes(), 0);
+        assert_eq!(session.close().await.exit(), ExitStatus::Code(0), "it got what it expects");
     });
 }
