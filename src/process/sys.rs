@@ -5,7 +5,7 @@
 //! the timespec is read only if the call succeeded.
 #![expect(
     unsafe_code,
-    reason = "clock_gettime(2) of another process, and pidfd_send_signal(2) with flags"
+    reason = "clock_gettime(2) of another process, pidfd_send_signal(2) with flags, getsid(2)"
 )]
 
 use std::mem::MaybeUninit;
@@ -59,6 +59,13 @@ pub(super) fn signal_group(pidfd: BorrowedFd<'_>, signal: Option<Signal>) -> Res
     }
     let error = std::io::Error::last_os_error();
     Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Returns the session of this process; 0 if its leader is outside of the pid namespace, as for the first
+/// process of a container, where `rustix::process::getsid` panics.
+pub(super) fn session() -> u32 {
+    // SAFETY: passes a number.
+    u32::try_from(unsafe { libc::getsid(0) }).unwrap_or(0)
 }
 
 /// Waits for an event on a descriptor until the given time. Returns whether it came.

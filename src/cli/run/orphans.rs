@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, getpgid, getpid, set_child_subreaper, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 
 use super::descriptor::poll_for;
 use super::signals::Signals;
@@ -98,24 +98,25 @@ fn children_of(pid: u32) -> Option<BTreeSet<u32>> {
 
 /// Reaps a child if it is dead. Returns whether it was.
 fn reap_dead(pid: u32) -> bool {
-    let Some(pid) = pid_of(pid) else { return false };
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     waitid(WaitId::Pid(pid), options).is_ok_and(|status| status.is_some())
 }
 
-fn group_of(pid: u32) -> Option<u32> {
-    let group = getpgid(pid_of(pid)).ok()?;
-    Some(group.as_raw_nonzero().get().unsigned_abs())
-}
-
-fn pid_of(pid: u32) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(pid).ok()?)
-}
-
 /// Returns whether a process exists and is no zombie.
 fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold anything; the state follows the last one.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    stat_field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
+}
+
+/// Returns the process group; 0 if its leader is outside of the pid namespace.
+fn group_of(pid: u32) -> Option<u32> {
+    stat_field(pid, 2)?.parse().ok()
+}
+
+/// Returns a field of `/proc/PID/stat` after the name: 0 state, 1 parent, 2 group.
+fn stat_field(pid: u32, index: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(index).map(str::to_owned)
 }

@@ -34,8 +34,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 use rustix::process::{
-    PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, getsid, pidfd_open,
-    waitid,
+    PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, pidfd_open, waitid,
 };
 
 use super::procfs;
@@ -125,7 +124,7 @@ impl Guard {
             line: theirs.as_fd(),
             ledger: ledger.as_fd(),
             host_pid: std::process::id(),
-            host_session: getsid(None).map_or(0, |pid| pid.as_raw_pid().unsigned_abs()),
+            host_session: super::sys::session(),
             word,
         };
         let (pid, watcher) = watcher::start(&plan).map_err(|errno| match errno {
