@@ -30,7 +30,7 @@ impl Orphans {
     pub(super) fn adopt() -> Self {
         // The kernel does not refuse the call.
         let _always = set_child_subreaper(Some(getpid()));
-        let older = children_of(std::process::id()).unwrap_or_default();
+        let older = own_children().unwrap_or_default();
         Self { spared: BTreeSet::new(), older }
     }
 
@@ -79,8 +79,16 @@ impl Orphans {
     }
 
     fn children(&self) -> Option<BTreeSet<u32>> {
-        Some(children_of(std::process::id())?.difference(&self.spared).copied().collect())
+        Some(own_children()?.difference(&self.spared).copied().collect())
     }
+}
+
+/// Returns the children of this process. `None` if `/proc` does not list them, or is that of another pid
+/// namespace, whose numbers belong to other processes.
+fn own_children() -> Option<BTreeSet<u32>> {
+    let own = std::process::id();
+    let shown = fs::read_link("/proc/self").ok()?;
+    (shown == Path::new(&own.to_string())).then(|| children_of(own)).flatten()
 }
 
 /// Returns the children of a process, zombies included. `None` if `/proc` does not list them.

@@ -100,3 +100,28 @@ fn holder_of_stderr_does_not_delay_the_end() {
     assert!(!done.stages().contains(&"kill"), "{}", done.report);
     assert!(is_gone(line["pid"].as_u64().expect("a number")), "it was of the agent's group");
 }
+
+// In a container the command is the process 1, and its session has no number: the guard did not start.
+#[test]
+fn first_process_of_a_container_reaps() {
+    let unshare = |args: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-p", "-f", "--mount-proc"]).args(args).stdin(std::process::Stdio::null());
+        command.output()
+    };
+    if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
+        println!("skipped: no pid namespace without unshare(1) and CAP_SYS_ADMIN");
+        return;
+    }
+    let script =
+        "(true &); until [ \"$(cat /proc/1/task/*/children)\" = \"$WANTED\" ]; do :; done; echo {}";
+    // The agent and nothing else; with a guard that one, too.
+    let script = script.replace("\"$WANTED\"", "\"$$ \"");
+    let output =
+        unshare(&[crate::support::PROGRAM, "run", "--no-guard", "--", "sh", "-c", &script]);
+    let output = output.expect("starts");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"{}\n"[..]), "{output:?}");
+    let output = unshare(&[crate::support::PROGRAM, "run", "--", "sh", "-c", "echo {}"]);
+    let output = output.expect("starts");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"{}\n"[..]), "{output:?}");
+}
