@@ -94,6 +94,11 @@ impl Absence {
         !self.reads
     }
 
+    /// Whether stdin has ended and nothing is decided about the reader.
+    pub(super) fn is_open(&self) -> bool {
+        self.ended.is_some() && !self.reads && self.gave_up.is_none()
+    }
+
     /// Whether the reader was given up.
     pub(super) fn gave_up(&self) -> bool {
         self.gave_up.is_some()

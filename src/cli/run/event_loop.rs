@@ -21,7 +21,7 @@ use super::descriptor::{LoopWaker, poll_for};
 use super::input::Input;
 use super::lines::Stderr;
 use super::orphans::Orphans;
-use super::output::Output;
+use super::output::{FULL, Output};
 use super::report::{Losses, ReportTarget};
 use super::signals::Signals;
 
@@ -33,6 +33,8 @@ const AFTER_SECOND_SIGNAL: Duration = Duration::from_millis(900);
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// With `--reader-timeout`, after a signal: the longest wait for an stdout that accepts nothing.
 const AFTER_SIGNAL: Duration = Duration::from_millis(100);
+/// The same as `FULL` while it is open whether the reader has left: the queue of a CLI with an answer of 4 MiB.
+const AHEAD: usize = 16 << 20;
 /// Events taken in one turn, so that many small events do not delay everything else.
 const EVENTS_A_TURN: usize = 1024;
 
@@ -271,7 +273,11 @@ impl<'a> EventLoop<'a> {
     fn take_events(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
         // Lines need no room: a slow stderr holds back the agent's stderr, and no record.
-        while taken < EVENTS_A_TURN && self.stdout.has_room() {
+        // With `--reader-timeout` the agent can write on while its reader is looked at: one that exits in
+        // that time needs no more.
+        let ahead = self.absence.as_ref().is_some_and(Absence::is_open);
+        let room = if ahead { AHEAD } else { FULL };
+        while taken < EVENTS_A_TURN && self.stdout.has_room(room) {
             let event = self.rest.pop_front();
             let Some(event) = event.or_else(|| self.next_event(context)) else { break };
             taken += 1;

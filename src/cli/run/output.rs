@@ -11,7 +11,7 @@ use super::descriptor::{Descriptor, Direction};
 
 /// Above this many bytes no record is taken from the agent. Its records then wait in the engine, which
 /// counts them and holds the agent back.
-const FULL: usize = 64 << 10;
+pub(super) const FULL: usize = 64 << 10;
 
 /// Memory that is kept once everything is written, in bytes. More was needed for one large record.
 const KEPT: usize = 256 << 10;
@@ -48,8 +48,8 @@ impl Output {
         }
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.backlog.len() < FULL
+    pub(super) fn has_room(&self, most: usize) -> bool {
+        self.backlog.len() < most
     }
 
     pub(super) fn is_empty(&self) -> bool {
