@@ -66,7 +66,7 @@ impl Cgroup {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("agentpipe-{}-{number}", std::process::id()));
             if let Some(entry) = guarded {
-                entry.note_cgroup(&parent, number, false).map_err(|errno| of_guard(errno))?;
+                entry.note_cgroup(&parent, number, false).map_err(of_guard)?;
             }
             match fs::create_dir(&path) {
                 Ok(()) => {

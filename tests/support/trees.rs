@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::CEILING;
+use super::HANG;
 use super::process::processes;
 
 /// The processes of a tree.
@@ -50,11 +50,11 @@ impl Trees {
         processes().filter(has_token).filter_map(pid).filter(|pid| is_alive(*pid)).collect()
     }
 
-    /// Waits until nothing of the trees lives, for as long as their guard does, and returns how long
+    /// Waits until nothing of the trees lives, for as long as their guard does, which is 10 s at most, and returns how long
     /// that took. What lives on is ended here.
     pub(crate) fn await_none(&self, guard: Pid) -> Duration {
         let begun = Instant::now();
-        while is_alive(guard) && !self.alive().is_empty() && begun.elapsed() < CEILING {
+        while is_alive(guard) && !self.alive().is_empty() && begun.elapsed() < HANG {
             thread::sleep(Duration::from_millis(1));
         }
         let took = begun.elapsed();

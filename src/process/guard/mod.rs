@@ -142,7 +142,7 @@ impl Guard {
             watcher,
             watcher_pid: pid.as_raw_pid().unsigned_abs(),
             word,
-            locks_max: locks_max.unwrap_or(word.last()),
+            locks_max: locks_max.unwrap_or_else(|| word.last()),
             places: Mutex::default(),
             origin: Origin::here(),
         };

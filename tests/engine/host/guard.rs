@@ -11,7 +11,7 @@ use crate::hazards::raw;
 use crate::support::own_process::{alone, is_alone, test_name, this_test};
 use crate::support::process::{Held, children};
 use crate::support::trees::{TREE, Trees, guard_of, is_alive, rounds};
-use crate::support::{CEILING, check_echo, check_error, fake, shell, wait_until};
+use crate::support::{CEILING, HANG, check_echo, check_error, fake, shell, wait_until};
 use agentpipe::{Engine, ErrorKind};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -44,18 +44,18 @@ fn host() {
         agents.push(agent);
     }
     let guard = own_guard();
-    println!("\nready {}", guard.as_raw_nonzero());
-    match std::env::var(END).expect("set").as_str() {
+    let end = std::env::var(END).expect("set");
+    // A copy of the host holds the socket of the guard, and lives on.
+    let copy = (end == "fork").then(|| {
+        raw::fork().unwrap_or_else(|| {
+            thread::sleep(2 * HANG);
+            raw::exit(0)
+        })
+    });
+    println!("\nready {} {}", guard.as_raw_nonzero(), copy.unwrap_or_default());
+    match end.as_str() {
         // Killed by the test.
-        "wait" | "cgroups" => thread::sleep(CEILING),
-        // A copy of the host holds the socket of the guard, and lives on for a while.
-        "fork" => {
-            if raw::fork().is_none() {
-                thread::sleep(Duration::from_secs(20));
-                raw::exit(0);
-            }
-            thread::sleep(CEILING);
-        }
+        "wait" | "cgroups" | "fork" => thread::sleep(CEILING),
         "abort" => std::process::abort(),
         "exit" => {
             std::mem::forget((agents, engine));
@@ -70,8 +70,8 @@ fn host() {
     }
 }
 
-/// Returns the host and its guard.
-fn start_host(test: &str, end: &str, trees: &Trees, count: usize) -> (Child, Pid) {
+/// Returns the host, its guard, and its forked copy.
+fn start_host(test: &str, end: &str, trees: &Trees, count: usize) -> (Child, Pid, Option<Pid>) {
     let mut host = this_test(test)
         .env(END, end)
         .env(TREES, count.to_string())
@@ -82,11 +82,13 @@ fn start_host(test: &str, end: &str, trees: &Trees, count: usize) -> (Child, Pid
         .spawn()
         .expect("starts");
     let mut lines = BufReader::new(host.stdout.take().expect("piped")).lines();
-    let guard = lines.find_map(|line| {
+    let pids = lines.find_map(|line| {
         let line = line.expect("text");
-        Pid::from_raw(line.strip_prefix("ready ")?.parse().ok()?)
+        let (guard, copy) = line.strip_prefix("ready ")?.split_once(' ')?;
+        Some((Pid::from_raw(guard.parse().ok()?)?, Pid::from_raw(copy.parse().ok()?)))
     });
-    (host, guard.expect("the host is up"))
+    let (guard, copy) = pids.expect("the host is up");
+    (host, guard, copy)
 }
 
 /// The names of the cgroups of a host.
@@ -115,7 +117,7 @@ fn check_rounds(test: &str, end: &str, count: usize) -> String {
     let mut figures = format!("{end}, {count} trees:");
     for _ in 0..rounds() {
         let trees = Trees::new();
-        let (mut host, guard) = start_host(test, end, &trees, count);
+        let (mut host, guard, copy) = start_host(test, end, &trees, count);
         let is_killed = matches!(end, "wait" | "fork" | "cgroups");
         if is_killed {
             wait_until("all trees are up", || trees.alive().len() == count * TREE);
@@ -128,6 +130,9 @@ fn check_rounds(test: &str, end: &str, count: usize) -> String {
             host.kill().expect("SIGKILL");
         }
         let took = trees.await_none(guard);
+        if let Some(copy) = copy {
+            kill_process(copy, Signal::KILL).expect("it lives on");
+        }
         write!(figures, " {} ms", took.as_millis()).expect("a string");
         if end == "exec" {
             assert!(host.try_wait().expect("ours").is_none(), "the new program is no agent");
