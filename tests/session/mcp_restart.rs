@@ -91,7 +91,7 @@ fn idempotent_call_outlives_its_server() {
             let client = server.connect(Client::builder()).await;
             client.run(idempotent("once")).await.expect("answered by the second run");
             assert_eq!((client.restarts(), client.server().era()), (1, era));
-            assert_eq!(client.server().name().is_some(), true, "it is still known");
+            assert!(client.server().name().is_some(), "it is still known");
             assert!(client.close().await.exit().success());
         });
         let expected: &[&str] = match era {

@@ -456,7 +456,7 @@ impl<'a> EventLoop<'a> {
         let records = out(!self.stdout.is_empty() && self.may_write_records());
         // Without an event to wait for, poll(2) still reports that no reader is left.
         let watched = self.absence.is_some() && self.input.hung_up().is_some() && !self.close_asked;
-        let records = records.or(watched.then_some(PollFlags::empty()));
+        let records = records.or_else(|| watched.then_some(PollFlags::empty()));
         let lines = out(!self.stderr.is_empty() && self.may_write_lines());
         let three = [
             (&self.input.descriptor, self.input.events()),

@@ -11,7 +11,6 @@ use crate::support::wait_until;
 
 // Every agent, and all that it has started, lived on: nothing was left to end them.
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures")]
 fn killed_command_leaves_no_process() {
     const RUNS: usize = 20;
     for round in 0..rounds() {
