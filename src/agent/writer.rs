@@ -78,7 +78,7 @@ impl<E: EngineKind> AgentWriter<E> {
     }
 
     /// Sets the framing of the records that are sent from now on, by any clone of this writer. Meant
-    /// for [`Framing::Auto`], which writes lines until it is told otherwise.
+    /// for [`Framing::Auto`], which writes lines by default.
     pub fn set_framing(&self, framing: Framing) {
         self.connection.channel.sent_framing.set(framing);
     }

@@ -77,7 +77,7 @@ impl HandlerThreads {
             let mut state = self.lock();
             state.ready.push_back(runnable);
             let error = self.provide(&mut state).err();
-            // Without any thread the tasks would wait for ever.
+            // Without any thread the tasks would never run.
             let none = error.is_some() && state.threads == 0;
             (error, if none { std::mem::take(&mut state.ready) } else { VecDeque::new() })
         };

@@ -113,7 +113,7 @@ fn legacy_server_asks_the_same_handler() {
     });
 }
 
-// A server may ask for ever. The user must hear of it, and the model of the host must not be asked for
+// A server may ask without end. The user must learn of it, and the model of the host must not be asked for
 // ever either.
 #[test]
 fn rounds_of_input_are_bounded() {

@@ -175,7 +175,7 @@ fn progress_renews_the_deadline() {
     });
 }
 
-// A server that reports progress without end held its request for ever.
+// A server that reports progress without end held its request without end.
 #[test]
 fn progress_has_a_maximum() {
     let endless = concat!(

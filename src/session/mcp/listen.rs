@@ -110,7 +110,7 @@ pub enum Update {
 
 /// A subscription to changes of a server. Dropping it ends it.
 ///
-/// In the modern era the server is told so. In the legacy era [`close`](Self::close) tells it, and
+/// In the modern era the client cancels it at the server. In the legacy era [`close`](Self::close) does, and
 /// after a drop the notifications go to
 /// [`Builder::on_notification`](super::Builder::on_notification).
 #[derive(Debug)]

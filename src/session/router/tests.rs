@@ -353,7 +353,7 @@ fn stray_responses_are_counted() {
 
 #[test]
 fn progress_never_outlives_its_maximum() {
-    // A server that reports progress without end would otherwise hold its request for ever.
+    // A server that reports progress without end would otherwise hold its request without end.
     let mut model = Model::new();
     model.apply(RouterEvent::OpenRenewed(2, 5));
     for reports in 0..4 {

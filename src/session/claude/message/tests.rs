@@ -263,7 +263,7 @@ fn one_of_each() -> Vec<(&'static str, Value, &'static [&'static str])> {
 
 #[test]
 fn every_view_has_a_field_for_each_key() {
-    // A key without a field is found by nobody who reads the documentation.
+    // A reader of the documentation does not find a key without a field.
     for (kind, value, _) in one_of_each() {
         let record = record(&value);
         let message = Message::of(&record).expect("a record of this type");
