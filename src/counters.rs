@@ -128,7 +128,7 @@ pub struct AgentStats {
     /// Bytes received of the record that was cut off.
     pub truncated_tail_bytes: u64,
     /// The framing of its records: the one that was set, or the one that
-    /// [`Framing::Auto`](crate::Framing::Auto) found. `None` before the first record or header.
+    /// [`Framing::Auto`] found. `None` before the first record or header.
     pub output_framing: Option<Framing>,
     /// The framing that the output looks like, if another one is set: then a request may wait for a
     /// record that never comes. `None` again once a record has come.

@@ -156,26 +156,30 @@ impl Host<'_> {
     ) -> Result<(ManuallyDrop<Engine>, Orphans, Agent, u32), NotStarted> {
         // First, because the engine opens descriptors, which are not those that the parent left.
         let command = self.args.agent().map_err(|why| NotStarted(why, FAILED))?;
-        // The limit for all agents together is no lower than that of the only one.
-        let engine = Engine::builder().drain_total_max(command.get_limits().get_drain_max());
-        let engine = ManuallyDrop::new(self.build(engine, stderr)?);
+        // There is one agent, so its own limit is enough.
+        let engine = Engine::builder().drain_total_max(usize::MAX);
+        let (engine, no_guard) = self.build(engine)?;
+        let engine = ManuallyDrop::new(engine);
         // After the guard, which is not the agent's, and before the agent: its orphans would go elsewhere
         // until then.
         let orphans = Orphans::adopt();
         let (agent, came) = self.spawn(&engine, command, stderr)?;
+        // Without an agent there is nothing to warn of.
+        if let Some(error) = no_guard {
+            let what = "the agent may outlive this command (--no-guard hides this line)";
+            stderr.lines.say(format_args!("{error}; {what}"));
+        }
         Ok((engine, orphans, agent, came))
     }
 
-    /// Builds the engine with a guard, unless there can be none. Then a line says so, because the records
-    /// matter more than what is left if this process is killed.
-    fn build(&self, engine: EngineBuilder, stderr: &mut Stderr) -> Result<Engine, Error> {
+    /// Builds the engine with a guard, or without one if there can be none, because the records matter more
+    /// than what is left if this process is killed. Returns why there is none.
+    fn build(&self, engine: EngineBuilder) -> Result<(Engine, Option<Error>), Error> {
         match engine.clone().guard(!self.args.no_guard).build() {
             Err(error) if error.kind() == ErrorKind::GuardUnavailable => {
-                let what = "the agent may outlive this command (--no-guard hides this line)";
-                stderr.lines.say(format_args!("{error}; {what}"));
-                engine.build()
+                Ok((engine.build()?, Some(error)))
             }
-            built => built,
+            built => Ok((built?, None)),
         }
     }
 

@@ -240,7 +240,7 @@ impl Session {
         self.base.request_json(subtype, body.as_bytes(), options).await
     }
 
-    /// Sends a control request: one of the types in [`control`](super::control). Cancel-safe.
+    /// Sends a control request: one of the types in [`control`]. Cancel-safe.
     ///
     /// # Errors
     /// See [`request`](Self::request).

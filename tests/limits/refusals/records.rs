@@ -19,8 +19,8 @@ fn bad_record_is_refused_unsent() {
     let bad: [(&[u8], ErrorKind, &str); 7] = [
         (b"{\"a\":\n1}", ErrorKind::InvalidRecord, "line end at byte 5"),
         (b"{\"a\":1}\n", ErrorKind::InvalidRecord, "line end at byte 7"),
-        (b"{\"a\":1", ErrorKind::InvalidRecord, "not one JSON value"),
-        (b"hello", ErrorKind::InvalidRecord, "not one JSON value"),
+        (b"{\"a\":1", ErrorKind::InvalidRecord, "stops before its end"),
+        (b"hello", ErrorKind::InvalidRecord, "not valid JSON"),
         (b"", ErrorKind::InvalidRecord, "empty"),
         (b"\"\xff\"", ErrorKind::InvalidRecord, "UTF-8"),
         (oversized.as_bytes(), ErrorKind::RecordTooLarge, "101 bytes"),
@@ -122,8 +122,8 @@ fn run_refuses_a_bad_line_and_goes_on() {
     let stderr = String::from_utf8(output.stderr).expect("text");
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{stderr}");
-    check_line(lines[0], &["agentpipe: write: ", "not one JSON value"]);
-    check_line(lines[1], &["agentpipe: write: ", "100002 bytes", "limit of 64"]);
+    check_line(lines[0], &["agentpipe: noise on stdin: 7 bytes: no json"]);
+    check_line(lines[1], &["agentpipe: record on stdin", "limit of 64", "100002 bytes"]);
 }
 
 // An agent dies with a screen of coloured text. The error of the next send goes to a log and to a
