@@ -217,6 +217,18 @@ fn prompt_on_stderr_is_an_event() {
     assert_eq!(agent.close_blocking().stderr_tail(), "Ok to proceed? thanks\n");
 }
 
+// A server says at its start why it cannot work, and its host reads once its user asks.
+#[test]
+fn first_stderr_lines_wait_for_a_late_reader() {
+    let engine = engine();
+    let args = ["--stderr", "no licence", "--exit-now"];
+    let mut agent = spawn(&engine, fake(&args).stderr_events(true));
+    let report = pollster::block_on(agent.closed());
+    assert_eq!(report.stderr_tail(), "no licence\n");
+    let Some(Event::Stderr(line)) = agent.next_blocking() else { panic!("it is lost") };
+    assert_eq!(line.text(), "no licence");
+}
+
 #[test]
 fn stderr_lines_are_events_only_on_request() {
     let engine = engine();

@@ -18,6 +18,7 @@ mod mcp;
 mod mcp_input;
 mod mcp_listen;
 mod mcp_restart;
+mod odd_agents;
 mod pressure;
 mod query;
 mod regressions;

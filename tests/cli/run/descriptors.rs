@@ -50,6 +50,24 @@ pub(super) fn terminal() -> (OwnedFd, OwnedFd) {
     (ours, theirs)
 }
 
+// An editor gives one socket for both ways, and shuts its half down at the end.
+#[test]
+fn one_socket_carries_both_ways() {
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let child = Command::new(PROGRAM)
+        .args(["run", "-q", "--", "sh", "-c", "cat; echo '{\"last\":1}'"])
+        .stdin(OwnedFd::from(theirs.try_clone().expect("a copy")))
+        .stdout(OwnedFd::from(theirs))
+        .spawn();
+    let mut child = child.expect("starts");
+    ours.write_all(b"{\"a\":1}\n").expect("sent");
+    ours.shutdown(std::net::Shutdown::Write).expect("half closed");
+    let mut all = String::new();
+    ours.read_to_string(&mut all).expect("text");
+    assert_eq!(all, "{\"a\":1}\n{\"last\":1}\n");
+    assert!(child.wait().expect("our child").success());
+}
+
 const KINDS: &[&str] =
     &["pipe", "non-blocking pipe", "fifo", "non-blocking fifo", "socket", "terminal"];
 

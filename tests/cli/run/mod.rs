@@ -511,6 +511,15 @@ fn stuck_consumer_does_not_delay_close_or_report() {
     assert!(done.stderr[0].contains("not taken by stdout"), "{:?}", done.stderr);
 }
 
+// A client of a server elsewhere says goodbye before it leaves. A signal would cut that short.
+#[test]
+fn slow_leaver_gets_no_signal() {
+    let script = "cat >/dev/null; sleep 1; echo '{\"bye\":1}'; exit 3";
+    let done = Run::start(&["--drain", "60s"], &["sh", "-c", script]).finish(b"{}\n");
+    assert_eq!((done.code(), &*done.stdout), (Some(3), &b"{\"bye\":1}\n"[..]), "{}", done.report);
+    assert_eq!(done.report["close"]["stage"], "drain");
+}
+
 // The limit for all closing agents of an engine must not take half of the room from the only one.
 #[test]
 fn late_consumer_gets_everything() {
