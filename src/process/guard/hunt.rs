@@ -171,8 +171,9 @@ fn end_cgroup(plan: &WatcherPlan<'_>, entry: &Entry) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) else { return false };
     let mut buffer = [0; 64];
-    let name = format_args!("agentpipe-{}-{}", plan.host_pid, entry.number);
-    let Some(name) = path(&mut buffer, name) else { return false };
+    let (host, number) = (plan.host_pid, entry.number);
+    let name = path(&mut buffer, format_args!("agentpipe-{host}-{number}"));
+    let Some(name) = name else { return false };
     // One that the host has not made is only removed, and only if it is empty.
     if entry.is_made != 0
         && let Ok(cgroup) = openat(&folder, name, flags, Mode::empty())
