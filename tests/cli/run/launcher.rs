@@ -6,6 +6,10 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// The signals that this process itself may have been started with as ignored, by `nohup` or as a background
+/// job.
+const INHERITED: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
 /// The program begins with these signals ignored, and those blocked.
 pub(crate) fn inheriting<'a>(
     command: &'a mut Command,
@@ -24,6 +28,12 @@ pub(crate) fn inheriting<'a>(
         if unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) } != 0
         {
             return Err(io::Error::last_os_error());
+        }
+        for signal in &INHERITED {
+            // SAFETY: SIG_DFL runs no code.
+            if unsafe { libc::signal(*signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
         }
         for signal in ignored {
             // SAFETY: SIG_IGN runs no code.

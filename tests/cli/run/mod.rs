@@ -24,6 +24,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::launcher::inheriting;
 use crate::support::process::is_gone;
 use crate::support::{CEILING, PROGRAM, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,7 +69,9 @@ struct Run {
 impl Run {
     /// `agentpipe run FLAGS -- AGENT`, with a report.
     fn start(flags: &[&str], agent: &[&str]) -> Self {
-        Self::start_by(flags, agent, |_| {})
+        Self::start_by(flags, agent, |command| {
+            inheriting(command, &[], &[]);
+        })
     }
 
     /// The same, started in another way.
