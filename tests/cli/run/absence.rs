@@ -46,7 +46,8 @@ fn unread_flood_ends_without_a_signal() {
     assert_eq!((done.code(), &done.report["close"]["stage"]), (Some(143), &"terminate".into()));
 }
 
-// A finished answer that nobody reads: the agent leaves by itself once its output is taken.
+// The answer is finished and the parent does not read it. The agent leaves by itself once `run` has taken its
+// output.
 #[test]
 fn unread_answer_lets_the_agent_leave() {
     // Long enough for the 4 MiB on a busy machine.
