@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReport, Engine, ErrorKind, ExitStatus};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::WaitOptions;
 
 use crate::support::own_process::{alone, is_alone, test_name, this_test};
 use crate::support::process::{await_end, ends_within, processes, watch};
@@ -403,36 +403,4 @@ fn check_left(engine: Engine, cgroups: &Cgroups) {
         assert!(begun.elapsed() < CEILING, "it is not empty");
         thread::yield_now();
     }
-}
-
-// The agent lies on a file server that does not answer, and Ctrl-C did nothing.
-#[test]
-fn signal_ends_a_run_with_a_hanging_exec() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let program = folder.path().join("agent");
-    fs::copy("/bin/true", &program).expect("copied");
-    let lease = Lease::take(&program);
-    let mut child = Command::new(PROGRAM)
-        .args(["run", "--"])
-        .arg(&program)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let begun = Instant::now();
-    while !lease.is_wanted() {
-        assert!(begun.elapsed() < CEILING, "it never got to its exec");
-        thread::yield_now();
-    }
-    let pid = Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
-    let begun = Instant::now();
-    let status = child.wait().expect("our child");
-    assert!(begun.elapsed() < Duration::from_secs(20), "not when the lease is over");
-    let mut stderr = String::new();
-    let mut piped = child.stderr.take().expect("piped");
-    std::io::Read::read_to_string(&mut piped, &mut stderr).expect("text");
-    assert_eq!(status.code(), Some(128 + 15), "{stderr}");
-    assert!(stderr.contains("signal 15 came, and the exec of the agent hangs"), "{stderr}");
-    drop(lease);
 }
