@@ -148,8 +148,8 @@ fn every_ending_signal_closes_the_agent() {
     assert_eq!(run.collect().code(), Some(0));
 }
 
-// The program is on a file server that does not answer. Ctrl-C did nothing; later, after the limit of the command itself the end of
-// the process waited 5 s more for the exec.
+// The program is on a file server that does not answer. Ctrl-C did nothing. Later, the end of the process
+// waited 5 s more for the exec, after the limit of the command itself.
 #[test]
 fn hanging_exec_does_not_delay_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
