@@ -41,6 +41,7 @@ AGENTS = [
     npm("qwen-acp", "@qwen-code/qwen-code@0.24.4", "qwen --acp", "acp"),
     npm("copilot-acp", "@github/copilot@1.0.102", "copilot --acp", "acp"),
     npm("codex", "@openai/codex@0.171.0", "codex app-server", "codex"),
+    npm("codex-native", "@openai/codex@0.171.0", "../@openai/codex-linux-*/vendor/*/bin/codex app-server", "codex"),
     # It starts only with a key, which it does not use here.
     Agent("qwen-sj", "npm", ["@qwen-code/qwen-code@0.24.4"],
           "qwen --auth-type openai --input-format stream-json --output-format stream-json".split(),

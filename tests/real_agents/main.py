@@ -19,8 +19,6 @@ from agents import AGENTS, answered, ready, request
 
 # Seconds for an installation, and for one run of an agent.
 INSTALL, LIMIT = 300, 40
-# Longer than the default, so that a busy machine does not decide about the table.
-DRAIN = os.environ.get("DRAIN", "10s")
 
 agentpipe, cli, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 findings, missing = [], []
@@ -32,11 +30,11 @@ def installed(agent):
         return [cli, *agent.command] if cli else None
     if agent.registry == "npm":
         home = folder / "npm" / agent.packages[0].rpartition("@")[0].strip("@").replace("/", "-")
-        program = home / "node_modules/.bin" / agent.command[0]
+        programs = home / "node_modules/.bin"
         install = ["npm", "install", "--prefix", home, "--no-audit", "--no-fund", "--fetch-retries=1"]
     else:
         home = folder / "pip" / agent.name
-        program = home / "bin" / agent.command[0]
+        programs = home / "bin"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", home]
     done = home / ".installed"
     if not done.exists():
@@ -52,7 +50,8 @@ def installed(agent):
         agent.environment["PYTHONPATH"] = str(home)
         if agent.command[0] == "-m":
             return [sys.executable, *agent.command]
-    return [program, *agent.command[1:]]
+    # A native program behind its launcher has the name of the platform in its path.
+    return [next(programs.glob(agent.command[0]), agent.command[0]), *agent.command[1:]]
 
 
 def encode(record, speaks):
@@ -124,8 +123,7 @@ def one(agent, command, unread, by_run):
         report = pathlib.Path(home) / "report"
         if by_run:
             framing = "content-length" if agent.speaks == "lsp" else "ndjson"
-            command = [agentpipe, "run", "-q", "--drain", DRAIN, "--framing", framing, "--report", report,
-                       "--", *command]
+            command = [agentpipe, "run", "-q", "--framing", framing, "--report", report, "--", *command]
         environment = {**os.environ, **agent.environment, "HOME": home, "AGENTPIPE_MARK": mark}
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, cwd=home, env=environment)
