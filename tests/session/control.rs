@@ -444,3 +444,35 @@ fn mcp_messages_before_a_prompt_are_answered() {
         assert_played(&session.close().await);
     });
 }
+
+// A server of this process asks the CLI for its roots. The response was refused for want of a method, with
+// an id that means a request of the CLI, and the server never got it.
+#[test]
+fn response_reaches_the_mcp_server_that_asked() {
+    let ask = |message: &Value| {
+        let (sender, given) = std::sync::mpsc::channel();
+        let builder = Session::builder().mcp_server("calc", move |asked: McpRequest| {
+            let message: Value = asked.message().json().expect("JSON");
+            let seen = (asked.method().to_owned(), asked.is_notification(), message);
+            sender.send(seen).expect("the test listens");
+            std::future::ready(Ok(json!({"dropped": true})))
+        });
+        let request = json!({"subtype": "mcp_message", "server_name": "calc", "message": message});
+        (success(builder, request)["mcp_response"].clone(), given.try_recv().ok())
+    };
+    for message in [
+        json!({"jsonrpc": "2.0", "id": 1, "result": {"roots": []}}),
+        json!({"jsonrpc": "2.0", "id": "a", "error": {"code": -32601, "message": "no roots"}}),
+    ] {
+        let (answer, given) = ask(&message);
+        assert_eq!(given, Some((String::new(), true, message)));
+        assert_eq!(answer, json!({"jsonrpc": "2.0", "result": {}}), "without an id");
+    }
+    // What is no message of JSON-RPC gets a refusal with its id.
+    for message in [json!({"id": 7}), json!({"id": 7, "method": 1}), json!("id")] {
+        let (answer, given) = ask(&message);
+        let id = message.get("id").cloned().unwrap_or_default();
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32600), &id), "{message}");
+        assert_eq!(given, None, "{message}");
+    }
+}

@@ -283,7 +283,8 @@ requests! {
     }
     /// Reads a `ui://` resource of an MCP server.
     McpReadResource = "mcp_read_resource" -> Record, (server = "serverName": text, uri: text) {}
-    /// Sends a JSON-RPC message of an MCP server of this process, for example a notification.
+    /// Sends a JSON-RPC message of an MCP server of this process: a notification, or a request, whose
+    /// response comes to the server as an [`McpRequest`](super::McpRequest) without a method.
     McpMessage = "mcp_message" -> Record, (server_name: text, message: json) {}
 }
 

@@ -15,7 +15,8 @@ use crate::session::protocol::RpcError;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 
-/// A request or a notification to an MCP server of this process.
+/// A message to an MCP server of this process: a request, a notification, or the response of the CLI to
+/// a request that was sent with [`McpMessage`](super::control::McpMessage).
 #[derive(Clone, Debug)]
 pub struct McpRequest {
     message: Record,
@@ -31,7 +32,8 @@ impl McpRequest {
         &self.message
     }
 
-    /// Returns the method: `initialize`, `tools/list`, `tools/call`, ...
+    /// Returns the method: `initialize`, `tools/list`, `tools/call`, ... A response has none, so it is
+    /// empty there; [`message`](Self::message) has the id, and the result or the error.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
@@ -43,7 +45,8 @@ impl McpRequest {
         &self.params
     }
 
-    /// Returns whether the message is a notification. The result of the server is then dropped.
+    /// Returns whether the message is a notification, or a response. The result of the server is then
+    /// dropped.
     #[must_use]
     pub fn is_notification(&self) -> bool {
         self.is_notification
@@ -63,14 +66,19 @@ struct McpMessage<'a> {
     message: &'a RawValue,
 }
 
-/// A JSON-RPC message to a server.
-#[derive(Deserialize)]
+/// A JSON-RPC message to a server. Each key may have any type: one that is wrong must not hide the id.
+#[derive(Default, Deserialize)]
 struct McpCall<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     id: Option<&'a RawValue>,
-    method: String,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow)]
     params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
 }
 
 /// The response to `mcp_message`.
@@ -113,51 +121,43 @@ impl McpServers {
         let body = request.body();
         let McpMessage { server_name, message } = serde_json::from_slice(body.as_bytes())
             .map_err(|error| RpcError::new(format!("mcp_message without a message: {error}")))?;
-        let outcome = match serde_json::from_str::<McpCall<'_>>(message.get()) {
-            Ok(call) => {
-                let is_notification = call.id.is_none();
-                let outcome = self.serve(&server_name, body, message, call).await;
-                // JSON-RPC answers no notification, but the control request that carries it needs a
-                // response.
-                if is_notification { Ok(b"{}".to_vec().into()) } else { outcome }
-            }
-            Err(error) => Err(RpcError::new(format!("not a JSON-RPC message: {error}"))
-                .with_code(INVALID_REQUEST)),
+        let mut call: McpCall<'_> = serde_json::from_str(message.get()).unwrap_or_default();
+        let method: Option<String> = match call.method {
+            Some(method) => serde_json::from_str(method.get()).ok(),
+            None => call.result.or(call.error).map(|_response| String::new()),
         };
-        // Read apart from the call: a message that is not a valid call may have an id.
-        #[derive(Deserialize)]
-        struct McpId<'a> {
-            #[serde(borrow, default)]
-            id: Option<&'a RawValue>,
+        if call.method.is_none() && method.is_some() {
+            // A response, whose id is that of a request of the server. An answer with that id would
+            // be one to a request of the CLI.
+            call.id = None;
         }
-        let id = serde_json::from_str::<McpId<'_>>(message.get()).ok().and_then(|found| found.id);
+        let (is_call, is_notification) = (method.is_some(), call.id.is_none());
+        let outcome = match (method, self.0.get(&*server_name)) {
+            (None, _) => {
+                Err(RpcError::new("a message of JSON-RPC has a method, a result or an error")
+                    .with_code(INVALID_REQUEST))
+            }
+            (_, None) => Err(RpcError::new(format!("no MCP server is named {server_name}"))
+                .with_code(METHOD_NOT_FOUND)),
+            (Some(method), Some(server)) => {
+                let params = match call.params {
+                    Some(params) => body.part(params.get().as_bytes()),
+                    None => b"null".to_vec().into(),
+                };
+                let message = body.part(message.get().as_bytes());
+                server(McpRequest { message, method, params, is_notification }).await
+            }
+        };
         let (result, error) = match outcome {
+            // JSON-RPC answers neither notifications nor responses, but the control request that
+            // carries one needs a response.
+            _ if is_call && is_notification => (Some(b"{}".to_vec().into()), None),
             Ok(result) => (Some(result), None),
             Err(error) => (None, error.to_json().and_then(|it| RawValue::from_string(it).ok())),
         };
+        let id = call.id;
         let mcp_response = McpResponse { jsonrpc: "2.0", id, result, error };
         Ok(Record::from_json(&McpOutcome { mcp_response })?)
-    }
-
-    async fn serve(
-        &self,
-        name: &str,
-        body: &Record,
-        message: &RawValue,
-        call: McpCall<'_>,
-    ) -> HandlerResult {
-        let Some(server) = self.0.get(name) else {
-            return Err(
-                RpcError::new(format!("no MCP server is named {name}")).with_code(METHOD_NOT_FOUND)
-            );
-        };
-        let params = match call.params {
-            Some(params) => body.part(params.get().as_bytes()),
-            None => b"null".to_vec().into(),
-        };
-        let message = body.part(message.get().as_bytes());
-        let is_notification = call.id.is_none();
-        server(McpRequest { message, method: call.method, params, is_notification }).await
     }
 }
 
