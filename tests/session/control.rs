@@ -203,6 +203,7 @@ fn control_answers_give_what_is_there() {
     assert_eq!((file.truncated, file.lossy, file.encoding), (Some(true), None, None));
     let set = control::ServersSet::from(of(&json!({"added": ["a"], "errors": {"b": "no"}})));
     assert_eq!(set.errors.expect("errors").as_bytes(), br#"{"b":"no"}"#);
+    assert!(control::ServersSet::from(of(&json!({"errors": null}))).errors.is_none());
     assert!(control::TaskOutput::from(of(&json!([1]))).output.is_none());
 }
 

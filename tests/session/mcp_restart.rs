@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use agentpipe::session::mcp::{Builder, Call, Client, Era};
-use agentpipe::{AgentCommand, ErrorKind, ExitStatus};
+use agentpipe::{AgentCommand, ErrorKind, ExitStatus, Limits};
 use tempfile::TempDir;
 
 use crate::mcp::{discovered, greeted};
@@ -13,7 +15,8 @@ use crate::support::{engine, process::is_gone, shell, wait_until};
 use crate::wait;
 
 /// A server of one era that keeps a log of its runs and of what it was asked. It ends over `die`, over
-/// the first `once`, and after it has answered `bye`.
+/// the first `once`, and after it has answered `bye`. After `deaf` it reads nothing, and ends once the
+/// file `go` is there.
 struct Mortal {
     folder: TempDir,
     era: Era,
@@ -47,6 +50,7 @@ impl Mortal {
                 case $method in
                 HELLO
                 notifications/*) ;;
+                deaf) while [ ! -e go ]; do sleep 0.01; done; exit 7;;
                 die) echo 'out of ideas' >&2; exit 7;;
                 once) [ -e once ] || { : >once; exit 7; }; answer '{}';;
                 bye) answer '{}'; exit 7;;
@@ -154,6 +158,42 @@ fn unsent_call_goes_to_the_next_run() {
     }
 }
 
+// A call that waits for room has not been sent, although its server runs. The end of the server may not
+// fail it, however little it is idempotent.
+#[test]
+fn call_without_room_goes_to_the_next_run() {
+    let server = Mortal::new(Era::Modern);
+    wait(async {
+        let command = server.command().limits(Limits::new().outbox_high(64 << 10));
+        let client = Client::builder().connect(&engine(), command).await.expect("connects");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut deaf = pin!(client.call("deaf", ()));
+        assert!(deaf.as_mut().poll(&mut context).is_pending());
+        // Larger than the pipe and the outbox: an empty queue takes any record.
+        let large = serde_json::json!({"text": "x".repeat(512 << 10)});
+        wait_until("the server is deaf", || server.log().last().is_some_and(|it| it == "deaf"));
+        let mut queued = pin!(client.call("tools/call", large));
+        assert!(queued.as_mut().poll(&mut context).is_pending());
+        let mut waiting = pin!(client.call("waiting", ()));
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let mut notified = pin!(client.notify("notifications/x", ()));
+        assert!(notified.as_mut().poll(&mut context).is_pending());
+        fs::write(server.path("go"), "").expect("a file");
+        for lost in [deaf.await, queued.await] {
+            let error = lost.expect_err("the server ended");
+            assert!(error.to_string().contains("may have acted"), "{error}");
+        }
+        waiting.await.expect("answered by the second run");
+        notified.await.expect("sent to the second run");
+        assert_eq!(client.restarts(), 1);
+        client.close().await;
+    });
+    let log = server.log();
+    for method in ["waiting", "notifications/x"] {
+        assert_eq!(log.iter().filter(|asked| *asked == method).count(), 1, "{log:?}");
+    }
+}
+
 // One request that kills the server must not do so without end.
 #[test]
 fn deadly_call_is_repeated_twice_only() {
@@ -225,8 +265,8 @@ fn dropped_call_does_not_stop_a_restart() {
         wait_until("the server has ended", || client.close_report().is_some());
         {
             let mut first = Box::pin(client.call("tools/list", ()));
-            let waker = std::task::Waker::noop();
-            let polled = first.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            let waker = Waker::noop();
+            let polled = first.as_mut().poll(&mut Context::from_waker(waker));
             assert!(polled.is_pending(), "the server is started");
         }
         client.call("tools/list", ()).await.expect("answered");

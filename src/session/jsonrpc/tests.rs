@@ -131,9 +131,15 @@ fn batch_is_read_one_by_one() {
     let texts: Vec<_> = records.iter().map(|record| record.as_str().expect("text")).collect();
     let wanted = [r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, r#"{"method":"b","params":[[1]]}"#];
     assert_eq!(texts, wanted);
-    for data in
-        ["[]", r#"[1,"2"]"#, r#"[{"a":1}]"#, r#"[["2.0",1,"a"]]"#, r#"[[{"id":1,"result":2}]]"#]
-    {
+    for data in [
+        "[]",
+        r#"[1,"2"]"#,
+        r#"[{"a":1}]"#,
+        r#"[["2.0",1,"a"]]"#,
+        r#"[[{"id":1,"result":2}]]"#,
+        r#"[{"id":1,"result":2},3]"#,
+        r#"[{"id":1,"result":2},[{"id":2,"result":2}]]"#,
+    ] {
         assert!(matches!(read(&PLAIN, data), Incoming::Data), "{data}");
     }
     let many = format!("[{}{{\"id\":1}}]", "{\"id\":1},".repeat(4096));
@@ -236,10 +242,14 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// No text panics the parser or yields an id that it does not contain.
+    /// No text panics the parser or yields an id that it does not contain. Two of three texts are near
+    /// to a request or a cancellation, the third is made of their parts.
     #[test]
     fn any_text_can_be_classified(text in concat!(
-        r#"[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]"#,
+        r#"\{"id": ?(-?[0-9]{1,3}(\.[0-9]0?)?(e[0-9])?|"[a-z0-9\\]{0,3}"|null),"method":"m"\}"#,
+        r#"|\{"method":"(\$/cancelRequest|\$/cancel_request|notifications/cancelled)","#,
+        r#""params":\{"(id|requestId)":(-?[0-9]{1,3}(\.[0-9]0?)?|"[a-z]{0,3}")\}\}"#,
+        r#"|[\{\[]("id"|"method"|"result"|"error"|"params"|[:,"\{\}\[\] 0-9a-z\-]"#,
         r#"|null|"requestId"){0,40}[\}\]]?"#
     )) {
         for protocol in [&PLAIN, &LSP, &MCP, &ACP] {
