@@ -110,22 +110,30 @@ pub(crate) trait Observer: fmt::Debug + Send + Sync + 'static {
     fn on_dropped(&self, kind: Option<&str>);
 
     /// A response came. Returns true if it answers a request of the observer itself.
-    fn on_response(&self, id: u64) -> bool;
+    fn on_response(&self, _id: u64) -> bool {
+        false
+    }
 
     /// The agent sent a request. One [`on_answered`](Self::on_answered) follows.
-    fn on_request(&self);
+    fn on_request(&self) {}
 
     /// The response to a request of the agent is queued, or will never be.
-    fn on_answered(&self);
+    fn on_answered(&self) {}
 
     /// Returns when the next [`on_deadline`](Self::on_deadline) is due.
-    fn deadline(&self) -> Option<Instant>;
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
     /// The deadline has passed. Returns true if a turn ended without a result.
-    fn on_deadline(&self, now: Instant) -> bool;
+    fn on_deadline(&self, _now: Instant) -> bool {
+        false
+    }
 
     /// Returns the agent's last error, if that explains its end: a message, and the record.
-    fn last_error(&self) -> Option<(String, Record)>;
+    fn last_error(&self) -> Option<(String, Record)> {
+        None
+    }
 }
 
 /// Reads an object as `T`. A derived struct would also read an array, field by field, and so take

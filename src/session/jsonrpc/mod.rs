@@ -182,7 +182,7 @@ impl Builder {
     /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) if the session thread cannot be started.
     /// The agent is then aborted.
     pub fn attach(self, agent: Agent) -> Result<Session> {
-        let protocol = Box::new(JsonRpcProtocol { cancellation: self.cancellation });
+        let protocol = Box::new(JsonRpcProtocol::new(self.cancellation));
         let base = self.setup.attach(agent, protocol, None)?;
         if let Some((request, then)) = &self.farewell {
             base.state().set_farewell(request, then)?;

@@ -1,6 +1,8 @@
 //! The records of JSON-RPC 2.0.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -63,7 +65,11 @@ impl Cancellation {
 /// JSON-RPC 2.0.
 #[derive(Debug)]
 pub(in crate::session) struct JsonRpcProtocol {
-    pub(in crate::session) cancellation: Cancellation,
+    cancellation: Cancellation,
+    /// Becomes true once the agent may send no requests and gets no responses, as a server of MCP
+    /// 2026-07-28. A request that it sends all the same is data. So is a cancellation, which ends a
+    /// subscription there.
+    pub(in crate::session) is_one_way: Option<Arc<AtomicBool>>,
 }
 
 /// A record from the agent. Its values stay JSON text, so none of them is built.
@@ -141,6 +147,45 @@ fn wire_id(id: &RawValue) -> Option<WireId> {
 }
 
 impl JsonRpcProtocol {
+    pub(in crate::session) const fn new(cancellation: Cancellation) -> Self {
+        Self { cancellation, is_one_way: None }
+    }
+
+    fn read(&self, record: &Record) -> Incoming {
+        // Derived structs also read an array, field by field, so arrays are sorted out first.
+        if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
+            return batch(record);
+        }
+        let Some(wire) = object_of::<ReceivedRecord<'_>>(record.as_bytes()) else {
+            return Incoming::Data;
+        };
+        let replies = wire.result.is_some() || wire.error.is_some_and(|it| it.get() != "null");
+        // Some servers repeat the method in the response, or write an empty one.
+        if let Some(method) = wire.method.as_deref().filter(|it| !it.is_empty() && !replies) {
+            return self.call_of(record, method, &wire);
+        }
+        let outcome = match (wire.result, wire.error) {
+            // Some agents send both keys, with `null` for the one that does not apply.
+            (_, Some(error)) if error.get() != "null" => Err(rpc_error(record, error)),
+            (Some(result), _) => Ok(record.part(result.get().as_bytes())),
+            // Serializers that leave `null` out send a result of `null` as neither of the keys. A log
+            // line with an id is not a response: it has other keys, and none of JSON-RPC.
+            (None, _) if wire.jsonrpc.is_some() || is_bare(record) => {
+                Ok(Record::from(b"null".to_vec()))
+            }
+            _ => return Incoming::Data,
+        };
+        match wire.id.map(RawValue::get) {
+            // An error with the id `null` is about a record that the agent could not read. It does
+            // not say which request that was.
+            None | Some("null") => match outcome {
+                Err(error) => Incoming::Complaint(error),
+                Ok(_) => Incoming::Data,
+            },
+            Some(id) => Incoming::Response { id: number(id), outcome },
+        }
+    }
+
     /// Classifies a record with a method: a request, a cancellation, or a notification.
     fn call_of(&self, record: &Record, method: &str, wire: &ReceivedRecord<'_>) -> Incoming {
         let Some(id) = wire.id else {
@@ -299,37 +344,13 @@ fn with_token(how: Cancellation, id: u64, body: &str) -> Option<(String, WireId)
 
 impl Protocol for JsonRpcProtocol {
     fn classify(&self, record: &Record) -> Incoming {
-        // Derived structs also read an array, field by field, so arrays are sorted out first.
-        if record.as_bytes().trim_ascii_start().first() == Some(&b'[') {
-            return batch(record);
-        }
-        let Some(wire) = object_of::<ReceivedRecord<'_>>(record.as_bytes()) else {
-            return Incoming::Data;
-        };
-        let replies = wire.result.is_some() || wire.error.is_some_and(|it| it.get() != "null");
-        // Some servers repeat the method in the response, or write an empty one.
-        if let Some(method) = wire.method.as_deref().filter(|it| !it.is_empty() && !replies) {
-            return self.call_of(record, method, &wire);
-        }
-        let outcome = match (wire.result, wire.error) {
-            // Some agents send both keys, with `null` for the one that does not apply.
-            (_, Some(error)) if error.get() != "null" => Err(rpc_error(record, error)),
-            (Some(result), _) => Ok(record.part(result.get().as_bytes())),
-            // Serializers that leave `null` out send a result of `null` as neither of the keys. A log
-            // line with an id is not a response: it has other keys, and none of JSON-RPC.
-            (None, _) if wire.jsonrpc.is_some() || is_bare(record) => {
-                Ok(Record::from(b"null".to_vec()))
+        match self.read(record) {
+            Incoming::Request { .. } | Incoming::Cancel { .. } | Incoming::Refused { .. }
+                if self.is_one_way.as_ref().is_some_and(|it| it.load(Ordering::Acquire)) =>
+            {
+                Incoming::Data
             }
-            _ => return Incoming::Data,
-        };
-        match wire.id.map(RawValue::get) {
-            // An error with the id `null` is about a record that the agent could not read. It does
-            // not say which request that was.
-            None | Some("null") => match outcome {
-                Err(error) => Incoming::Complaint(error),
-                Ok(_) => Incoming::Data,
-            },
-            Some(id) => Incoming::Response { id: number(id), outcome },
+            incoming => incoming,
         }
     }
 

@@ -6,10 +6,10 @@ use super::protocol::{Cancellation, JsonRpcProtocol};
 use crate::record::Record;
 use crate::session::protocol::{Incoming, Protocol, WireId};
 
-const PLAIN: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::None };
-const LSP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Lsp };
-const MCP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Mcp };
-const ACP: JsonRpcProtocol = JsonRpcProtocol { cancellation: Cancellation::Acp };
+const PLAIN: JsonRpcProtocol = JsonRpcProtocol::new(Cancellation::None);
+const LSP: JsonRpcProtocol = JsonRpcProtocol::new(Cancellation::Lsp);
+const MCP: JsonRpcProtocol = JsonRpcProtocol::new(Cancellation::Mcp);
+const ACP: JsonRpcProtocol = JsonRpcProtocol::new(Cancellation::Acp);
 
 fn read(protocol: &JsonRpcProtocol, text: &str) -> Incoming {
     protocol.classify(&Record::from(text.as_bytes().to_vec()))

@@ -56,14 +56,9 @@ pub struct Builder {
 
 impl Default for Builder {
     fn default() -> Self {
-        #[derive(Serialize)]
-        struct Own {
-            name: &'static str,
-            version: &'static str,
-        }
         let builder = Self {
             setup: SessionSetup::default(),
-            info: raw(&Own { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") }),
+            info: raw(&()),
             capabilities: Ok(Object::new()),
             era: None,
             probe_timeout: PROBE_TIMEOUT,
@@ -72,7 +67,9 @@ impl Default for Builder {
             restarts: RESTARTS,
             on_notification: None,
         };
-        builder.settings(Settings::new())
+        builder
+            .settings(Settings::new())
+            .client_info(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
     }
 }
 
@@ -113,8 +110,9 @@ impl Builder {
         T: Serialize,
     {
         self.setup.handlers.insert(method, handler(handle));
+        let is_set = |name| self.capabilities.as_ref().is_ok_and(|known| known.contains_key(name));
         match ASKED.iter().find(|(asked, _)| *asked == method) {
-            Some((_, name)) if !self.has_capability(name) => self.capability(name, Empty {}),
+            Some((_, name)) if !is_set(*name) => self.capability(name, Object::new()),
             _ => self,
         }
     }
@@ -128,10 +126,6 @@ impl Builder {
             Ok(capabilities)
         });
         self
-    }
-
-    fn has_capability(&self, name: &str) -> bool {
-        self.capabilities.as_ref().is_ok_and(|capabilities| capabilities.contains_key(name))
     }
 
     /// Sets the era of the server, where it is known. By default the client finds it out.
@@ -218,7 +212,3 @@ impl Builder {
         Ok(Client(Link::new(launch, first, self.restarts)?))
     }
 }
-
-/// An empty object.
-#[derive(Serialize)]
-struct Empty {}

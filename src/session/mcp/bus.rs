@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,6 +33,7 @@ impl fmt::Debug for Notify {
 /// Routes the notifications of one run of the server.
 #[derive(Debug)]
 pub(super) struct Bus {
+    /// Shared with the protocol, and set once the era is known.
     pub(super) is_modern: Arc<AtomicBool>,
     others: Option<Notify>,
     feeds: Mutex<BTreeMap<u64, Arc<Feed>>>,
@@ -149,26 +149,6 @@ impl Observer for Bus {
         for feed in feeds {
             feed.change(|state| state.lost += 1);
         }
-    }
-
-    fn on_response(&self, _id: u64) -> bool {
-        false
-    }
-
-    fn on_request(&self) {}
-
-    fn on_answered(&self) {}
-
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-
-    fn on_deadline(&self, _now: Instant) -> bool {
-        false
-    }
-
-    fn last_error(&self) -> Option<(String, Record)> {
-        None
     }
 }
 

@@ -13,13 +13,12 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::session::executor::{Executor, with_deadline};
-use crate::session::jsonrpc::call;
+use crate::session::jsonrpc::{Cancellation, JsonRpcProtocol, call};
 use crate::session::protocol::Observer;
 use crate::session::{Session, SessionSetup};
 
 use super::bus::{Bus, Notify};
 use super::era::{Era, Identity, LEGACY, MODERN, Object, Probed, Server, initialized, probed};
-use super::protocol::McpProtocol;
 
 /// What is needed to start the server, again and again.
 #[derive(Clone, Debug)]
@@ -78,10 +77,11 @@ impl Launch {
     async fn spawn(&self) -> Result<Spawned> {
         let agent = self.engine.spawn(self.command.clone()).await?;
         let is_modern = Arc::new(AtomicBool::new(false));
-        let protocol = Box::new(McpProtocol::new(Arc::clone(&is_modern)));
+        let mut protocol = JsonRpcProtocol::new(Cancellation::Mcp);
+        protocol.is_one_way = Some(Arc::clone(&is_modern));
         let bus = Arc::new(Bus::new(is_modern, self.on_notification.clone()));
         let observer = Arc::clone(&bus) as Arc<dyn Observer>;
-        let session = self.setup.clone().attach(agent, protocol, Some(observer))?;
+        let session = self.setup.clone().attach(agent, Box::new(protocol), Some(observer))?;
         Ok(Spawned { session, bus })
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -158,14 +158,17 @@ pub(super) fn probed(answer: Result<Record>) -> Probed {
             }
             _ => Probed::Legacy(LEGACY[0]),
         },
-        Err(error) => match error.response().map(ErrorObject::read) {
-            None => Probed::Failed(error),
-            Some(object) if !MODERN_CODES.contains(&object.code) => Probed::Legacy(LEGACY[0]),
-            Some(ErrorObject { data: Some(Supported { supported }), .. }) => {
-                older(&supported, error.response().unwrap_or_default().as_bytes())
+        Err(error) => {
+            let Some(response) = error.response() else { return Probed::Failed(error) };
+            let ErrorObject { code, data } = object_of(response.as_bytes()).unwrap_or_default();
+            if !MODERN_CODES.contains(&code) {
+                return Probed::Legacy(LEGACY[0]);
             }
-            Some(_) => Probed::Failed(error),
-        },
+            match data.and_then(object::<Supported>) {
+                Some(Supported { supported }) => older(&supported, response.as_bytes()),
+                None => Probed::Failed(error),
+            }
+        }
     }
 }
 
@@ -201,28 +204,18 @@ fn no_common_version(theirs: &str, answer: &[u8]) -> Error {
     Error::new(ErrorKind::AgentError, "connect", what).answered(String::from_utf8_lossy(answer))
 }
 
-/// The error object of a response, as far as the probe needs it.
+/// The error object of a response, as far as the probe needs it. Data of another shape must not hide the
+/// code.
 #[derive(Default, Deserialize)]
-struct ErrorObject {
+struct ErrorObject<'a> {
     code: i64,
-    #[serde(default, deserialize_with = "lenient")]
-    data: Option<Supported>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Supported {
     supported: Vec<String>,
-}
-
-impl ErrorObject {
-    fn read(response: &str) -> Self {
-        object_of(response.as_bytes()).unwrap_or_default()
-    }
-}
-
-/// Reads data of another shape as none: it must not hide the code.
-fn lenient<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Supported>, D::Error> {
-    Ok(object(<&RawValue>::deserialize(from)?))
 }
 
 /// What this client says about itself: in each request of the modern era, in the handshake of the

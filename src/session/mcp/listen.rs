@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use serde::Serialize;
 
@@ -187,7 +187,7 @@ impl OpenFeed {
         let opening = async {
             state.writer.send(state.protocol.request(id, METHOD, body.as_bytes())).await?;
             state.mark_sent(id);
-            open.acknowledged().await
+            open.first(|feed, context| feed.poll_accepted(context).map(Some)).await.map(drop)
         };
         match launch.setup.settings.get_request_timeout() {
             None => opening.await?,
@@ -201,25 +201,6 @@ impl OpenFeed {
             }
         }
         Ok(open)
-    }
-
-    async fn acknowledged(&self) -> Result<()> {
-        let Some(slot) = &self.slot else { return Ok(()) };
-        let mut outcome = slot.wait();
-        poll_fn(|context| {
-            if self.feed.poll_accepted(context).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            let outcome = ready!(Pin::new(&mut outcome).poll(context));
-            // The acknowledgement may have come just before the end.
-            match outcome {
-                Some(Err(error)) if self.feed.poll_accepted(context).is_pending() => {
-                    Poll::Ready(Err(error))
-                }
-                _ => Poll::Ready(Ok(())),
-            }
-        })
-        .await
     }
 
     /// Opens a subscription of the legacy era.
@@ -239,16 +220,19 @@ impl OpenFeed {
         Ok(open)
     }
 
-    /// Waits for the next update; `None` if the server has ended the subscription.
-    async fn next(&self) -> Result<Option<Update>> {
+    /// Waits for what `find` finds in the feed; `None` if the server has ended the subscription.
+    async fn first<T>(
+        &self,
+        find: impl Fn(&Feed, &mut Context<'_>) -> Poll<Option<T>>,
+    ) -> Result<Option<T>> {
         let mut outcome = self.slot.as_ref().map(|slot| slot.wait());
         // The session keeps no data, so its only event is the end, which comes after all notifications.
         // The report of the close may be there before them.
         let session = &self.connection.session;
         let mut gone = pin!(async { while session.next().await.is_some() {} });
         poll_fn(|context| {
-            if let Poll::Ready(update) = self.feed.poll(context) {
-                return Poll::Ready(Ok(update));
+            if let Poll::Ready(found) = find(&self.feed, context) {
+                return Poll::Ready(Ok(found));
             }
             let ended = match &mut outcome {
                 Some(outcome) => ready!(Pin::new(outcome).poll(context)),
@@ -258,8 +242,8 @@ impl OpenFeed {
                 }
             };
             // What came before the end is read before the end.
-            match self.feed.poll(context) {
-                Poll::Ready(update) => Poll::Ready(Ok(update)),
+            match find(&self.feed, context) {
+                Poll::Ready(found) => Poll::Ready(Ok(found)),
                 Poll::Pending => Poll::Ready(ended.transpose().map(|_result| None)),
             }
         })
@@ -320,7 +304,7 @@ impl Subscription {
                 self.open = Some(open?);
                 return Ok(Some(Update::Reopened));
             };
-            let error = match open.next().await {
+            let error = match open.first(Feed::poll).await {
                 Ok(Some(update)) => return Ok(Some(update)),
                 Ok(None) => break,
                 Err(error) => error,

@@ -11,7 +11,6 @@ mod connection;
 mod era;
 mod input;
 mod listen;
-mod protocol;
 mod restart;
 #[cfg(test)]
 mod tests;
