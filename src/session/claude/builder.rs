@@ -71,7 +71,7 @@ impl Session {
 ///
 /// The agent gets an [`RpcError`] as an error, and so it does a panic. A request without a handler is
 /// answered with an error that names its subtype.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     setup: SessionSetup,
     hooks: Hooks,
@@ -88,24 +88,6 @@ pub struct Builder {
     background_wait: Option<Option<Duration>>,
     /// Why an option has no JSON.
     invalid_option: Option<Error>,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            setup: SessionSetup::default(),
-            hooks: Hooks::default(),
-            servers: McpServers::default(),
-            options: InitializeKeys::default(),
-            dialog_kinds: None,
-            needed_answers: NeededAnswers::default(),
-            version_needs: vec![VersionNeed { what: "a session", since: CliVersion::OLDEST }],
-            verbatim_prompts: false,
-            initialize_timeout: None,
-            background_wait: None,
-            invalid_option: None,
-        }
-    }
 }
 
 impl Builder {
@@ -325,7 +307,8 @@ impl Builder {
         let wait = self.background_wait.unwrap_or_else(|| background_wait(None));
         // The session needs its observer to begin, and the interrupt needs an id of the session. So
         // the input exists first, and gets the interrupt below.
-        let needs = std::mem::take(&mut self.version_needs);
+        let mut needs = std::mem::take(&mut self.version_needs);
+        needs.push(VersionNeed { what: "a session", since: CliVersion::OLDEST });
         let input = SessionInput::new(
             agent.writer().clone(),
             Executor::get()?,

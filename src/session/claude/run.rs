@@ -72,9 +72,10 @@ pub(super) enum RunAction {
 }
 
 /// The work that may still follow the last run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Expected {
     /// Nothing is expected.
+    #[default]
     Nothing,
     /// The result of the run, whose `idle` came first.
     Result,
@@ -87,7 +88,7 @@ enum Expected {
 }
 
 /// The runs of one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Run {
     /// How long a CLI may be `running` between turns before its input ends all the same.
     ceiling: Option<Duration>,
@@ -124,26 +125,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(ceiling: Option<Duration>) -> Self {
-        Self {
-            ceiling,
-            state: None,
-            owed: 0,
-            last_prompt: None,
-            in_turn: false,
-            has_result: false,
-            reads_ahead: false,
-            prompted: false,
-            tasks: false,
-            woken: false,
-            asked: 0,
-            expected: Expected::Nothing,
-            expected_until: None,
-            ceiling_at: None,
-            ending: false,
-            ended: false,
-            stopping: false,
-            open: false,
-        }
+        Self { ceiling, ..Self::default() }
     }
 
     /// Returns when the next [`RunEvent::Tick`] is due.

@@ -67,9 +67,9 @@ impl TurnTracker {
                 state.map(RunEvent::State)
             }
             "result" => {
-                let result = ResultFlags::of(record);
-                self.last_error = result.is_error.then(|| record.clone());
-                Some(RunEvent::Result { queue_empty: result.queue_empty })
+                let result: ResultKeys = record.json().unwrap_or_default();
+                self.last_error = (result.is_error == true).then(|| record.clone());
+                Some(RunEvent::Result { queue_empty: result.queued_turn_count == 0 })
             }
             _ => {
                 // The agent went on after the error, so the error does not explain a later end.
@@ -108,15 +108,12 @@ impl TurnTracker {
     /// the session must not wait for them.
     fn task(&mut self, subtype: &str, record: &Record) -> Option<RunEvent> {
         // Each key may have any type: one that changes in a later CLI must not hide the others.
-        #[derive(Deserialize)]
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
         struct TaskKeys {
-            #[serde(default)]
             task_id: Value,
-            #[serde(default)]
             task_type: Value,
-            #[serde(default)]
             status: Value,
-            #[serde(default)]
             patch: Value,
         }
         let task = record.json::<TaskKeys>().ok()?;
@@ -160,11 +157,10 @@ impl TurnTracker {
 
 /// Returns the state that a record reports, and whether the record is meant for the host alone.
 fn state(record: &Record) -> (Option<CliState>, bool) {
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
     struct StateKeys {
-        #[serde(default)]
         state: Value,
-        #[serde(default)]
         sdk_host_only: Value,
     }
     let Ok(changed) = record.json::<StateKeys>() else { return (None, false) };
@@ -188,28 +184,12 @@ fn version(record: &Record) -> Option<CliVersion> {
     CliVersion::parse(record.json::<VersionKey>().ok()?.claude_code_version.as_str()?)
 }
 
-/// The flags of a result.
-#[derive(Default)]
-struct ResultFlags {
-    is_error: bool,
-    queue_empty: bool,
-}
-
-impl ResultFlags {
-    fn of(record: &Record) -> Self {
-        #[derive(Deserialize)]
-        struct ResultKeys {
-            #[serde(default)]
-            is_error: Value,
-            #[serde(default)]
-            queued_turn_count: Value,
-        }
-        let Ok(result) = record.json::<ResultKeys>() else { return Self::default() };
-        Self {
-            is_error: result.is_error == Value::Bool(true),
-            queue_empty: result.queued_turn_count.as_u64() == Some(0),
-        }
-    }
+/// The keys of a result that say how it ended.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResultKeys {
+    is_error: Value,
+    queued_turn_count: Value,
 }
 
 /// Returns the errors of a result, or else its text, its subtype, or the HTTP status.
