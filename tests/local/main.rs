@@ -6,6 +6,7 @@
 mod close;
 mod crowd;
 mod ends;
+mod guard;
 mod socket;
 #[path = "../support/mod.rs"]
 mod support;

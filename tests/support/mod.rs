@@ -3,10 +3,13 @@
 #![expect(dead_code, reason = "no binary uses all of it")]
 
 pub(crate) mod dialogue;
+pub(crate) mod doomed;
+pub(crate) mod lease;
 pub(crate) mod own_process;
 pub(crate) mod process;
 pub(crate) mod trees;
 
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,6 +76,13 @@ pub(crate) fn assert_sound(report: &CloseReport) {
         assert!(stages.iter().any(|s| s.as_str() == stage), "no {stage}: {report:?}");
     }
     process::assert_gone(report.pid());
+}
+
+/// Reports that this machine cannot run a test, also where the output of tests is captured. `.ci/run`
+/// counts these lines.
+pub(crate) fn skipped(test: &str, why: &str) {
+    // A lost line is a test that is not counted as skipped.
+    writeln!(std::io::stderr(), "\n-- SKIPPED: test {test}: {why}").expect("stderr is open");
 }
 
 /// Waits for something that raises no event in the test.

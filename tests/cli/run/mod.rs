@@ -5,8 +5,6 @@ mod descriptors;
 mod framing;
 mod guard;
 mod launcher;
-#[path = "../../engine/spawn/lease.rs"]
-mod lease;
 mod options;
 mod orphans;
 mod parents;

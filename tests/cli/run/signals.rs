@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::launcher::inheriting;
-use super::lease::Lease;
 use super::{Run, fake};
+use crate::support::lease::Lease;
 use crate::support::{PROGRAM, wait_until};
 
 const STARTED: &[u8] = b"{\"a\":1}\n";

@@ -2,48 +2,36 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
 use std::thread;
 
 use crate::hazards::raw;
-use crate::support::own_process::{alone, is_alone, test_name, this_test};
+use crate::support::doomed::{Orders, announce, own_guard, start_host};
+use crate::support::own_process::{alone, is_alone, test_name};
 use crate::support::process::{Held, children};
-use crate::support::trees::{TREE, Trees, guard_of, is_alive, rounds};
+use crate::support::trees::{TREE, Trees, is_alive, rounds};
 use crate::support::{CEILING, HANG, check_echo, check_error, fake, shell, wait_until};
 use agentpipe::{Engine, ErrorKind};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-/// The end of the host, its trees, and whether they have cgroups, in its environment.
-const END: &str = "AGENTPIPE_GUARD_TEST_END";
-const TREES: &str = "AGENTPIPE_GUARD_TEST_TREES";
-const CGROUPS: &str = "AGENTPIPE_GUARD_TEST_CGROUPS";
-const TOKEN: &str = "AGENTPIPE_GUARD_TEST_TOKEN";
-
-fn own_guard() -> Pid {
-    guard_of(std::process::id()).expect("it runs")
-}
 /// The host: starts its trees, and ends as it was told to.
-#[expect(clippy::print_stdout, reason = "the test reads it")]
 fn host() {
-    let number = |key| std::env::var(key).expect("set").parse::<usize>().expect("a number");
+    let Orders { end, trees, count } = Orders::of_this_host();
     let engine = Engine::builder().guard(true).build().expect("a guard");
-    let script = Trees(std::env::var(TOKEN).expect("set")).script();
+    let script = trees.script();
     let mut agents = Vec::new();
-    for _ in 0..number(TREES) {
-        let mut agent = match std::env::var_os(CGROUPS) {
-            None => engine.spawn_blocking(shell(&script)).expect("spawns"),
+    for _ in 0..count {
+        let mut agent = if end == "cgroups" {
             // Where the host may not make cgroups, there is none that it could leave.
-            Some(_) => engine
+            engine
                 .spawn_blocking(shell(&script).cgroup())
                 .or_else(|_| engine.spawn_blocking(shell(&script)))
-                .expect("spawns"),
+                .expect("spawns")
+        } else {
+            engine.spawn_blocking(shell(&script)).expect("spawns")
         };
         agent.next_record_blocking().expect("it is up");
         agents.push(agent);
     }
-    let guard = own_guard();
-    let end = std::env::var(END).expect("set");
     // A copy of the host holds the socket of the guard, and lives on.
     let copy = (end == "fork").then(|| {
         raw::fork().unwrap_or_else(|| {
@@ -51,7 +39,7 @@ fn host() {
             raw::exit(0)
         })
     });
-    println!("\nready {} {}", guard.as_raw_nonzero(), copy.unwrap_or_default());
+    announce(copy);
     match end.as_str() {
         // Killed by the test.
         "wait" | "cgroups" | "fork" => thread::sleep(CEILING),
@@ -67,27 +55,6 @@ fn host() {
         }
         end => panic!("unknown: {end}"),
     }
-}
-
-/// Returns the host, its guard, and its forked copy.
-fn start_host(test: &str, end: &str, trees: &Trees, count: usize) -> (Child, Pid, Option<Pid>) {
-    let mut host = this_test(test)
-        .env(END, end)
-        .env(TREES, count.to_string())
-        .envs((end == "cgroups").then_some((CGROUPS, "1")))
-        .env(TOKEN, &trees.0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let mut lines = BufReader::new(host.stdout.take().expect("piped")).lines();
-    let pids = lines.find_map(|line| {
-        let line = line.expect("text");
-        let (guard, copy) = line.strip_prefix("ready ")?.split_once(' ')?;
-        Some((Pid::from_raw(guard.parse().ok()?)?, Pid::from_raw(copy.parse().ok()?)))
-    });
-    let (guard, copy) = pids.expect("the host is up");
-    (host, guard, copy)
 }
 
 /// The names of the cgroups of a host.
@@ -242,25 +209,4 @@ fn spawn_without_the_guard_is_refused() {
     drop(agent);
     drop(engine);
     wait_until("the dead guard is reaped", || children().is_empty());
-}
-
-// A forked copy drops the handles of its parent: that must not end the guard, nor free the agents in it.
-#[test]
-fn drop_in_a_forked_child_leaves_the_guard_alone() {
-    if !alone(test_name!()) {
-        return;
-    }
-    let engine = guarded();
-    let mut agent = engine.spawn_blocking(fake(&[])).expect("spawns");
-    match raw::fork() {
-        None => {
-            drop((agent, engine));
-            raw::exit(0);
-        }
-        Some(child) => assert_eq!(raw::wait_for(child, 60_000), Ok(0)),
-    }
-    let guard = own_guard();
-    assert!(is_alive(guard));
-    check_echo(&mut agent, "{}");
-    assert!(agent.close_blocking().exit().success());
 }

@@ -11,7 +11,7 @@ use agentpipe::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::lease::Lease;
+use crate::support::lease::Lease;
 use crate::support::own_process::{alone, test_name};
 use crate::support::{CEILING, check_alive, check_error, engine, fake};
 

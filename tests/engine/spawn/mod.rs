@@ -1,7 +1,6 @@
 //! The options of a spawn as an engine carries them out, from the first system call to the close.
 
 mod admission;
-mod lease;
 mod shutdown;
 
 use std::ffi::OsStr;
@@ -17,10 +16,10 @@ use std::time::{Duration, Instant};
 use agentpipe::{Agent, AgentCommand, ClosePolicy, CloseReport, Engine, ErrorKind, ExitStatus};
 use rustix::process::WaitOptions;
 
+use crate::support::lease::Lease;
 use crate::support::own_process::{alone, is_alone, test_name, this_test};
 use crate::support::process::{await_end, ends_within, processes, watch};
 use crate::support::{CEILING, PROGRAM, check_alive, engine, fake, shell};
-use lease::Lease;
 
 // An agent's program lies on a file server that does not answer. Its exec hangs, and with it the
 // thread that spawns. All other agents and spawns must go on.

@@ -14,7 +14,7 @@ use agentpipe::{
     Agent, AgentCommand, ClosePolicy, CloseReason, Engine, ErrorKind, Event, ExitStatus, Result,
 };
 
-use super::lease::Lease;
+use crate::support::lease::Lease;
 use crate::support::{CEILING, engine, fake};
 
 const HOUR: Duration = Duration::from_secs(3600);
