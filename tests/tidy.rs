@@ -39,6 +39,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/process/clone.rs",
     "src/process/guard/watcher.rs",
     "src/process/sys.rs",
+    "src/process/tests/forked.rs",
     "src/process/tests/inherit.rs",
     "src/ring/buffer.rs",
     "src/ring/close.rs",

@@ -1,12 +1,14 @@
 //! The user, the groups and the resource limits of an agent.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
 
 use super::error::invalid;
 use crate::command::{AgentCommand, ResourceLimit};
 use crate::error::Error;
+use crate::origin::Origin;
 
 /// The user, the group and the supplementary groups to set; `None` is not changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -89,27 +91,53 @@ fn kernel_resource(resource: ResourceLimit) -> Resource {
 #[derive(Debug)]
 pub(super) struct KeepsDumpable(());
 
-static SPAWNS: Mutex<UserSpawns> = Mutex::new(UserSpawns { count: 0, was_dumpable: false });
+static SPAWNS: UserSpawns = UserSpawns {
+    holder: AtomicU32::new(0),
+    counted_in: AtomicU32::new(0),
+    count: AtomicUsize::new(0),
+    was_dumpable: AtomicBool::new(false),
+};
 
-/// The spawns as another user that are in progress.
+/// The spawns as another user that are in progress in one process.
+///
+/// A fork copies the lock and the count, and not the threads that would release the one and lower the
+/// other. So both carry the number of their process, and mean nothing in another.
 struct UserSpawns {
-    count: usize,
-    was_dumpable: bool,
+    /// The process whose thread holds the lock, or 0.
+    holder: AtomicU32,
+    /// The process to which the count belongs.
+    counted_in: AtomicU32,
+    count: AtomicUsize,
+    was_dumpable: AtomicBool,
 }
 
-fn user_spawns() -> MutexGuard<'static, UserSpawns> {
-    SPAWNS.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs `work` under the lock, with the number of spawns in progress, which it returns changed.
+pub(super) fn count_user_spawns(work: impl FnOnce(usize) -> usize) {
+    // Origins begin at 0, which stands for a free lock here.
+    let own = Origin::here().number() + 1;
+    while let Err(holder) = SPAWNS.holder.compare_exchange(0, own, Acquire, Relaxed) {
+        // A holder in another process does not release this copy of the lock.
+        if holder != own && SPAWNS.holder.compare_exchange(holder, own, Acquire, Relaxed).is_ok() {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    let is_ours = SPAWNS.counted_in.swap(own, Relaxed) == own;
+    let count = if is_ours { SPAWNS.count.load(Relaxed) } else { 0 };
+    SPAWNS.count.store(work(count), Relaxed);
+    SPAWNS.holder.store(0, Release);
 }
 
 impl KeepsDumpable {
     pub(super) fn new() -> Self {
-        let mut state = user_spawns();
-        // Only the first of concurrent spawns reads the flag: a child may have cleared it later.
-        if state.count == 0 {
-            let now = rustix::process::dumpable_behavior();
-            state.was_dumpable = matches!(now, Ok(DumpableBehavior::Dumpable));
-        }
-        state.count += 1;
+        count_user_spawns(|count| {
+            // Only the first of concurrent spawns reads the flag: a child may have cleared it later.
+            if count == 0 {
+                let now = rustix::process::dumpable_behavior();
+                SPAWNS.was_dumpable.store(matches!(now, Ok(DumpableBehavior::Dumpable)), Relaxed);
+            }
+            count + 1
+        });
         Self(())
     }
 }
@@ -118,13 +146,15 @@ impl Drop for KeepsDumpable {
     fn drop(&mut self) {
         // The lock is held until the flag is restored. A spawn that begins meanwhile must not read
         // the cleared one as the state of this process.
-        let mut state = user_spawns();
-        state.count -= 1;
-        if state.count == 0
-            && state.was_dumpable
-            && let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-        {
-            crate::trace::warn!(%error, "this process stays undumpable");
-        }
+        count_user_spawns(|count| {
+            if count == 1
+                && SPAWNS.was_dumpable.load(Relaxed)
+                && let Err(error) =
+                    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            {
+                crate::trace::warn!(%error, "this process stays undumpable");
+            }
+            count.saturating_sub(1)
+        });
     }
 }

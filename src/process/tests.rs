@@ -2,6 +2,7 @@
 
 mod errno;
 mod exit;
+mod forked;
 mod inherit;
 mod limits;
 mod options;
