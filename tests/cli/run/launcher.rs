@@ -1,6 +1,6 @@
 //! Launchers that leave their own signal state behind: `nohup`, a daemon that ignores SIGCHLD, a
-//! program that starts others while it has signals blocked.
-#![expect(unsafe_code, reason = "signals are ignored and blocked between fork and exec")]
+//! program that starts others while it has signals blocked. And the launcher of a container.
+#![expect(unsafe_code, reason = "signals and namespaces are set between fork and exec")]
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -45,4 +45,43 @@ pub(crate) fn inheriting<'a>(
     };
     // SAFETY: `leave_behind` makes system calls and allocates nothing: sound after a fork.
     unsafe { command.pre_exec(leave_behind) }
+}
+
+/// The program becomes the first process of a PID namespace with a `/proc` of its own, in a user namespace,
+/// so that no privilege is needed. A launcher passes its exit code on.
+pub(crate) fn first_process(command: &mut Command) -> &mut Command {
+    let failed = || Err(io::Error::last_os_error());
+    let enter = move || {
+        let kinds = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        // SAFETY: takes a number. This child of a fork has one thread.
+        if unsafe { libc::unshare(kinds) } != 0 {
+            return failed();
+        }
+        // SAFETY: the child goes on as this process would; only system calls follow in both.
+        match unsafe { libc::fork() } {
+            0 => {}
+            -1 => return failed(),
+            first => await_and_exit(first),
+        }
+        let (proc, flags) = (c"proc".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+        // SAFETY: the strings end in a NUL and live on; no data is passed.
+        if unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, std::ptr::null()) } != 0 {
+            return failed();
+        }
+        Ok(())
+    };
+    // SAFETY: `enter` makes system calls and allocates nothing: sound after a fork.
+    unsafe { command.pre_exec(enter) }
+}
+
+/// Waits for a child and ends with its exit code.
+fn await_and_exit(child: libc::pid_t) -> ! {
+    // SAFETY: takes numbers. The pipe on which the exec is awaited must end with it.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+    let mut status = 0;
+    // SAFETY: `status` lives until the call returns.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 255 };
+    // SAFETY: takes a number and does not return.
+    unsafe { libc::_exit(code) }
 }

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::launcher::first_process;
 use super::{Run, fake};
+use crate::support::own_process::test_name;
 use crate::support::process::is_gone;
-use crate::support::wait_until;
+use crate::support::{PROGRAM, skipped, wait_until};
 
 /// Returns the children of a process, zombies included.
 fn children(pid: u32) -> Vec<u32> {
@@ -74,10 +77,10 @@ fn older_child_is_not_the_agents() {
         let program = command.get_program().to_owned();
         let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let script = "sleep 1000 </dev/null >/dev/null 2>&1 & exec \"$0\" \"$@\"";
-        *command = std::process::Command::new("sh");
+        *command = Command::new("sh");
         command.args(["-c", script]).arg(program).args(args);
-        command.stdin(std::process::Stdio::piped());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
     });
     run.send(b"{}\n");
     assert_eq!(first_line(&mut run), "{}\n");
@@ -94,7 +97,9 @@ fn older_child_is_not_the_agents() {
 fn holder_of_stderr_does_not_delay_the_end() {
     let script = "sleep 1000 </dev/null >/dev/null & echo \"{\\\"pid\\\":$!}\"; exit 42";
     // Its input stays open: only the agent ends this.
-    let done = Run::start(&[], &["sh", "-c", script]).collect();
+    let mut run = Run::start(&["--drain", "10m"], &["sh", "-c", script]);
+    wait_until("it ends", || run.child.try_wait().expect("our child").is_some());
+    let done = run.collect();
     let line: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
     assert_eq!((done.code(), &done.report["close"]["reason"]), (Some(42), &"exited".into()));
     assert!(!done.stages().contains(&"kill"), "{}", done.report);
@@ -104,24 +109,20 @@ fn holder_of_stderr_does_not_delay_the_end() {
 // In a container the command is the process 1, and its session has no number: the guard did not start.
 #[test]
 fn first_process_of_a_container_reaps() {
-    let unshare = |args: &[&str]| {
-        let mut command = std::process::Command::new("unshare");
-        command.args(["-p", "-f", "--mount-proc"]).args(args).stdin(std::process::Stdio::null());
-        command.output()
+    let first = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        first_process(&mut command).args(args).stdin(Stdio::null()).output()
     };
-    if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
-        println!("skipped: no pid namespace without unshare(1) and CAP_SYS_ADMIN");
-        return;
+    if let Err(error) = first("true", &[]) {
+        return skipped(test_name!(), &format!("no user namespace with a /proc: {error}"));
     }
     let script =
-        "(true &); until [ \"$(cat /proc/1/task/*/children)\" = \"$WANTED\" ]; do :; done; echo {}";
+        "(true &); until [ \"$(cat /proc/1/task/*/children)\" = \"$$ \" ]; do :; done; echo {}";
     // The agent and nothing else; with a guard that one, too.
-    let script = script.replace("\"$WANTED\"", "\"$$ \"");
-    let output =
-        unshare(&[crate::support::PROGRAM, "run", "--no-guard", "--", "sh", "-c", &script]);
-    let output = output.expect("starts");
-    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"{}\n"[..]), "{output:?}");
-    let output = unshare(&[crate::support::PROGRAM, "run", "--", "sh", "-c", "echo {}"]);
-    let output = output.expect("starts");
-    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"{}\n"[..]), "{output:?}");
+    for args in [&["--no-guard", "--", "sh", "-c", script][..], &["--", "sh", "-c", "echo {}"]] {
+        let output = first(PROGRAM, &[&["run"], args].concat()).expect("starts");
+        assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"{}\n"[..]), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.lines().count(), 1, "the summary: {said}");
+    }
 }
