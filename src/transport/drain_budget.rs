@@ -139,32 +139,55 @@ mod tests {
         assert_eq!(budget.held.load(Ordering::Relaxed), 500_000, "older ones were read");
         share.settle(|| 100);
         assert_eq!(budget.held.load(Ordering::Relaxed), 100);
+        // The driver adds while the reader settles: the one count must not overwrite the other.
+        let calls = std::cell::Cell::new(0);
+        share.settle(|| {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 {
+                share.add(30);
+                return 40;
+            }
+            70
+        });
+        assert_eq!((calls.get(), budget.held.load(Ordering::Relaxed)), (2, 70));
+        drop(share);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
         let endless = DrainBudget::new(usize::MAX);
         assert!(DrainShare::new(&endless).allows(usize::MAX));
     }
 
     #[test]
     fn reader_on_another_thread_loses_no_count() {
+        const ROUNDS: usize = 100_000;
         let budget = DrainBudget::new(usize::MAX);
-        let (share, unread) = (DrainShare::new(&budget), AtomicUsize::new(0));
+        let share = DrainShare::new(&budget);
+        let (unread, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..100_000 {
+                for _ in 0..ROUNDS {
+                    // In step with the reader, so that both work on the same bytes at a time.
+                    while unread.load(Ordering::SeqCst) > 0 {
+                        std::thread::yield_now();
+                    }
                     unread.fetch_add(3, Ordering::SeqCst);
                     share.add(3);
                 }
             });
             scope.spawn(|| {
                 let mut taken = 0;
-                while taken < 100_000 {
-                    if unread.load(Ordering::SeqCst) >= 3 {
-                        unread.fetch_sub(3, Ordering::SeqCst);
-                        taken += 1;
-                        share.settle(|| unread.load(Ordering::SeqCst));
+                while taken < ROUNDS {
+                    if unread.load(Ordering::SeqCst) == 0 {
+                        std::thread::yield_now();
+                        continue;
                     }
+                    unread.fetch_sub(3, Ordering::SeqCst);
+                    taken += 1;
+                    share.settle(|| unread.load(Ordering::SeqCst));
+                    most.fetch_max(budget.held.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             });
         });
+        assert!(most.into_inner() <= 3 * ROUNDS, "below zero it would leave no agent any room");
         share.settle(|| unread.load(Ordering::SeqCst));
         assert_eq!((unread.into_inner(), budget.held.load(Ordering::Relaxed)), (0, 0));
     }

@@ -60,9 +60,15 @@ fn guard_kills_background_jobs_at_the_close() {
 
 #[test]
 fn agent_without_jobs_has_no_strays() {
-    let report = spawn(&guarded(), shell("read line; exit 3")).close_blocking();
+    let (host, trees) = (guarded(), Trees::new());
+    let mut other = spawn(&host, jobs(&trees, "read line"));
+    other.next_record_blocking().expect("it is up");
+    wait_until("the jobs are up", || trees.alive().len() == 3);
+    let report = spawn(&host, shell("read line; exit 3")).close_blocking();
     assert_eq!((report.exit(), report.strays_killed()), (ExitStatus::Code(3), 0));
     assert_eq!(report.left_running(), Some(0), "{report}");
+    assert_eq!(trees.alive().len(), 3, "they are jobs of another agent");
+    assert_eq!(other.close_blocking().strays_killed(), 3);
     let report = spawn(&engine(), shell("read line; exit 3")).close_blocking();
     assert_eq!(report.left_running(), None, "a daemon would not be known: {report}");
     assert!(!report.to_json().contains("left_running"), "{}", report.to_json());

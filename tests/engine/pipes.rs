@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::process::pid;
-use crate::support::{CEILING, check_echo, engine, fake, spawn, wait_until};
+use crate::support::{CEILING, HANG, block_on_within, check_echo, engine, fake, spawn, wait_until};
 use agentpipe::{
     Agent, AgentCommand, AgentReader, AgentStats, ClosePolicy, CloseReason, CloseStage, Engine,
     ErrorKind, Event, ExitStatus, Limits, Record,
@@ -209,7 +209,8 @@ fn prompt_on_stderr_is_an_event() {
     let script = "printf 'Ok to proceed? ' >&2; read answer; echo thanks >&2; echo '{}'";
     let command = AgentCommand::new("sh").args(["-c", script]).stderr_events(true);
     let mut agent = spawn(&engine, command);
-    let Some(Event::Stderr(prompt)) = agent.next_blocking() else { panic!("no prompt") };
+    let first = block_on_within(HANG, agent.next());
+    let Some(Event::Stderr(prompt)) = first else { panic!("no prompt") };
     assert_eq!((&*prompt.text(), prompt.is_finished()), ("Ok to proceed? ", false));
     agent.send_blocking("{}").expect("sent");
     let Some(Event::Stderr(rest)) = agent.next_blocking() else { panic!("no rest") };

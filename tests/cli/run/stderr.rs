@@ -1,15 +1,17 @@
 //! The agent's stderr: every line reaches the user or is counted, and none passes for another.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::descriptors::terminal;
 use super::{Run, pass, run};
-use crate::support::PROGRAM;
+use crate::support::process::ends_within;
+use crate::support::{HANG, PROGRAM};
 
 const NUMBERS: &[&str] = &["sh", "-c", "seq 200000 >&2; echo '{\"a\":1}'"];
 
@@ -83,11 +85,13 @@ fn slow_stderr_is_held_back_and_not_kept() {
 fn unread_stderr_delays_no_answer() {
     let script = "seq 400000 >&2 & cat; wait";
     let mut run = Run::start(&["-q"], &["sh", "-c", script]);
-    let mut stdout = BufReader::new(run.child.stdout.take().expect("piped"));
-    let mut answer = [0; 3];
-    for _ in 0..500 {
+    let stdout = OwnedFd::from(run.child.stdout.take().expect("piped"));
+    let begun = Instant::now();
+    for number in 0..500 {
         run.send(b"{}\n");
-        stdout.read_exact(&mut answer).expect("an answer");
+        let left = HANG.saturating_sub(begun.elapsed());
+        assert!(ends_within(&stdout, left), "answer {number} is late");
+        rustix::io::read(&stdout, &mut [0; 3]).expect("an answer");
     }
     drop(run.child.stdin.take());
     let mut stderr = run.child.stderr.take().expect("piped");
