@@ -148,6 +148,11 @@ pub(crate) fn object_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     if opens { serde_json::from_slice(bytes).ok() } else { None }
 }
 
+/// Returns a value in a record, and `null` for one that is absent.
+pub(crate) fn part_of(record: &Record, value: Option<&RawValue>) -> Record {
+    value.map_or_else(|| b"null".to_vec().into(), |value| record.part(value.get().as_bytes()))
+}
+
 /// An error response: what a handler, or the agent, answers in place of a result.
 ///
 /// JSON-RPC carries the message, the code and the data. The control protocol of Claude Code

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::error::Result;
 use crate::record::Record;
 use crate::session::handlers::{AgentRequest, Handler, HandlerResult};
-use crate::session::protocol::RpcError;
+use crate::session::protocol::{RpcError, part_of};
 
 use super::permission::PermissionBehavior;
 use super::wire::{GivenJson, words};
@@ -223,11 +223,7 @@ impl Hooks {
         let Some(hook) = self.by_id.get(&call.callback_id) else {
             return Err(RpcError::new(format!("no hook has the id {}", call.callback_id)));
         };
-        let input = match call.input {
-            Some(input) => body.part(input.get().as_bytes()),
-            None => b"null".to_vec().into(),
-        };
-        hook(HookRequest { input, tool_use_id: call.tool_use_id }).await
+        hook(HookRequest { input: part_of(body, call.input), tool_use_id: call.tool_use_id }).await
     }
 }
 

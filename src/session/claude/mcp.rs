@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::record::Record;
 use crate::session::handlers::{AgentRequest, Handler, HandlerResult};
-use crate::session::protocol::RpcError;
+use crate::session::protocol::{RpcError, part_of};
 
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -140,11 +140,8 @@ impl McpServers {
             (_, None) => Err(RpcError::new(format!("no MCP server is named {server_name}"))
                 .with_code(METHOD_NOT_FOUND)),
             (Some(method), Some(server)) => {
-                let params = match call.params {
-                    Some(params) => body.part(params.get().as_bytes()),
-                    None => b"null".to_vec().into(),
-                };
-                let message = body.part(message.get().as_bytes());
+                let params = part_of(body, call.params);
+                let message = part_of(body, Some(message));
                 server(McpRequest { message, method, params, is_notification }).await
             }
         };

@@ -26,15 +26,10 @@ struct RequiredKeys<'a> {
     input: &'a RawValue,
 }
 
-#[derive(Deserialize)]
-struct SuggestionKeys<'a> {
-    #[serde(borrow)]
-    permission_suggestions: Vec<&'a RawValue>,
-}
-
 received! {
     /// The keys that explain the request.
     PermissionKeys {
+        permission_suggestions: Record = "permission_suggestions",
         tool_use_id: String = "tool_use_id",
         agent_id: String = "agent_id",
         blocked_path: String = "blocked_path",
@@ -86,12 +81,12 @@ impl PermissionRequest {
         let input = body.part(required.input.get().as_bytes());
         // The other keys only explain the request. They may be absent, or of another type in a later
         // CLI, without making it an error.
-        let suggestions = serde_json::from_slice::<SuggestionKeys<'_>>(body.as_bytes())
-            .map(|found| found.permission_suggestions)
-            .unwrap_or_default();
-        let suggestions =
-            suggestions.into_iter().map(|update| body.part(update.get().as_bytes())).collect();
         let keys = PermissionKeys::from(body.clone());
+        let updates = keys.permission_suggestions.as_ref();
+        let updates: Option<Vec<&RawValue>> =
+            updates.and_then(|updates| serde_json::from_slice(updates.as_bytes()).ok());
+        let part = |update: &RawValue| body.part(update.get().as_bytes());
+        let suggestions = updates.unwrap_or_default().into_iter().map(part).collect();
         Ok(Self { tool_name: required.tool_name, input, suggestions, keys })
     }
 

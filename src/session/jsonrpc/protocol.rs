@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::record::Record;
 use crate::session::dropped::RecordHead;
 use crate::session::protocol::{
-    DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of,
+    DroppedRecord, Incoming, Protocol, RpcError, WireId, object, object_of, part_of,
 };
 use crate::session::wire_id::number;
 
@@ -193,10 +193,7 @@ impl JsonRpcProtocol {
         };
         match wire_id(id) {
             Some(id) => {
-                let body = match wire.params {
-                    Some(params) => record.part(params.get().as_bytes()),
-                    None => Record::from(b"null".to_vec()),
-                };
+                let body = part_of(record, wire.params);
                 Incoming::Request { id, method: method.into(), body }
             }
             None => {

@@ -223,7 +223,7 @@ const BACKGROUND_WAIT_DEFAULT: Duration = Duration::from_secs(600);
 
 /// Returns the command that runs the CLI, with its whole environment and without options.
 pub(super) fn launcher(options: &Options) -> AgentCommand {
-    let mut command = options.process.clone();
+    let mut command = options.process.0.clone();
     let has_client_app = inherited(&command, CLIENT_APP.0).is_some();
     let mut env = vec![unset(NESTED), set(ENTRYPOINT)];
     if !options.client_app.is_empty() {

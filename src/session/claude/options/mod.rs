@@ -39,10 +39,9 @@ const OPERATION: &str = "options";
 ///
 /// Each text is one argument, whatever its characters: a value that begins with `-` is never taken for
 /// a flag. An empty text is not sent, unless its setter says otherwise.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Options {
-    /// The program, the arguments before the options, the environment, the limits.
-    process: AgentCommand,
+    process: CliProcess,
     prompt: SystemPrompt,
     tools: Option<Vec<String>>,
     allowed_tools: Vec<String>,
@@ -100,6 +99,20 @@ pub struct Options {
     invalid: Option<(&'static str, String)>,
 }
 
+/// The program, the arguments before the options, the environment, the limits.
+#[derive(Clone, Debug, PartialEq)]
+struct CliProcess(AgentCommand);
+
+impl Default for CliProcess {
+    fn default() -> Self {
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let mut places: Vec<PathBuf> =
+            home.iter().flat_map(|home| AT_HOME.map(|place| home.join(place))).collect();
+        places.insert(places.len().min(1), ELSEWHERE.into());
+        Self(AgentCommand::new("claude").search_also(places))
+    }
+}
+
 /// How the model thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -123,6 +136,12 @@ enum SystemPrompt {
     Parts(Vec<String>),
     /// The prompt of Claude Code, and a text that is appended to it.
     Preset(String),
+}
+
+impl Default for SystemPrompt {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
 }
 
 /// The skills of the main agent.
@@ -155,11 +174,7 @@ impl AgentCommand {
     /// ```
     #[must_use]
     pub fn claude() -> Options {
-        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-        let mut places: Vec<PathBuf> =
-            home.iter().flat_map(|home| AT_HOME.map(|place| home.join(place))).collect();
-        places.insert(places.len().min(1), ELSEWHERE.into());
-        Options::new(Self::new("claude").search_also(places))
+        Options::default()
     }
 }
 
@@ -173,64 +188,6 @@ pub(super) struct HostNeeds<'a> {
 }
 
 impl Options {
-    fn new(process: AgentCommand) -> Self {
-        Self {
-            process,
-            prompt: SystemPrompt::Text(String::new()),
-            tools: None,
-            allowed_tools: Vec::new(),
-            disallowed_tools: Vec::new(),
-            skills: None,
-            max_turns: 0,
-            max_budget_usd: None,
-            task_budget: None,
-            model: String::new(),
-            fallback_model: String::new(),
-            betas: Vec::new(),
-            prompt_tool: String::new(),
-            permission_mode: String::new(),
-            continue_conversation: false,
-            resume: String::new(),
-            session_id: String::new(),
-            settings: String::new(),
-            sandbox: None,
-            add_dirs: Vec::new(),
-            mcp_config: OsString::new(),
-            mcp_servers: Vec::new(),
-            partial_messages: false,
-            hook_events: false,
-            strict_mcp: false,
-            fork_session: false,
-            resume_at: String::new(),
-            resume_drops_turn: None,
-            session_mirror: false,
-            setting_sources: None,
-            plugin_dirs: Vec::new(),
-            extra_args: Vec::new(),
-            thinking: None,
-            thinking_display: String::new(),
-            max_thinking_tokens: None,
-            effort: String::new(),
-            json_schema: None,
-            permission_prompts: String::new(),
-            skip_permissions: false,
-            managed_settings: None,
-            project_config_root: PathBuf::new(),
-            no_persistence: false,
-            debug: false,
-            debug_file: PathBuf::new(),
-            agents: Vec::new(),
-            keys: Vec::new(),
-            mcp_in_initialize: false,
-            plugins_in_initialize: false,
-            client_app: String::new(),
-            question_preview: String::new(),
-            file_checkpointing: false,
-            verbatim_prompts: false,
-            invalid: None,
-        }
-    }
-
     /// Returns the command alone: the program, the arguments, the environment. For an agent without a
     /// [`Session`](super::Session), or a session on [`Builder::attach`](super::Builder::attach). The
     /// caller then sends `initialize`.
@@ -292,6 +249,6 @@ where
 /// Shows the process and no option, because an option may hold a secret.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("process", &self.process).finish_non_exhaustive()
+        f.debug_struct("Options").field("process", &self.process.0).finish_non_exhaustive()
     }
 }

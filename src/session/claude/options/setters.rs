@@ -489,7 +489,7 @@ impl Options {
     /// says.
     #[must_use]
     pub fn cli_path(mut self, path: impl AsRef<Path>) -> Self {
-        self.process.program = path.as_ref().as_os_str().to_owned();
+        self.process.0.program = path.as_ref().as_os_str().to_owned();
         self
     }
 
@@ -551,7 +551,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn process(mut self, change: impl FnOnce(AgentCommand) -> AgentCommand) -> Self {
-        self.process = change(self.process);
+        self.process.0 = change(self.process.0);
         self
     }
 

@@ -28,13 +28,11 @@ pub(super) enum FlagForm {
     OneList,
     /// `--flag`, `a`, `--flag`, `b`
     Repeated,
-    /// `--flag`, `{...}`
-    Json,
     /// The flags of `extra_arg`.
     Extra,
 }
 
-use FlagForm::{Bare, Extra, Json, List, One, OneList, Repeated, Two};
+use FlagForm::{Bare, Extra, List, One, OneList, Repeated, Two};
 
 /// The values of a flag; `None` if the option is not set.
 type FlagValues<'a> = Option<Vec<Cow<'a, OsStr>>>;
@@ -91,7 +89,9 @@ pub(super) const TABLE: &[FlagRow] = &[
     .if_too_long("write it to a file and use extra_arg(\"append-system-prompt-file\", path)"),
     row("tools", "--tools", List, |all| all.options.tools.as_deref().map(texts)),
     row("allowed_tools", "--allowedTools", List, |all| list(&all.allowed_tools)),
-    row("max_turns", "--max-turns", Two, |all| number(Some(all.options.max_turns), 0)),
+    row("max_turns", "--max-turns", Two, |all| {
+        Some(all.options.max_turns).filter(|turns| *turns != 0).map(|turns| vec![owned(turns)])
+    }),
     row("max_budget_usd", "--max-budget-usd", Two, |all| {
         all.options.max_budget_usd.map(|budget| vec![owned(budget)])
     }),
@@ -120,14 +120,14 @@ pub(super) const TABLE: &[FlagRow] = &[
     row("session_id", "--session-id", One, |all| text(&all.options.session_id)),
     row("settings", "--settings", Two, |all| text(&*all.settings))
         .if_too_long("write the settings, the sandbox included, to a file and pass its path"),
-    row("managed_settings", "--managed-settings", Json, |all| {
+    row("managed_settings", "--managed-settings", Two, |all| {
         all.options.managed_settings.as_ref().map(|settings| vec![json(settings)])
     }),
     row("project_config_root", "--project-config-root", One, |all| {
         text(&all.options.project_config_root)
     }),
     row("add_dir", "--add-dir", Repeated, |all| list(&all.options.add_dirs)),
-    row("mcp_server", "--mcp-config", Json, |all| text(&*all.mcp_config))
+    row("mcp_server", "--mcp-config", Two, |all| text(&*all.mcp_config))
         .if_too_long("write the configuration to a file and pass its path to mcp_config"),
     row("include_partial_messages", "--include-partial-messages", Bare, |all| {
         given(all.options.partial_messages)
@@ -170,7 +170,7 @@ pub(super) const TABLE: &[FlagRow] = &[
         _ => None,
     }),
     row("effort", "--effort", Two, |all| text(&all.options.effort)),
-    row("json_schema", "--json-schema", Json, |all| {
+    row("json_schema", "--json-schema", Two, |all| {
         all.options.json_schema.as_ref().map(|schema| vec![json(schema)])
     }),
     row("", "--input-format", Two, |_| text("stream-json")),
@@ -196,7 +196,7 @@ pub(super) fn argv(all: &EffectiveOptions<'_>) -> Result<Vec<OsString>> {
 fn put(row: &FlagRow, values: &[Cow<'_, OsStr>], args: &mut Vec<OsString>) {
     match row.form {
         Bare | Extra => args.push(row.flag.into()),
-        Two | Json => values.iter().take(1).for_each(|value| pair(row.flag, value, args)),
+        Two => values.iter().take(1).for_each(|value| pair(row.flag, value, args)),
         One => values.iter().take(1).for_each(|value| args.push(joined(row.flag, value))),
         List => pair(row.flag, &commas(values), args),
         OneList => args.push(joined(row.flag, &commas(values))),
@@ -268,10 +268,6 @@ fn text<T: AsRef<OsStr> + ?Sized>(value: &T) -> FlagValues<'_> {
 
 fn some<T: AsRef<OsStr> + ?Sized>(value: &T) -> FlagValues<'_> {
     Some(vec![Cow::Borrowed(value.as_ref())])
-}
-
-fn number<T: PartialEq + ToString>(value: Option<T>, unset: T) -> FlagValues<'static> {
-    value.filter(|value| *value != unset).map(|value| vec![owned(value)])
 }
 
 fn owned(value: impl ToString) -> Cow<'static, OsStr> {
