@@ -113,7 +113,7 @@ struct UserSpawns {
 
 /// Runs `work` under the lock, with the number of spawns in progress, which it returns changed.
 pub(super) fn count_user_spawns(work: impl FnOnce(usize) -> usize) {
-    // Origins begin at 0, which stands for a free lock here.
+    // The number may be 0, which stands for a free lock here.
     let own = Origin::here().number() + 1;
     while let Err(holder) = SPAWNS.holder.compare_exchange(0, own, Acquire, Relaxed) {
         // A holder in another process does not release this copy of the lock.
