@@ -213,7 +213,7 @@ impl SessionInput {
         let turns = self.turns();
         let _once = self.bound.set(BoundInput { interrupt, alarm: Mutex::new(alarm) });
         // The reader runs already, and the agent may have begun a turn.
-        let opened = turns.is_open().then_some(RunAction::TurnOpened);
+        let opened = turns.run.is_open().then_some(RunAction::TurnOpened);
         self.carry_out(&turns, opened.as_slice());
     }
 
@@ -261,7 +261,7 @@ impl SessionInput {
 
     fn handle(&self, event: RunEvent) -> bool {
         let mut turns = self.turns();
-        let actions = turns.handle(event, self.executor.now());
+        let actions = turns.run.handle(event, self.executor.now());
         self.carry_out(&turns, &actions)
     }
 
@@ -286,7 +286,7 @@ impl SessionInput {
         }
         if let Some(bound) = bound {
             let mut alarm = bound.alarm.lock().unwrap_or_else(PoisonError::into_inner);
-            alarm.set(turns.deadline());
+            alarm.set(turns.run.deadline());
         }
         actions.contains(&RunAction::NoResult)
     }
@@ -354,12 +354,12 @@ impl Observer for SessionInput {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.turns().deadline()
+        self.turns().run.deadline()
     }
 
     fn on_deadline(&self, now: Instant) -> bool {
         let mut turns = self.turns();
-        let actions = turns.handle(RunEvent::Tick, now);
+        let actions = turns.run.handle(RunEvent::Tick, now);
         self.carry_out(&turns, &actions)
     }
 

@@ -132,7 +132,7 @@ fn see(turns: &mut TurnTracker, text: &str) -> Vec<RunAction> {
 }
 
 fn tell(turns: &mut TurnTracker, event: RunEvent) -> Vec<RunAction> {
-    turns.handle(event, Instant::now())
+    turns.run.handle(event, Instant::now())
 }
 
 const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false}"#;

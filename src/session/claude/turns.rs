@@ -18,7 +18,7 @@ const TASKS_MAX: usize = 4096;
 /// Tracks the turns and tasks of one session.
 #[derive(Debug)]
 pub(super) struct TurnTracker {
-    run: Run,
+    pub(super) run: Run,
     tasks: HashSet<Box<str>>,
     last_error: Option<Record>,
 }
@@ -37,20 +37,6 @@ impl TurnTracker {
     /// `ceiling` is how long a CLI may be running between turns before its input ends all the same.
     pub(super) fn new(ceiling: Option<Duration>) -> Self {
         Self { run: Run::new(ceiling), tasks: HashSet::new(), last_error: None }
-    }
-
-    pub(super) fn handle(&mut self, event: RunEvent, now: Instant) -> Vec<RunAction> {
-        self.run.handle(event, now)
-    }
-
-    /// Returns whether a turn is open.
-    pub(super) fn is_open(&self) -> bool {
-        self.run.is_open()
-    }
-
-    /// Returns when the next [`RunEvent::Tick`] is due.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.run.deadline()
     }
 
     pub(super) fn on_message(&mut self, record: &Record, now: Instant) -> SeenMessage {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::contain::contain;
 use crate::record::Record;
-use crate::session::protocol::{Observation, Observer, object_of};
+use crate::session::protocol::{Observation, Observer, object, object_of};
 use crate::session::wire_id::number;
 use crate::sync::{Sole, wake};
 
@@ -61,6 +61,12 @@ struct NotifiedParams<'a> {
     uri: Option<&'a RawValue>,
 }
 
+#[derive(Deserialize)]
+struct NotifiedMeta<'a> {
+    #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+    id: Option<&'a RawValue>,
+}
+
 impl Bus {
     pub(super) fn new(is_modern: Arc<AtomicBool>, others: Option<Notify>) -> Self {
         Self { is_modern, others, feeds: Mutex::default() }
@@ -92,8 +98,7 @@ impl Bus {
         let Some(Notification { method, params }) = object_of(record.as_bytes()) else {
             return false;
         };
-        let params = params.map(|params| object_of(params.get().as_bytes()).unwrap_or_default());
-        let params: NotifiedParams<'_> = params.unwrap_or_default();
+        let params: NotifiedParams<'_> = params.and_then(object).unwrap_or_default();
         if !self.is_modern.load(Ordering::Acquire) {
             let uri: Option<String> =
                 params.uri.and_then(|uri| serde_json::from_str(uri.get()).ok());
@@ -112,7 +117,8 @@ impl Bus {
             let feed = params.request_id.and_then(feed);
             return feed.is_some_and(|feed| feed.change(|state| state.is_ended = true));
         }
-        let Some(feed) = params.meta.and_then(subscription_id).and_then(feed) else { return false };
+        let meta: Option<NotifiedMeta<'_>> = params.meta.and_then(object);
+        let Some(feed) = meta.and_then(|meta| meta.id).and_then(feed) else { return false };
         match method.as_str() {
             "notifications/subscriptions/acknowledged" => {
                 let accepted = params.notifications.map_or("{}", RawValue::get);
@@ -122,15 +128,6 @@ impl Bus {
             _ => feed.push(record),
         }
     }
-}
-
-fn subscription_id(meta: &RawValue) -> Option<&RawValue> {
-    #[derive(Deserialize)]
-    struct Meta<'a> {
-        #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
-        id: Option<&'a RawValue>,
-    }
-    object_of::<Meta<'_>>(meta.get().as_bytes())?.id
 }
 
 impl Observer for Bus {

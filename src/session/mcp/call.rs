@@ -1,9 +1,9 @@
 //! A call: one request of the caller, and as many to the server as it takes to complete it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -178,38 +178,29 @@ impl Connection {
 impl Launch {
     /// Has the questions of a result answered by the handlers.
     async fn answer(&self, method: &str, input: &NeededInput) -> Result<Object> {
+        // There is no error among the answers of MCP, but each kind has one that says no.
+        const DECLINE: &str =
+            "answer with a result that declines, such as {\"action\": \"decline\"}";
         let mut answers = Object::new();
-        for (key, question) in &input.questions {
-            let answer = self.answer_one(question).await.map_err(|(why, remedy)| {
-                let asked = &question.method;
+        for (key, Question { method: asked, params }) in &input.questions {
+            let failed = |why: &str, remedy| {
                 let what = format!("`{method}` needs the input `{key}` of `{asked}`: {why}");
                 Error::new(ErrorKind::InputRequired, "request", what).remedy(remedy)
-            })?;
+            };
+            let Some(handler) = self.setup.handlers.find(asked) else {
+                return Err(failed("it has no handler", "set one with Builder::handle"));
+            };
+            let body = params.as_ref().map_or("null", |params| params.get());
+            let request = AgentRequest::new((&**asked).into(), body.as_bytes().to_vec().into());
+            // Contains a panic. The token is never cancelled.
+            let answer = ContainedHandler::new(handler(request), Arc::default()).await;
+            let answer = answer.unwrap_or_else(|| Err("it was cancelled".into()));
+            let answer = answer
+                .map_err(|error| failed(&format!("the handler failed: {error}"), DECLINE))?
+                .json()
+                .map_err(|error: Error| failed(&error.to_string(), DECLINE))?;
             answers.insert(key.clone(), answer);
         }
         Ok(answers)
-    }
-
-    async fn answer_one(
-        &self,
-        question: &Question,
-    ) -> std::result::Result<Box<RawValue>, (String, &'static str)> {
-        let Some(handler) = self.setup.handlers.find(&question.method) else {
-            return Err(("it has no handler".into(), "set one with Builder::handle"));
-        };
-        let body = question.params.as_ref().map_or("null", |params| params.get());
-        let request =
-            AgentRequest::new((&*question.method).into(), body.as_bytes().to_vec().into());
-        let work = Box::pin(async move { handler(request).await });
-        let answer = ContainedHandler::new(work, std::sync::Arc::default()).await;
-        let failed = |error: String| {
-            // There is no error among the answers of MCP, but each kind has one that says no.
-            (error, "answer with a result that declines, such as {\"action\": \"decline\"}")
-        };
-        match answer {
-            Some(Ok(answer)) => answer.json().map_err(|error: Error| failed(error.to_string())),
-            Some(Err(error)) => Err(failed(format!("the handler failed: {error}"))),
-            None => Err(failed("the handler was cancelled".into())),
-        }
     }
 }

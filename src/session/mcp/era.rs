@@ -36,12 +36,9 @@ pub enum Era {
 #[derive(Clone, Debug)]
 pub struct Server {
     era: Era,
-    version: Box<str>,
+    version: &'static str,
     about: Record,
-    name: Option<String>,
-    release: Option<String>,
-    instructions: Option<String>,
-    capabilities: Object,
+    hello: Hello,
 }
 
 impl Server {
@@ -54,36 +51,37 @@ impl Server {
     /// Returns the version of the protocol that both sides use, as `2026-07-28`.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.version
+        self.version
     }
 
     /// Returns the name of the server. The server chooses it and nothing verifies it.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.hello.server_info.as_ref()?.name.as_deref()
     }
 
     /// Returns the version of the server program.
     #[must_use]
     pub fn release(&self) -> Option<&str> {
-        self.release.as_deref()
+        self.hello.server_info.as_ref()?.version.as_deref()
     }
 
     /// Returns how a model should use the server, in the server's words.
     #[must_use]
     pub fn instructions(&self) -> Option<&str> {
-        self.instructions.as_deref()
+        self.hello.instructions.as_deref()
     }
 
     /// Returns a capability of the server as JSON: `tools`, `resources`, `prompts`, ...
     #[must_use]
     pub fn capability(&self, name: &str) -> Option<&str> {
-        self.capabilities.get(name).map(|value| value.get())
+        self.hello.capabilities.get(name).map(|value| value.get())
     }
 
     /// Returns whether a capability of the server has this flag.
     pub(super) fn announces(&self, capability: &str, flag: &str) -> bool {
-        let value = self.capabilities.get(capability).and_then(|value| object::<Object>(value));
+        let value = self.hello.capabilities.get(capability);
+        let value = value.and_then(|value| object::<Object>(value));
         value.is_some_and(|value| value.get(flag).is_some_and(|flag| flag.get() == "true"))
     }
 
@@ -93,24 +91,16 @@ impl Server {
         &self.about
     }
 
-    fn read(era: Era, version: &str, about: &Record) -> Option<Self> {
-        let hello = object_of::<Hello>(about.as_bytes())?;
+    fn read(era: Era, version: &'static str, about: &Record) -> Option<Self> {
+        let mut hello = object_of::<Hello>(about.as_bytes())?;
         // A result of the modern era names the server in `_meta`.
-        let info = hello.server_info.or(hello.meta.server_info).unwrap_or_default();
-        Some(Self {
-            era,
-            version: version.into(),
-            about: about.clone(),
-            name: info.name,
-            release: info.version,
-            instructions: hello.instructions,
-            capabilities: hello.capabilities,
-        })
+        hello.server_info = hello.server_info.or(hello.meta.server_info.take());
+        Some(Self { era, version, about: about.clone(), hello })
     }
 }
 
 /// The result of `server/discover` or `initialize`.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Hello {
     supported_versions: Option<Vec<String>>,
@@ -123,13 +113,13 @@ struct Hello {
     meta: HelloMeta,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct HelloMeta {
     #[serde(rename = "io.modelcontextprotocol/serverInfo")]
     server_info: Option<Implementation>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Implementation {
     name: Option<String>,
     version: Option<String>,
@@ -247,7 +237,10 @@ impl Identity {
 
     /// Adds the keys of the modern era to `_meta`. Keys that the caller has set there stay.
     pub(super) fn stamp(&self, version: &str, params: &mut Object) -> Result<()> {
-        let mut meta = meta_of(params)?;
+        let mut meta: Object = match params.get("_meta") {
+            Some(meta) => object(meta).ok_or_else(|| not_an_object("`_meta`"))?,
+            None => Object::new(),
+        };
         let own = [
             ("protocolVersion", raw(version)?),
             ("clientCapabilities", raw(&self.capabilities)?),
@@ -267,12 +260,6 @@ pub(super) fn params(body: &Record) -> Result<Object> {
         return Ok(Object::new());
     }
     object_of(body.as_bytes()).ok_or_else(|| not_an_object("the params of a request"))
-}
-
-/// Returns `_meta` of the params.
-fn meta_of(params: &Object) -> Result<Object> {
-    let Some(meta) = params.get("_meta") else { return Ok(Object::new()) };
-    object(meta).ok_or_else(|| not_an_object("`_meta`"))
 }
 
 fn not_an_object(what: &str) -> Error {
