@@ -1,6 +1,6 @@
 //! The records of the control protocol and the turn tracker, without an agent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -238,6 +238,20 @@ fn dropped_record_may_end_a_turn() {
         tell(&mut turns, RunEvent::Prompt);
         let actions = turns.on_dropped(kind, Instant::now());
         assert_eq!(actions.contains(&RunAction::TurnEnded), ends, "{kind:?}");
+    }
+}
+
+#[test]
+fn queue_of_a_result_is_read() {
+    // One result may answer two prompts. A CLI that says that none is queued has no second turn, and its
+    // input would otherwise stay open for it.
+    for (count, is_open) in [("0", false), ("1", true), ("\"0\"", true), ("null", true)] {
+        let (mut turns, begun) = (TurnTracker::new(None), Instant::now());
+        turns.run.handle(RunEvent::Prompt, begun);
+        turns.run.handle(RunEvent::Prompt, begun);
+        let result = format!(r#"{{"type":"result","queued_turn_count":{count}}}"#);
+        turns.on_message(&record(&result), begun + Duration::from_secs(2));
+        assert_eq!(turns.run.is_open(), is_open, "{count}");
     }
 }
 
