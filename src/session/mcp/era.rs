@@ -38,7 +38,7 @@ pub struct Server {
     era: Era,
     version: &'static str,
     about: Record,
-    hello: Hello,
+    hello: Box<Hello>,
 }
 
 impl Server {
@@ -92,9 +92,9 @@ impl Server {
     }
 
     fn read(era: Era, version: &'static str, about: &Record) -> Option<Self> {
-        let mut hello = object_of::<Hello>(about.as_bytes())?;
+        let mut hello: Box<Hello> = object_of(about.as_bytes())?;
         // A result of the modern era names the server in `_meta`.
-        hello.server_info = hello.server_info.or(hello.meta.server_info.take());
+        hello.server_info = hello.server_info.or_else(|| hello.meta.server_info.take());
         Some(Self { era, version, about: about.clone(), hello })
     }
 }
