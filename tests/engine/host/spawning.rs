@@ -46,10 +46,10 @@ fn spawn_leaves_no_stack_behind() {
     assert!(after < before + SPAWNS / 4, "{before} mappings, after {SPAWNS} threads {after}");
 }
 
-/// In the environment of a host and of all its agents.
-const MARK: &str = "AGENTPIPE_ORPHAN_TEST";
-/// The host has a guard.
+/// In the environment of a host and of all its agents: one for a host with a guard, one for the other,
+/// because both tests run at a time.
 const GUARDED: &str = "AGENTPIPE_ORPHAN_TEST_GUARDED";
+const UNGUARDED: &str = "AGENTPIPE_ORPHAN_TEST_UNGUARDED";
 
 /// Has very many descriptors open. A child closes its copies of them first thing, so most of a spawn
 /// is the part before the child asks for its parent's death.
@@ -78,10 +78,9 @@ fn host() {
     }
 }
 
-fn start_host(test: &str, guarded: bool) -> Child {
+fn start_host(test: &str, mark: &str) -> Child {
     let mut host = this_test(test)
-        .env(MARK, std::process::id().to_string())
-        .envs(guarded.then_some((GUARDED, "1")))
+        .env(mark, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -98,7 +97,7 @@ fn host_killed_during_a_spawn_leaves_no_agent() {
     if is_alone() {
         host();
     } else {
-        check_no_agent_is_left(test_name!(), false);
+        check_no_agent_is_left(test_name!(), UNGUARDED);
     }
 }
 
@@ -108,13 +107,13 @@ fn guarded_host_killed_during_a_spawn_leaves_no_agent() {
     if is_alone() {
         host();
     } else {
-        check_no_agent_is_left(test_name!(), true);
+        check_no_agent_is_left(test_name!(), GUARDED);
     }
 }
 
-fn check_no_agent_is_left(test: &str, guarded: bool) {
+fn check_no_agent_is_left(test: &str, mark: &str) {
     for round in 0..20 {
-        let mut host = start_host(test, guarded);
+        let mut host = start_host(test, mark);
         // Another moment of a spawn each time.
         let until = Instant::now() + Duration::from_micros(500 * round);
         while Instant::now() < until {
@@ -125,10 +124,10 @@ fn check_no_agent_is_left(test: &str, guarded: bool) {
     }
     // Those that were told of the death go within a moment; what stays is ended by us.
     let begun = Instant::now();
-    while !marked(MARK).is_empty() && begun.elapsed() < CEILING {
+    while !marked(mark).is_empty() && begun.elapsed() < CEILING {
         thread::sleep(Duration::from_millis(1));
     }
-    let left = marked(MARK);
+    let left = marked(mark);
     for path in &left {
         let pid = path.file_name().and_then(|name| Pid::from_raw(name.to_str()?.parse().ok()?));
         let _gone = kill_process(pid.expect("a pid"), Signal::KILL);
