@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::deny::DenyArgs;
 use crate::cli::units::{parse_duration, parse_size};
 
 /// A misbehaving agent for tests. Without options it echoes every input line and exits with 0 at the end
 /// of input.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct FakeArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<FakeCommand>,
     #[command(flatten)]
     pub(super) talk: TalkArgs,
     #[command(flatten)]
@@ -28,6 +32,11 @@ pub(crate) struct FakeArgs {
     pub(super) replay: ReplayArgs,
     #[command(flatten)]
     pub(super) script: ScriptArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum FakeCommand {
+    Deny(DenyArgs),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

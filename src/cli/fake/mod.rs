@@ -1,9 +1,11 @@
 //! `agentpipe fake`: an agent that misbehaves as its options say. `args` are the options, and each mode has a
-//! file: `plain`, `like_claude`, `replay`, `chat` and `script`.
+//! file: `plain`, `like_claude`, `replay`, `chat` and `script`. `deny` is no agent: it executes another command.
 
 mod args;
 mod chat;
+mod deny;
 mod ends;
+mod filter;
 mod input;
 mod life;
 mod like_claude;
@@ -27,6 +29,7 @@ use serde::Serialize;
 
 pub(crate) use args::FakeArgs;
 
+use args::FakeCommand;
 use ends::Stop;
 use input::FakeInput;
 use output::FakeOutput;
@@ -41,6 +44,9 @@ struct Fake<'a> {
 }
 
 pub(crate) fn main(args: &FakeArgs) -> ExitCode {
+    if let Some(FakeCommand::Deny(deny)) = &args.command {
+        return deny::main(deny);
+    }
     if let Some(duration) = args.ends.hold {
         return ends::hold(args, duration);
     }

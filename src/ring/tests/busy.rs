@@ -1,36 +1,18 @@
 //! A kernel that refuses an enter for a while: too many uncollected completions, or no memory for
 //! requests. A seccomp filter makes the refusals, because no test can exhaust the kernel's memory.
-#![expect(unsafe_code, reason = "a seccomp filter is installed by raw prctl")]
+
+#[path = "../../cli/fake/filter.rs"]
+mod filter;
+
+use filter::{Filter, Rule};
 
 use super::*;
 
 /// Makes every enter of this thread that submits exactly one entry fail.
 fn refuse_lone_submissions(errno: u16) {
-    const TO_SUBMIT: u32 = 24; // The second argument, in `struct seccomp_data`.
-    let statement = |code: u32, k: u32, no: u8| libc::sock_filter {
-        code: u16::try_from(code).unwrap(),
-        jt: 0,
-        jf: no,
-        k,
-    };
-    let (load, is) = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ);
-    let answer = libc::BPF_RET | libc::BPF_K;
-    let mut filter = [
-        statement(load, 0, 0),
-        statement(is, u32::try_from(libc::SYS_io_uring_enter).unwrap(), 3),
-        statement(load, TO_SUBMIT, 0),
-        statement(is, 1, 1),
-        statement(answer, libc::SECCOMP_RET_ERRNO | u32::from(errno), 0),
-        statement(answer, libc::SECCOMP_RET_ALLOW, 0),
-    ];
-    let program =
-        libc::sock_fprog { len: u16::try_from(filter.len()).unwrap(), filter: filter.as_mut_ptr() };
-    // SAFETY: no pointer is passed; the call only sets a flag of this thread.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: `program` and the filter it points to live until the call returns.
-    let set =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    const TO_SUBMIT: u8 = 1; // The second argument.
+    let rule = Rule { call: libc::SYS_io_uring_enter, when: Some((TO_SUBMIT, 1)), errno };
+    Filter::new(&[rule]).install(false).unwrap();
 }
 
 /// Runs the check for each error and each set of setup flags, on a new thread because a filter stays.

@@ -7,6 +7,7 @@ mod bad_output;
 mod chat;
 mod conversation;
 mod deafness;
+mod deny;
 mod ends;
 mod flood;
 mod like_claude;
