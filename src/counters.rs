@@ -33,6 +33,8 @@ impl fmt::Display for Backend {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KernelFeatures {
+    /// One read delivers bytes again and again (Linux 6.7).
+    pub multishot: bool,
     /// The setup flags of the ring that the kernel accepted.
     pub setup_flags: &'static str,
     /// Entries of the submission queue, as granted.
@@ -55,9 +57,10 @@ pub struct KernelFeatures {
 impl fmt::Display for KernelFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has = |yes: bool| if yes { "yes" } else { "no" };
+        let reads = if self.multishot { "multishot" } else { "single" };
         write!(
             f,
-            "io_uring with multishot reads, flags {}, {}+{} entries, {} buffers of {} bytes, \
+            "io_uring with {reads} reads, flags {}, {}+{} entries, {} buffers of {} bytes, \
              min_wait {}, no_iowait {}, nosignal {}",
             self.setup_flags,
             self.sq_entries,

@@ -122,6 +122,11 @@ impl BufferPool {
         self.free_min
     }
 
+    /// Bytes per buffer.
+    pub(super) fn buffer_size(&self) -> u32 {
+        self.size
+    }
+
     pub(super) fn buffers(&self) -> u16 {
         self.buffers
     }

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::error::{Error, ErrorKind};
 
 /// The requirement, for error texts.
-pub(super) const NEEDS: &str = "the ring needs Linux 6.7 or later";
+pub(super) const NEEDS: &str = "the ring needs Linux 6.4 or later";
 
 const OPERATION: &str = "start";
 

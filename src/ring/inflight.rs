@@ -41,6 +41,8 @@ pub(super) struct InFlight {
     /// How often a read ended because the pool was empty.
     pub(super) starved_count: u64,
     pub(super) deferred: Vec<DeferredSubmission>,
+    /// Reads are READ_MULTISHOT, else READ.
+    pub(super) multishot: bool,
     /// The kernel takes `RWF_NOSIGNAL`.
     pub(super) nosignal: bool,
     /// Descriptors whose CLOSE did not run, closed by `close(2)`. Zero on a correct kernel.
@@ -48,7 +50,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(queue: Queue, pool: BufferPool) -> Self {
+    pub(super) fn new(queue: Queue, pool: BufferPool, multishot: bool) -> Self {
         Self {
             queue,
             pool,
@@ -59,6 +61,7 @@ impl InFlight {
             starved: VecDeque::new(),
             starved_count: 0,
             deferred: Vec::new(),
+            multishot,
             nosignal: false,
             closed_by_hand: 0,
         }

@@ -12,8 +12,8 @@
 //! | `op`, `fd_table`, `buffer` | operations, descriptors, pool buffers |
 //! | `setup`, `probe`, `error` | setup flags and sizes, kernel features, why a host refuses |
 //!
-//! Pitfalls, each covered by a test: a read without MORE has ended whatever its result says; a read
-//! armed on an empty pool spins; a close without a cancel leaves the writer alive; a cancel and its
+//! Each test runs with multishot and with single reads. Pitfalls, each covered by a test: a read without
+//! MORE has ended whatever its result says; a read armed on an empty pool spins; a close without a cancel leaves the writer alive; a cancel and its
 //! close must not be split over two submissions; memory named by an operation belongs to the kernel
 //! until the final completion.
 
@@ -30,6 +30,10 @@ mod read;
 mod setup;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests, of a ring with single reads")]
+mod tests_single;
 mod turn;
 mod write;
 

@@ -50,8 +50,8 @@ pub(super) struct Op {
 /// The kind of an operation, with the memory that it names.
 #[derive(Debug)]
 pub(super) enum OpKind {
-    /// READ_MULTISHOT. Its memory belongs to the pool.
-    Read,
+    /// READ_MULTISHOT or READ. Its memory belongs to the pool.
+    Read { multishot: bool },
     /// WRITE of `buf[from..]`.
     Write { buf: Vec<u8>, from: usize },
     /// POLL_ADD.
@@ -68,7 +68,8 @@ impl OpKind {
     /// The kernel's name of the operation.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Read => "READ_MULTISHOT",
+            Self::Read { multishot: true } => "READ_MULTISHOT",
+            Self::Read { multishot: false } => "READ",
             Self::Write { .. } => "WRITE",
             Self::Poll => "POLL_ADD",
             Self::WaitEnd => "TIMEOUT",

@@ -12,7 +12,7 @@ use crate::counters::KernelFeatures;
 use crate::error::Result;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 
-/// Returns the features that the setup parameters tell. The self-test adds the rest.
+/// Returns the features that the setup parameters tell. The probe and the self-test add the rest.
 pub(super) fn features(
     params: &Parameters,
     setup_flags: &'static str,
@@ -20,6 +20,7 @@ pub(super) fn features(
     buffer_size: u32,
 ) -> KernelFeatures {
     KernelFeatures {
+        multishot: false,
         setup_flags,
         sq_entries: params.sq_entries(),
         cq_entries: params.cq_entries(),
@@ -31,17 +32,17 @@ pub(super) fn features(
     }
 }
 
-/// The opcodes that the ring needs.
+/// The opcodes that the ring needs. READ_MULTISHOT (6.7) replaces READ if it is there.
 const OPCODES: [(&str, u8); 5] = [
-    ("READ_MULTISHOT", opcode::ReadMulti::CODE),
+    ("READ", opcode::Read::CODE),
     ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
     ("CLOSE", opcode::Close::CODE),
     ("WRITE", opcode::Write::CODE),
     ("POLL_ADD", opcode::PollAdd::CODE),
 ];
 
-/// Checks every opcode and feature that the ring needs.
-pub(super) fn require(uring: &IoUring) -> Result<()> {
+/// Checks every opcode and feature that the ring needs. Returns whether it has READ_MULTISHOT.
+pub(super) fn require(uring: &IoUring) -> Result<bool> {
     let mut probe = Probe::new();
     uring
         .submitter()
@@ -55,7 +56,7 @@ pub(super) fn require(uring: &IoUring) -> Result<()> {
     if !uring.params().is_feature_nodrop() || !uring.params().is_feature_ext_arg() {
         return Err(unsupported("this kernel's io_uring may lose completions or cannot time out"));
     }
-    Ok(())
+    Ok(probe.is_supported(opcode::ReadMulti::CODE))
 }
 
 /// The time limit of the self-test, which takes about 0.1 ms.
@@ -156,7 +157,7 @@ impl SelfTest {
 }
 
 /// Counts the kernel worker threads of this thread's rings, which have its id in their name.
-fn workers() -> usize {
+pub(super) fn workers() -> usize {
     let name = format!("iou-wrk-{}", rustix::thread::gettid().as_raw_nonzero());
     // Without /proc both counts are 0, and the ring is accepted without this check.
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
 #[cfg(feature = "local")]
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -140,7 +141,7 @@ impl Queue {
     /// # Safety
     ///
     /// `fd` must stay open until the entry has been submitted: the number is looked up then.
-    pub(super) unsafe fn push_read(&mut self, fd: BorrowedFd<'_>, token: OpToken) {
+    pub(super) unsafe fn push_read_multishot(&mut self, fd: BorrowedFd<'_>, token: OpToken) {
         let fd = fd.as_raw_fd();
         // A plain descriptor: with a fixed one this builder reads the wrong file. The length
         // comes from the buffer group; any other than 0 is refused.
@@ -148,6 +149,21 @@ impl Queue {
         // SAFETY: names no memory but the registered pool, which outlives the ring; the caller keeps
         // the descriptor.
         unsafe { self.push("READ_MULTISHOT", entry, Flags::empty(), fd, token, None) };
+    }
+
+    /// Queues a read of up to `len` bytes, the size of a pool buffer.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`push_read_multishot`](Self::push_read_multishot).
+    pub(super) unsafe fn push_read(&mut self, fd: BorrowedFd<'_>, len: u32, token: OpToken) {
+        let fd = fd.as_raw_fd();
+        // No address, because the kernel selects a buffer of the group. The offset -1 means the file
+        // position, which a pipe does not have.
+        let entry = opcode::Read::new(Fd(fd), ptr::null_mut(), len).offset(u64::MAX);
+        let entry = entry.buf_group(GROUP).build();
+        // SAFETY: as for a multishot read.
+        unsafe { self.push("READ", entry, Flags::BUFFER_SELECT, fd, token, None) };
     }
 
     /// # Safety
@@ -177,7 +193,7 @@ impl Queue {
 
     /// # Safety
     ///
-    /// The same as for [`push_read`](Self::push_read).
+    /// The same as for [`push_read_multishot`](Self::push_read_multishot).
     pub(super) unsafe fn push_poll(&mut self, fd: BorrowedFd<'_>, events: i16, token: OpToken) {
         let fd = fd.as_raw_fd();
         let entry = opcode::PollAdd::new(Fd(fd), u32::from(events.cast_unsigned())).build();
@@ -194,7 +210,7 @@ impl Queue {
     ///
     /// # Safety
     ///
-    /// The same as for [`push_read`](Self::push_read).
+    /// The same as for [`push_read_multishot`](Self::push_read_multishot).
     pub(super) unsafe fn push_poll_and_wait_end(
         &mut self,
         fd: BorrowedFd<'_>,

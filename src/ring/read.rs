@@ -1,4 +1,8 @@
-//! Reads (READ_MULTISHOT): one submission delivers bytes until it ends, and is then armed again.
+//! Reads: armed again whenever one has ended, so that an end is read until its EOF or a pause.
+//!
+//! READ_MULTISHOT delivers bytes until it ends. READ (kernels before 6.7) ends with its first bytes, and
+//! costs a submission per chunk. Both take pool buffers, the kernel selects one only when bytes are
+//! there, and both end in the same ways.
 //!
 //! Invariant for the unsafe code: a read names a descriptor that its `FdEntry` keeps open until the
 //! entry is submitted, and no memory but the registered pool.
@@ -28,7 +32,7 @@ pub(super) fn pause(inflight: &mut InFlight, id: EndId) {
     // The mark goes before the cancel: the last completion of the read must not arm it again.
     entry.want_read = false;
     let Some(of) = entry.op.filter(|_| !entry.cancelling && !entry.read_over) else { return };
-    if matches!(inflight.ops.get(of).map(|op| &op.kind), Some(OpKind::Read)) {
+    if matches!(inflight.ops.get(of).map(|op| &op.kind), Some(OpKind::Read { .. })) {
         close::cancel(inflight, id, of);
     }
 }
@@ -59,14 +63,20 @@ pub(super) fn arm(inflight: &mut InFlight, id: EndId) {
         inflight.deferred.push(DeferredSubmission::Arm(id));
         return;
     }
-    let InFlight { fds, ops, queue, .. } = inflight;
+    let InFlight { fds, ops, queue, pool, multishot, .. } = inflight;
+    let multishot = *multishot;
     // The entry is looked up again because `make_room` borrows the whole state. That acts on no
     // completion, so the entry is unchanged.
     let Some(entry) = fds.get_mut(id) else { return };
     let Some(fd) = entry.fd() else { return };
-    let token = ops.insert(id, OpKind::Read);
-    // SAFETY: the entry keeps its descriptor until this is submitted: see `FdEntry::fd`.
-    unsafe { queue.push_read(fd, token) };
+    let token = ops.insert(id, OpKind::Read { multishot });
+    if multishot {
+        // SAFETY: the entry keeps its descriptor until this is submitted: see `FdEntry::fd`.
+        unsafe { queue.push_read_multishot(fd, token) };
+    } else {
+        // SAFETY: as in the other branch.
+        unsafe { queue.push_read(fd, pool.buffer_size(), token) };
+    }
     entry.op = Some(token);
     entry.pending += 1;
     entry.cancelling = false;
@@ -86,7 +96,7 @@ pub(super) fn arm_starved(inflight: &mut InFlight) {
 }
 
 /// Acts on a completion of a read. Without MORE it is the last one, whatever the result says: a
-/// full completion queue ends a read with good data.
+/// single read ends with good data, and so does a multishot read if the completion queue is full.
 pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
     let Some(entry) = inflight.fds.get_mut(id) else {
         // Cannot happen: an entry outlives its operations.

@@ -29,6 +29,8 @@ pub(crate) struct RingConfig {
     pub(crate) buffer_size: u32,
     /// The batching window: how long a wait continues after the first completion. Zero: none.
     pub(crate) window: Duration,
+    /// Uses multishot reads if the kernel has them (6.7), else single ones.
+    pub(crate) multishot: bool,
     /// Uses the kernel's minimum wait if there is one. Tests turn it off.
     pub(crate) min_wait: bool,
 }
@@ -71,6 +73,7 @@ impl RingConfig {
             buffers: Self::BUFFERS,
             buffer_size: 4096,
             window: Duration::ZERO,
+            multishot: true,
             min_wait: true,
         }
     }
@@ -122,15 +125,18 @@ impl Ring {
     pub(super) fn with_flag_sets(config: &RingConfig, flag_sets: &[FlagSet]) -> Result<Self> {
         let (uring, flags) =
             build(config, flag_sets).map_err(|error| setup_error("io_uring_setup", error))?;
-        probe::require(&uring)?;
+        let multishot = probe::require(&uring)? && config.multishot;
         // The kernel takes powers of two up to 32768, because the tail has 16 bits.
         let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
         let buffer_size = config.buffer_size.clamp(512, 1 << 20);
         let pool = BufferPool::new(&uring.submitter(), buffers, buffer_size)
             .map_err(|error| setup_error("registering the buffer ring", error))?;
-        let features = probe::features(uring.params(), flags, buffers, buffer_size);
+        let features = KernelFeatures {
+            multishot,
+            ..probe::features(uring.params(), flags, buffers, buffer_size)
+        };
         let mut ring = Self {
-            inflight: InFlight::new(Queue::new(uring), pool),
+            inflight: InFlight::new(Queue::new(uring), pool, multishot),
             features,
             stale: 0,
             not_send: PhantomData,

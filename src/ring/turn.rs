@@ -287,7 +287,7 @@ impl Ring {
             target: "agentpipe::ring", complete, token = token_raw, result, more, "complete"
         );
         match op.kind {
-            OpKind::Read => read::on_completion(inflight, id, cqe),
+            OpKind::Read { .. } => read::on_completion(inflight, id, cqe),
             OpKind::Write { .. } => write::on_completion(inflight, id, cqe),
             OpKind::Poll => poll::on_completion(inflight, id, cqe),
             OpKind::WaitEnd => poll::on_wait_end(inflight, id, cqe),

@@ -131,7 +131,7 @@ fn stale_id_has_no_effect() {
 /// Data on its way during a close may arrive or not; its buffer returns either way.
 #[test]
 fn data_racing_a_close_leaks_no_buffer() {
-    let mut rig = Rig::with(RingConfig { buffers: 2, ..RingConfig::default() });
+    let mut rig = Rig::with(RingConfig { buffers: 2, ..config() });
     for round in 0..100 {
         let (end, write) = rig.reading(round);
         rig.turn(Duration::ZERO);

@@ -8,7 +8,7 @@ use super::*;
 
 /// A ring with this set of setup flags, and its eventfd.
 fn with_eventfd(set: usize) -> (Rig, OwnedFd) {
-    let mut rig = Rig::with_flags(RingConfig::default(), set);
+    let mut rig = Rig::with_flags(config(), set);
     let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     rig.ring.register_eventfd(&signal).unwrap();
     (rig, signal)
@@ -51,6 +51,10 @@ fn eventfd_is_written_only_while_enabled() {
         assert!(!rig.ring.enable_eventfd(), "set {set}: a completion is there already");
         rig.turn_at_once();
         assert_eq!(rig.bytes(1), b"disabled", "set {set}");
+        // The next read is queued, if it is a single one.
+        assert_eq!(rig.ring.wants_turn(), !multishot(), "set {set}");
+        rig.turn_at_once();
+        assert!(!rig.ring.wants_turn(), "set {set}");
 
         assert!(rig.ring.enable_eventfd(), "set {set}: no completion is there");
         put(&write, b", enabled");

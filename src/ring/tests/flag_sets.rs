@@ -16,7 +16,7 @@ fn random_script_agrees_with_every_flag_set() {
 #[test]
 fn close_works_with_every_flag_set() {
     for (set, (name, _)) in FLAG_SETS.iter().enumerate() {
-        let mut rig = Rig::with_flags(RingConfig::default(), set);
+        let mut rig = Rig::with_flags(config(), set);
         assert_eq!(rig.ring.kernel_features().setup_flags, *name);
         let (out, out_write) = rig.reading(1);
         let (input, input_read) = rig.writing(2);
@@ -47,7 +47,7 @@ fn close_works_with_every_flag_set() {
 fn dropped_ring_releases_its_pipes_with_every_flag_set() {
     for set in 0..FLAG_SETS.len() {
         let at_once = |_: &usize| {
-            let mut rig = Rig::with_flags(RingConfig::default(), set);
+            let mut rig = Rig::with_flags(config(), set);
             let (_, write) = rig.reading(1);
             rig.turn(Duration::ZERO);
             drop(rig);

@@ -6,7 +6,7 @@ use super::*;
 const MANY: u32 = 200;
 
 fn small(set: usize) -> Rig {
-    Rig::with_flags(RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() }, set)
+    Rig::with_flags(RingConfig { entries: 4, cq_entries: 8, ..config() }, set)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::io::Lease;
 
 fn small(buffers: u16) -> RingConfig {
-    RingConfig { buffers, ..RingConfig::default() }
+    RingConfig { buffers, ..config() }
 }
 
 /// With more writers than buffers, reads end with ENOBUFS. Armed again too early they would spin; not
@@ -107,7 +107,7 @@ fn buffer_cannot_be_returned_twice() {
 /// The 16-bit tail wraps after many buffers, and every byte stays right.
 #[test]
 fn tail_wraps() {
-    let config = RingConfig { buffers: 8, buffer_size: 512, ..RingConfig::default() };
+    let config = RingConfig { buffers: 8, buffer_size: 512, ..config() };
     let mut rig = Rig::with(config);
     let (_, write) = rig.reading(1);
     let mut turns = 0_u32;
@@ -145,7 +145,7 @@ fn idle_reader_does_not_starve_the_next() {
 /// The wait must return them and not sleep.
 #[test]
 fn wait_returns_bytes_collected_while_arming() {
-    let config = RingConfig { entries: 2, buffers: 8, ..RingConfig::default() };
+    let config = RingConfig { entries: 2, buffers: 8, ..config() };
     let mut rig = Rig::with(config);
     let (_, hog) = rig.reading(0);
     put(&hog, &pattern(8 * 4096));

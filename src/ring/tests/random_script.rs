@@ -51,7 +51,7 @@ pub(super) fn check(seed: u64, set: usize) {
         cq_entries: 8 << random.below(4),
         buffers: 1 << random.below(4),
         buffer_size: 512,
-        ..RingConfig::default()
+        ..config()
     };
     let mut rig = Rig::with_flags(config, set);
     let inbound = |agent: usize, rig: &mut Rig| {

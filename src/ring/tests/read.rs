@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::ring::probe::workers;
 
 #[test]
 fn bytes_written_are_the_bytes_read() {
@@ -114,23 +115,53 @@ fn bytes_racing_a_pause_are_not_lost() {
     assert_eq!(rig.bytes(1), sent);
 }
 
-/// READ_MULTISHOT refuses a regular file: that must be reported as an error.
+/// READ_MULTISHOT refuses a regular file, which must be reported as an error. READ reads it.
 #[test]
-fn unpollable_descriptor_is_an_error() {
+fn unpollable_descriptor_ends_its_read() {
     let mut rig = Rig::new();
     let file = tempfile::tempfile().unwrap();
     let end = rig.adopt(file.into(), 1, Role::Stdout);
     rig.ring.read(end);
     rig.until("the end", |seen| !seen.is_empty());
     rig.run_until_quiet();
-    assert_eq!(rig.seen, [Seen::ReadEnd(1, ReadEnd::Failed(libc::EBADFD))]);
+    let why = if multishot() { ReadEnd::Failed(libc::EBADFD) } else { ReadEnd::Eof };
+    assert_eq!(rig.seen, [Seen::ReadEnd(1, why)]);
+}
+
+/// A kernel thread for each waiting read would be one per agent, and two system calls per chunk would
+/// be twice the cost.
+#[test]
+fn waiting_read_costs_no_thread_and_no_call() {
+    for flags in [PipeFlags::CLOEXEC, PipeFlags::CLOEXEC | PipeFlags::NONBLOCK] {
+        let mut rig = Rig::new();
+        let pipes: Vec<_> = (0..20)
+            .map(|agent| {
+                let (read, write) = pipe_with(flags).unwrap();
+                let end = rig.adopt(read, agent, Role::Stdout);
+                rig.ring.read(end);
+                write
+            })
+            .collect();
+        rig.turn(Duration::ZERO);
+        let before = rig.ring.counters();
+        for chunk in 1..=10 {
+            put(&pipes[0], b"x");
+            rig.until("the chunk", |seen| bytes(seen, 0).len() == chunk);
+        }
+        let after = rig.ring.counters();
+        assert_eq!(after.enters - before.enters, 10);
+        // The read after the last chunk is queued.
+        let submitted = if multishot() { 0 } else { 9 };
+        assert_eq!(after.submitted - before.submitted, submitted);
+        assert_eq!((after.in_kernel, workers()), (20, 0), "{flags:?}");
+    }
 }
 
 /// A completion queue that is too small ends reads with good data and without MORE, and keeps the
 /// rest in the kernel. A ring that takes this for the end of the output loses bytes.
 #[test]
 fn overflowing_completion_queue_loses_no_bytes() {
-    let config = RingConfig { entries: 4, cq_entries: 8, ..RingConfig::default() };
+    let config = RingConfig { entries: 4, cq_entries: 8, ..config() };
     let mut rig = Rig::with(config);
     let pipes: Vec<_> = (0..60).map(|agent| rig.reading(agent)).collect();
     rig.turn(Duration::ZERO);

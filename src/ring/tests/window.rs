@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(4);
 
 fn rigs(window: Duration, buffers: u16) -> impl Iterator<Item = Rig> {
     [true, false].into_iter().map(move |min_wait| {
-        let config = RingConfig { window, min_wait, buffers, ..RingConfig::default() };
+        let config = RingConfig { window, min_wait, buffers, ..config() };
         let mut rig = Rig::with(config);
         // Discards what the setup left.
         rig.turn(Duration::ZERO);

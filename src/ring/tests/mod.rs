@@ -1,4 +1,6 @@
 //! Tests with real pipes and a real ring. They fail on a host that denies io_uring.
+//!
+//! Compiled twice: as `tests` with multishot reads, as `tests_single` with single reads.
 
 mod busy;
 mod cancel;
@@ -34,6 +36,15 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Long enough for an operation that is wrongly in flight to complete.
 const QUIET: Duration = Duration::from_millis(30);
 
+/// Whether the rings of this module use multishot reads.
+fn multishot() -> bool {
+    !module_path!().contains("single")
+}
+
+fn config() -> RingConfig {
+    RingConfig { multishot: multishot(), ..RingConfig::default() }
+}
+
 /// Checks that the writer gets EPIPE. Returns whether it did at once: a child that another test is
 /// spawning holds copies of all pipes until its exec.
 fn must_break(write: &OwnedFd) -> bool {
@@ -68,7 +79,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with(RingConfig::default())
+        Self::with(config())
     }
 
     fn with(config: RingConfig) -> Self {
