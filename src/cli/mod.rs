@@ -30,12 +30,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // The help is at the options of `run`.
+    // The help of `run` and `doctor` is at their options.
     Run(Box<run::RunArgs>),
     /// Measures agentpipe on this machine, and the least work that the kernel allows.
     #[cfg(feature = "bench")]
     Bench(bench::BenchArgs),
-    /// Says whether agentpipe works on this host, and what limits it.
     Doctor(doctor::DoctorArgs),
     /// A misbehaving agent for tests: floods, hangs, sends bad output and exits as its options say.
     Fake(Box<fake::FakeArgs>),

@@ -14,6 +14,8 @@ use crate::stats::{Capacity, CapacityLimit};
 const DESCRIPTORS: u64 = 4;
 /// The other ends of the pipes, held while an agent is spawned.
 const WHILE_SPAWNING: u64 = 3;
+/// The open files behind them: both ends of each pipe, and the pidfd.
+const OPEN_FILES: u64 = 7;
 /// The share of an agent in the pipe limits: three pipes of 64 KiB.
 const PIPE_PAGES: u64 = 3 * 16;
 /// Bits of the capability set that lift limits of the user.
@@ -24,6 +26,7 @@ const SYS_RESOURCE: u64 = 1 << 24;
 pub(crate) fn capacity() -> Capacity {
     let mut limits = Vec::new();
     limits.extend(descriptors());
+    limits.extend(open_files());
     limits.extend(processes());
     limits.extend(pipe_pages());
     Capacity { limits }
@@ -40,6 +43,18 @@ fn descriptors() -> Option<CapacityLimit> {
         per_agent: DESCRIPTORS,
         refuses: true,
     })
+}
+
+/// Returns the limit on the open files of all processes of the host.
+fn open_files() -> Option<CapacityLimit> {
+    if has_capability(SYS_ADMIN) {
+        return None;
+    }
+    let value = number(Path::new("/proc/sys/fs/file-max"))?;
+    // `594 0 2466183`: open, free, limit.
+    let text = fs::read_to_string("/proc/sys/fs/file-nr").unwrap_or_default();
+    let used = text.split_ascii_whitespace().next().and_then(|open| open.parse().ok()).unwrap_or(0);
+    Some(CapacityLimit { name: "fs.file-max", value, used, per_agent: OPEN_FILES, refuses: true })
 }
 
 /// Returns the limits on processes. An agent is at least one.
@@ -85,11 +100,16 @@ fn pipe_pages() -> Vec<CapacityLimit> {
 
 /// RLIMIT_NPROC and the pipe limits do not apply to a process with one of two capabilities.
 fn is_exempt() -> bool {
+    has_capability(SYS_ADMIN | SYS_RESOURCE)
+}
+
+/// Whether the calling thread has one of these capabilities.
+fn has_capability(wanted: u64) -> bool {
     // Capabilities belong to a thread, so those of the calling thread are read.
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
-    set & (SYS_ADMIN | SYS_RESOURCE) != 0
+    set & wanted != 0
 }
 
 /// Counts the threads of a user, as RLIMIT_NPROC does.

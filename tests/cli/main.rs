@@ -1,6 +1,7 @@
 //! The `agentpipe` command as its users see it: `run`, `doctor`, `fake`, `bench` and `gate`.
 
 mod bench;
+mod doctor;
 mod fake;
 mod gate;
 mod run;

@@ -1,10 +1,10 @@
-//! `agentpipe run` and `agentpipe doctor` as their users see them: streams, exit codes, the report.
+//! `agentpipe run` as its users see it: streams, exit codes, the report.
 
 mod absence;
 mod descriptors;
 mod framing;
 mod guard;
-mod launcher;
+pub(crate) mod launcher;
 mod options;
 mod orphans;
 mod parents;
@@ -616,36 +616,6 @@ fn output_of(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().expect("starts");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
-#[test]
-fn doctor_reports_health_and_limits() {
-    let (code, text, errors) = output_of(&["doctor"]);
-    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
-    assert!(text.starts_with("agentpipe works here; backend io_uring; Linux "), "{text}");
-    for word in ["RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "kernel.io_uring_disabled"] {
-        assert!(text.contains(word), "{text}");
-    }
-
-    let (code, text, errors) = output_of(&["doctor", "--json"]);
-    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
-    assert_eq!(text.lines().count(), 1);
-    let report: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((report["schema"].as_u64(), report["usable"].as_bool()), (Some(1), Some(true)));
-    assert_eq!((report["backend"].as_str(), &report["problem"]), (Some("io_uring"), &Value::Null));
-    assert!(report["kernel"].as_str().is_some_and(|kernel| !kernel.is_empty()));
-    let features = report["features"].as_array().expect("features");
-    assert!(!features.is_empty());
-    for feature in features {
-        assert!(feature["name"].is_string() && feature["without_it"].is_string(), "{feature}");
-        assert!(feature["present"].is_boolean(), "{feature}");
-    }
-    let limits = report["limits"].as_array().expect("limits");
-    assert!(limits.iter().any(|limit| limit["name"] == "RLIMIT_NOFILE"));
-    for limit in limits {
-        assert!(limit["name"].is_string() && limit["means"].is_string(), "{limit}");
-        assert!(limit["value"].is_u64() || limit["value"].is_null(), "{limit}");
-    }
 }
 
 #[test]
