@@ -74,6 +74,9 @@ const FILES_MAX: usize = 190;
 const LINES_MIN: usize = 60;
 const TINY_MAX: usize = 20;
 
+/// The rows of docs/design/faults.md that have a test, at least.
+const FAULTS_MIN: usize = 180;
+
 /// The names that may lie beside Cargo.toml.
 const TOP_LEVEL: &[&str] = &[
     ".ci",
@@ -315,6 +318,85 @@ fn close_table_has_every_stage() {
         .collect();
     let stages: Vec<&str> = CloseStage::ALL.iter().map(|stage| stage.as_str()).collect();
     assert_eq!(rows, stages, "the table of stages in close.md, and the variants of CloseStage");
+}
+
+/// The rows of the tables of faults.md: the first cell and the last one.
+fn fault_rows(page: &str) -> Vec<(&str, &str)> {
+    let is_row = |name: &str| {
+        let number = name.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let cells = page.lines().filter_map(|line| {
+        let (name, cells) = line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | ")?;
+        Some((name, cells.rsplit_once(" | ")?.1))
+    });
+    cells.filter(|(name, _)| is_row(name)).collect()
+}
+
+/// Whether the sources have this test: `close::matrix::x` is the function `x` in tests/close/matrix.rs.
+fn has_test(name: &str) -> bool {
+    let mut modules: Vec<&str> = name.split("::").collect();
+    let function = modules.pop().unwrap_or_default();
+    let folder = match modules.first() {
+        Some(&"lib" | &"bin") => "src".to_string(),
+        Some(binary) => format!("tests/{binary}"),
+        None => return false,
+    };
+    let is_test = |text: &str| {
+        let start = format!("fn {function}(");
+        let index = text
+            .lines()
+            .position(|line| line.trim_start().trim_start_matches("async ").starts_with(&start));
+        let before = text.lines().take(index.unwrap_or(0)).collect::<Vec<_>>();
+        before
+            .iter()
+            .rev()
+            .take(4)
+            .any(|line| line.contains("#[test]") || line.contains("#[tokio::test"))
+    };
+    // `mod tests` may be a part of the file.
+    let whole = modules[1..].join("/");
+    let inline = whole.trim_end_matches("tests").trim_end_matches('/');
+    [whole.as_str(), inline].iter().any(|path| {
+        let file = if path.is_empty() { "main".to_string() } else { (*path).to_string() };
+        [format!("{folder}/{file}.rs"), format!("{folder}/{file}/mod.rs")]
+            .iter()
+            .any(|file| fs::read_to_string(root().join(file)).is_ok_and(|text| is_test(&text)))
+    })
+}
+
+// A test that was renamed or went away leaves a row that says more than is known.
+#[test]
+fn every_fault_has_a_test_or_a_reason() {
+    let page = fs::read_to_string(root().join("docs/design/faults.md")).expect("the page");
+    let rows = fault_rows(&page);
+    let mut found = Vec::new();
+    let mut names = Vec::new();
+    let mut used = Vec::new();
+    for (row, cell) in &rows {
+        let tests: Vec<&str> =
+            cell.split('`').skip(1).step_by(2).filter(|word| word.contains("::")).collect();
+        let shares = cell.contains("shared with ");
+        if names.contains(row) {
+            found.push(format!("{row}: a second row of this name"));
+        }
+        if tests.is_empty() && !cell.starts_with("no test: ") {
+            found.push(format!("{row}: name a test, or say `no test: ` and why"));
+        }
+        for test in tests {
+            if !has_test(test) {
+                found.push(format!("{row}: {test} is no test of the sources"));
+            }
+            if used.contains(&test) && !shares {
+                found.push(format!("{row}: {test} has a row; say `shared with ROW`"));
+            }
+            used.push(test);
+        }
+        names.push(row);
+    }
+    must_be_empty("The tables of docs/design/faults.md and the tests agree.", &found);
+    let tested = rows.iter().filter(|(_, cell)| !cell.starts_with("no test: ")).count();
+    assert!(tested >= FAULTS_MIN, "{tested} rows with a test in docs/design/faults.md");
 }
 
 #[test]
