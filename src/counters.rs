@@ -35,6 +35,8 @@ impl fmt::Display for Backend {
 pub struct KernelFeatures {
     /// One read delivers bytes again and again (Linux 6.7).
     pub multishot: bool,
+    /// The ring can read, write, poll, cancel and close, and nothing else (Linux 5.10).
+    pub restricted: bool,
     /// The setup flags of the ring that the kernel accepted.
     pub setup_flags: &'static str,
     /// Entries of the submission queue, as granted.
@@ -61,12 +63,13 @@ impl fmt::Display for KernelFeatures {
         write!(
             f,
             "io_uring with {reads} reads, flags {}, {}+{} entries, {} buffers of {} bytes, \
-             min_wait {}, no_iowait {}, nosignal {}",
+             restricted {}, min_wait {}, no_iowait {}, nosignal {}",
             self.setup_flags,
             self.sq_entries,
             self.cq_entries,
             self.buffers,
             self.buffer_size,
+            has(self.restricted),
             has(self.min_wait),
             has(self.no_iowait),
             has(self.nosignal)

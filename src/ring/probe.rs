@@ -21,6 +21,7 @@ pub(super) fn features(
 ) -> KernelFeatures {
     KernelFeatures {
         multishot: false,
+        restricted: false,
         setup_flags,
         sq_entries: params.sq_entries(),
         cq_entries: params.cq_entries(),

@@ -228,6 +228,14 @@ impl Queue {
         unsafe { self.push("TIMEOUT", entry, Flags::empty(), fd, wait_end, None) };
     }
 
+    /// Queues an entry that belongs to no operation and names no memory but statics.
+    #[cfg(test)]
+    pub(super) fn push_foreign(&mut self, entry: Entry) {
+        self.urgent = true;
+        // SAFETY: the caller's entry names no memory that goes, and closes nothing.
+        unsafe { self.push("test", entry, Flags::empty(), -1, OpToken::NONE, None) };
+    }
+
     /// Queues a cancel of `of`. `fd` is for the trace only: a cancel goes by token.
     pub(super) fn push_cancel(&mut self, fd: RawFd, of: OpToken, token: OpToken) {
         self.urgent = true;

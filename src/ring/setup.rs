@@ -11,6 +11,7 @@ use super::error::setup_error;
 use super::inflight::InFlight;
 use super::probe;
 use super::queue::Queue;
+use super::restrict::restrict_and_enable;
 use super::turn::Ring;
 use crate::counters::KernelFeatures;
 use crate::error::{Error, ErrorKind, Result};
@@ -131,8 +132,10 @@ impl Ring {
         let buffer_size = config.buffer_size.clamp(512, 1 << 20);
         let pool = BufferPool::new(&uring.submitter(), buffers, buffer_size)
             .map_err(|error| setup_error("registering the buffer ring", error))?;
+        let restricted = restrict_and_enable(&uring, multishot, !config.window.is_zero())?;
         let features = KernelFeatures {
             multishot,
+            restricted,
             ..probe::features(uring.params(), flags, buffers, buffer_size)
         };
         let mut ring = Self {
@@ -167,6 +170,8 @@ fn build(config: &RingConfig, flag_sets: &[FlagSet]) -> io::Result<(IoUring, &'s
             // CLAMP lowers a size that is above the kernel's maximum, which would be an error
             // otherwise.
             builder.dontfork().setup_clamp().setup_cqsize(cq_entries);
+            // Restrictions can be set only before the ring is enabled.
+            builder.setup_r_disabled();
             flags(&mut builder);
             match builder.build(entries) {
                 Ok(uring) => return Ok((uring, name)),

@@ -1,11 +1,7 @@
 //! A kernel that refuses an enter for a while: too many uncollected completions, or no memory for
 //! requests. A seccomp filter makes the refusals, because no test can exhaust the kernel's memory.
 
-#[path = "../../cli/fake/filter.rs"]
-mod filter;
-
-use filter::{Filter, Rule};
-
+use super::filter::{Filter, Rule};
 use super::*;
 
 /// Makes every enter of this thread that submits exactly one entry fail.

@@ -10,12 +10,15 @@ mod drain;
 mod error;
 #[cfg(feature = "local")]
 mod eventfd;
+#[path = "../../cli/fake/filter.rs"]
+mod filter;
 mod flag_sets;
 mod overflow;
 mod poll;
 mod pool;
 mod random_script;
 mod read;
+mod restrict;
 mod trace;
 mod window;
 mod write;
