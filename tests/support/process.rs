@@ -104,6 +104,26 @@ pub(crate) fn marked(key: &str) -> Vec<PathBuf> {
     processes().filter(has_mark).collect()
 }
 
+/// The names of the cgroups of a host.
+pub(crate) fn cgroups_of(host: u32) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("proc");
+    let points = mounts.lines().filter(|line| line.contains(" cgroup2 "));
+    let mut folders: Vec<PathBuf> =
+        points.filter_map(|line| line.split(' ').nth(1)).map(Into::into).collect();
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("agentpipe-{host}-")) {
+                found.push(name);
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
 pub(crate) fn pid(agent: &Agent) -> Pid {
     Pid::from_raw(i32::try_from(agent.pid()).expect("a pid")).expect("not zero")
 }

@@ -158,7 +158,7 @@ fn try_agent(engine: &Engine) -> Option<String> {
 }
 
 fn multishot(engine: &Engine) -> Option<bool> {
-    (engine.backend() == Backend::IoUring).then_some(true)
+    (engine.backend() == Backend::IoUring).then(|| engine.kernel_features().multishot)
 }
 
 fn room(limits: &[Limit]) -> Room {

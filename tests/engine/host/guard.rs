@@ -1,13 +1,12 @@
 //! A host with a guard that dies, in every way a process ends: nothing that it has spawned outlives it.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::thread;
 
 use crate::hazards::raw;
 use crate::support::doomed::{Orders, announce, own_guard, start_host};
 use crate::support::own_process::{alone, is_alone, test_name};
-use crate::support::process::{Held, children};
+use crate::support::process::{Held, cgroups_of, children};
 use crate::support::trees::{TREE, Trees, is_alive, rounds};
 use crate::support::{CEILING, HANG, check_echo, check_error, fake, shell, wait_until};
 use agentpipe::{Engine, ErrorKind};
@@ -55,27 +54,6 @@ fn host() {
         }
         end => panic!("unknown: {end}"),
     }
-}
-
-/// The names of the cgroups of a host.
-fn cgroups_of(host: u32) -> Vec<String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").expect("proc");
-    let points = mounts.lines().filter(|line| line.contains(" cgroup2 "));
-    let mut folders: Vec<_> =
-        points.filter_map(|line| line.split(' ').nth(1)).map(Into::into).collect();
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let folder: std::path::PathBuf = folder;
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("agentpipe-{host}-")) {
-                found.push(name);
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(entry.path());
-            }
-        }
-    }
-    found
 }
 
 /// Kills hosts with trees, and returns a line of figures.
