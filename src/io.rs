@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::counters::{Backend, IoCounters};
 
 /// A descriptor that a [`PipeIo`] owns. The generation makes a stale one detectable.
@@ -102,6 +104,11 @@ pub(crate) trait PipeIo {
     /// return true for a descriptor without any while other completions are on their way.
     fn has_unread(&mut self, end: EndId) -> bool;
 
+    /// Whether a process still has the other end of this output. Not known: true.
+    fn has_writer(&self, end: EndId) -> bool {
+        self.descriptor(end).is_some_and(has_writer)
+    }
+
     /// Returns the leased bytes.
     fn bytes(&self, lease: &Lease) -> &[u8];
 
@@ -158,4 +165,16 @@ pub(crate) trait PipeIo {
     /// Closes every descriptor and waits until the kernel holds no operation. Returns false if
     /// `limit` passed first.
     fn drain(&mut self, limit: Duration) -> bool;
+}
+
+/// A pipe without a writer reports POLLHUP, whatever is left in it.
+fn has_writer(pipe: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+    // The driver must not wait here. A `None` would mean a wait without an end.
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut polled, Some(&at_once)) {
+        Ok(_) => !polled[0].revents().contains(PollFlags::HUP),
+        // If it cannot be known, the pipe counts as held.
+        Err(_) => true,
+    }
 }

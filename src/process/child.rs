@@ -17,6 +17,7 @@ use rustix::process::{
     pidfd_open, test_kill_process, test_kill_process_group, waitid,
 };
 
+use super::agent_process::{AgentProcess, Proc, ProcessTable};
 use super::cgroup::{Cgroup, Removal};
 use super::container::Container;
 use super::guard::GuardEntry;
@@ -66,96 +67,6 @@ impl Child {
     /// Returns the process number, which is also that of the process group.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
-    }
-
-    /// Returns the tag of its processes, if the engine has a guard.
-    pub(crate) fn tag(&self) -> Option<u64> {
-        self.guarded.as_ref()?.tag().current
-    }
-
-    /// Removes the cgroup of the child. Never blocks.
-    pub(crate) fn remove_cgroup(&mut self) -> Removal {
-        self.cgroup.as_mut().map_or(Removal::Done, Cgroup::remove)
-    }
-
-    /// Leaves the processes in the cgroup alone. The cgroup is removed only if it is empty.
-    pub(crate) fn leave_cgroup(&mut self) {
-        if let Some(cgroup) = &mut self.cgroup {
-            cgroup.leave();
-        }
-    }
-
-    /// Returns the most processes beside the child that a kill found in the cgroup.
-    pub(crate) fn killed_in_cgroup(&self) -> u64 {
-        self.cgroup.as_ref().map_or(0, Cgroup::killed)
-    }
-
-    /// Begins to remove the container of the child. The descriptor is readable when that has ended.
-    pub(crate) fn remove_container(&mut self, limit: Duration) -> Option<OwnedFd> {
-        self.container.as_mut()?.remove(limit)
-    }
-
-    /// Returns what became of the container of the child, if it has one.
-    pub(crate) fn container_end(&self) -> Option<ContainerEnd> {
-        self.container.as_ref().map(|container| container.end())
-    }
-
-    /// Gives the permit back: another agent may be spawned.
-    pub(crate) fn give_place_back(&mut self) {
-        self.permit = None;
-    }
-
-    // Signals. `pidfd` is that of the child; without it signals go by number.
-
-    /// Sends SIGTERM to the group, then SIGCONT, because a stopped process acts on SIGTERM only once
-    /// it continues. Returns whether the signal reached a process.
-    pub(crate) fn terminate(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
-        let reached = self.signal_group(pidfd, Signal::TERM);
-        if reached {
-            self.signal_group(pidfd, Signal::CONT);
-        }
-        reached
-    }
-
-    /// Sends SIGTERM and SIGCONT to the leader alone.
-    pub(crate) fn terminate_leader(&self) -> bool {
-        self.signal_leader(Signal::TERM) && self.signal_leader(Signal::CONT)
-    }
-
-    /// Kills the cgroup, if there is one, and the group. Returns whether the signal reached a process.
-    pub(crate) fn kill(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
-        // Both are killed: the kernel may refuse the kill of the cgroup, and an agent may have
-        // none. Each call is a statement because `||` would skip the second one.
-        let in_cgroup = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
-        let reached = self.signal_group(pidfd, Signal::KILL);
-        in_cgroup || reached
-    }
-
-    /// Kills the leader alone.
-    pub(crate) fn kill_leader(&self) -> bool {
-        self.signal_leader(Signal::KILL)
-    }
-
-    /// Returns whether a process is left in the group. Zombies count, and so does a leader that is
-    /// not reaped.
-    pub(crate) fn group_has_members(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
-        // Other errors of the pidfd are no answer (EINVAL before Linux 6.9), so the number is
-        // tested. That sends nothing: a number that was given to another group can only show a
-        // member too many.
-        let tested = match pidfd.map(|pidfd| sys::signal_group(pidfd, None)) {
-            Some(result @ (Ok(()) | Err(Errno::SRCH))) => result,
-            _ => test_kill_process_group(self.pid),
-        };
-        // EPERM also means that the group has a member.
-        tested != Err(Errno::SRCH)
-    }
-
-    /// Returns whether this kernel can signal the group after the leader was reaped.
-    pub(crate) fn can_signal_reaped(pidfd: Option<BorrowedFd<'_>>) -> bool {
-        // ESRCH and EPERM come from a kernel that knows the flag; an older one answers EINVAL.
-        pidfd.is_some_and(|pidfd| {
-            matches!(sys::signal_group(pidfd, None), Ok(()) | Err(Errno::SRCH | Errno::PERM))
-        })
     }
 
     fn signal_group(&self, pidfd: Option<BorrowedFd<'_>>, signal: Signal) -> bool {
@@ -210,20 +121,6 @@ impl Child {
         self.refusals.set([term, kill]);
     }
 
-    /// Returns which signals the kernel refused to send to the agent, and why.
-    pub(crate) fn refused_signals(&self) -> Option<String> {
-        let of = |name, error: Option<Errno>| match error? {
-            Errno::PERM => Some(format!("{name} was refused: EPERM")),
-            error => Some(format!("{name} was refused: {error}")),
-        };
-        let [term, kill] = self.refusals.get();
-        let all: Vec<_> =
-            [of("SIGTERM", term), of("SIGKILL", kill)].into_iter().flatten().collect();
-        (!all.is_empty()).then(|| all.join("; "))
-    }
-
-    // The exit status.
-
     /// Returns whether the child has exited, reaped or not. Does not reap.
     pub(crate) fn has_exited(&self) -> bool {
         // An error means an exit as well: another part of this process has reaped the child.
@@ -236,9 +133,69 @@ impl Child {
         retry_on_intr(|| waitid(WaitId::Pid(self.pid), options))
     }
 
-    /// Reaps the child if it has exited, and returns the same status at every later call. `None`: it
-    /// runs, or it has exited and a debugger has not let go of it.
-    pub(crate) fn try_reap(&mut self) -> Option<ExitStatus> {
+    /// Returns the status of a reaped child.
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+}
+
+impl AgentProcess for Child {
+    fn terminate(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        let reached = self.signal_group(pidfd, Signal::TERM);
+        if reached {
+            self.signal_group(pidfd, Signal::CONT);
+        }
+        reached
+    }
+
+    fn terminate_leader(&self) -> bool {
+        self.signal_leader(Signal::TERM) && self.signal_leader(Signal::CONT)
+    }
+
+    fn kill(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // Both are killed: the kernel may refuse the kill of the cgroup, and an agent may have
+        // none. Each call is a statement because `||` would skip the second one.
+        let in_cgroup = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill(self.pid()));
+        let reached = self.signal_group(pidfd, Signal::KILL);
+        in_cgroup || reached
+    }
+
+    fn kill_leader(&self) -> bool {
+        self.signal_leader(Signal::KILL)
+    }
+
+    fn refused_signals(&self) -> Option<String> {
+        let of = |name, error: Option<Errno>| match error? {
+            Errno::PERM => Some(format!("{name} was refused: EPERM")),
+            error => Some(format!("{name} was refused: {error}")),
+        };
+        let [term, kill] = self.refusals.get();
+        let all: Vec<_> =
+            [of("SIGTERM", term), of("SIGKILL", kill)].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn can_signal_reaped(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // ESRCH and EPERM come from a kernel that knows the flag; an older one answers EINVAL.
+        pidfd.is_some_and(|pidfd| {
+            matches!(sys::signal_group(pidfd, None), Ok(()) | Err(Errno::SRCH | Errno::PERM))
+        })
+    }
+
+    fn group_has_members(&self, pidfd: Option<BorrowedFd<'_>>) -> bool {
+        // Other errors of the pidfd are no answer (EINVAL before Linux 6.9), so the number is
+        // tested. That sends nothing: a number that was given to another group can only show a
+        // member too many.
+        let tested = match pidfd.map(|pidfd| sys::signal_group(pidfd, None)) {
+            Some(result @ (Ok(()) | Err(Errno::SRCH))) => result,
+            _ => test_kill_process_group(self.pid),
+        };
+        // EPERM also means that the group has a member.
+        tested != Err(Errno::SRCH)
+    }
+
+    fn try_reap(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             self.status = match retry_on_intr(|| waitid(WaitId::Pid(self.pid), options)) {
@@ -255,9 +212,7 @@ impl Child {
         self.status
     }
 
-    /// Waits at most `limit` for the exit, and reaps. For a child that was sent SIGKILL: that ends
-    /// all but a child that runs as another user or is held by a debugger.
-    pub(crate) fn reap_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+    fn reap_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         if let Some(status) = self.try_reap() {
             return Some(status);
         }
@@ -273,9 +228,7 @@ impl Child {
         self.try_reap()
     }
 
-    /// Leaves the reap to a thread that ends with the child. For a child that could not be reaped in
-    /// time and whose engine ends.
-    pub(crate) fn reap_in_background(&mut self) {
+    fn reap_in_background(&mut self) {
         if self.status.is_some() {
             return;
         }
@@ -298,8 +251,7 @@ impl Child {
         }
     }
 
-    /// Returns why the status is unknown.
-    pub(crate) fn why_unknown(&self) -> Option<String> {
+    fn why_unknown(&self) -> Option<String> {
         Some(match self.wait_error? {
             Errno::CHILD => "another part of this process reaped it (waitpid(-1), or SIGCHLD is \
                              ignored)"
@@ -308,10 +260,38 @@ impl Child {
         })
     }
 
-    /// Returns the status of a reaped child.
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> Option<ExitStatus> {
-        self.status
+    fn give_place_back(&mut self) {
+        self.permit = None;
+    }
+
+    fn remove_cgroup(&mut self) -> Removal {
+        self.cgroup.as_mut().map_or(Removal::Done, Cgroup::remove)
+    }
+
+    fn leave_cgroup(&mut self) {
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.leave();
+        }
+    }
+
+    fn killed_in_cgroup(&self) -> u64 {
+        self.cgroup.as_ref().map_or(0, Cgroup::killed)
+    }
+
+    fn remove_container(&mut self, limit: Duration) -> Option<OwnedFd> {
+        self.container.as_mut()?.remove(limit)
+    }
+
+    fn container_end(&self) -> Option<ContainerEnd> {
+        self.container.as_ref().map(|container| container.end())
+    }
+
+    fn tag(&self) -> Option<u64> {
+        self.guarded.as_ref()?.tag().current
+    }
+
+    fn table(&self) -> &dyn ProcessTable {
+        &Proc
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::agent_process::AgentProcess;
 use super::child::REAP_MAX;
 use super::error::{SPAWN, invalid, quoted};
 use super::spawn::{Parts, spawn_guarded};

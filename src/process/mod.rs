@@ -4,11 +4,12 @@
 //! - `spawn`: checks the command, makes the pipes, clones and execs. A failed spawn has a cause, and
 //!   leaves no descriptor and no zombie behind.
 //! - [`SpawnPool`]: the threads that spawn, so that a slow search or exec stalls no other thread.
-//! - [`Child`]: the right to signal and to reap. Its pidfd goes to the ring, which polls it.
+//! - `Child`: the right to signal and to reap. Its pidfd goes to the ring, which polls it.
 //! - [`Guard`]: a process that outlives this one and kills what it has spawned.
 //! - `Container`: the container that a child is the client of, removed after it.
 //! - [`CommandFingerprint`]: the executable and the environment that a command has now.
-//! - [`find_members`], [`descendants`]: the processes of a group.
+//! - [`AgentProcess`], [`ProcessTable`]: what a transport needs of a child, and of the processes of the
+//!   host. A simulation can stand in for both.
 //! - [`Family`]: whether an agent is idle, as `/proc` shows it.
 //!
 //! A spawn runs `environment`, `credentials` and `resolve` (all that can be refused without a process),
@@ -20,6 +21,7 @@
 //! no lock, nothing that can panic.
 
 mod activity;
+mod agent_process;
 mod cgroup;
 mod child;
 mod child_setup;
@@ -41,11 +43,12 @@ mod sys;
 mod tests;
 
 pub(crate) use activity::Family;
+pub(crate) use agent_process::{AgentProcess, ProcessTable};
 pub(crate) use cgroup::Removal;
-pub(crate) use child::{Child, REAP_MAX};
+pub(crate) use child::REAP_MAX;
 pub(crate) use executable::CommandFingerprint;
 pub(crate) use guard::Guard;
 pub(crate) use host_limits::capacity;
-pub(crate) use procfs::{GroupMember, descendants, find_members, find_tagged, living_members};
-pub(crate) use spawn::{Spawned, spawn_admitted};
+pub(crate) use procfs::GroupMember;
+pub(crate) use spawn::{Parts, Spawned, spawn_admitted};
 pub(crate) use spawn_pool::{SpawnPool, SpawnPoolGuard};

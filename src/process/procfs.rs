@@ -100,7 +100,7 @@ impl GroupMember {
     }
 
     /// Kills it, if it is still this process.
-    pub(crate) fn kill(&self) {
+    pub(super) fn kill(&self) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             return;
@@ -118,7 +118,7 @@ impl GroupMember {
     }
 
     /// Returns whether it still runs. A zombie does not.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         let stat = ProcStat::of(self.pid);
         stat.is_some_and(|stat| stat.started == self.started && !stat.is_dead())
     }
@@ -126,14 +126,14 @@ impl GroupMember {
 
 /// Returns the living processes of each group, without zombies, after one pass over `/proc`. If
 /// `/proc` cannot be read, or hides the processes of other users, some are missing.
-pub(crate) fn living_members<const N: usize>(groups: [u32; N]) -> [Vec<GroupMember>; N] {
+pub(super) fn living_members<const N: usize>(groups: [u32; N]) -> [Vec<GroupMember>; N] {
     let mut found = [const { Vec::new() }; N];
     find_members(&groups, |index, member| found[index].push(member));
     found
 }
 
 /// Calls `found` with each living member of the groups and the index of its group.
-pub(crate) fn find_members(groups: &[u32], mut found: impl FnMut(usize, GroupMember)) {
+pub(super) fn find_members(groups: &[u32], mut found: impl FnMut(usize, GroupMember)) {
     if groups.is_empty() || !is_usable() {
         return;
     }
@@ -159,7 +159,7 @@ pub(crate) fn find_members(groups: &[u32], mut found: impl FnMut(usize, GroupMem
 /// Returns the living descendants of a process in its group, which has its number, and those outside of
 /// the group, as the kernel lists the children of each thread. A descendant whose parent has ended is not
 /// among them.
-pub(crate) fn descendants(pid: u32) -> (Vec<GroupMember>, Vec<GroupMember>) {
+pub(super) fn descendants(pid: u32) -> (Vec<GroupMember>, Vec<GroupMember>) {
     let mut members: Vec<GroupMember> = Vec::new();
     let mut strays: Vec<GroupMember> = Vec::new();
     let mut parents = vec![pid];
@@ -179,7 +179,7 @@ pub(crate) fn descendants(pid: u32) -> (Vec<GroupMember>, Vec<GroupMember>) {
 
 /// Calls `found` with each living process that has one of these tags as its soft limit for file locks: the
 /// index of the tag, the process, and its group.
-pub(crate) fn find_tagged(tags: &[u64], mut found: impl FnMut(usize, GroupMember, u32)) {
+pub(super) fn find_tagged(tags: &[u64], mut found: impl FnMut(usize, GroupMember, u32)) {
     if tags.is_empty() || !is_usable() {
         return;
     }

@@ -48,8 +48,8 @@ pub(crate) struct Spawned {
 
 /// The parts of a running agent. The owner of `child` must reap it.
 #[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) child: Child,
+pub(crate) struct Parts<C = Child> {
+    pub(crate) child: C,
     /// Readable once the leader has exited. For polling only: `child` signals and reaps.
     pub(crate) pidfd: OwnedFd,
     /// This process's ends of the pipes: non-blocking, close-on-exec, above 2.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::AgentProcess;
 use super::spawn::{Parts, spawn};
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;

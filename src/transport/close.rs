@@ -1,11 +1,8 @@
 //! Carries the close plan out: one arm per action, in the plan's order. Nothing here waits; what takes
 //! time comes back as an event.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::close::{
     Activity, CloseAction, CloseEvent, CloseMode, ClosePlan, ClosePolicy, CloseReason, CloseReport,
@@ -13,7 +10,7 @@ use crate::close::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::io::{EndId, PipeIo, Role, Tag};
-use crate::process::{Family, GroupMember, Removal, living_members};
+use crate::process::{Family, GroupMember, ProcessTable, Removal};
 
 use super::buffers::ReadBuffers;
 use super::{End, Transport};
@@ -39,16 +36,16 @@ pub(super) struct Reaping {
 }
 
 impl Reaping {
-    pub(super) fn note_strays(&mut self, found: Vec<GroupMember>) {
+    pub(super) fn note_strays(&mut self, table: &dyn ProcessTable, found: Vec<GroupMember>) {
         for stray in found {
-            if stray.is_alive() && !self.strays.contains(&stray) {
+            if table.is_alive(&stray) && !self.strays.contains(&stray) {
                 self.strays.push(stray);
             }
         }
     }
 
-    pub(super) fn dead(&self) -> usize {
-        self.members.iter().filter(|member| !member.is_alive()).count()
+    pub(super) fn dead(&self, table: &dyn ProcessTable) -> usize {
+        self.members.iter().filter(|member| !table.is_alive(member)).count()
     }
 }
 
@@ -259,8 +256,9 @@ impl CloseTurn<'_> {
         let roots = if self.agent.exited { members } else { &leader };
         let (group, outputs) = (self.agent.channel.pid, self.agent.outputs);
         let mut strays = Vec::new();
-        let activity = Family { roots, group, outputs }.activity(budget, &mut strays);
-        close.reaping.note_strays(strays);
+        let table = self.agent.child.table();
+        let activity = table.activity(Family { roots, group, outputs }, budget, &mut strays);
+        close.reaping.note_strays(table, strays);
         activity
     }
 
@@ -274,18 +272,19 @@ impl CloseTurn<'_> {
         let family = Family { roots: &[], group, outputs: self.agent.outputs };
         // A job of a shell holds the outputs until it has redirected its own, so a member that let
         // go of them does not keep the pipes open any more.
+        let table = self.agent.child.table();
         if let Some(close) = &mut self.agent.close {
-            close.members.retain(|pid| family.may_hold_output(*pid));
+            close.members.retain(|pid| table.may_hold_output(family, *pid));
         }
         // The members known from an earlier search first: a pass over `/proc` costs far more.
         let mut activity = self.activity(&mut { MEMBER_THREADS });
         if activity == Activity::Gone {
             // The known members are gone, or this is the first search. A member that holds no
             // output does not keep the pipes open, so the close does not wait for it.
-            let [found] = living_members([group]);
-            let members = found.iter().map(GroupMember::pid);
-            let members =
-                members.filter(|pid| *pid != group && family.may_hold_output(*pid)).collect();
+            let table = self.agent.child.table();
+            let members = table.members(&[group]).into_iter().map(|(_, member)| member.pid());
+            let holds = |pid: &u32| *pid != group && table.may_hold_output(family, *pid);
+            let members = members.filter(holds).collect();
             if let Some(close) = &mut self.agent.close {
                 close.members = members;
             }
@@ -431,24 +430,12 @@ impl CloseTurn<'_> {
 
     /// Returns whether a process still has the other end of an output.
     fn is_output_held(&self) -> bool {
-        self.open_outputs().any(|end| self.io.descriptor(end).is_some_and(has_writer))
+        self.open_outputs().any(|end| self.io.has_writer(end))
     }
 
     /// Returns whether bytes would be lost if the outputs were closed now.
     fn is_output_unread(&mut self) -> bool {
         self.open_outputs().any(|end| self.io.has_unread(end))
-    }
-}
-
-/// A pipe without a writer reports POLLHUP, whatever is left in it.
-fn has_writer(pipe: BorrowedFd<'_>) -> bool {
-    let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
-    // The engine thread must not wait here. A `None` would mean a wait without an end.
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut polled, Some(&at_once)) {
-        Ok(_) => !polled[0].revents().contains(PollFlags::HUP),
-        // If it cannot be known, the pipe counts as held.
-        Err(_) => true,
     }
 }
 

@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::close::{CloseEvent, CloseMode, CloseReason, CloseReport};
+use crate::command::AgentCommand;
 use crate::contain::contain;
 use crate::counters::{AgentStats, IoCounters};
 use crate::deadline;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
-use crate::process::REAP_MAX;
+use crate::process::{AgentProcess, Parts, REAP_MAX};
 use crate::stats::{EngineStats, PublishedStats};
 
 use super::Transport;
-use super::adoption::Adoption;
+use super::adoption::{Adoption, LiveAgent};
 use super::buffers::ReadBuffers;
 use super::channel::Channel;
 use super::close::CloseTurn;
@@ -141,14 +142,25 @@ impl Driver {
     pub(crate) fn adopt(&mut self, mut adoption: Adoption, now: Instant) {
         let Some((child, live)) = adoption.take() else { return };
         let (spawned, command) = *child;
-        let channel = &adoption.channel;
+        self.host(spawned.into_parts(), &command, &adoption.channel, live, now);
+    }
+
+    /// Takes the parts of a child over. Its handles have the channel.
+    pub(super) fn host<C: AgentProcess + 'static>(
+        &mut self,
+        parts: Parts<C>,
+        command: &AgentCommand,
+        channel: &Arc<Channel>,
+        live: Option<LiveAgent>,
+        now: Instant,
+    ) {
         let entry = self.agents.vacant_entry();
         let slot = entry.key();
         channel.note_adopted(slot, &self.buffers.queues);
         // A slab index fits: descriptors run out long before 2^32 agents.
         let tag = u32::try_from(slot).expect("fewer than 2^32 agents");
         let channel = Arc::clone(channel);
-        let mut agent = Transport::connect(&mut *self.io, tag, spawned, &command, channel, now);
+        let mut agent = Transport::connect(&mut *self.io, tag, parts, command, channel, now);
         agent.live = live;
         entry.insert(agent);
         // `deliver` removes from both slabs in the same order, so both hand out the same key.
@@ -599,7 +611,6 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::command::AgentCommand;
     use crate::process::spawn_admitted;
     use crate::record::Event;
     use crate::ring::{Ring, RingConfig};

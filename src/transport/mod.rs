@@ -32,7 +32,7 @@ use crate::command::AgentCommand;
 use crate::counters::{AgentStats, Backend};
 use crate::frame::{Framer, StderrLines};
 use crate::io::{EndId, PipeIo, Role, Tag};
-use crate::process::{Child, Spawned};
+use crate::process::{AgentProcess, Parts, Spawned};
 use crate::record::Event;
 
 use adoption::LiveAgent;
@@ -126,7 +126,7 @@ impl Ends {
 #[derive(Debug)]
 struct Transport {
     channel: Arc<Channel>,
-    child: Child,
+    child: Box<dyn AgentProcess>,
     program: String,
     backend: Backend,
     ends: Ends,
@@ -170,15 +170,14 @@ fn label(spawned: &Spawned) -> String {
 
 impl Transport {
     /// Adopts the descriptors of a spawned child, starts reading and watches for its exit.
-    fn connect(
+    fn connect<C: AgentProcess + 'static>(
         io: &mut dyn PipeIo,
         slot: u32,
-        spawned: Spawned,
+        parts: Parts<C>,
         command: &AgentCommand,
         channel: Arc<Channel>,
         now: Instant,
     ) -> Self {
-        let parts = spawned.into_parts();
         let program = parts.program.to_string_lossy().into_owned();
         let stats = AgentStats {
             stdin_pipe_size: parts.stdin_pipe_size as u64,
@@ -199,7 +198,7 @@ impl Transport {
         io.watch(exit);
         let limits = command.limits;
         Self {
-            child: parts.child,
+            child: Box::new(parts.child),
             program,
             backend: io.backend(),
             ends: Ends {

@@ -15,7 +15,7 @@ use slab::Slab;
 use crate::close::{CloseEvent, CloseReason, ExitStatus};
 use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
-use crate::process::{Child, GroupMember, descendants, find_members, find_tagged, living_members};
+use crate::process::GroupMember;
 use crate::record::Event;
 
 use super::Transport;
@@ -36,26 +36,26 @@ pub(super) struct TagSearches {
 impl TagSearches {
     /// Searches for the processes of the agents in these slots, unless the last search was a short time
     /// ago. The agents that have to wait try again.
-    fn run(&mut self, agents: &mut Slab<Transport>, slots: &[usize]) {
-        let begun = Instant::now();
+    fn run(&mut self, agents: &mut Slab<Transport>, slots: &[usize], now: Instant) {
         let gives_up = |slot: &usize| agents.get(*slot).is_some_and(|agent| agent.gives_up_reap());
-        let is_early = self.not_before.is_some_and(|at| begun < at);
-        if slots.is_empty() || (is_early && !slots.iter().any(gives_up)) {
+        let is_early = self.not_before.is_some_and(|at| now < at);
+        if is_early && !slots.iter().any(gives_up) {
             return;
         }
+        let Some(first) = slots.first().and_then(|slot| agents.get(*slot)) else { return };
         let tags: Vec<u64> = slots
             .iter()
             .map(|slot| agents.get(*slot).and_then(|agent| agent.child.tag()).unwrap_or(0))
             .collect();
+        let (tagged, took) = first.child.table().tagged(&tags);
         let mut found: Vec<Vec<(GroupMember, u32)>> = vec![Vec::new(); slots.len()];
-        find_tagged(&tags, |index, member, group| found[index].push((member, group)));
+        tagged.into_iter().for_each(|(index, member, group)| found[index].push((member, group)));
         for (slot, found) in slots.iter().zip(found) {
             if let Some(agent) = agents.get_mut(*slot) {
                 agent.note_tagged(found);
             }
         }
-        let now = Instant::now();
-        self.not_before = Some(now + (now - begun) * SEARCH_PAUSE);
+        self.not_before = Some(now + took * (1 + SEARCH_PAUSE));
     }
 }
 
@@ -84,13 +84,15 @@ pub(super) fn reap(
             tagged.push(*slot);
         }
     }
-    find_members(&groups, |index, member| {
+    let first = searched.first().and_then(|slot| agents.get(*slot));
+    for (index, member) in first.map_or_else(Vec::new, |agent| agent.child.table().members(&groups))
+    {
         // `groups` and `searched` have the same order.
         if let Some(agent) = agents.get_mut(searched[index]) {
             CloseTurn { agent, io, now }.note_members(vec![member]);
         }
-    });
-    searches.run(agents, &tagged);
+    }
+    searches.run(agents, &tagged, now);
     for slot in slots {
         if let Some(agent) = agents.get_mut(*slot) {
             CloseTurn { agent, io, now }.end_attempt();
@@ -111,8 +113,8 @@ impl CloseTurn<'_> {
 
     /// Notes the members of a group that is signalled although its leader has exited.
     pub(super) fn note_survivors(&mut self) {
-        let [members] = living_members([self.agent.channel.pid]);
-        self.note_members(members);
+        let members = self.agent.child.table().members(&[self.agent.channel.pid]);
+        self.note_members(members.into_iter().map(|(_, member)| member).collect());
         if let Some(close) = &mut self.agent.close {
             close.outputs_held = Some(true);
         }
@@ -120,18 +122,18 @@ impl CloseTurn<'_> {
 
     /// Notes the living descendants of the leader, in its group and outside of it.
     fn note_descendants(&mut self) {
-        let (members, strays) = descendants(self.agent.channel.pid);
+        let (members, strays) = self.agent.child.table().descendants(self.agent.channel.pid);
         self.note_members(members);
         if let Some(close) = &mut self.agent.close {
-            close.reaping.note_strays(strays);
+            close.reaping.note_strays(self.agent.child.table(), strays);
         }
     }
 
     /// Notes the living descendants of the leader outside of its group.
     pub(super) fn note_strays(&mut self) {
-        let (_, strays) = descendants(self.agent.channel.pid);
+        let (_, strays) = self.agent.child.table().descendants(self.agent.channel.pid);
         if let Some(close) = &mut self.agent.close {
-            close.reaping.note_strays(strays);
+            close.reaping.note_strays(self.agent.child.table(), strays);
         }
     }
 
@@ -157,7 +159,7 @@ impl CloseTurn<'_> {
 
     fn reap_leader(&mut self) {
         let agent = &mut *self.agent;
-        if agent.kills_group() && !Child::can_signal_reaped(agent.ends.pidfd(self.io)) {
+        if agent.kills_group() && !agent.child.can_signal_reaped(agent.ends.pidfd(self.io)) {
             // A kernel before 6.9 signals a group by its number, which may mean another group as
             // soon as the leader is reaped.
             agent.child.kill(None);
@@ -193,12 +195,14 @@ impl CloseTurn<'_> {
             // well: the kill includes the cgroup, and a process there may have left the group.
             agent.child.kill(agent.ends.pidfd(*io));
         }
+        let table = agent.child.table();
+        let strays_alive = || reaping.strays.iter().filter(|stray| table.is_alive(stray));
         let kills_strays = agent.child.tag().is_some() && close.plan.kills_group();
         if kills_strays {
-            reaping.strays.iter().filter(|stray| stray.is_alive()).for_each(GroupMember::kill);
+            strays_alive().for_each(|stray| table.kill(stray));
         }
-        let dead = reaping.dead();
-        let strays_left = reaping.strays.iter().filter(|stray| stray.is_alive()).count();
+        let dead = reaping.dead(table);
+        let strays_left = strays_alive().count();
         let is_done = close.exit.is_some()
             && dead == reaping.members.len()
             && !(kills_strays && (strays_left > 0 || !reaping.is_swept));
@@ -266,7 +270,7 @@ impl Transport {
             found.into_iter().filter(|(member, group)| *group != leader && member.pid() != leader);
         let strays: Vec<_> = found.map(|(member, _)| member).collect();
         close.reaping.is_swept = strays.is_empty();
-        close.reaping.note_strays(strays);
+        close.reaping.note_strays(self.child.table(), strays);
     }
 }
 

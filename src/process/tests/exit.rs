@@ -14,10 +14,11 @@ use super::{
 };
 use crate::close::ExitStatus;
 use crate::command::AgentCommand;
+use crate::process::AgentProcess;
 #[cfg(feature = "cli")]
 use crate::process::child_setup::set_signal_mask;
+use crate::process::procfs::{descendants, living_members};
 use crate::process::spawn::spawn;
-use crate::process::{Child, descendants, living_members};
 
 #[test]
 fn exit_code_and_signal_are_distinguished() {
@@ -69,7 +70,7 @@ fn reaped_leader_is_not_signalled_by_number() {
     assert_eq!(members(group), 1);
     // The pidfd still names this group and no other.
     let pidfd = parts.pidfd.try_clone().expect("dup");
-    assert!(Child::can_signal_reaped(Some(pidfd.as_fd())), "Linux 6.9");
+    assert!(parts.child.can_signal_reaped(Some(pidfd.as_fd())), "Linux 6.9");
     assert!(parts.child.kill(Some(pidfd.as_fd())));
     assert_eq!(read_to_end(parts.stdout), "", "ends when the last of them is dead");
     await_empty(group);

@@ -14,6 +14,7 @@ use rustix::pipe::fcntl_getpipe_size;
 use super::{read_line, run, shell, start};
 use crate::command::AgentCommand;
 use crate::error::ErrorKind;
+use crate::process::AgentProcess;
 use crate::process::spawn::{Parts, spawn};
 
 /// A `cat` that has answered once, so its loader is done and it is in its loop.

@@ -19,8 +19,9 @@ use crate::command::AgentCommand;
 use crate::command::ResourceLimit;
 use crate::error::{Error, ErrorKind};
 use crate::process::host_limits::tightest;
+use crate::process::procfs::living_members;
 use crate::process::spawn::spawn;
-use crate::process::{Removal, capacity, living_members};
+use crate::process::{AgentProcess, Removal, capacity};
 use crate::process::{cgroup::own_folder, procfs::cgroup_folder};
 
 fn refusal(command: &AgentCommand, kind: ErrorKind, says: &[&str]) -> Error {
@@ -111,7 +112,7 @@ fn other_user_opens_its_pipes_by_name() {
     reap_child(parts.child, &parts.pidfd);
 }
 
-fn reap_child(mut child: crate::process::Child, pidfd: &std::os::fd::OwnedFd) {
+fn reap_child(mut child: crate::process::child::Child, pidfd: &std::os::fd::OwnedFd) {
     await_readable(pidfd, Instant::now() + PATIENCE);
     assert_eq!(child.try_reap(), Some(ExitStatus::Code(0)));
 }
