@@ -5,19 +5,38 @@ use std::fmt;
 use crate::framing::Framing;
 
 /// The kernel interface that carries the pipes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// As a setting it says which one an engine may use, as a result which one it uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Backend {
-    /// io_uring: multishot reads into a shared buffer ring, exact cancellation.
+    /// io_uring where the host allows it and it passes the self-test, else epoll. Only a setting.
+    ///
+    /// The variable `AGENTPIPE_BACKEND` of this process decides for every engine with this setting:
+    /// `io_uring`, `epoll`, `auto`, or `io_uring_single` for io_uring without multishot reads, as on
+    /// Linux before 6.7.
+    #[default]
+    Auto,
+    /// io_uring: reads into a shared buffer ring, exact cancellation. Linux 6.7 has multishot reads.
     IoUring,
+    /// epoll and non-blocking calls: the same agents, limits and reports, at one system call more for
+    /// each read and write.
+    Epoll,
 }
 
 impl Backend {
-    /// Returns the name used in reports: `io_uring`.
+    /// Returns the name used in reports: `io_uring` or `epoll`; `auto` for the setting.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
         }
     }
 }
@@ -33,6 +52,8 @@ impl fmt::Display for Backend {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KernelFeatures {
+    /// The backend. With epoll no other feature is used.
+    pub backend: Backend,
     /// One read delivers bytes again and again (Linux 6.7).
     pub multishot: bool,
     /// The ring can read, write, poll, cancel and close, and nothing else (Linux 5.10).
@@ -58,6 +79,9 @@ pub struct KernelFeatures {
 /// Writes the features in one line.
 impl fmt::Display for KernelFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.backend != Backend::IoUring {
+            return write!(f, "{}, a buffer of {} bytes", self.backend, self.buffer_size);
+        }
         let has = |yes: bool| if yes { "yes" } else { "no" };
         let reads = if self.multishot { "multishot" } else { "single" };
         write!(
@@ -77,7 +101,7 @@ impl fmt::Display for KernelFeatures {
     }
 }
 
-/// Counters of one ring since its setup.
+/// Counters of one ring, or of one epoll, since its setup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -86,11 +110,11 @@ pub struct IoCounters {
     pub queued: u64,
     /// Operations whose final completion has not arrived.
     pub in_kernel: u64,
-    /// Calls of `io_uring_enter`.
+    /// Calls of `io_uring_enter`, or of `epoll_wait`.
     pub enters: u64,
-    /// Submission entries that the kernel has taken.
+    /// Submission entries that the kernel has taken; with epoll the other system calls.
     pub submitted: u64,
-    /// Completion entries taken from the ring.
+    /// Completion entries taken from the ring; with epoll the results of those calls.
     pub completions: u64,
     /// Completions that belong to no operation. A value other than 0 is a defect: please report it.
     pub stale: u64,

@@ -89,9 +89,12 @@ cfg_if::cfg_if! {
         mod sync;
         mod trace;
 
+        mod epoll;
         mod frame;
         mod process;
         mod ring;
+
+        mod backend;
         mod transport;
 
         mod agent;

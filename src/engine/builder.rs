@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backend::Choice;
+use crate::counters::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::RingConfig;
 use crate::sync::Permits;
@@ -24,6 +26,7 @@ const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct EngineBuilder {
     threads: usize,
+    backend: Backend,
     buffers: u16,
     batch_window: Duration,
     max_agents: Option<usize>,
@@ -36,6 +39,7 @@ impl EngineBuilder {
     pub(super) fn new() -> Self {
         Self {
             threads: 1,
+            backend: Backend::Auto,
             buffers: RingConfig::BUFFERS,
             batch_window: Duration::ZERO,
             max_agents: None,
@@ -55,8 +59,25 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets which backend the engine may use. Default [`Backend::Auto`]: io_uring, and epoll where the
+    /// host denies or lacks it. [`Engine::backend`] and [`Engine::fallback`] tell which one it is and
+    /// why; a fallback is a warning in the log, too.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Forbids the fallback to epoll: the same as [`backend`](Self::backend) with
+    /// [`Backend::IoUring`].
+    #[must_use]
+    pub fn require_io_uring(self) -> Self {
+        self.backend(Backend::IoUring)
+    }
+
     /// Sets the number of read buffers of each engine thread, which its agents share: 8 to 4096,
-    /// default 128. Rounded up to a power of two. A buffer has 4 KiB.
+    /// default 128. Rounded up to a power of two. A buffer has 4 KiB. With epoll a thread has one buffer
+    /// of 64 KiB, whatever this says.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.buffers = buffers;
@@ -137,7 +158,8 @@ impl EngineBuilder {
     /// # Errors
     /// [`InvalidSettings`](ErrorKind::InvalidSettings) for a value out of its range;
     /// [`BackendDenied`](ErrorKind::BackendDenied) or
-    /// [`BackendUnsupported`](ErrorKind::BackendUnsupported) if io_uring is not available;
+    /// [`BackendUnsupported`](ErrorKind::BackendUnsupported) if io_uring is not available and
+    /// [`backend`](Self::backend) allows no other;
     /// [`ResourceLimit`](ErrorKind::ResourceLimit) if memory, descriptors or threads run out, or do
     /// not suffice for [`max_agents`](Self::max_agents);
     /// [`GuardUnavailable`](ErrorKind::GuardUnavailable) if the [`guard`](Self::guard) cannot be
@@ -145,6 +167,7 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine> {
         // All settings are checked before the first thread starts, so a refusal leaves nothing
         // behind.
+        let backend = Choice::new(self.backend)?;
         let ring = RingConfig::with(self.buffers, self.batch_window)?;
         let busy_poll = match self.busy_poll {
             None => BusyPoll::WhileBrisk,
@@ -160,7 +183,7 @@ impl EngineBuilder {
         }
         Permits::check(self.max_agents)?;
         let drain = DrainBudget::new(self.drain_total_max);
-        let settings = ThreadSettings { ring, busy_poll, drain };
+        let settings = ThreadSettings { backend, ring, busy_poll, drain };
         Engine::start(self.threads, settings, self.max_agents, self.guard)
     }
 }

@@ -122,13 +122,20 @@ impl Engine {
     /// Returns which kernel interface carries the pipes.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        Backend::IoUring
+        self.shared.backend()
+    }
+
+    /// Returns why the engine has fallen back to epoll, with the cause and the remedy; `None` if it has
+    /// not, or if epoll was set.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.shared.threads.first()?.found.fallback.as_deref()
     }
 
     /// Returns what the kernel was found to offer when the engine started.
     #[must_use]
     pub fn kernel_features(&self) -> KernelFeatures {
-        self.shared.threads.first().map(|thread| thread.features).unwrap_or_default()
+        self.shared.threads.first().map(|thread| thread.found.features).unwrap_or_default()
     }
 
     /// Returns how many more agents the limits of this process, its user and its host allow now, and
@@ -337,6 +344,10 @@ impl EngineMetrics {
 }
 
 impl EngineShared {
+    fn backend(&self) -> Backend {
+        self.threads.first().map(|thread| thread.found.features.backend).unwrap_or_default()
+    }
+
     fn start_threads(
         &mut self,
         threads: usize,
@@ -350,7 +361,10 @@ impl EngineShared {
             settings.busy_poll = BusyPoll::NEVER;
         }
         for index in 0..threads {
-            self.threads.push(Thread::start(index, settings.clone(), Arc::clone(&spawning))?);
+            let thread = Thread::start(index, settings.clone(), Arc::clone(&spawning))?;
+            // All threads have the backend of the first.
+            settings.backend = settings.backend.like(&thread.found);
+            self.threads.push(thread);
         }
         Ok(())
     }
@@ -385,7 +399,7 @@ impl EngineShared {
         child: Spawned,
         command: AgentCommand,
     ) -> Result<(Agent, WakeGuard)> {
-        let mut adoption = Adoption::new(child, command);
+        let mut adoption = Adoption::new(child, command, self.backend());
         let channel = Arc::clone(&adoption.channel);
         loop {
             // This is the way out of the loop once no thread takes children. The adoption is

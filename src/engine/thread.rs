@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::set_current_timer_slack;
 
+use crate::backend::{self, Choice, Found};
 use crate::contain::contain;
-use crate::counters::KernelFeatures;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Departure;
 use crate::origin::Origin;
@@ -16,7 +16,7 @@ use crate::process::SpawnPoolGuard;
 use crate::stats::PublishedStats;
 use crate::sync::SetOnce;
 
-use crate::ring::{Ring, RingConfig, block_sigpipe};
+use crate::ring::{RingConfig, block_sigpipe};
 use crate::transport::{DrainBudget, Driver, LiveAgents, ShutdownCounts};
 
 use super::busy_poll::{BusyPoll, BusyPoller};
@@ -29,6 +29,7 @@ const COMMANDS_PER_TURN: usize = 256;
 /// How each thread of an engine works.
 #[derive(Clone, Debug)]
 pub(super) struct ThreadSettings {
+    pub(super) backend: Choice,
     pub(super) ring: RingConfig,
     pub(super) busy_poll: BusyPoll,
     /// Shared by all threads of the engine.
@@ -39,7 +40,7 @@ pub(super) struct ThreadSettings {
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
-    pub(super) features: KernelFeatures,
+    pub(super) found: Found,
     /// Its counters, published once a turn.
     pub(super) published: Arc<PublishedStats>,
     /// Its agents, those on their way included.
@@ -48,8 +49,8 @@ pub(super) struct Thread {
     origin: Origin,
 }
 
-/// The report of a new thread: the features of its ring, and the statistics that it publishes.
-type Start = Result<(KernelFeatures, Arc<PublishedStats>)>;
+/// The report of a new thread: its backend, and the statistics that it publishes.
+type Start = Result<(Found, Arc<PublishedStats>)>;
 
 /// The report of a thread that starts. Dropped without one, as by a panic, it reports an error:
 /// `build` waits for it.
@@ -87,9 +88,9 @@ impl Thread {
         let handle = Mutex::new(Some(handle));
         let origin = Origin::here();
         // After an error these are never read: the thread is only joined.
-        let (features, published) = start.clone().unwrap_or_default();
+        let (found, published) = start.clone().unwrap_or_default();
         let live = LiveAgents::default();
-        let thread = Self { mailbox, features, published, live, handle, origin };
+        let thread = Self { mailbox, found, published, live, handle, origin };
         // Without the join its ring could still be there when the error is returned.
         start.inspect_err(|_| thread.join())?;
         Ok(thread)
@@ -183,23 +184,22 @@ fn run(
     }
     reduce_timer_slack();
     // The ring is made on this thread: a SINGLE_ISSUER ring refuses all others.
-    let ThreadSettings { ring, busy_poll, drain } = settings;
-    let opened = Ring::new(&ring).and_then(|ring| {
+    let ThreadSettings { backend, ring, busy_poll, drain } = settings;
+    let opened = backend::open(backend, &ring).and_then(|(io, found)| {
         // The ring gets a copy, because it closes its descriptor when it is drained, and senders
         // may still write to the original.
         let eventfd = queue.eventfd().map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "cannot copy the eventfd").cause(error)
         })?;
-        let features = ring.kernel_features();
-        let mut driver = Driver::new(Box::new(ring), drain);
+        let mut driver = Driver::new(io, drain);
         driver.listen(eventfd);
-        Ok((driver, features))
+        Ok((driver, found))
     });
-    let (driver, features) = match opened {
+    let (driver, found) = match opened {
         Ok(opened) => opened,
         Err(error) => return report.send(Err(error)),
     };
-    report.send(Ok((features, driver.published_stats())));
+    report.send(Ok((found, driver.published_stats())));
     let mut replies = ShutdownReplies::default();
     let mut turns = EngineLoop { driver, queue, busy_poll, replies: &mut replies };
     // A panic that was not contained where it happened ends the loop. The agents are closed below

@@ -3,15 +3,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::backend::{self, Choice, Found};
+use crate::counters::Backend;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::PipeIo;
 use crate::process::{Guard, SpawnPool, capacity};
-use crate::ring::{Ring, RingConfig, block_sigpipe};
+use crate::ring::{RingConfig, block_sigpipe};
 use crate::sync::Permits;
 use crate::transport::{DRAIN_TOTAL_MAX, DrainBudget, Driver};
 
 use super::LocalEngine;
 use super::driver::{DriverTask, LocalDriver};
-use super::readiness::{RingEventFd, TimerFd};
+use super::readiness::{Readiness, TimerFd};
 
 /// Settings of a [`LocalEngine`]. Made by [`LocalEngine::builder`].
 ///
@@ -19,6 +22,7 @@ use super::readiness::{RingEventFd, TimerFd};
 /// [`InvalidSettings`](ErrorKind::InvalidSettings).
 #[derive(Clone, Debug)]
 pub struct LocalEngineBuilder {
+    backend: Backend,
     buffers: u16,
     batch_window: Duration,
     max_agents: Option<usize>,
@@ -29,12 +33,28 @@ pub struct LocalEngineBuilder {
 impl LocalEngineBuilder {
     pub(super) fn new() -> Self {
         Self {
+            backend: Backend::Auto,
             buffers: RingConfig::BUFFERS,
             batch_window: Duration::ZERO,
             max_agents: None,
             guard: false,
             drain_total_max: DRAIN_TOTAL_MAX,
         }
+    }
+
+    /// Sets which backend the engine may use. Default [`Backend::Auto`]. See
+    /// [`EngineBuilder::backend`](crate::EngineBuilder::backend).
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Forbids the fallback to epoll. See
+    /// [`EngineBuilder::require_io_uring`](crate::EngineBuilder::require_io_uring).
+    #[must_use]
+    pub fn require_io_uring(self) -> Self {
+        self.backend(Backend::IoUring)
     }
 
     /// Sets the number of read buffers, which the agents share: 8 to 4096, default 128. See
@@ -84,7 +104,7 @@ impl LocalEngineBuilder {
 
     /// Starts the engine on this thread.
     ///
-    /// On a kernel older than 6.18, SIGPIPE is blocked in this thread from now on.
+    /// On a kernel older than 6.18, and with epoll, SIGPIPE is blocked in this thread from now on.
     ///
     /// # Errors
     /// [`EngineStopped`](ErrorKind::EngineStopped) outside a tokio runtime; otherwise see
@@ -103,42 +123,39 @@ impl LocalEngineBuilder {
             )
             .remedy("build it inside tokio_uring::start or LocalSet::block_on, or use Engine"));
         }
-        let ring = self.open_ring()?;
-        self.start(ring)
+        let opened = self.open()?;
+        self.start(opened)
     }
 
-    /// Checks the settings and opens the ring, which needs no runtime.
-    pub(super) fn open_ring(&self) -> Result<Ring> {
+    /// Checks the settings and opens the backend, which needs no runtime.
+    pub(super) fn open(&self) -> Result<(Box<dyn PipeIo>, Found)> {
         Permits::check(self.max_agents)?;
+        let choice = Choice::new(self.backend)?;
         let config = RingConfig::with(self.buffers, self.batch_window)?;
-        // The window is kept by the task: the ring does not wait here.
-        let ring = Ring::new(&RingConfig { window: Duration::ZERO, ..config })?;
+        // The window is kept by the task: the backend does not wait here.
+        let config = RingConfig { window: Duration::ZERO, ..config };
+        let (io, found) = backend::open(choice, &config)?;
         // The thread belongs to the caller: its signal mask is left alone if the kernel can write
         // without SIGPIPE.
-        if !ring.kernel_features().nosignal
+        if !found.features.nosignal
             && let Err(error) = block_sigpipe()
         {
             crate::trace::warn!(%error, "SIGPIPE could not be blocked on a local engine's thread");
         }
-        Ok(ring)
+        Ok((io, found))
     }
 
-    /// Starts the task that drives the ring, in the runtime that is running.
-    pub(super) fn start(&self, ring: Ring) -> Result<LocalEngine> {
+    /// Starts the task that drives the backend, in the runtime that is running.
+    pub(super) fn start(&self, (mut io, found): (Box<dyn PipeIo>, Found)) -> Result<LocalEngine> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(ErrorKind::ResourceLimit, "start", what.to_owned())
                 .cause(error)
                 .remedy("raise RLIMIT_NOFILE of this process")
         };
-        let eventfd =
-            RingEventFd::new().map_err(|error| failed("cannot watch an eventfd", error))?;
+        let readiness = io.readiness().and_then(Readiness::new);
+        let readiness = readiness.map_err(|error| failed("cannot watch an eventfd", error))?;
         let timer = TimerFd::new().map_err(|error| failed("cannot watch a timer", error))?;
-        let features = ring.kernel_features();
-        let mut transport = Driver::new(Box::new(ring), DrainBudget::new(self.drain_total_max));
-        transport
-            .io()
-            .register_eventfd(eventfd.descriptor())
-            .map_err(|error| failed("cannot register an eventfd", error))?;
+        let transport = Driver::new(io, DrainBudget::new(self.drain_total_max));
         let spawn_pool = SpawnPool::start(self.guard.then(Guard::start).transpose()?)?;
         // The limit is checked last, when the descriptors and threads of the engine are counted as
         // used.
@@ -146,12 +163,11 @@ impl LocalEngineBuilder {
             capacity().must_fit(wanted)?;
         }
         let admission = Permits::new(self.max_agents);
-        let driver =
-            LocalDriver::new(transport, features, self.batch_window, spawn_pool, admission);
+        let driver = LocalDriver::new(transport, found, self.batch_window, spawn_pool, admission);
         let engine = LocalEngine::with_driver(Rc::clone(&driver));
         // The handle of the task is dropped, which detaches it. The task ends by itself: see
         // `AfterTurn::End`.
-        tokio::task::spawn_local(DriverTask::new(driver, eventfd, timer));
+        tokio::task::spawn_local(DriverTask::new(driver, readiness, timer));
         Ok(engine)
     }
 }

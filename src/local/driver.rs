@@ -1,6 +1,6 @@
 //! The driver of a local engine: what its handles share, and the one task that takes its turns.
 //!
-//! The task is woken by the ring's eventfd, by its timer, and by handles, once for any number of
+//! The task is woken by the backend, by its timer, and by handles, once for any number of
 //! requests. A task that is woken goes behind those that are ready, so it runs after all tasks that
 //! were woken together with the first one that requested something: one submission serves them all.
 //!
@@ -19,8 +19,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::agent::Link;
+use crate::backend::Found;
 use crate::close::ShutdownReport;
-use crate::counters::KernelFeatures;
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::process::{SpawnPool, SpawnPoolGuard};
@@ -28,7 +28,7 @@ use crate::stats::{EngineStats, PublishedStats};
 use crate::sync::{Permits, SetOnce};
 use crate::transport::{Adoption, Channel, Driver, LiveAgents, Request};
 
-use super::readiness::{RingEventFd, TimerFd};
+use super::readiness::{Readiness, TimerFd};
 
 /// The state that a local engine, the handles of its agents and its task share.
 pub(super) struct LocalDriver {
@@ -48,7 +48,7 @@ pub(super) struct LocalDriver {
     pub(super) spawn_pool: SpawnPool,
     _spawning: SpawnPoolGuard,
     pub(super) admission: Permits,
-    pub(super) features: KernelFeatures,
+    pub(super) found: Found,
     pub(super) live: LiveAgents,
     pub(super) abandoned: Cell<u64>,
     /// No `LocalEngine` is left.
@@ -97,7 +97,7 @@ pub(super) fn stopped() -> Error {
 impl LocalDriver {
     pub(super) fn new(
         transport: Driver,
-        features: KernelFeatures,
+        found: Found,
         window: Duration,
         (spawn_pool, spawning): (SpawnPool, SpawnPoolGuard),
         admission: Permits,
@@ -115,7 +115,7 @@ impl LocalDriver {
             spawn_pool,
             _spawning: spawning,
             admission,
-            features,
+            found,
             live: LiveAgents::default(),
             abandoned: Cell::new(0),
             engine_gone: Cell::new(false),
@@ -246,13 +246,13 @@ enum AfterTurn {
 pub(super) struct DriverTask {
     driver: Rc<LocalDriver>,
     /// The descriptors that the runtime watches for the task; taken only when the task is dropped.
-    watched: Option<(RingEventFd, TimerFd)>,
+    watched: Option<(Readiness, TimerFd)>,
     /// The end of the coalescing window, during which the eventfd is not armed.
     quiet_until: Option<Instant>,
 }
 
 impl DriverTask {
-    pub(super) fn new(driver: Rc<LocalDriver>, eventfd: RingEventFd, timer: TimerFd) -> Self {
+    pub(super) fn new(driver: Rc<LocalDriver>, eventfd: Readiness, timer: TimerFd) -> Self {
         Self { driver, watched: Some((eventfd, timer)), quiet_until: None }
     }
 
@@ -346,11 +346,7 @@ impl LocalDriver {
         }
         // A completion that came while the eventfd was disabled did not write it, so the task must
         // not wait for it.
-        Ok(if driver.io().enable_eventfd() {
-            AfterTurn::Wait { until }
-        } else {
-            AfterTurn::RunAgain
-        })
+        Ok(if driver.io().notify() { AfterTurn::Wait { until } } else { AfterTurn::RunAgain })
     }
 
     /// Does what was requested while the transport driver was borrowed.

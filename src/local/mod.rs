@@ -123,13 +123,20 @@ impl LocalEngine {
     /// Returns which kernel interface carries the pipes.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        Backend::IoUring
+        self.driver().found.features.backend
+    }
+
+    /// Returns why the engine has fallen back to epoll. See
+    /// [`Engine::fallback`](crate::Engine::fallback).
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.driver().found.fallback.as_deref()
     }
 
     /// Returns what the kernel was found to offer when the engine started.
     #[must_use]
     pub fn kernel_features(&self) -> KernelFeatures {
-        self.driver().features
+        self.driver().found.features
     }
 
     /// Spawns an agent. This thread goes on meanwhile.
@@ -145,8 +152,9 @@ impl LocalEngine {
         let (sender, receiver) = oneshot::channel();
         // The adoption is made on the spawning thread: if this future is gone, it is dropped there,
         // which kills and reaps the child.
-        driver.spawn_pool.spawn(command, permit, |spawned| {
-            sender.send(spawned.map(|(child, command)| Adoption::new(child, command)));
+        let backend = self.backend();
+        driver.spawn_pool.spawn(command, permit, move |spawned| {
+            sender.send(spawned.map(|(child, command)| Adoption::new(child, command, backend)));
         });
         let no_answer = || Err(driver.check().err().unwrap_or_else(stopped));
         let adoption = receiver.await.unwrap_or_else(no_answer)?;

@@ -1,5 +1,5 @@
-//! The two descriptors that the caller's runtime watches for the driver: an eventfd that the ring
-//! writes to, and a timer.
+//! The two descriptors that the caller's runtime watches for the driver: one by which the backend
+//! signals completions, and a timer.
 //!
 //! Invariant of the `unsafe`: an [`AsyncFd`] owns its descriptor until it has deregistered it.
 #![expect(unsafe_code, reason = "a runtime registers a descriptor by its number")]
@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -48,20 +47,16 @@ impl EdgeFd {
     }
 }
 
-/// The eventfd that the ring writes when there is something to collect.
+/// The descriptor of [`PipeIo::readiness`](crate::io::PipeIo::readiness).
 #[derive(Debug)]
-pub(super) struct RingEventFd(EdgeFd);
+pub(super) struct Readiness(EdgeFd);
 
-impl RingEventFd {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(EdgeFd::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?))
+impl Readiness {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        EdgeFd::new(fd).map(Self)
     }
 
-    pub(super) fn descriptor(&self) -> &OwnedFd {
-        self.0.0.get_ref()
-    }
-
-    /// Wakes the task when the ring writes next.
+    /// Wakes the task when the backend signals next.
     pub(super) fn listen(&self, context: &mut Context<'_>) -> io::Result<()> {
         self.0.fired(context).map(drop)
     }

@@ -19,14 +19,14 @@ impl LocalEngineBuilder {
     /// Inside a runtime.
     pub fn run<T>(self, program: impl AsyncFnOnce(LocalEngine) -> T) -> Result<T> {
         // First, because its errors say what to do.
-        let ring = self.open_ring()?;
+        let opened = self.open()?;
         let runtime = ::tokio_uring::Runtime::new(&::tokio_uring::builder()).map_err(|error| {
             Error::new(ErrorKind::ResourceLimit, "start", "tokio-uring did not start")
                 .cause(error)
                 .remedy("raise RLIMIT_MEMLOCK and RLIMIT_NOFILE: it has a ring of its own")
         })?;
         runtime.block_on(async {
-            let engine = self.start(ring)?;
+            let engine = self.start(opened)?;
             let outcome = program(engine.clone()).await;
             // This runs inside the runtime, which drives the task that carries it out.
             engine.shutdown(Duration::ZERO).await;

@@ -2,10 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use slab::Slab;
-
 use super::op::OpToken;
-use crate::io::{EndId, Tag};
+use crate::io::{EndTable, Tag};
 
 /// The owner of a descriptor.
 #[derive(Debug)]
@@ -19,7 +17,6 @@ pub(super) enum FdState {
 /// One descriptor.
 #[derive(Debug)]
 pub(super) struct FdEntry {
-    generation: u32,
     pub(super) tag: Tag,
     pub(super) state: FdState,
     /// The one read, write or poll in flight. With two, one cancel would not be enough.
@@ -38,6 +35,20 @@ pub(super) struct FdEntry {
 }
 
 impl FdEntry {
+    pub(super) fn new(fd: OwnedFd, tag: Tag) -> Self {
+        Self {
+            tag,
+            state: FdState::Open(fd),
+            op: None,
+            pending: 0,
+            want_read: false,
+            cancelling: false,
+            starved: false,
+            read_over: false,
+            doomed: false,
+        }
+    }
+
     /// The descriptor, unless its CLOSE was submitted.
     pub(super) fn pipe(&self) -> Option<&OwnedFd> {
         match &self.state {
@@ -60,56 +71,4 @@ impl FdEntry {
 }
 
 /// All descriptors until they are closed and the kernel holds no operation of them.
-#[derive(Debug, Default)]
-pub(super) struct FdTable {
-    slab: Slab<FdEntry>,
-    generation: u32,
-}
-
-impl FdTable {
-    pub(super) fn insert(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
-        // The slab reuses a slot at once. The generation keeps an old id from reaching the new
-        // descriptor.
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let slot = self.slab.insert(FdEntry {
-            generation,
-            tag,
-            state: FdState::Open(fd),
-            op: None,
-            pending: 0,
-            want_read: false,
-            cancelling: false,
-            starved: false,
-            read_over: false,
-            doomed: false,
-        });
-        let slot = u32::try_from(slot).expect("fewer than 2^32 descriptors");
-        EndId { slot, generation }
-    }
-
-    pub(super) fn get(&self, id: EndId) -> Option<&FdEntry> {
-        self.slab.get(id.slot as usize).filter(|entry| entry.generation == id.generation)
-    }
-
-    pub(super) fn get_mut(&mut self, id: EndId) -> Option<&mut FdEntry> {
-        self.slab.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
-    }
-
-    pub(super) fn remove(&mut self, id: EndId) -> Option<FdEntry> {
-        self.get(id)?;
-        self.slab.try_remove(id.slot as usize)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.slab.is_empty()
-    }
-
-    pub(super) fn ids(&self) -> Vec<EndId> {
-        let id = |(slot, entry): (usize, &FdEntry)| {
-            let slot = u32::try_from(slot).expect("fewer than 2^32 descriptors");
-            EndId { slot, generation: entry.generation }
-        };
-        self.slab.iter().map(id).collect()
-    }
-}
+pub(super) type FdTable = EndTable<FdEntry>;

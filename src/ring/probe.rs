@@ -8,7 +8,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::{setup_error, unsupported};
 use super::turn::Ring;
-use crate::counters::KernelFeatures;
+use crate::counters::{Backend, KernelFeatures};
 use crate::error::Result;
 use crate::io::{Completion, EndId, PipeIo, Role, Tag};
 
@@ -20,6 +20,7 @@ pub(super) fn features(
     buffer_size: u32,
 ) -> KernelFeatures {
     KernelFeatures {
+        backend: Backend::IoUring,
         multishot: false,
         restricted: false,
         setup_flags,

@@ -8,12 +8,16 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "local")]
+use rustix::event::{EventfdFlags, eventfd};
+
 use super::buffer::GROUP;
+use super::fd_table::FdEntry;
 use super::inflight::{DeferredSubmission, InFlight};
 use super::op::OpKind;
 use super::queue::Cqe;
 use super::{close, poll, read, write};
-use crate::counters::{Backend, IoCounters, KernelFeatures};
+use crate::counters::{IoCounters, KernelFeatures};
 use crate::io::{Completion, EndId, Lease, PipeIo, Tag, WriteRefused};
 
 /// How long a turn waits for completions if the kernel is too busy for submissions.
@@ -35,12 +39,8 @@ pub(crate) struct Ring {
 }
 
 impl PipeIo for Ring {
-    fn backend(&self) -> Backend {
-        Backend::IoUring
-    }
-
     fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
-        self.inflight.fds.insert(fd, tag)
+        self.inflight.fds.insert(FdEntry::new(fd, tag))
     }
 
     fn read(&mut self, end: EndId) {
@@ -95,14 +95,15 @@ impl PipeIo for Ring {
         self.enter_and_act(idle, timeout)
     }
 
-    /// The kernel keeps the eventfd registered even if `eventfd` is closed.
+    /// An eventfd. The kernel keeps it registered even if this copy is closed.
     #[cfg(feature = "local")]
-    fn register_eventfd(&mut self, eventfd: &OwnedFd) -> io::Result<()> {
+    fn readiness(&mut self) -> io::Result<OwnedFd> {
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         self.inflight.queue.submitter().register_eventfd(eventfd.as_raw_fd())?;
         // A registered eventfd is enabled, and the driver expects no wake-up before it asks for
         // one.
         self.inflight.queue.disable_eventfd();
-        Ok(())
+        Ok(eventfd)
     }
 
     #[cfg(feature = "local")]
@@ -119,7 +120,7 @@ impl PipeIo for Ring {
     }
 
     #[cfg(feature = "local")]
-    fn enable_eventfd(&mut self) -> bool {
+    fn notify(&mut self) -> bool {
         // The buffers returned since the turn go first: the next completions need them.
         self.inflight.pool.publish();
         // `cqes` needs no check: only `make_room` leaves completions there, and each caller then

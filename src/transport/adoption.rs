@@ -59,9 +59,9 @@ pub(crate) struct Adoption {
 }
 
 impl Adoption {
-    pub(crate) fn new(child: Spawned, command: AgentCommand) -> Self {
+    pub(crate) fn new(child: Spawned, command: AgentCommand, backend: Backend) -> Self {
         let (framing, limits) = (command.framing, command.limits);
-        let channel = Channel::new(child.pid(), label(&child), framing, limits);
+        let channel = Channel::new(child.pid(), label(&child), backend, framing, limits);
         let channel = Arc::new(channel);
         Self {
             child: Some(Box::new((child, command))),
@@ -131,7 +131,7 @@ impl Channel {
 
     fn nothing_done(&self, reason: CloseReason) -> ReportData {
         ReportData {
-            backend: Backend::IoUring,
+            backend: self.backend,
             pid: self.pid,
             command: self.label.clone(),
             mode: CloseMode::Abort,
@@ -176,7 +176,7 @@ mod tests {
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
         let permit = places.acquire().expect("the only place");
         let child = spawn_admitted(&command, None, permit).expect("spawns");
-        let adoption = Adoption::new(child, command);
+        let adoption = Adoption::new(child, command, Backend::IoUring);
         if stage == CloseStage::Refuse {
             // The child exits before anything is done to it.
             while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.channel.pid))

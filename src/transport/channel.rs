@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::close::{CloseReason, CloseReport};
 use crate::config::Limits;
-use crate::counters::AgentStats;
+use crate::counters::{AgentStats, Backend};
 use crate::error::Error;
 use crate::exit::Departure;
 use crate::framing::{Framing, FramingCell};
@@ -29,6 +29,8 @@ pub(crate) struct Channel {
     pub(crate) pid: u32,
     /// `pid 123 (claude)`, for errors and traces.
     pub(crate) label: String,
+    /// That of its engine.
+    pub(crate) backend: Backend,
     /// The framing of the output, as it was set.
     pub(crate) framing: Framing,
     /// The framing of what is sent.
@@ -54,10 +56,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Channel {
-    pub(crate) fn new(pid: u32, label: String, framing: Framing, limits: Limits) -> Self {
+    pub(crate) fn new(
+        pid: u32,
+        label: String,
+        backend: Backend,
+        framing: Framing,
+        limits: Limits,
+    ) -> Self {
         Self {
             pid,
             label,
+            backend,
             framing,
             sent_framing: FramingCell::new(framing),
             limits,

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use crate::close::{CloseEvent, CloseMode, CloseReason, CloseReport};
@@ -79,6 +80,10 @@ pub(crate) struct Driver {
     woken: bool,
     /// When the last wait was to end at the latest.
     wait_until: Option<Instant>,
+    /// The processor time of this thread when the turn began, if a deadline was set by then.
+    turn_began: Option<Duration>,
+    /// Returns the processor time of this thread.
+    processor_time: fn() -> Duration,
     shutdown: Option<Shutdown>,
     pub(super) catching_up: Vec<PendingCatchUp>,
 }
@@ -99,6 +104,8 @@ impl Driver {
             wake: None,
             woken: false,
             wait_until: None,
+            turn_began: None,
+            processor_time,
             shutdown: None,
             catching_up: Vec::new(),
         }
@@ -258,6 +265,7 @@ impl Driver {
         // First, because it moves the marks of the close plans, too. A mark that a completion of
         // this turn sets to `now` would be moved into the future.
         self.excuse_stall(now);
+        self.turn_began = (!self.timers.is_empty()).then(self.processor_time);
         let mut count = 0;
         while let Some(completion) = self.io.next() {
             self.dispatch_one(completion, now);
@@ -474,7 +482,11 @@ impl Driver {
         let abort_at = self.shutdown.as_ref().and_then(|shutdown| shutdown.abort_at);
         let abort = abort_at.map(|at| at.saturating_duration_since(now));
         let wait = [timer, abort].into_iter().flatten().min();
-        self.wait_until = wait.map(|wait| now + wait);
+        // The work of this turn is no stop of the host: turns that take long would otherwise move a
+        // deadline away again and again.
+        let work =
+            self.turn_began.take().map(|began| (self.processor_time)().saturating_sub(began));
+        self.wait_until = wait.map(|wait| now + work.unwrap_or_default() + wait);
         wait
     }
 
@@ -575,6 +587,11 @@ impl Drop for Driver {
     }
 }
 
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// The sums of all agents of a driver, including agents that are gone. Published once a turn.
 #[derive(Debug, Default)]
 struct Totals {
@@ -611,6 +628,8 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::command::AgentCommand;
+    use crate::counters::Backend;
     use crate::process::spawn_admitted;
     use crate::record::Event;
     use crate::ring::{Ring, RingConfig};
@@ -631,7 +650,7 @@ mod tests {
         let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
         let permit = Permits::new(None).acquire().expect("a place");
         let spawned = spawn_admitted(&command, None, permit).expect("spawns");
-        let adoption = Adoption::new(spawned, command);
+        let adoption = Adoption::new(spawned, command, Backend::IoUring);
         let channel = Arc::clone(&adoption.channel);
         let ring = Ring::new(&RingConfig::default()).expect("io_uring");
         let mut driver = Driver::new(Box::new(ring), DrainBudget::new(0));

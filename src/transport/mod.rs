@@ -29,7 +29,7 @@ use crate::close::{
     CloseEvent, CloseMode, ClosePolicy, CloseReason, CloseReport, CloseStage, ExitStatus,
 };
 use crate::command::AgentCommand;
-use crate::counters::{AgentStats, Backend};
+use crate::counters::AgentStats;
 use crate::frame::{Framer, StderrLines};
 use crate::io::{EndId, PipeIo, Role, Tag};
 use crate::process::{AgentProcess, Parts, Spawned};
@@ -128,7 +128,6 @@ struct Transport {
     channel: Arc<Channel>,
     child: Box<dyn AgentProcess>,
     program: String,
-    backend: Backend,
     ends: Ends,
     policy: ClosePolicy,
 
@@ -200,7 +199,6 @@ impl Transport {
         Self {
             child: Box::new(parts.child),
             program,
-            backend: io.backend(),
             ends: Ends {
                 stdin: End::Open(stdin),
                 stdout: End::Open(stdout),

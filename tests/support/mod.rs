@@ -13,7 +13,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentCommand, CloseReport, Engine, Error, ErrorKind};
+use agentpipe::{Agent, AgentCommand, Backend, CloseReport, Engine, Error, ErrorKind};
 
 /// The binary under test, which is also the agent of most tests.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_agentpipe");
@@ -25,7 +25,12 @@ pub(crate) const CEILING: Duration = Duration::from_secs(120);
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 pub(crate) fn engine() -> Engine {
-    Engine::new().expect("the tests need io_uring: see `agentpipe doctor`")
+    Engine::new().expect("an engine: see `agentpipe doctor`")
+}
+
+/// Returns what engines use here: `AGENTPIPE_BACKEND` and the host decide.
+pub(crate) fn backend() -> Backend {
+    engine().backend()
 }
 
 /// `agentpipe fake ARGS`: without arguments it echoes.

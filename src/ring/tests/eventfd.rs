@@ -2,15 +2,12 @@
 
 use std::thread;
 
-use rustix::event::{EventfdFlags, eventfd};
-
 use super::*;
 
 /// A ring with this set of setup flags, and its eventfd.
 fn with_eventfd(set: usize) -> (Rig, OwnedFd) {
     let mut rig = Rig::with_flags(config(), set);
-    let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-    rig.ring.register_eventfd(&signal).unwrap();
+    let signal = rig.ring.readiness().unwrap();
     (rig, signal)
 }
 
@@ -48,7 +45,7 @@ fn eventfd_is_written_only_while_enabled() {
         assert!(!rig.ring.wants_turn());
         put(&write, b"disabled");
         assert!(!was_written(&signal, QUIET), "set {set}: not enabled");
-        assert!(!rig.ring.enable_eventfd(), "set {set}: a completion is there already");
+        assert!(!rig.ring.notify(), "set {set}: a completion is there already");
         rig.turn_at_once();
         assert_eq!(rig.bytes(1), b"disabled", "set {set}");
         // The next read is queued, if it is a single one.
@@ -56,7 +53,7 @@ fn eventfd_is_written_only_while_enabled() {
         rig.turn_at_once();
         assert!(!rig.ring.wants_turn(), "set {set}");
 
-        assert!(rig.ring.enable_eventfd(), "set {set}: no completion is there");
+        assert!(rig.ring.notify(), "set {set}: no completion is there");
         put(&write, b", enabled");
         assert!(was_written(&signal, LIMIT), "set {set}");
         rig.turn_at_once();
@@ -74,7 +71,7 @@ fn idle_turn_makes_no_system_call() {
     let enters = rig.ring.counters().enters;
     for _ in 0..100 {
         rig.turn_at_once();
-        assert!(rig.ring.enable_eventfd());
+        assert!(rig.ring.notify());
     }
     assert_eq!(rig.ring.counters().enters, enters);
 }
@@ -104,7 +101,7 @@ fn no_byte_between_a_turn_and_a_wait_is_missed() {
                 rig.turn_at_once();
                 taken += rig.bytes(1).len();
                 rig.seen.clear();
-                if taken < BYTES && !rig.ring.wants_turn() && rig.ring.enable_eventfd() {
+                if taken < BYTES && !rig.ring.wants_turn() && rig.ring.notify() {
                     assert!(was_written(&signal, LIMIT), "set {set}: asleep after {taken} bytes");
                 }
             }

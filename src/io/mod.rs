@@ -1,10 +1,12 @@
 //! The interface between a transport and the kernel backend that carries its pipes.
 //!
-//! The transport uses only [`PipeIo`]. `ring::Ring` implements it with io_uring; a second backend
-//! (epoll) would be a second implementation, chosen once at start.
+//! The transport uses only [`PipeIo`]. `ring::Ring` implements it with io_uring, and `epoll::Epoll`
+//! with epoll and non-blocking calls. `backend` chooses one of them when an engine starts.
 //!
 //! The implementation owns a descriptor from [`adopt`](PipeIo::adopt) until [`Completion::Closed`]:
 //! no other code can close it, read it or reuse its number in between.
+
+mod end_table;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,7 +14,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::counters::{Backend, IoCounters};
+use crate::counters::IoCounters;
+
+pub(crate) use end_table::EndTable;
 
 /// A descriptor that a [`PipeIo`] owns. The generation makes a stale one detectable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,8 +92,6 @@ pub(crate) struct WriteRefused {
 ///
 /// All calls come from one thread. Only [`wait`](Self::wait) and [`drain`](Self::drain) block.
 pub(crate) trait PipeIo {
-    fn backend(&self) -> Backend;
-
     /// Takes ownership of a descriptor. [`close`](Self::close) or the drop of `self` closes it.
     fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId;
 
@@ -135,10 +137,10 @@ pub(crate) trait PipeIo {
     /// collected already. An interrupted wait is `Ok`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Registers an eventfd for a driver that waits elsewhere. It is not written before
-    /// [`enable_eventfd`](Self::enable_eventfd), nor after the next [`turn`](Self::turn).
+    /// Returns a descriptor for a driver that waits elsewhere: it becomes readable anew, as an edge,
+    /// when there is something to collect after [`notify`](Self::notify).
     #[cfg(feature = "local")]
-    fn register_eventfd(&mut self, eventfd: &OwnedFd) -> io::Result<()>;
+    fn readiness(&mut self) -> io::Result<OwnedFd>;
 
     /// Submits what is queued and collects completions without waiting.
     #[cfg(feature = "local")]
@@ -148,10 +150,11 @@ pub(crate) trait PipeIo {
     #[cfg(feature = "local")]
     fn wants_turn(&self) -> bool;
 
-    /// Lets the kernel write the eventfd at the next completion. Returns false if a completion is
-    /// there already: then the eventfd may not be written, and another turn is due.
+    /// Lets the kernel signal the next completion by the descriptor of [`readiness`](Self::readiness),
+    /// until the next [`turn`](Self::turn). Returns false if a completion is there already: then the
+    /// signal may not come, and another turn is due.
     #[cfg(feature = "local")]
-    fn enable_eventfd(&mut self) -> bool;
+    fn notify(&mut self) -> bool;
 
     /// Returns the oldest collected completion.
     fn next(&mut self) -> Option<Completion>;
