@@ -39,6 +39,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/origin.rs",
     "src/process/child_setup.rs",
     "src/process/clone.rs",
+    "src/process/descriptors.rs",
     "src/process/guard/watcher.rs",
     "src/process/sys.rs",
     "src/process/tests/forked.rs",

@@ -2,6 +2,7 @@
 //! no descriptor while the agent runs.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{self, SPAWN, of_cgroup, of_guard, quoted};
 use super::guard::GuardEntry;
@@ -30,6 +32,8 @@ const NAMES_MAX: usize = 4096;
 const DEPTH_MAX: usize = 32;
 /// How many of them are removed.
 const FOLDERS_MAX: usize = 4096;
+/// How often the processes of a cgroup are listed to kill them one by one.
+const PASSES_MAX: usize = 32;
 /// How long a drop waits until the killed processes are gone.
 const DROP_MAX: Duration = Duration::from_secs(1);
 
@@ -106,8 +110,8 @@ impl Cgroup {
         &self.path
     }
 
-    /// Kills all processes in it, those that are being forked included. Returns whether the kernel
-    /// accepted the kill.
+    /// Kills all processes in it, those that are being forked included. Returns whether a process was
+    /// killed.
     pub(super) fn kill(&self, leader: u32) -> bool {
         if self.gone {
             return false;
@@ -117,17 +121,53 @@ impl Cgroup {
         let others = members(&self.path).filter(|pid| *pid != leader).count() as u64;
         // A close may kill more than once, and a later kill finds fewer processes.
         self.killed.set(self.killed.get().max(others));
-        // One write kills all processes in the tree. The file exists from Linux 5.14 on; on older
-        // kernels only the process group is killed.
-        let file = File::options().write(true).open(self.path.join("cgroup.kill"));
+        self.kill_by("cgroup.kill")
+    }
+
+    /// One write to the file kills all processes in the tree. It exists from Linux 5.14 on.
+    fn kill_by(&self, file: &str) -> bool {
+        let file = File::options().write(true).open(self.path.join(file));
         match file.and_then(|mut file| file.write_all(b"1")) {
             Ok(()) => true,
             Err(error) => {
                 let cgroup = self.path.display();
-                crate::trace::warn!(%cgroup, %error, "cgroup not killed");
-                false
+                crate::trace::debug!(%cgroup, %error, "its processes are killed one by one");
+                self.kill_each()
             }
         }
+    }
+
+    /// Kills the processes one by one, until a pass finds none that was not killed before. Returns
+    /// whether one was.
+    fn kill_each(&self) -> bool {
+        // A frozen process does not fork, and SIGKILL ends it all the same. The freeze takes a moment
+        // and may be refused, so a pass may still find new processes.
+        let freeze = |value: &str| fs::write(self.path.join("cgroup.freeze"), value);
+        let _refused = freeze("1");
+        let mut killed = HashSet::new();
+        for _ in 0..PASSES_MAX {
+            let before = killed.len();
+            let open = |pid: u32| {
+                let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
+                Some((pid, pidfd_open(number, PidfdFlags::empty()).ok()?))
+            };
+            let new = all_members(&self.path).into_iter().filter(|pid| !killed.contains(pid));
+            let opened: Vec<_> = new.filter_map(open).collect();
+            // A number that is listed again still means the process of its pidfd, or that one is dead:
+            // no process outside of the cgroup is killed.
+            let members = all_members(&self.path);
+            for (pid, pidfd) in opened {
+                if members.contains(&pid) && pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+                    killed.insert(pid);
+                }
+            }
+            if killed.len() == before {
+                break;
+            }
+        }
+        // For those that this process may not kill.
+        let _refused = freeze("0");
+        !killed.is_empty()
     }
 
     /// Returns the most processes beside the leader that a kill has found in it.
@@ -209,6 +249,21 @@ impl Drop for Cgroup {
 fn members(path: &Path) -> impl Iterator<Item = u32> {
     let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>().into_iter()
+}
+
+/// Returns the processes in a cgroup and in those below it.
+fn all_members(path: &Path) -> HashSet<u32> {
+    let (mut found, mut seen) = (HashSet::new(), 1);
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        found.extend(members(&folder));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below: Vec<_> = below.take(FOLDERS_MAX - seen).map(|entry| entry.path()).collect();
+        seen += below.len();
+        folders.extend(below);
+    }
+    found
 }
 
 /// Removes a cgroup and those that the agent has made below it.
@@ -301,6 +356,39 @@ mod tests {
         let found = own_folder();
         let _held = LAST.lock();
         assert_eq!(own_folder(), found);
+    }
+
+    /// Joins the cgroup `$0`, starts a process in one below it and another in a session of its own, and goes
+    /// on starting processes.
+    const CROWD: &str = "echo $$ >$0/cgroup.procs && mkdir $0/inner || exit 1
+        sh -c 'echo $$ >$0/inner/cgroup.procs; exec sleep 1000' $0 &
+        setsid sleep 1000 &
+        sleep 0.05; echo
+        while :; do sleep 1000 & sleep 0.001; done";
+
+    #[test]
+    fn kernel_without_cgroup_kill_kills_each_process() {
+        // Before Linux 5.14 only the process group was killed, and the daemons of an agent lived on.
+        for file in ["cgroup.kill", "no-such-file"] {
+            let mut cgroup = match Cgroup::create(&CgroupPlace::Own, None) {
+                Ok(cgroup) => cgroup,
+                // No cgroup is to be had here.
+                Err(error) => return assert_eq!(error.kind(), ErrorKind::CgroupUnavailable),
+            };
+            let mut crowd = std::process::Command::new("/bin/sh");
+            crowd.args(["-c", CROWD]).arg(&cgroup.path).stdout(std::process::Stdio::piped());
+            let mut crowd = crowd.spawn().expect("starts");
+            let mut byte = [0; 1];
+            crowd.stdout.as_mut().expect("piped").read_exact(&mut byte).expect("it is up");
+            assert!(all_members(&cgroup.path).len() >= 3);
+            assert!(cgroup.kill_by(file), "{file}");
+            let until = Instant::now() + Duration::from_secs(20);
+            while let Removal::Busy(events) = cgroup.remove() {
+                let changed = poll_until(&events, PollFlags::PRI, until).expect("poll");
+                assert!(changed, "{file}: alive are {:?}", all_members(&cgroup.path));
+            }
+            assert!(!crowd.wait().expect("ours").success(), "{file}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! of strings end with a null pointer.
 #![expect(unsafe_code, reason = "execve(2) and signal dispositions have no safe form")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
@@ -17,6 +17,7 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 
+use super::descriptors::close_all_but;
 use super::guard::GuardEntry;
 
 /// Signals are numbered from 1 to this; a set of them is one 64-bit word.
@@ -185,7 +186,7 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
     if let Some((host, entry)) = &plan.guard {
         enter_guard(*host, entry)?;
     }
-    // This precedes the descriptors: the file may have any number, which a dup2 or `close_others`
+    // This precedes the descriptors: the file may have any number, which a dup2 or `close_all_but`
     // takes away. The kernel takes 0 for the process that writes it.
     if let Some(procs) = &plan.join {
         rustix::io::write(procs, b"0").map_err(at(SetupStep::Cgroup))?;
@@ -204,7 +205,10 @@ fn set_up(plan: &ExecPlan) -> Result<(), (SetupStep, Errno)> {
             return Err((SetupStep::Descriptors, errno));
         }
     }
-    close_others(&plan.passed);
+    // A library of the host may have opened one without close-on-exec. And an exec may hang: until it
+    // succeeds, the child would hold the pipes of all other agents open, and none of them would see the
+    // end of its input.
+    close_all_but(3, plan.passed.iter().map(|(_, number)| *number));
     // After the descriptors, which a low limit would refuse, and before the change of the user, who
     // may not raise a limit.
     for (number, (resource, limit)) in (0_u8..).zip(&plan.limits) {
@@ -273,29 +277,6 @@ fn default_dispositions() {
             )
         };
     }
-}
-
-/// Closes all descriptors above 2 that are not passed: a library of the host may have opened one without close-on-exec.
-/// And an exec may hang: until it succeeds, the child would hold the pipes of all other agents open,
-/// and none of them would see the end of its input.
-///
-/// Kernels before 5.9 refuse the call; the descriptors of this crate are close-on-exec in any case.
-fn close_others(passed: &[(OwnedFd, c_int)]) {
-    let mut first: c_long = 3;
-    for (_, number) in passed {
-        let number = c_long::from(*number);
-        if first < number {
-            close_range(first, number - 1);
-        }
-        first = number.wrapping_add(1);
-    }
-    close_range(first, c_long::from(u32::MAX));
-}
-
-fn close_range(first: c_long, last: c_long) {
-    // SAFETY: takes no pointers, and closes descriptors in the child's own table, a copy of that of
-    // the parent.
-    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as c_long) };
 }
 
 /// Sets the signal mask of this thread and returns the old one. Uses the raw call, because the C

@@ -163,9 +163,12 @@ fn clone_into(
         return Ok(pid);
     }
     match Errno::from_raw_os_error(-result) {
-        // Container filters answer ENOSYS, too, so that the C library tries clone(2).
+        // Container filters answer ENOSYS, too, so that the C library tries clone(2), and some EPERM. If
+        // it was the cgroup that was refused, the child is refused, too, when it joins.
         // A kernel before 5.7 knows no cgroup in its arguments and answers E2BIG or EINVAL.
-        Errno::NOSYS | Errno::TOOBIG | Errno::INVAL => Err(CloneFailure::NoBirthInCgroup),
+        Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL => {
+            Err(CloneFailure::NoBirthInCgroup)
+        }
         errno => Err(CloneFailure::Clone(errno)),
     }
 }

@@ -28,6 +28,7 @@ mod child_setup;
 mod clone;
 mod container;
 mod credentials;
+mod descriptors;
 mod environment;
 mod error;
 mod executable;

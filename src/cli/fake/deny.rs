@@ -50,6 +50,7 @@ named_calls! {
     epoll_pwait = SYS_epoll_pwait,
     epoll_pwait2 = SYS_epoll_pwait2,
     eventfd2 = SYS_eventfd2,
+    faccessat2 = SYS_faccessat2,
     io_uring_enter = SYS_io_uring_enter,
     io_uring_register = SYS_io_uring_register,
     io_uring_setup = SYS_io_uring_setup,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::event::{Timespec, poll};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, unlinkat};
 use rustix::io::{Errno, pread, read, write};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::super::procfs::ProcStat;
@@ -133,8 +133,14 @@ impl<'a> Hunt<'a> {
             return;
         };
         if self.stat(process.pid).is_some_and(|stat| stat.started == process.started) {
-            // EPERM: a process of another user.
-            let _refused = pidfd_send_signal(&pidfd, signal);
+            match pidfd_send_signal(&pidfd, signal) {
+                // A filter refuses the call, or the process is one of another user, and kill(2) is refused,
+                // too. The process was there a moment ago, so its number still means it.
+                Err(Errno::NOSYS | Errno::PERM) => {
+                    let _refused = pid.map(|pid| kill_process(pid, signal));
+                }
+                _ => {}
+            }
         }
     }
 

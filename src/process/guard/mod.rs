@@ -118,7 +118,12 @@ impl Guard {
         )
         .map_err(failed(no_descriptor))?;
         let line = super::spawn::above_standard(ours).map_err(failed(no_descriptor))?;
-        let host = pidfd_open(getpid(), PidfdFlags::empty()).map_err(failed(no_descriptor))?;
+        let host = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::MFILE | Errno::NFILE => failed(no_descriptor)(errno),
+            errno => unavailable("pidfd_open(2), by which the guard sees the host end, is refused")
+                .remedy("allow it in the seccomp profile (Linux 5.3 has it), or do without a guard")
+                .cause(errno.into()),
+        })?;
         let plan = WatcherPlan {
             host: host.as_fd(),
             line: theirs.as_fd(),

@@ -10,7 +10,7 @@
 //! belongs to a file.
 #![expect(unsafe_code, reason = "clone(2), munmap(2) and the memory of the census")]
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_void};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -24,6 +24,7 @@ use rustix::process::{Pid, chdir, setsid};
 
 use super::super::child_setup::errno_of_last_call;
 use super::super::clone::{BlockedSignals, ChildStack, SavedErrno};
+use super::super::descriptors::close_all_but;
 use super::census::Process;
 use super::hunt::Hunt;
 use super::tag::Word;
@@ -135,7 +136,9 @@ fn set_up(
     chdir(c"/")?;
     unmap(regions);
     // Also the pipes of a parent that waits for their end.
-    close_all_but([plan.host, plan.line, plan.ledger]);
+    let mut kept = [plan.host, plan.line, plan.ledger].map(|fd| fd.as_raw_fd());
+    kept.sort_unstable();
+    close_all_but(0, kept.into_iter());
     let size = PROCESSES_MAX * size_of::<Process>();
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new mapping, at an address that the kernel chooses.
@@ -165,24 +168,6 @@ fn unmap(regions: BorrowedFd<'_>) {
             // since is not used either.
             let _unmapped = unsafe { munmap(ptr::with_exposed_provenance_mut(from), to - from) };
         }
-    }
-}
-
-fn close_all_but<const N: usize>(kept: [BorrowedFd<'_>; N]) {
-    let mut kept = kept.map(|fd| fd.as_raw_fd());
-    kept.sort_unstable();
-    let mut first = 0;
-    for fd in kept {
-        close_range(first, c_long::from(fd) - 1);
-        first = c_long::from(fd) + 1;
-    }
-    close_range(first, c_long::from(u32::MAX));
-}
-
-fn close_range(first: c_long, last: c_long) {
-    if first <= last {
-        // SAFETY: takes no pointers; closes descriptors of this process, of which nothing uses any.
-        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as c_long) };
     }
 }
 

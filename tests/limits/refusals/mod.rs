@@ -7,6 +7,7 @@ mod commands;
 mod denied;
 mod late_filter;
 mod no_clone3;
+mod older_kernels;
 mod records;
 mod seccomp;
 mod signals;
