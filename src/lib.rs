@@ -81,6 +81,12 @@ cfg_if::cfg_if! {
         mod error;
         mod exit;
         mod framing;
+        #[cfg(test)]
+        #[path = "../tests/fuzz/stable.rs"]
+        mod fuzz_driver;
+        #[cfg(fuzzing)]
+        #[doc(hidden)]
+        pub mod fuzz_targets;
         mod io;
         mod json;
         mod origin;

@@ -4,6 +4,9 @@
 mod bench;
 mod doctor;
 mod fake;
+#[cfg(test)]
+#[path = "../../tests/fuzz/stable.rs"]
+mod fuzz_driver;
 #[cfg(feature = "bench")]
 mod gate;
 #[cfg(feature = "bench")]
@@ -14,6 +17,13 @@ mod run;
 mod trace;
 mod units;
 mod usage;
+
+/// The bodies of two fuzz targets, for tests/fuzz.
+#[cfg(fuzzing)]
+pub(crate) mod fuzz_targets {
+    pub(crate) use super::fake::script::fuzz::target as script;
+    pub(crate) use super::gate::fuzz::target as gate;
+}
 
 use std::fmt;
 use std::io::Write;

@@ -10,6 +10,8 @@ mod policy;
 mod report;
 
 pub use exit_status::ExitStatus;
+#[cfg(fuzzing)]
+pub(crate) use plan::fuzz;
 pub(crate) use plan::{Activity, CloseAction, CloseEvent, ClosePlan, CloseStart, Holders};
 pub use policy::{CloseMode, ClosePolicy};
 pub use report::{CloseReason, CloseReport, CloseStage, ShutdownReport};

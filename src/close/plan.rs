@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::close::{CloseMode, ClosePolicy, CloseStage};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod quiet;
 #[cfg(test)]
 mod tests;

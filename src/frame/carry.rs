@@ -123,7 +123,7 @@ impl Carry {
         buffers.give_back(std::mem::take(&mut self.bytes));
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

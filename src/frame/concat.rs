@@ -213,7 +213,7 @@ impl Concat {
         self.carry.len() + self.dropped.head.len()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn capacity(&self) -> usize {
         self.carry.capacity() + self.dropped.head.capacity()
     }

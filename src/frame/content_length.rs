@@ -419,7 +419,7 @@ impl ContentLength {
         self.body.len() + self.line.held() + skipped + block + doubtful
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn capacity(&self) -> usize {
         let skipped = match &self.part {
             MessagePart::SkippedBody { head, tail, .. } => head.capacity() + tail.capacity(),

@@ -243,7 +243,7 @@ impl UnfinishedLine {
         self.bytes.len() + self.head.len()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity() + self.head.capacity()
     }

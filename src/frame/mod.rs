@@ -26,6 +26,8 @@ mod content_length;
 mod controls;
 mod deframer;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod header;
 pub(crate) mod memcpy;
 mod ndjson;
@@ -115,7 +117,7 @@ impl Framer {
     }
 
     /// Bytes allocated behind [`held`](Self::held).
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     fn capacity(&self) -> usize {
         match self {
             Self::Ndjson(framer) => framer.capacity(),

@@ -209,7 +209,7 @@ impl Ndjson {
         self.carry.len() + self.overlong.as_ref().map_or(0, |line| line.head.len())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn capacity(&self) -> usize {
         self.carry.capacity() + self.overlong.as_ref().map_or(0, |line| line.head.capacity())
     }

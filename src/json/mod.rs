@@ -17,6 +17,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod block;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod member;
 mod nesting;
 mod scalar;

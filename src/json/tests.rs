@@ -1,13 +1,9 @@
 //! The validator compared with `serde_json`: both accept the same texts.
 
 use proptest::prelude::*;
-use serde::de::IgnoredAny;
 
+use super::fuzz::is_json as reference;
 use super::{ByWords, JsonSummary, JsonValue, is_valid, validate, validate_with};
-
-fn reference(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
 
 #[test]
 fn truncated_texts_match_serde() {
@@ -300,14 +296,5 @@ proptest! {
         prop_assert_eq!(is_valid(text.as_bytes()), reference(&text), "{}", text);
         let by_words = validate_with::<ByWords>(text.as_bytes(), &mut |_| ()).is_some();
         prop_assert_eq!(by_words, reference(&text), "{}", text);
-    }
-
-    #[test]
-    fn any_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            prop_assert_eq!(is_valid(&bytes), reference(text));
-        } else {
-            is_valid(&bytes);
-        }
     }
 }

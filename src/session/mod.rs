@@ -58,6 +58,8 @@ use handlers::Handlers;
 use inbox::InboxItem;
 use protocol::{Observer, Protocol};
 use reader::ReaderTask;
+#[cfg(fuzzing)]
+pub(crate) use router::fuzz as router_fuzz;
 use state::SessionState;
 
 pub use config::{SessionStats, Settings, Task};

@@ -13,6 +13,8 @@ use crate::record::Record;
 
 use super::protocol::{Incoming, RpcError, WireId};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

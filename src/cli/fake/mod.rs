@@ -13,7 +13,7 @@ mod output;
 mod plain;
 mod protocol;
 mod replay;
-mod script;
+pub(super) mod script;
 mod signals;
 #[cfg(test)]
 mod tests;

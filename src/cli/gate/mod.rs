@@ -1,6 +1,8 @@
 //! `agentpipe gate`: compares a bench report with a file of ceilings. `judge` decides; this file reads
 //! the files and prints the verdict as Markdown, or the report in the formats of two dashboards.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod judge;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::controls;
+use super::super::fuzz::{check_laws, cut};
 use super::*;
 
 /// One record on one line, without a raw line end.
@@ -98,108 +98,6 @@ fn any_texts() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
-/// Cuts the input by a list of chunk sizes, used in turn.
-fn cut<'a>(mut input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
-    let mut chunks = Vec::new();
-    for &size in sizes.iter().cycle() {
-        if input.is_empty() {
-            break;
-        }
-        let (chunk, rest) = input.split_at(size.min(input.len()));
-        chunks.push(chunk);
-        input = rest;
-    }
-    chunks
-}
-
-/// A simple line splitter with the whole input in memory, for comparison.
-fn reference_events(limits: &Limits, input: &[u8]) -> Vec<Event> {
-    let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
-    let tail = lines.pop().unwrap_or_default();
-    let mut events = Vec::new();
-    for (line, last) in lines.into_iter().map(|line| (line, false)).chain([(tail, true)]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-        let text = line.trim_ascii();
-        let valid = serde_json::from_slice::<serde_json::Value>(text).is_ok();
-        let starts = text.first().copied();
-        let mut before = None;
-        let event = if line.len() > limits.record_max {
-            Some(oversized(line))
-        } else if line.iter().all(|byte| b" \t\r".contains(byte)) {
-            None
-        } else if valid && matches!(starts, Some(b'{' | b'[')) && text.len() == json_len(line) {
-            Some(record(line))
-        } else if let Some((text, around)) = between_controls(line) {
-            before = Some(record(text));
-            Some(noise(around))
-        } else if starts == Some(b'{') && json_start(line) == Some(b'{') {
-            Some(if last {
-                truncated(line)
-            } else if std::str::from_utf8(line).is_err() {
-                bad_utf8(line)
-            } else {
-                bad_json(line)
-            })
-        } else if last && json_start(line) == Some(b'[') && array_like(line) {
-            Some(truncated(line))
-        } else {
-            Some(noise(line))
-        };
-        events.extend(before.into_iter().chain(event));
-    }
-    events
-}
-
-/// A record with terminal controls around it, and those.
-fn between_controls(line: &[u8]) -> Option<(&[u8], Vec<u8>)> {
-    let text = controls::text_between(line)?;
-    serde_json::from_slice::<serde_json::Value>(&line[text.clone()]).ok()?;
-    Some((&line[text.clone()], [&line[..text.start], &line[text.end..]].concat()))
-}
-
-/// Unlike `trim_ascii`, does not trim form feeds, which are content in JSON.
-fn json_len(line: &[u8]) -> usize {
-    String::from_utf8_lossy(line).trim_matches([' ', '\t', '\r']).len()
-}
-
-fn json_start(line: &[u8]) -> Option<u8> {
-    line.iter().copied().find(|byte| !b" \t\r".contains(byte))
-}
-
-fn array_like(line: &[u8]) -> bool {
-    let mut bytes = line.iter().copied().filter(|byte| !b" \t\r".contains(byte)).skip(1);
-    bytes.next().is_none_or(|byte| b"{[]\"-tfn0123456789".contains(&byte))
-}
-
-/// Bytes that are in an event.
-fn accounted(events: &[Event]) -> u64 {
-    let bytes = |event: &Event| match event {
-        Event::Record(record) => record.len() as u64,
-        Event::Noise(sample) | Event::Oversized(sample) | Event::Truncated(sample) => sample.len(),
-        Event::Malformed { sample, .. } => sample.len(),
-        Event::FramingMismatch(_) => 0,
-        other => panic!("{other:?} is not a frame"),
-    };
-    events.iter().map(bytes).sum()
-}
-
-/// Bytes that are framing: line ends, blank lines, byte order marks.
-fn line_framing(limits: &Limits, input: &[u8]) -> u64 {
-    let newlines = input.iter().filter(|&&byte| byte == b'\n').count();
-    let inside: usize = input
-        .split(|&byte| byte == b'\n')
-        .map(|line| {
-            let content = line.strip_suffix(b"\r").unwrap_or(line);
-            let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
-            let blank = content.iter().all(|byte| b" \t\r".contains(byte));
-            let skipped = blank && content.len() <= limits.record_max;
-            if skipped { line.len() } else { line.len() - content.len() }
-        })
-        .sum();
-    (newlines + inside) as u64
-}
-
 fn small() -> Limits {
     let mut limits = Limits::new().record_max(64);
     limits.header_max = 100;
@@ -208,42 +106,11 @@ fn small() -> Limits {
 
 proptest! {
     #[test]
-    fn ndjson_frames_depend_on_the_bytes_alone(
+    fn lines_depend_on_the_bytes_alone(
         input in any_lines(),
         sizes in prop::collection::vec(1_usize..40, 1..6),
     ) {
-        let limits = small();
-        let whole = feed_all(Framing::Ndjson, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &reference_events(&limits, &input));
-        prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, cut(&input, &sizes)));
-        prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, input.chunks(1)));
-    }
-
-    #[test]
-    fn ndjson_accounts_for_every_byte(
-        input in any_lines(),
-        sizes in prop::collection::vec(1_usize..40, 1..6),
-    ) {
-        let limits = small();
-        let events = feed_all(Framing::Ndjson, &limits, cut(&input, &sizes));
-        let total = accounted(&events) + line_framing(&limits, &input);
-        prop_assert_eq!(total, input.len() as u64);
-    }
-
-    #[test]
-    fn ndjson_accepts_any_bytes(
-        input in prop::collection::vec(
-            prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\"\r\n \xEF\xBB\xBF1,:".to_vec())],
-            0..300,
-        ),
-        sizes in prop::collection::vec(1_usize..40, 1..6),
-    ) {
-        let limits = small();
-        let whole = feed_all(Framing::Ndjson, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &reference_events(&limits, &input));
-        prop_assert_eq!(&whole, &feed_all(Framing::Ndjson, &limits, cut(&input, &sizes)));
-        let total = accounted(&whole) + line_framing(&limits, &input);
-        prop_assert_eq!(total, input.len() as u64);
+        check_laws(Framing::Ndjson, &small(), &input, &sizes);
     }
 
     #[test]
@@ -251,11 +118,7 @@ proptest! {
         input in any_frames(),
         sizes in prop::collection::vec(1_usize..40, 1..6),
     ) {
-        let limits = small();
-        let whole = feed_all(Framing::ContentLength, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &feed_all(Framing::ContentLength, &limits, cut(&input, &sizes)));
-        prop_assert_eq!(&whole, &feed_all(Framing::ContentLength, &limits, input.chunks(1)));
-        prop_assert!(accounted(&whole) <= input.len() as u64, "a byte was counted twice");
+        check_laws(Framing::ContentLength, &small(), &input, &sizes);
     }
 
     #[test]
@@ -301,14 +164,7 @@ proptest! {
         input in any_texts(),
         sizes in prop::collection::vec(1_usize..40, 1..6),
     ) {
-        let limits = small();
-        let whole = feed_all(Framing::Concat, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &feed_all(Framing::Concat, &limits, cut(&input, &sizes)));
-        prop_assert_eq!(&whole, &feed_all(Framing::Concat, &limits, input.chunks(1)));
-        // What is in no event is white space, RS or a byte order mark.
-        let blank = |byte: &&u8| byte.is_ascii_whitespace() || b"\x1e\xEF\xBB\xBF".contains(byte);
-        let content = input.iter().filter(|byte| !blank(byte)).count() as u64;
-        prop_assert!((content..=input.len() as u64).contains(&accounted(&whole)));
+        check_laws(Framing::Concat, &small(), &input, &sizes);
     }
 
     #[test]
@@ -328,9 +184,6 @@ proptest! {
         input in prop_oneof![any_lines(), any_frames()],
         sizes in prop::collection::vec(1_usize..40, 1..6),
     ) {
-        let limits = small();
-        let whole = feed_all(Framing::Auto, &limits, [&input[..]]);
-        prop_assert_eq!(&whole, &feed_all(Framing::Auto, &limits, cut(&input, &sizes)));
-        prop_assert_eq!(&whole, &feed_all(Framing::Auto, &limits, input.chunks(1)));
+        check_laws(Framing::Auto, &small(), &input, &sizes);
     }
 }

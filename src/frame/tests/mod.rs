@@ -24,55 +24,12 @@ use crate::framing::Framing;
 use crate::record::Record;
 use crate::record::{Event, MalformedReason, Preview};
 
-use super::classify::why_not_json;
 use super::{CarryBuffers, Frame, Framer, Payload};
 
-/// Returns the events of one read.
-pub(super) fn feed_with(
-    framer: &mut Framer,
-    buffers: &mut CarryBuffers,
-    mut read: &[u8],
-) -> Vec<Event> {
-    let mut events = Vec::new();
-    while let Some(frame) = framer.next(&mut read, buffers) {
-        events.extend(frame.into_event());
-    }
-    events
-}
-
-/// Returns the events of one read; no idle carry buffer is available.
-pub(super) fn feed(framer: &mut Framer, read: impl AsRef<[u8]>) -> Vec<Event> {
-    feed_with(framer, &mut CarryBuffers::default(), read.as_ref())
-}
-
-/// Returns the events at the end of the output.
-pub(super) fn finish(framer: &mut Framer) -> Vec<Event> {
-    let mut buffers = CarryBuffers::default();
-    std::iter::from_fn(|| framer.finish(&mut buffers)).filter_map(Frame::into_event).collect()
-}
-
-/// Feeds the chunks and checks after each how much the framer holds.
-pub(super) fn feed_all<'a>(
-    framing: Framing,
-    limits: &Limits,
-    chunks: impl IntoIterator<Item = &'a [u8]>,
-) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut framer = Framer::new(framing, limits);
-    let mut buffers = CarryBuffers::default();
-    let most = limits.record_max.max(limits.header_max) + 4 + 160 + 64 * 4;
-    for chunk in chunks {
-        events.extend(feed_with(&mut framer, &mut buffers, chunk));
-        assert!(framer.held() <= most, "held {} of at most {most}", framer.held());
-        if framer.held() == 0 {
-            assert_eq!(framer.capacity(), 0, "an idle framer holds no buffer");
-        }
-    }
-    events.extend(std::iter::from_fn(|| framer.finish(&mut buffers)).filter_map(Frame::into_event));
-    assert_eq!((framer.held(), framer.capacity()), (0, 0));
-    assert_eq!(finish(&mut framer), [], "nothing is left for a second call");
-    events
-}
+use super::fuzz::{
+    bad_json, bad_utf8, feed, feed_all, feed_with, finish, noise, oversized, record, sample,
+    truncated,
+};
 
 /// Returns the events of the input and checks that they are the same for every cut.
 pub(super) fn frames_with(framing: Framing, limits: &Limits, input: &[u8]) -> Vec<Event> {
@@ -97,37 +54,6 @@ pub(super) fn lsp(input: impl AsRef<[u8]>) -> Vec<Event> {
 
 pub(super) fn shape() -> Limits {
     Limits::new().json_check(JsonCheck::Shape)
-}
-
-pub(super) fn record(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Record(Record::from(bytes.as_ref().to_vec()))
-}
-
-pub(super) fn sample(bytes: impl AsRef<[u8]>) -> Preview {
-    let bytes = bytes.as_ref();
-    Preview::new(bytes.len() as u64, bytes, 160)
-}
-
-pub(super) fn noise(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Noise(sample(bytes))
-}
-
-pub(super) fn oversized(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Oversized(sample(bytes))
-}
-
-pub(super) fn truncated(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Truncated(sample(bytes))
-}
-
-/// A malformed record whose reason has tests of its own.
-pub(super) fn bad_json(bytes: impl AsRef<[u8]>) -> Event {
-    let reason = why_not_json(bytes.as_ref());
-    Event::Malformed { reason, sample: sample(bytes) }
-}
-
-pub(super) fn bad_utf8(bytes: impl AsRef<[u8]>) -> Event {
-    Event::Malformed { reason: MalformedReason::Utf8, sample: sample(bytes) }
 }
 
 pub(super) fn bad_header(bytes: impl AsRef<[u8]>) -> Event {

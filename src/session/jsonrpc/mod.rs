@@ -5,6 +5,8 @@
 //! are treated like records of their own, and each request in it gets a response of its own. A batch
 //! holds at most 4096 records; a longer one is refused.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod protocol;
 #[cfg(test)]
 mod tests;

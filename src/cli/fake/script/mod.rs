@@ -1,5 +1,7 @@
 //! The mode `--script`: plays a dialogue. docs/guide/fake.md describes the steps. A host that deviates ends it.
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::cli) mod fuzz;
 mod pattern;
 mod steps;
 
