@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::run::launcher::without_proc;
+use crate::run::launcher::in_container;
 use crate::support::own_process::test_name;
 use crate::support::{PROGRAM, skipped};
 
@@ -275,11 +275,13 @@ fn small_pipes_are_no_refusal() {
 #[test]
 fn doctor_without_proc_says_unknown() {
     let mut probe = Command::new("true");
-    if let Err(error) = without_proc(&mut probe).stdin(Stdio::null()).output() {
+    if let Err(error) = in_container(&mut probe, &[c"/proc"], true).stdin(Stdio::null()).output() {
         return skipped(test_name!(), &format!("no user namespace: {error}"));
     }
     let mut command = Command::new(PROGRAM);
-    let output = output(without_proc(&mut command).args(["doctor", "--json", "--agents", "3"]));
+    let output = output(
+        in_container(&mut command, &[c"/proc"], true).args(["doctor", "--json", "--agents", "3"]),
+    );
     let (code, text) = text_of(&output);
     let report = json(&text);
     assert_eq!((code, &report["usable"]), (Some(0), &true.into()), "{text}");

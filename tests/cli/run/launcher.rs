@@ -2,6 +2,7 @@
 //! program that starts others while it has signals blocked. And the launcher of a container.
 #![expect(unsafe_code, reason = "signals and namespaces are set between fork and exec")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -50,9 +51,25 @@ pub(crate) fn inheriting<'a>(
 /// The program becomes the first process of a PID namespace with a `/proc` of its own, in a user namespace,
 /// so that no privilege is needed. A launcher passes its exit code on.
 pub(crate) fn first_process(command: &mut Command) -> &mut Command {
+    in_container(command, &[], true)
+}
+
+/// The same with all namespaces of a container. An empty file system hides each of these folders, and all
+/// file systems are read-only unless they are `writable`.
+pub(crate) fn in_container<'a>(
+    command: &'a mut Command,
+    hidden: &'static [&'static CStr],
+    writable: bool,
+) -> &'a mut Command {
     let failed = || Err(io::Error::last_os_error());
     let enter = move || {
-        let kinds = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        let kinds = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWCGROUP
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWUTS;
         // SAFETY: takes a number. This child of a fork has one thread.
         if unsafe { libc::unshare(kinds) } != 0 {
             return failed();
@@ -63,33 +80,40 @@ pub(crate) fn first_process(command: &mut Command) -> &mut Command {
             -1 => return failed(),
             first => await_and_exit(first),
         }
-        let (proc, flags) = (c"proc".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
-        // SAFETY: the strings end in a NUL and live on; no data is passed.
-        if unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, std::ptr::null()) } != 0 {
-            return failed();
+        mount(c"proc", c"/proc")?;
+        for folder in hidden {
+            mount(c"tmpfs", folder)?;
         }
-        Ok(())
+        if writable { Ok(()) } else { deny_writing() }
     };
     // SAFETY: `enter` makes system calls and allocates nothing: sound after a fork.
     unsafe { command.pre_exec(enter) }
 }
 
-/// The program sees an empty `/proc`, in a user namespace, so that no privilege is needed.
-pub(crate) fn without_proc(command: &mut Command) -> &mut Command {
-    let hide = || {
-        // SAFETY: takes a number. This child of a fork has one thread.
-        if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let kind = c"tmpfs".as_ptr();
-        // SAFETY: the strings end in a NUL and live on; no data is passed.
-        if unsafe { libc::mount(kind, c"/proc".as_ptr(), kind, 0, std::ptr::null()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+fn mount(kind: &CStr, folder: &CStr) -> io::Result<()> {
+    let (kind, flags) = (kind.as_ptr(), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    // SAFETY: the strings end in a NUL and outlive the call; no data is passed.
+    match unsafe { libc::mount(kind, folder.as_ptr(), kind, flags, std::ptr::null()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes every mount read-only. Their other flags stay, as the kernel demands.
+fn deny_writing() -> io::Result<()> {
+    let (all, size) = (libc::AT_RECURSIVE, size_of::<libc::mount_attr>());
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
     };
-    // SAFETY: `hide` makes system calls and allocates nothing: sound after a fork.
-    unsafe { command.pre_exec(hide) }
+    let (call, root) = (libc::SYS_mount_setattr, c"/".as_ptr());
+    // SAFETY: the string and the attributes outlive the call, which reads `size` bytes of the latter.
+    match unsafe { libc::syscall(call, libc::AT_FDCWD, root, all, &raw const attributes, size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Waits for a child and ends with its exit code.

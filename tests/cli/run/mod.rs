@@ -1,6 +1,7 @@
 //! `agentpipe run` as its users see it: streams, exit codes, the report.
 
 mod absence;
+mod container;
 mod descriptors;
 mod framing;
 mod guard;

@@ -13,7 +13,7 @@ use crate::support::process::is_gone;
 use crate::support::{PROGRAM, skipped, wait_until};
 
 /// Returns the children of a process, zombies included.
-fn children(pid: u32) -> Vec<u32> {
+pub(super) fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("proc").flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists

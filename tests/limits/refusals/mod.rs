@@ -8,6 +8,7 @@ mod denied;
 mod late_filter;
 mod no_clone3;
 mod older_kernels;
+mod profile;
 mod records;
 mod seccomp;
 mod signals;

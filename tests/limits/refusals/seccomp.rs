@@ -32,6 +32,18 @@ pub(crate) fn deny_when(
     unsafe { command.pre_exec(move || filter.install(false)) }
 }
 
+/// From its exec on the program gets `errno` from all of these system calls.
+pub(crate) fn deny_all<'a>(
+    command: &'a mut Command,
+    calls: impl Iterator<Item = libc::c_long>,
+    errno: u16,
+) -> &'a mut Command {
+    let rules: Vec<Rule> = calls.map(|call| Rule { call, when: None, errno }).collect();
+    let filter = Filter::new(&rules);
+    // SAFETY: `install` makes two system calls and allocates nothing: sound after a fork.
+    unsafe { command.pre_exec(move || filter.install(false)) }
+}
+
 /// From now on every thread of this process gets `errno` from this system call.
 pub(crate) fn deny_from_now_on(call: libc::c_long, errno: i32) {
     filter(call, None, errno).install(true).expect("a filter");
