@@ -78,6 +78,12 @@ pub(super) struct Measurement {
     /// The median, divided by the median of the peer.
     #[serde(default)]
     pub(super) ratio_to_peer: Option<f64>,
+    /// agentpipe with the epoll backend, where the run has io_uring.
+    #[serde(default)]
+    pub(super) epoll: Option<Comparison>,
+    /// The median, divided by the median with epoll.
+    #[serde(default)]
+    pub(super) ratio_to_epoll: Option<f64>,
     /// Numbers other than times, for instance `enters_per_record`.
     #[serde(default, deserialize_with = "once_each")]
     pub(super) counts: BTreeMap<String, f64>,
@@ -97,7 +103,7 @@ pub(super) struct Aim {
     pub(super) met: bool,
 }
 
-/// The limit or the peer of a scenario.
+/// A contestant beside agentpipe.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Comparison {
@@ -105,7 +111,7 @@ pub(super) struct Comparison {
     pub(super) figures: Figures,
 }
 
-/// The distribution of one series, in microseconds.
+/// One series, in microseconds.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Figures {
@@ -114,6 +120,9 @@ pub(super) struct Figures {
     pub(super) p90_us: f64,
     pub(super) p99_us: f64,
     pub(super) max_us: f64,
+    /// The mean CPU time of this process for a sample, without that of its children.
+    #[serde(default)]
+    pub(super) cpu_us: f64,
 }
 
 impl Figures {
@@ -235,7 +244,8 @@ impl Measurement {
             return Err(format!("{name}: a target is no number, or is not met as it says"));
         }
         self.check_beside("limit", self.limit.as_ref(), self.ratio)?;
-        self.check_beside("peer", self.peer.as_ref(), self.ratio_to_peer)
+        self.check_beside("peer", self.peer.as_ref(), self.ratio_to_peer)?;
+        self.check_beside("epoll", self.epoll.as_ref(), self.ratio_to_epoll)
     }
 
     /// Checks that the ratio is present if it can be, and that it follows from the medians.
@@ -272,7 +282,7 @@ impl Figures {
         if self.n == 0 {
             return Err("it has no sample".to_owned());
         }
-        if !values.iter().copied().all(is_figure) {
+        if !values.into_iter().chain([self.cpu_us]).all(is_figure) {
             return Err("a figure is no number from 0 to 10^15".to_owned());
         }
         if !values.is_sorted() {

@@ -4,7 +4,6 @@
 
 use std::fmt::Write;
 use std::hint::black_box;
-use std::time::Duration;
 
 use agentpipe::Record;
 
@@ -12,7 +11,7 @@ use super::alloc::counted;
 use super::counts::{Counts, allocations_per_record};
 use super::scenario::{Run, Scenario};
 use super::setup::Setup;
-use super::wait::{BenchResult, timed};
+use super::wait::{BenchResult, Took, timed};
 
 pub(super) fn open<'a>(
     _: &'a Setup,
@@ -44,11 +43,11 @@ impl Keys {
 }
 
 impl Run for Keys {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         Ok(timed(|| self.envelopes())?.0)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         let scan = |record: &Record| match memchr::memchr(b'\n', record.as_bytes()) {
             None => Ok(()),
             Some(_) => Err("a record holds a newline".into()),
@@ -56,7 +55,7 @@ impl Run for Keys {
         Ok(timed(|| self.repeat(scan))?.0)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         let parse = |record: &Record| {
             let value: serde_json::Value = serde_json::from_slice(record.as_bytes())?;
             match value["type"] == "assistant" {

@@ -26,6 +26,7 @@ static ALL: [Scenario; 19] = [
     throughput("throughput_1m", 1 << 20, 16),
     Scenario {
         peer: Some("tokio's BufReader::lines, serde_json::Value"),
+        epoll: false,
         open: throughput::open_pipeline,
         // 5 times the throughput of the peer.
         targets: &[("ratio_to_peer", 0.2)],
@@ -33,6 +34,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_idle",
+        epoll: true,
         group: "shutdown",
         limit: "close stdin, read to the end, waitpid",
         own: Own::Always,
@@ -41,6 +43,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "flush_1m",
+        epoll: true,
         limit: "close stdin, read 1 MiB, waitpid",
         peer: Some(
             "close stdin, read nothing, SIGTERM after 20 ms, SIGKILL after 20 ms (loses it)",
@@ -51,6 +54,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_blocked_abort",
+        epoll: true,
         limit: "SIGKILL, waitpid",
         peer: Some("close(2) of stdout, waitpid"),
         targets: &[("ratio", 1.1), ("p99_us", 5000.0)],
@@ -67,6 +71,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_100",
+        epoll: true,
         limit: "100 times SIGKILL, 100 times waitpid",
         peer: Some("100 times close(2) of stdout, 100 times waitpid"),
         thin: 10,
@@ -92,6 +97,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "roundtrip",
+        epoll: true,
         group: "roundtrip",
         limit: "write(2), read(2)",
         peer: Some("write(2), a thread that reads lines, a channel"),
@@ -112,6 +118,7 @@ const DEFAULTS: Scenario = Scenario {
     record_bytes: 0,
     thin: 1,
     own: Own::Never,
+    epoll: false,
     targets: &[],
     open: shutdown::open_idle,
 };
@@ -137,6 +144,7 @@ const fn throughput(name: &'static str, record_bytes: u64, records: u64) -> Scen
         peer: Some("tokio's BufReader::lines on one thread"),
         records,
         record_bytes,
+        epoll: matches!(record_bytes, 0x400 | 0x1000 | 0x10000),
         // One sample of the largest record takes as long as several others.
         thin: if record_bytes >= 1 << 20 { 3 } else { 1 },
         open: throughput::open_flood,

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::cli::report::{Aim, BenchReport, Comparison};
+use crate::cli::report::{Aim, BenchReport, Comparison, Figures};
 
-/// Returns three tables: times, what limit and peer are (with the counts), and targets.
+/// Returns the tables: times, CPU times, what limit and peer are (with the counts), and targets.
 pub(super) fn tables(report: &BenchReport) -> String {
     let mut page = String::new();
     put(&mut page, format_args!("{}\n", headline(report)));
@@ -36,9 +36,11 @@ pub(super) fn tables(report: &BenchReport) -> String {
             ),
         );
     }
+    put_cpu(&mut page, report);
     page.push_str(
         "\n`limit` and `peer` are medians of the same run; `ratio` is the median over theirs, and\n\
-         p99 of fewer than 100 samples is their maximum.\n\n\
+         p99 of fewer than 100 samples is their maximum. The CPU time is that of the measuring process\n\
+         without its children, the mean for a record, or for a sample without records.\n\n\
          | scenario | limit: the least that the kernel needs | peer: what others do | counts |\n\
          | --- | --- | --- | --- |\n",
     );
@@ -63,6 +65,30 @@ pub(super) fn tables(report: &BenchReport) -> String {
         }
     }
     page
+}
+
+/// Adds the CPU time of this process, for a record where the scenario has several, else for a sample; and
+/// the times with epoll.
+#[expect(clippy::cast_precision_loss, reason = "a sample has few records")]
+fn put_cpu(page: &mut String, report: &BenchReport) {
+    page.push_str(
+        "\n| CPU time | agentpipe | epoll | limit | peer | p50 with epoll | agentpipe to epoll |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for it in &report.scenarios {
+        let each = |figures: &Figures| time(figures.cpu_us / it.records.max(1) as f64);
+        let cpu = |beside: &Option<Comparison>| {
+            beside.as_ref().map_or_else(String::new, |beside| each(&beside.figures))
+        };
+        let ratio = it.ratio_to_epoll.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let median = it.epoll.as_ref().map_or_else(String::new, |it| time(it.figures.p50_us));
+        let (epoll, limit, peer) = (cpu(&it.epoll), cpu(&it.limit), cpu(&it.peer));
+        let (name, ours) = (&it.name, each(&it.figures));
+        put(
+            page,
+            format_args!("| {name} | {ours} | {epoll} | {limit} | {peer} | {median} | {ratio} |"),
+        );
+    }
 }
 
 /// Returns in one line what was measured, and where.

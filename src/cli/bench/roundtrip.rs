@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use agentpipe::{Agent, Limits};
 
@@ -12,7 +11,7 @@ use super::child::PlainChild;
 use super::counts::{Counts, RingUse, allocations_per_record, median};
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, PATIENCE, timed};
+use super::wait::{BenchResult, PATIENCE, Took, timed};
 
 const RECORD: &str = r#"{"type":"ping","id":1}"#;
 
@@ -42,7 +41,7 @@ struct Roundtrip<'a> {
 }
 
 impl Roundtrip<'_> {
-    fn ping_agent(&mut self) -> BenchResult<Duration> {
+    fn ping_agent(&mut self) -> BenchResult<Took> {
         let agent = &mut self.agent;
         let ask = || {
             agent.send_blocking(self.ping)?;
@@ -63,11 +62,11 @@ impl Roundtrip<'_> {
 }
 
 impl Run for Roundtrip<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         self.ping_agent()
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         let (child, line, ping) = (&mut self.child, &mut self.line, self.ping);
         let ask = || {
             let stdin = child.0.stdin.as_mut().ok_or("the plain child has no stdin")?;
@@ -79,7 +78,7 @@ impl Run for Roundtrip<'_> {
         Ok(took)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         let (took, line) = timed(|| self.threaded.ask(self.ping))?;
         self.check(line.trim_ascii_end())?;
         Ok(took)

@@ -1,10 +1,8 @@
 //! What a scenario is, and what one run of it can do.
 
-use std::time::Duration;
-
 use super::counts::Counts;
 use super::setup::Setup;
-use super::wait::BenchResult;
+use super::wait::{BenchResult, Took};
 
 /// A scenario that can be run.
 #[derive(Debug)]
@@ -24,6 +22,8 @@ pub(super) struct Scenario {
     /// Divides the number of samples, for a scenario that is slow.
     pub(super) thin: u32,
     pub(super) own: Own,
+    /// Whether the epoll backend is measured beside io_uring.
+    pub(super) epoll: bool,
     /// The project's goals: each metric with the highest value that meets it.
     pub(super) targets: &'static [(&'static str, f64)],
     pub(super) open: for<'a> fn(&'a Setup, &'static Self) -> BenchResult<Box<dyn Run + 'a>>,
@@ -40,14 +40,14 @@ pub(super) enum Own {
     IfNamed,
 }
 
-/// A scenario that is being run. The three samples are taken in turn.
+/// A scenario that is being run. The samples are taken in turn.
 pub(super) trait Run {
     /// Takes one sample of agentpipe.
-    fn agentpipe(&mut self) -> BenchResult<Duration>;
+    fn agentpipe(&mut self) -> BenchResult<Took>;
     /// Takes one sample of the limit.
-    fn limit(&mut self) -> BenchResult<Duration>;
+    fn limit(&mut self) -> BenchResult<Took>;
     /// Takes one sample of the peer. Called only if the scenario names one.
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         Err("it has no peer".into())
     }
     /// Returns what was counted during the samples, or in further rounds.

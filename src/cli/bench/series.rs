@@ -1,4 +1,5 @@
-//! Measures one scenario: samples of agentpipe, limit and peer in turn, and their percentiles.
+//! Measures one scenario: samples of agentpipe, limit, peer and the other backend in turn, and their
+//! percentiles.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::cli::report::{Aim, Comparison, Figures, Measurement, ratio};
 
 use super::scenario::{Run, Scenario};
 use super::setup::Setup;
-use super::wait::BenchResult;
+use super::wait::{BenchResult, Took};
 
 /// Longer than any sample, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -20,42 +21,52 @@ pub(super) fn measure(
     samples: u32,
 ) -> BenchResult<Measurement> {
     let mut run = (scenario.open)(setup, scenario)?;
+    let epoll = setup.epoll.as_deref().filter(|_| scenario.epoll);
+    let mut beside = epoll.map(|setup| (scenario.open)(setup, scenario)).transpose()?;
     let mut all = vec![Series::new(|it| it.agentpipe())?, Series::new(|it| it.limit())?];
     if scenario.peer.is_some() {
         all.push(Series::new(|it| it.peer())?);
     }
+    if beside.is_some() {
+        all.push(Series { is_beside: true, ..Series::new(|it| it.agentpipe())? });
+    }
     // The first sample of each fills caches and is not counted.
     for series in &all {
-        (series.sample)(&mut *run)?;
+        series.take(&mut run, &mut beside)?;
     }
     let turns = all.len();
     for round in 0..(samples / scenario.thin).max(1) as usize {
         // The first of a round may find the machine busier, so each of them is first in turn.
         for turn in 0..turns {
             let series = &mut all[(round + turn) % turns];
-            let took = (series.sample)(&mut *run)?;
+            let took = series.take(&mut run, &mut beside)?;
             series.record(took);
         }
     }
     let counts = run.counts()?;
     let mut figures = all.iter().map(Series::figures);
     let mut next = || figures.next().ok_or("a series is missing");
-    let ours = next()?;
-    let limit = Comparison { what: scenario.limit.to_owned(), figures: next()? };
-    let peer = match scenario.peer {
-        Some(what) => Some(Comparison { what: what.to_owned(), figures: next()? }),
-        None => None,
+    let mut compare = |what: Option<&str>| -> BenchResult<Option<Comparison>> {
+        let Some(what) = what else { return Ok(None) };
+        Ok(Some(Comparison { what: what.to_owned(), figures: next()? }))
     };
+    let ours = compare(Some(scenario.name))?.ok_or("a series is missing")?.figures;
+    let limit = compare(Some(scenario.limit))?;
+    let peer = compare(scenario.peer)?;
+    let epoll = compare(beside.as_ref().map(|_| "agentpipe with epoll"))?;
+    let to = |other: &Option<Comparison>| other.as_ref().and_then(|other| ratio(&ours, other));
     let mut measured = Measurement {
         name: scenario.name.to_owned(),
         group: scenario.group.to_owned(),
         records: scenario.records,
         record_bytes: scenario.record_bytes,
         figures: ours,
-        ratio: ratio(&ours, &limit),
-        limit: Some(limit),
-        ratio_to_peer: peer.as_ref().and_then(|peer| ratio(&ours, peer)),
+        ratio: to(&limit),
+        limit,
+        ratio_to_peer: to(&peer),
         peer,
+        ratio_to_epoll: to(&epoll),
+        epoll,
         counts,
         targets: Vec::new(),
     };
@@ -82,21 +93,37 @@ fn aims(scenario: &Scenario, measured: &Measurement) -> BenchResult<Vec<Aim>> {
     scenario.targets.iter().map(aim).collect()
 }
 
-/// The samples of agentpipe, the limit or the peer.
+/// A scenario that is being run.
+type Running<'a> = Box<dyn Run + 'a>;
+
+/// The samples of one contestant.
 struct Series {
-    sample: fn(&mut dyn Run) -> BenchResult<Duration>,
+    sample: fn(&mut dyn Run) -> BenchResult<Took>,
+    /// Whether it runs on the other backend.
+    is_beside: bool,
     times: Histogram<u64>,
+    cpu: Duration,
 }
 
 impl Series {
-    fn new(sample: fn(&mut dyn Run) -> BenchResult<Duration>) -> BenchResult<Self> {
-        Ok(Self { sample, times: Histogram::new_with_bounds(1, LONGEST, 3)? })
+    fn new(sample: fn(&mut dyn Run) -> BenchResult<Took>) -> BenchResult<Self> {
+        let times = Histogram::new_with_bounds(1, LONGEST, 3)?;
+        Ok(Self { sample, is_beside: false, times, cpu: Duration::ZERO })
     }
 
-    fn record(&mut self, took: Duration) {
-        self.times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(LONGEST));
+    fn take(&self, run: &mut Running<'_>, beside: &mut Option<Running<'_>>) -> BenchResult<Took> {
+        match beside {
+            Some(beside) if self.is_beside => (self.sample)(&mut **beside),
+            _ => (self.sample)(&mut **run),
+        }
     }
 
+    fn record(&mut self, took: Took) {
+        self.times.saturating_record(u64::try_from(took.time.as_nanos()).unwrap_or(LONGEST));
+        self.cpu += took.cpu;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a series has few samples")]
     fn figures(&self) -> Figures {
         let us = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6;
         let at = |quantile: f64| us(self.times.value_at_quantile(quantile));
@@ -106,6 +133,7 @@ impl Series {
             p90_us: at(0.90),
             p99_us: at(0.99),
             max_us: us(self.times.max()),
+            cpu_us: self.cpu.as_secs_f64() * 1e6 / self.times.len().max(1) as f64,
         }
     }
 }

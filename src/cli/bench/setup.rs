@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agentpipe::{Agent, AgentCommand, CloseReport, Engine, ExitStatus, Limits, Record};
+use agentpipe::{Agent, AgentCommand, Backend, CloseReport, Engine, ExitStatus, Limits, Record};
 
 use super::child::PlainChild;
 use super::wait::{BenchResult, PATIENCE, within};
@@ -13,6 +13,8 @@ use super::wait::{BenchResult, PATIENCE, within};
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) engine: Engine,
+    /// The same with the epoll backend, unless the engine has that.
+    pub(super) epoll: Option<Box<Self>>,
     /// The user's agent with its arguments. Empty stands for the built-in agent.
     command: Vec<OsString>,
     /// A record that the user's agent answers with one record.
@@ -27,7 +29,22 @@ impl Setup {
         ping: Option<String>,
         warm_up: Duration,
     ) -> BenchResult<Self> {
-        Ok(Self { engine: Engine::new()?, command: command.to_vec(), ping, warm_up })
+        let with = |engine, epoll| Self {
+            engine,
+            epoll,
+            command: command.to_vec(),
+            ping: ping.clone(),
+            warm_up,
+        };
+        let engine = Engine::new()?;
+        let epoll = match engine.backend() {
+            Backend::IoUring => {
+                let engine = Engine::new()?;
+                Some(Box::new(with(engine, None)))
+            }
+            _ => None,
+        };
+        Ok(with(engine, epoll))
     }
 
     /// Returns the words of the user's agent, or `None` for the built-in one.

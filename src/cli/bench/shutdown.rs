@@ -8,7 +8,7 @@ use super::child::{PlainChild, await_alive, await_blocked};
 use super::counts::{Closes, Counts, ProcessUse, each};
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, exited, next_record};
-use super::wait::{BenchResult, all, timed, within};
+use super::wait::{BenchResult, Took, all, timed, within};
 
 /// An idle agent has been silent for longer than the quiet period of a close.
 const SILENCE: Duration = Duration::from_millis(6);
@@ -60,7 +60,7 @@ impl Idle<'_> {
 }
 
 impl Run for Idle<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let mut agent = self.setup.spawn(&IDLE, Limits::new())?;
         if !self.setup.is_own() {
             next_record(&mut agent)?;
@@ -71,7 +71,7 @@ impl Run for Idle<'_> {
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         let mut child = self.setup.spawn_plain(&IDLE)?;
         if !self.setup.is_own() {
             child.read_line(&mut Vec::new())?;
@@ -155,7 +155,7 @@ pub(super) fn open_flush<'a>(
 }
 
 impl Blocked<'_> {
-    fn plain(&self, end: fn(&mut PlainChild) -> BenchResult<()>) -> BenchResult<Duration> {
+    fn plain(&self, end: fn(&mut PlainChild) -> BenchResult<()>) -> BenchResult<Took> {
         let mut child = self.setup.spawn_plain(self.way.fake)?;
         child.await_full()?;
         Ok(timed(|| end(&mut child))?.0)
@@ -163,7 +163,7 @@ impl Blocked<'_> {
 }
 
 impl Run for Blocked<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let agent = spawn_unread(self.setup, self.way.fake)?;
         await_paused(&agent)?;
         let (took, report) = timed(|| exited((self.way.agentpipe)(&agent)))?;
@@ -174,11 +174,11 @@ impl Run for Blocked<'_> {
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         self.plain(self.way.limit)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         self.plain(self.way.peer)
     }
 
@@ -233,7 +233,7 @@ impl Hundred<'_> {
         Ok(children)
     }
 
-    fn abort(&mut self, agents: &[Agent]) -> BenchResult<Duration> {
+    fn abort(&mut self, agents: &[Agent]) -> BenchResult<Took> {
         let policy = ClosePolicy::abort().abort_grace(ABORT_GRACE);
         let aborted = all(agents.iter().map(|agent| agent.close_with(policy)));
         let abort_all = || match within(HUNDRED_MAX, aborted) {
@@ -251,12 +251,12 @@ impl Hundred<'_> {
 }
 
 impl Run for Hundred<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let agents = self.agents()?;
         self.abort(&agents)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         let mut children = self.children()?;
         let end_all = || {
             children.iter_mut().try_for_each(|child| child.0.kill())?;
@@ -265,7 +265,7 @@ impl Run for Hundred<'_> {
         Ok(timed(end_all)?.0)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         let mut children = self.children()?;
         let end_all = || {
             children.iter_mut().for_each(|child| drop(child.0.stdout.take()));

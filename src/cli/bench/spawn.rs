@@ -2,14 +2,13 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::time::Duration;
 
 use agentpipe::Limits;
 
 use super::child::PlainChild;
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, timed};
+use super::wait::{BenchResult, Took, timed};
 
 /// The built-in agent writes its first record without being asked.
 const FAKE: [&str; 2] = ["--records", "1"];
@@ -24,18 +23,18 @@ pub(super) fn open_spawn<'a>(
 struct Spawn<'a>(&'a Setup);
 
 impl Run for Spawn<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let (took, agent) = timed(|| self.0.spawn(&[], Limits::new()))?;
         agent.abort_blocking();
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         Ok(timed(|| self.0.spawn_plain(&[]))?.0)
     }
 
     /// With a uid, even its own, the standard library forks, which copies the address space.
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         let spawn = || {
             let mut command = self.0.plain_command(&[])?;
             PlainChild::spawn(command.uid(rustix::process::getuid().as_raw()))
@@ -64,7 +63,7 @@ impl FirstRecord<'_> {
 }
 
 impl Run for FirstRecord<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let start = || {
             let mut agent = self.0.spawn(&FAKE, Limits::new())?;
             if let Some(ping) = &self.0.ping {
@@ -78,7 +77,7 @@ impl Run for FirstRecord<'_> {
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         let start = || {
             let mut child = self.0.spawn_plain(&FAKE)?;
             if let (Some(ping), Some(stdin)) = (&self.0.ping, &mut child.0.stdin) {

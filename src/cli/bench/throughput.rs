@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use agentpipe::{Agent, AgentCommand, JsonCheck, Limits, Record};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -19,7 +18,7 @@ use super::frame::message;
 use super::read_buffer::ReadBuffer;
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, PATIENCE, timed, within};
+use super::wait::{BenchResult, PATIENCE, Took, timed, within};
 
 /// Rounds of counting; the median of each count is reported.
 const COUNTING_ROUNDS: usize = 5;
@@ -80,18 +79,18 @@ impl Flood<'_> {
 }
 
 impl Run for Flood<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let mut agent = self.agent()?;
         let (took, ()) = timed(|| self.take(&mut agent))?;
         agent.abort_blocking();
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         read_lines(&mut self.setup.spawn_plain(&self.fake())?, self.records, self.size)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         let mut lines = TokioLines::of(self.setup.spawn_plain(&self.fake())?)?;
         lines.take(self.records, |line| match line.len() as u64 + 1 == self.size {
             true => Ok(()),
@@ -161,18 +160,18 @@ fn is_the_message(kind: Option<&str>) -> BenchResult<()> {
 }
 
 impl Run for Pipeline<'_> {
-    fn agentpipe(&mut self) -> BenchResult<Duration> {
+    fn agentpipe(&mut self) -> BenchResult<Took> {
         let mut agent = self.agent()?;
         let (took, ()) = timed(|| self.envelopes(&mut agent))?;
         agent.abort_blocking();
         Ok(took)
     }
 
-    fn limit(&mut self) -> BenchResult<Duration> {
+    fn limit(&mut self) -> BenchResult<Took> {
         read_lines(&mut self.child()?, self.records, self.size)
     }
 
-    fn peer(&mut self) -> BenchResult<Duration> {
+    fn peer(&mut self) -> BenchResult<Took> {
         TokioLines::of(self.child()?)?.take(self.records, |line| {
             let value: serde_json::Value = serde_json::from_str(line)?;
             is_the_message(value["type"].as_str())
@@ -206,7 +205,7 @@ fn take(
 }
 
 /// The limit: read(2) that blocks, and a count of newlines. The first read precedes the clock.
-fn read_lines(child: &mut PlainChild, records: u64, size: u64) -> BenchResult<Duration> {
+fn read_lines(child: &mut PlainChild, records: u64, size: u64) -> BenchResult<Took> {
     let mut stdout = child.take_stdout()?;
     let mut buffer = ReadBuffer::new();
     let buffer = buffer.bytes();
@@ -256,11 +255,7 @@ impl TokioLines {
     }
 
     /// Measures how long it takes to read and check `count` lines.
-    fn take(
-        &mut self,
-        count: u64,
-        check: impl Fn(&str) -> BenchResult<()>,
-    ) -> BenchResult<Duration> {
+    fn take(&mut self, count: u64, check: impl Fn(&str) -> BenchResult<()>) -> BenchResult<Took> {
         let Self { runtime, lines, .. } = self;
         let all = async {
             for _ in 0..count {

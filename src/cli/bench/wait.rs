@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What a step of the bench returns. The error is one line for the user.
 pub(super) type BenchResult<T> = Result<T, Box<dyn Error>>;
 
@@ -64,9 +66,25 @@ pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output 
     .await
 }
 
-/// Runs `act` and measures how long it takes.
-pub(super) fn timed<T>(act: impl FnOnce() -> BenchResult<T>) -> BenchResult<(Duration, T)> {
-    let start = Instant::now();
+/// What something took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Took {
+    pub(super) time: Duration,
+    /// The CPU time of this process, user and kernel: without its children.
+    pub(super) cpu: Duration,
+}
+
+impl Took {
+    pub(super) fn mul_f64(self, factor: f64) -> Self {
+        Self { time: self.time.mul_f64(factor), cpu: self.cpu.mul_f64(factor) }
+    }
+}
+
+/// Runs `act` and measures what it takes.
+pub(super) fn timed<T>(act: impl FnOnce() -> BenchResult<T>) -> BenchResult<(Took, T)> {
+    let cpu = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
+    let (start, before) = (Instant::now(), cpu());
     let value = act()?;
-    Ok((start.elapsed(), value))
+    let time = start.elapsed();
+    Ok((Took { time, cpu: cpu().saturating_sub(before) }, value))
 }
