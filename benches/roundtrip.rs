@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use agentpipe::{AgentCommand, Engine, LocalEngine};
+use agentpipe::{AgentCommand, Backend, Engine, LocalEngine};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -39,10 +39,12 @@ fn roundtrip(criterion: &mut Criterion) {
     group.bench_function("one_thread/tokio", |bencher| {
         bencher.iter_custom(|count| on_one_processor(|| local_task(tokio_pipes(count))));
     });
-    group.bench_function("one_thread/local", |bencher| {
-        let program = async |count| local(LocalEngine::new().expect("io_uring"), count).await;
-        bencher.iter_custom(|count| on_one_processor(|| local_task(program(count))));
-    });
+    for (name, backend) in [("local", Backend::IoUring), ("local_epoll", Backend::Epoll)] {
+        group.bench_function(format!("one_thread/{name}"), |bencher| {
+            let run = |count| on_one_processor(|| local_task(local_with(backend, count)));
+            bencher.iter_custom(run);
+        });
+    }
     group.bench_function("one_thread/local_in_tokio_uring", |bencher| {
         let program = async |engine, count| local(engine, count).await;
         let run = |count| LocalEngine::run(async move |engine| program(engine, count).await);
@@ -54,6 +56,9 @@ fn roundtrip(criterion: &mut Criterion) {
     });
     group.bench_function("threads/engine", |bencher| {
         bencher.iter_custom(|count| in_a_task(Box::pin(engine(count))));
+    });
+    group.bench_function("threads/engine_epoll", |bencher| {
+        bencher.iter_custom(|count| in_a_task(Box::pin(engine_epoll(count))));
     });
     for (name, spin) in [("never", Duration::ZERO), ("always", Duration::from_micros(100))] {
         group.bench_function(format!("threads/engine_spin_{name}"), |bencher| {
@@ -170,6 +175,14 @@ macro_rules! rounds {
 async fn local(engine: LocalEngine, count: u64) -> Duration {
     let mut agent = engine.spawn(command()).await.expect("the built-in agent starts");
     rounds!(agent, count)
+}
+
+async fn local_with(backend: Backend, count: u64) -> Duration {
+    local(LocalEngine::builder().backend(backend).build().expect("the backend"), count).await
+}
+
+async fn engine_epoll(count: u64) -> Duration {
+    with_engine(Engine::builder().backend(Backend::Epoll).build().expect("epoll"), count).await
 }
 
 async fn engine(count: u64) -> Duration {

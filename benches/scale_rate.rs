@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use agentpipe::{AgentCommand, Engine, JsonCheck, Limits, LocalEngine};
+use agentpipe::{AgentCommand, Backend, Engine, JsonCheck, Limits, LocalEngine};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::{LocalSet, spawn_local};
@@ -115,9 +115,18 @@ macro_rules! count_records {
     };
 }
 
-fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
+/// What agentpipe is measured with.
+#[derive(Clone, Copy)]
+struct Row {
+    backend: Backend,
+    window: Duration,
+    check: JsonCheck,
+}
+
+fn local(load: Load, Row { backend, window, check }: Row) -> Reading {
     in_runtime(async {
-        let engine = LocalEngine::builder().batch_window(window).build().expect("io_uring");
+        let builder = LocalEngine::builder().backend(backend).batch_window(window);
+        let engine = builder.build().expect("the backend");
         let count = Count::default();
         count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.metrics().io.enters).await;
@@ -126,9 +135,10 @@ fn local(load: Load, window: Duration, check: JsonCheck) -> Reading {
     })
 }
 
-fn threaded(load: Load, window: Duration, check: JsonCheck) -> Reading {
+fn threaded(load: Load, Row { backend, window, check }: Row) -> Reading {
     in_runtime(async {
-        let engine = Engine::builder().batch_window(window).build().expect("io_uring");
+        let builder = Engine::builder().backend(backend).batch_window(window);
+        let engine = builder.build().expect("the backend");
         let count = Count::default();
         count_records!(engine, load, check, count);
         let reading = measured(load, &count, || engine.metrics().total.io.enters).await;
@@ -158,17 +168,20 @@ fn run(load: Load, wanted: &[String]) {
     let is_wanted = |name: &String| wanted.is_empty() || wanted.contains(name);
     let peer = tokio_lines(load);
     print("tokio_lines", load, peer, peer);
-    for (name, window, check) in [
-        ("", Duration::ZERO, JsonCheck::Shape),
-        ("_window", WINDOW, JsonCheck::Shape),
-        ("_syntax", Duration::ZERO, JsonCheck::Syntax),
+    let plain = Row { backend: Backend::IoUring, window: Duration::ZERO, check: JsonCheck::Shape };
+    for (name, row) in [
+        ("", plain),
+        ("_epoll", Row { backend: Backend::Epoll, ..plain }),
+        ("_window", Row { window: WINDOW, ..plain }),
+        ("_epoll_window", Row { backend: Backend::Epoll, window: WINDOW, ..plain }),
+        ("_syntax", Row { check: JsonCheck::Syntax, ..plain }),
     ] {
         let (here, beside) = (format!("local{name}"), format!("engine{name}"));
         if is_wanted(&here) {
-            print(&here, load, local(load, window, check), peer);
+            print(&here, load, local(load, row), peer);
         }
         if is_wanted(&beside) {
-            print(&beside, load, threaded(load, window, check), peer);
+            print(&beside, load, threaded(load, row), peer);
         }
     }
     // Once more, because the load of the machine may have changed.

@@ -14,7 +14,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use agentpipe::{
-    Agent, AgentCommand, ClosePolicy, CloseReport, Engine, Limits, LocalAgent, LocalEngine,
+    Agent, AgentCommand, Backend, ClosePolicy, CloseReport, Engine, Limits, LocalAgent, LocalEngine,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::future::join_all;
@@ -315,7 +315,8 @@ fn flush(criterion: &mut Criterion) {
 }
 
 fn blocked(criterion: &mut Criterion) {
-    let engine = Engine::new().expect("io_uring");
+    let with = |backend| Engine::builder().backend(backend).build().expect("the backend");
+    let (engine, epoll) = (with(Backend::IoUring), with(Backend::Epoll));
     let args = blocked_agent();
     for agents in [1_usize, 100, 1000] {
         // A test run needs few agents.
@@ -325,6 +326,7 @@ fn blocked(criterion: &mut Criterion) {
             rounds("tokio_drop_wait", || tokio(&args, count, true, drop_wait)),
             rounds("ladder_10ms", || ladder(plain(&args, count, full))),
             rounds("agentpipe_abort", || agentpipe_abort(&engine, &args, count)),
+            rounds("agentpipe_epoll_abort", || agentpipe_abort(&epoll, &args, count)),
             rounds("agentpipe_local_abort", || local_abort(&args, count)),
         ];
         contest(criterion, "shutdown/blocked", agents, contestants);

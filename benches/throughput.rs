@@ -8,8 +8,8 @@
 //! return owned lines. `.._framed` is agentpipe with a check of the record's shape only; `.._checked` is
 //! the default, which checks that each record is JSON; `.._envelope` also reads the keys that classify it;
 //! `.._value` parses the whole record, as `tokio_lines_value` does, which is what most hosts do. `engine`
-//! reads on its own thread, `local` on the thread that takes the records. The size of each record is
-//! asserted.
+//! reads on its own thread, `local` on the thread that takes the records; with `epoll` in the name on that
+//! backend, else with io_uring. The size of each record is asserted.
 
 mod support;
 
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use agentpipe::{AgentCommand, Engine, JsonCheck, Limits, LocalEngine, Record};
+use agentpipe::{AgentCommand, Backend, Engine, JsonCheck, Limits, LocalEngine, Record};
 use compio_io::AsyncRead;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{Stream, StreamExt};
@@ -45,7 +45,7 @@ struct Case {
 /// Takes a number of records and returns the time.
 type Take = fn(Case, u64) -> Duration;
 
-const CONTESTANTS: [(&str, Take); 15] = [
+const CONTESTANTS: [(&str, Take); 17] = [
     ("read_loop", read_loop),
     ("tokio_lines", |case, records| tokio_lines(case, records, drop)),
     ("tokio_lines_codec", tokio_lines_codec),
@@ -53,9 +53,11 @@ const CONTESTANTS: [(&str, Take); 15] = [
     ("tokio_uring", tokio_uring),
     ("compio", compio),
     ("engine_framed", |case, records| engine(case, records, JsonCheck::Shape, |_| ())),
+    ("engine_epoll_framed", engine_epoll),
     ("engine_checked", |case, records| engine(case, records, JsonCheck::Syntax, |_| ())),
     ("engine_envelope", |case, records| engine(case, records, JsonCheck::Syntax, envelope)),
     ("local_framed", |case, records| local(case, records, JsonCheck::Shape, |_| ())),
+    ("local_epoll_framed", local_epoll),
     ("local_checked", |case, records| local(case, records, JsonCheck::Syntax, |_| ())),
     ("local_envelope", |case, records| local(case, records, JsonCheck::Syntax, envelope)),
     ("tokio_lines_value", |case, records| {
@@ -317,7 +319,21 @@ macro_rules! timed {
 }
 
 fn engine(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Duration {
-    let engine = Engine::new().expect("io_uring");
+    with_engine(Engine::new().expect("io_uring"), case, records, check, each)
+}
+
+fn engine_epoll(case: Case, records: u64) -> Duration {
+    let engine = Engine::builder().backend(Backend::Epoll).build().expect("epoll");
+    with_engine(engine, case, records, JsonCheck::Shape, |_| ())
+}
+
+fn with_engine(
+    engine: Engine,
+    case: Case,
+    records: u64,
+    check: JsonCheck,
+    each: fn(&Record),
+) -> Duration {
     pollster::block_on(async {
         let mut agent = engine.spawn(command(case, check)).await.expect("it starts");
         timed!(agent, case, records, each)
@@ -325,8 +341,22 @@ fn engine(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Dura
 }
 
 fn local(case: Case, records: u64, check: JsonCheck, each: fn(&Record)) -> Duration {
+    with_local(Backend::IoUring, case, records, check, each)
+}
+
+fn local_epoll(case: Case, records: u64) -> Duration {
+    with_local(Backend::Epoll, case, records, JsonCheck::Shape, |_| ())
+}
+
+fn with_local(
+    backend: Backend,
+    case: Case,
+    records: u64,
+    check: JsonCheck,
+    each: fn(&Record),
+) -> Duration {
     LocalSet::new().block_on(&support::runtime(), async {
-        let engine = LocalEngine::new().expect("io_uring");
+        let engine = LocalEngine::builder().backend(backend).build().expect("the backend");
         let mut agent = engine.spawn(command(case, check)).await.expect("it starts");
         timed!(agent, case, records, each)
     })

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::run::launcher::in_container;
 use crate::support::own_process::test_name;
-use crate::support::{PROGRAM, skipped};
+use crate::support::{PROGRAM, check_line, skipped};
 
 fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("starts")
@@ -108,8 +108,10 @@ const LIMIT_KEYS: &[&str] = &[
     "value",
 ];
 const FEATURES: &[&str] = &[
+    "io_uring",
     "multishot_reads",
     "deferred_task_work",
+    "restricted_ring",
     "min_wait",
     "no_iowait",
     "nosignal_writes",
@@ -302,6 +304,64 @@ fn doctor_without_proc_says_unknown() {
     assert_eq!(report["room"]["first_limit"], "RLIMIT_NOFILE", "{text}");
     let children = report["features"].as_array().expect("a list").last().expect("features");
     assert_eq!((&children["name"], &children["present"]), (&"proc_children".into(), &false.into()));
+}
+
+/// `agentpipe doctor --json` where the kernel answers io_uring_setup with an error.
+fn denied(errno: &str, backend: Option<&str>) -> (Option<i32>, Value) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["fake", "deny", &format!("io_uring_setup={errno}"), "--", PROGRAM]);
+    command.args(["doctor", "--json"]).env_remove("AGENTPIPE_BACKEND");
+    if let Some(backend) = backend {
+        command.env("AGENTPIPE_BACKEND", backend);
+    }
+    let (code, text) = text_of(&output(&mut command));
+    (code, json(&text))
+}
+
+fn feature<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let features = report["features"].as_array().expect("features");
+    let found = features.iter().find(|feature| feature["name"] == name);
+    &found.unwrap_or_else(|| panic!("{name}: {report}"))["present"]
+}
+
+// Most containers deny io_uring. The host works there with epoll, and its owner has to learn why, and
+// what would change it.
+#[test]
+fn doctor_says_why_the_backend_is_epoll() {
+    for errno in ["EPERM", "ENOSYS"] {
+        let (code, report) = denied(errno, None);
+        assert_eq!((code, &report["backend"]), (Some(0), &"epoll".into()), "{report}");
+        check_line(report["fallback"].as_str().expect("a reason"), &["io_uring_setup", "seccomp"]);
+        assert_eq!((&report["multishot"], &report["problem"]), (&Value::Null, &Value::Null));
+        assert_eq!(feature(&report, "io_uring"), false, "{report}");
+        assert_eq!(feature(&report, "min_wait"), &Value::Null, "{report}");
+
+        let (code, report) = denied(errno, Some("io_uring"));
+        assert_eq!((code, &report["usable"]), (Some(1), &false.into()), "{report}");
+        assert_eq!((&report["backend"], &report["fallback"]), (&Value::Null, &Value::Null));
+        check_line(report["problem"].as_str().expect("a problem"), &["io_uring_setup", "seccomp"]);
+        assert_eq!(report["requested"], "io_uring");
+    }
+}
+
+#[test]
+fn doctor_names_the_tier_that_was_asked_for() {
+    let asked = |backend: &str| {
+        let mut command = Command::new(PROGRAM);
+        let command = command.args(["doctor", "--json"]).env("AGENTPIPE_BACKEND", backend);
+        let (code, text) = text_of(&output(command));
+        (code, json(&text))
+    };
+    let (code, report) = asked("epoll");
+    assert_eq!((code, &report["backend"]), (Some(0), &"epoll".into()), "{report}");
+    assert_eq!((&report["requested"], &report["fallback"]), (&"epoll".into(), &Value::Null));
+    assert_eq!(feature(&report, "io_uring"), &Value::Null, "it was not tried");
+    let (code, report) = asked("io_uring_single");
+    assert_eq!((code, &report["multishot"]), (Some(0), &false.into()), "{report}");
+    assert_eq!(feature(&report, "multishot_reads"), false);
+    let (code, report) = asked("kqueue");
+    assert_eq!(code, Some(1), "{report}");
+    check_line(report["problem"].as_str().expect("a problem"), &["AGENTPIPE_BACKEND", "kqueue"]);
 }
 
 #[test]

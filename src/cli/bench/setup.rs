@@ -39,7 +39,7 @@ impl Setup {
         let engine = Engine::new()?;
         let epoll = match engine.backend() {
             Backend::IoUring => {
-                let engine = Engine::new()?;
+                let engine = Engine::builder().backend(Backend::Epoll).build()?;
                 Some(Box::new(with(engine, None)))
             }
             _ => None,

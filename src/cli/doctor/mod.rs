@@ -70,7 +70,7 @@ struct HostReport {
 struct Feature {
     name: &'static str,
     since: &'static str,
-    /// `None`: not known, because io_uring does not run.
+    /// `None`: not known, because io_uring was not tried or does not run.
     present: Option<bool>,
     without_it: &'static str,
 }
@@ -129,7 +129,7 @@ fn examine(args: &DoctorArgs) -> HostReport {
         requested: requested.map(|value| value.to_string_lossy().into_owned()),
         backend: engine.map(|engine| engine.backend().as_str()),
         multishot: engine.and_then(multishot),
-        fallback: None,
+        fallback: engine.and_then(Engine::fallback).map(str::to_owned),
         features: features(engine),
         room: room(&limits),
         agents: demand.agents.map(|wanted| Wanted { wanted, fit: limits.iter().all(Limit::fits) }),
@@ -177,7 +177,15 @@ fn features(engine: Option<&Engine>) -> Vec<Feature> {
         without_it,
     };
     let children = Path::new("/proc/thread-self/children").exists();
+    // Where epoll was asked for, io_uring was not tried.
+    let tried = engine.is_none_or(|engine| ring.is_some() || engine.fallback().is_some());
     vec![
+        of_ring(
+            "io_uring",
+            "6.4",
+            tried.then_some(ring.is_some()),
+            "epoll carries the pipes, with a system call more for each read and write",
+        ),
         of_ring(
             "multishot_reads",
             "6.7",
@@ -189,6 +197,12 @@ fn features(engine: Option<&Engine>) -> Vec<Feature> {
             "6.1",
             found.as_ref().map(|found| found.setup_flags.contains("DEFER_TASKRUN")),
             "completions interrupt the engine thread, which costs CPU time",
+        ),
+        of_ring(
+            "restricted_ring",
+            "5.10",
+            found.as_ref().map(|found| found.restricted),
+            "the ring takes every operation from code that has taken over the process",
         ),
         of_ring(
             "min_wait",
