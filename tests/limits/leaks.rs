@@ -96,11 +96,16 @@ async fn cycle(stage: &Stage, number: usize) {
     }
 }
 
+/// Graceful, with all the time that an agent may want on a busy machine.
+fn patient() -> ClosePolicy {
+    ClosePolicy::graceful().drain(CEILING).drain_total(CEILING)
+}
+
 async fn closed_idle(engine: &Engine) {
     let mut agent = engine.spawn(fake(&[])).await.expect("spawns");
     agent.send("{\"a\":1}").await.expect("sent");
     assert_eq!(agent.next_record().await.expect("an echo").as_bytes(), b"{\"a\":1}");
-    let report = agent.close().await;
+    let report = agent.close_with(patient()).await;
     assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
 }
 
@@ -115,7 +120,7 @@ async fn aborted_in_a_flood(engine: &Engine) {
 async fn closed_unread(engine: &Engine) {
     let command = fake(&["--flood", "512k"]).limits(Limits::new().inbox_high(32 << 10));
     let agent = engine.spawn(command).await.expect("spawns");
-    let report = agent.close().await;
+    let report = agent.close_with(patient()).await;
     assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
     assert_eq!(report.stats().records_in, 512, "{report}");
 }
@@ -160,7 +165,7 @@ async fn left_a_grandchild(engine: &Engine) {
     let command = fake(&["--grandchild-holds-stdout", "600s"]);
     let agent = engine.spawn(command).await.expect("spawns");
     agent.send("{}").await.expect("sent");
-    let policy = ClosePolicy::graceful().exit_drain(Duration::from_millis(1));
+    let policy = patient().exit_drain(Duration::from_millis(1));
     let report = agent.close_with(policy).await;
     assert_eq!((report.exit(), report.killed_extra()), (ExitStatus::Code(0), 1), "{report}");
 }
@@ -195,7 +200,7 @@ async fn stopped_itself(engine: &Engine) {
 async fn left_a_daemon(engine: &Engine) {
     let command = fake(&["--grandchild-holds-stdout", "100ms", "--setsid"]);
     let agent = engine.spawn(command).await.expect("spawns");
-    let policy = ClosePolicy::graceful().exit_drain(Duration::from_millis(1));
+    let policy = patient().exit_drain(Duration::from_millis(1));
     let report = agent.close_with(policy).await;
     assert_eq!(report.exit(), ExitStatus::Code(0), "{report}");
 }
@@ -223,7 +228,7 @@ async fn hung_in_its_exec(stage: &Stage) {
     }
     drop(lease);
     let agent = spawning.await.expect("spawns");
-    assert_eq!(agent.close().await.exit(), ExitStatus::Code(0));
+    assert_eq!(agent.close_with(patient()).await.exit(), ExitStatus::Code(0));
     stage.programs.borrow_mut().push(program);
 }
 
