@@ -113,6 +113,12 @@ impl GroupMember {
         }
     }
 
+    /// Returns a process of a simulation.
+    #[cfg(test)]
+    pub(crate) fn simulated(pid: u32) -> Self {
+        Self { pid, started: 0 }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }

@@ -19,6 +19,8 @@ mod driver;
 mod read;
 mod reap;
 mod request;
+#[cfg(test)]
+mod sim;
 mod write;
 
 use std::os::fd::BorrowedFd;
