@@ -15,7 +15,6 @@
 
 #![expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the sizes and times of a simulation are small"
 )]
 
@@ -251,7 +250,10 @@ fn run(seed: u64, traced: bool) -> Result<Vec<CloseStage>, (String, Vec<String>)
     };
     let panic = ended.err().map(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
-        format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default())
+        format!(
+            "panic: {}",
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default()
+        )
     });
     match violation.or(panic) {
         Some(violation) => Err((violation, trace)),
