@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::process::State;
 use super::world::{Happening, MS, Object, SEC, US, World};
-use crate::counters::{Backend, IoCounters};
+use crate::counters::IoCounters;
 use crate::io::{Completion, EndId, Lease, PipeIo, ReadEnd, Role, Tag, WriteRefused};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,10 +348,6 @@ impl SimIo {
 }
 
 impl PipeIo for SimIo {
-    fn backend(&self) -> Backend {
-        Backend::IoUring
-    }
-
     fn adopt(&mut self, fd: OwnedFd, tag: Tag) -> EndId {
         let mut world = self.world.borrow_mut();
         let object = *world.objects.get(&fd.as_raw_fd()).expect("a descriptor of the simulation");
@@ -496,8 +492,8 @@ impl PipeIo for SimIo {
     }
 
     #[cfg(feature = "local")]
-    fn register_eventfd(&mut self, _eventfd: &OwnedFd) -> io::Result<()> {
-        Ok(())
+    fn readiness(&mut self) -> io::Result<OwnedFd> {
+        Err(Errno::NOSYS.into())
     }
 
     #[cfg(feature = "local")]
@@ -511,7 +507,7 @@ impl PipeIo for SimIo {
     }
 
     #[cfg(feature = "local")]
-    fn enable_eventfd(&mut self) -> bool {
+    fn notify(&mut self) -> bool {
         self.world.borrow().kernel.completions.is_empty()
     }
 

@@ -10,6 +10,7 @@ use super::world::{Facts, MS, Pipe, Rng, SEC, US, World};
 use crate::close::{CloseMode, ClosePolicy, CloseReason, ExitStatus};
 use crate::command::AgentCommand;
 use crate::config::Limits;
+use crate::counters::Backend;
 use crate::transport::{Channel, CloseLimits};
 
 /// When the engine is shut down at the latest.
@@ -58,7 +59,8 @@ fn add_agent(world: &mut World, agent: usize) -> AgentCommand {
     }
     let leader = world.processes.len();
     let pid = 1000 + leader as u32;
-    let channel = Channel::new(pid, format!("pid {pid} (sim)"), command.framing, limits);
+    let label = format!("pid {pid} (sim)");
+    let channel = Channel::new(pid, label, Backend::IoUring, command.framing, limits);
     world.agents.push(Facts {
         pid,
         channel: Arc::new(channel),
