@@ -162,9 +162,14 @@ pub mod _docs {
     #[doc = include_str!("../docs/guide/security.md")]
     pub mod security {}
 
-    #[doc = "[close.md]: crate::_docs::close\n[sdk-shim.md]: crate::_docs::sdk_shim\n\n"]
+    #[doc = "[close.md]: crate::_docs::close\n[containers.md]: crate::_docs::containers\n"]
+    #[doc = "[sdk-shim.md]: crate::_docs::sdk_shim\n\n"]
     #[doc = include_str!("../docs/guide/operating.md")]
     pub mod operating {}
+
+    #[doc = "[operating.md]: crate::_docs::operating\n[security.md]: crate::_docs::security\n\n"]
+    #[doc = include_str!("../docs/guide/containers.md")]
+    pub mod containers {}
 
     #[cfg(feature = "tokio-uring")]
     #[doc = "[close.md]: crate::_docs::close\n\n"]

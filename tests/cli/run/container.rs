@@ -131,6 +131,27 @@ fn command_below_an_init_ends_with_the_agents_code() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
+// `docker stop` sends SIGTERM to the first process, for which the kernel has no default action.
+#[test]
+fn sigterm_to_the_first_process_closes_the_agent() {
+    if refused(test_name!()) {
+        return;
+    }
+    let mut command = Command::new(PROGRAM);
+    let script = "echo '{}'; cat; exit 6";
+    in_container(&mut command, &[], true).args(["run", "-q", "--", "sh", "-c", script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut launcher = command.spawn().expect("starts");
+    let mut line = String::new();
+    BufReader::new(launcher.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+    let [first] = children(launcher.id())[..] else { panic!("one first process") };
+    let first = Pid::from_raw(i32::try_from(first).expect("a pid")).expect("a pid");
+    // Its input stays open meanwhile.
+    kill_process(first, Signal::TERM).expect("it lives");
+    wait_until("it ends", || launcher.try_wait().expect("ours").is_some());
+    assert_eq!(launcher.wait().expect("reaped").code(), Some(6), "the agent's own");
+}
+
 // A container whose command is killed: the kernel ends all of its processes, wherever they went.
 #[test]
 fn killed_first_process_leaves_nothing() {
