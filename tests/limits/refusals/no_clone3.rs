@@ -15,7 +15,8 @@ use crate::support::{CEILING, engine};
 #[test]
 fn denied_clone3_still_joins_the_cgroup() {
     if is_alone() {
-        return check_joined(&engine());
+        check_joined(&engine());
+        return;
     }
     let mut command = this_test(test_name!());
     let output = seccomp::deny(&mut command, libc::SYS_clone3, libc::ENOSYS).output();
@@ -27,12 +28,20 @@ fn denied_clone3_still_joins_the_cgroup() {
 fn forbidden_clone3_still_joins_the_cgroup() {
     if alone(test_name!()) {
         let engine = engine();
+        let born = engine.spawn_blocking(AgentCommand::new("cat").cgroup());
         seccomp::deny_from_now_on(libc::SYS_clone3, libc::EPERM);
-        check_joined(&engine);
+        match born {
+            Ok(agent) => {
+                assert!(check_joined(&engine), "one born in a cgroup, none joined one");
+                agent.close_blocking();
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::CgroupUnavailable, "{error}"),
+        }
     }
 }
 
-fn check_joined(engine: &Engine) {
+/// Returns false if no cgroup is to be had.
+fn check_joined(engine: &Engine) -> bool {
     // A grandchild in another session: no signal to the group reaches it.
     let script = "setsid sh -c 'trap \"\" TERM; \
         echo \"{\\\"pid\\\":$$,\\\"cgroup\\\":\\\"$(sed -n s/^0:://p /proc/self/cgroup)\\\"}\"; \
@@ -40,8 +49,10 @@ fn check_joined(engine: &Engine) {
     let spawned = engine.spawn_blocking(AgentCommand::new("/bin/sh").args(["-c", script]).cgroup());
     let mut agent = match spawned {
         Ok(agent) => agent,
-        // No cgroup is to be had here, with clone3 or without.
-        Err(error) => return assert_eq!(error.kind(), ErrorKind::CgroupUnavailable, "{error}"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::CgroupUnavailable, "{error}");
+            return false;
+        }
     };
     let said = agent.next_record_blocking().expect("a record");
     let said: serde_json::Value = said.json().expect("JSON");
@@ -57,4 +68,5 @@ fn check_joined(engine: &Engine) {
         assert!(begun.elapsed() < CEILING, "the runaway lives on");
         std::thread::yield_now();
     }
+    true
 }
