@@ -28,6 +28,9 @@ pub(crate) struct RingConfig {
     pub(crate) buffers: u16,
     /// Bytes per buffer. One page, because a pipe delivers pages and larger buffers leave the cache.
     pub(crate) buffer_size: u32,
+    /// How many times larger a buffer is with single reads. Each of them costs a submission and a turn, and
+    /// fills one buffer at most. Tests set it to 1.
+    pub(crate) single_factor: u32,
     /// The batching window: how long a wait continues after the first completion. Zero: none.
     pub(crate) window: Duration,
     /// Uses multishot reads if the kernel has them (6.7), else single ones.
@@ -73,6 +76,7 @@ impl RingConfig {
             cq_entries,
             buffers: Self::BUFFERS,
             buffer_size: 4096,
+            single_factor: 4,
             window: Duration::ZERO,
             multishot: true,
             min_wait: true,
@@ -129,7 +133,8 @@ impl Ring {
         let multishot = probe::require(&uring)? && config.multishot;
         // The kernel takes powers of two up to 32768, because the tail has 16 bits.
         let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
-        let buffer_size = config.buffer_size.clamp(512, 1 << 20);
+        let factor = if multishot { 1 } else { config.single_factor };
+        let buffer_size = config.buffer_size.saturating_mul(factor).clamp(512, 1 << 20);
         let pool = BufferPool::new(&uring.submitter(), buffers, buffer_size)
             .map_err(|error| setup_error("registering the buffer ring", error))?;
         let restricted = restrict_and_enable(&uring, multishot, !config.window.is_zero())?;

@@ -45,7 +45,7 @@ fn multishot() -> bool {
 }
 
 fn config() -> RingConfig {
-    RingConfig { multishot: multishot(), ..RingConfig::default() }
+    RingConfig { multishot: multishot(), single_factor: 1, ..RingConfig::default() }
 }
 
 /// Checks that the writer gets EPIPE. Returns whether it did at once: a child that another test is

@@ -157,6 +157,19 @@ fn waiting_read_costs_no_thread_and_no_call() {
     }
 }
 
+/// With a buffer of one page, each page of a single read would cost a turn of the engine.
+#[test]
+fn single_read_takes_several_pages() {
+    let mut rig = Rig::with(RingConfig { multishot: multishot(), ..RingConfig::default() });
+    let (size, reads) = if multishot() { (4096, 16) } else { (16_384, 4) };
+    assert_eq!(rig.ring.kernel_features().buffer_size, size);
+    let (_, write) = rig.reading(1);
+    put(&write, &pattern(65_536));
+    rig.until("a full pipe", |seen| bytes(seen, 1).len() == 65_536);
+    assert!(rig.bytes(1) == pattern(65_536));
+    assert_eq!(rig.seen.len(), reads);
+}
+
 /// A completion queue that is too small ends reads with good data and without MORE, and keeps the
 /// rest in the kernel. A ring that takes this for the end of the output loses bytes.
 #[test]
