@@ -126,8 +126,11 @@ fn record_spanning_reads_costs_few_allocations() {
     let large = [(SMALL_MAX + 1, 1), (12_000, 1), (16 << 10, 2), (32 << 10, 2), (64 << 10, 3)];
     for look in LOOKS {
         for (size, each) in [&small[..], &large].concat() {
-            let calls = allocations(&engine, look, size, 1);
-            assert_eq!(calls, each * RECORDS, "{} of {size} bytes", look.0);
+            let (calls, most) = (allocations(&engine, look, size, 1), each * RECORDS);
+            // A single read has a larger buffer, and fewer records span reads.
+            let is_exact = engine.kernel_features().multishot;
+            let as_expected = if is_exact { calls == most } else { calls <= most };
+            assert!(as_expected, "{} of {size} bytes: {calls}, not {most}", look.0);
         }
     }
 }
@@ -199,7 +202,8 @@ fn since(engine: &Engine, before: IoCounters) -> [u64; 4] {
 }
 
 // Reads stay armed and the reader sends nothing: a completion for each read, an enter for each
-// wait, and no submission.
+// wait, and no submission. A single read is submitted again, at times by an enter that finds the engine
+// still polling.
 #[test]
 fn read_is_one_completion_and_one_enter() {
     if !alone(test_name!()) {
@@ -213,7 +217,18 @@ fn read_is_one_completion_and_one_enter() {
         let before = engine.metrics().total.io;
         parrot.say_often(RECORDS, look);
         let reads = RECORDS / burst;
-        assert_eq!(since(&engine, before), [reads, reads, 0, 0], "{burst} of {size} bytes");
+        let found = since(&engine, before);
+        if engine.kernel_features().multishot {
+            assert_eq!(found, [reads, reads, 0, 0], "{burst} of {size} bytes");
+        } else {
+            let [completions, enters, submitted, stale] = found;
+            assert_eq!((completions, stale), (reads, 0), "{burst} of {size} bytes: {found:?}");
+            assert!(submitted.abs_diff(reads) <= 1, "{burst} of {size} bytes: {found:?}");
+            assert!(
+                (reads..=2 * reads + 1).contains(&enters),
+                "{burst} of {size} bytes: {found:?}"
+            );
+        }
         parrot.agent.abort_blocking();
     }
 }
