@@ -6,10 +6,10 @@ mod limits;
 mod raise;
 mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use agentpipe::{AgentCommand, Backend, Engine};
+use agentpipe::{AgentCommand, Backend, Engine, ErrorKind};
 use serde::Serialize;
 
 use super::say_out;
@@ -141,9 +141,19 @@ fn examine(args: &DoctorArgs) -> HostReport {
 /// Spawns, asks and closes a real agent, which proves more than any check of features.
 fn try_agent(engine: &Engine) -> Option<String> {
     let run = || -> Result<(), String> {
-        let mut agent = engine
-            .spawn_blocking(AgentCommand::new("cat"))
-            .map_err(|error| format!("cannot spawn a test agent: {error}"))?;
+        let spawned = match engine.spawn_blocking(AgentCommand::new("cat")) {
+            // An image may hold this program and nothing else.
+            Err(error) if error.kind() == ErrorKind::ProgramNotFound => {
+                let own = std::env::current_exe().ok();
+                // Without `/proc` only the caller has told its path.
+                let own = own.or_else(|| std::env::args_os().next().map(PathBuf::from));
+                own.map_or(Err(error), |own| {
+                    engine.spawn_blocking(AgentCommand::new(own).arg("fake"))
+                })
+            }
+            spawned => spawned,
+        };
+        let mut agent = spawned.map_err(|error| format!("cannot spawn a test agent: {error}"))?;
         agent.send_blocking(r#"{"doctor":1}"#).map_err(|error| error.to_string())?;
         let answer = agent.next_record_blocking();
         let report = agent.close_blocking();

@@ -95,6 +95,13 @@ fn doctor_works_in_a_bare_container() {
     }
 }
 
+// `doctor` tested with `cat`, and said that nothing works in an image that holds this program alone.
+#[test]
+fn doctor_needs_no_other_program() {
+    let output = Command::new(PROGRAM).arg("doctor").env("PATH", "/none").output().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
 // An agent that does not leave by itself was not ended where `/proc` could not show it.
 #[test]
 fn deaf_agent_ends_in_a_bare_container() {
