@@ -310,7 +310,6 @@ fn memory(field: &str) -> u64 {
 // A server hosts agents for weeks. One descriptor, zombie, thread, buffer or kernel operation lost
 // in ten thousand closes ends in an outage.
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures")]
 fn hostile_agents_leave_nothing_behind() {
     if !alone(test_name!()) {
         return;

@@ -324,7 +324,7 @@ fn without_agents() -> [Limit; 3] {
             },
             disabled
                 .filter(|value| *value > 0)
-                .and(Raise::Sysctl("kernel.io_uring_disabled").command(0)),
+                .and_then(|_| Raise::Sysctl("kernel.io_uring_disabled").command(0)),
         ),
     ]
 }
