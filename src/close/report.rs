@@ -143,6 +143,7 @@ pub(crate) struct ContainerEnd {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReportData {
     pub(crate) backend: Backend,
+    pub(crate) fallback: Option<Arc<str>>,
     pub(crate) pid: u32,
     pub(crate) command: String,
     pub(crate) mode: CloseMode,
@@ -186,6 +187,12 @@ impl CloseReport {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.0.backend
+    }
+
+    /// Returns why the engine has fallen back to epoll; `None` if it has not.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.0.fallback.as_deref()
     }
 
     /// Returns the mode: abort if an abort cut a graceful close short.
@@ -359,6 +366,7 @@ impl CloseReport {
         JsonReport {
             schema: 1,
             backend: inner.backend.as_str(),
+            fallback: inner.fallback.as_deref(),
             pid: inner.pid,
             command: &inner.command,
             close: JsonClose {
@@ -513,6 +521,8 @@ fn micros(time: Duration) -> u64 {
 struct JsonReport<'a> {
     schema: u32,
     backend: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
     pid: u32,
     command: &'a str,
     close: JsonClose<'a>,

@@ -113,8 +113,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how long an engine thread polls for new completions, without a system call, before it
-    /// sleeps: at most 1 ms after any event; zero disables it. By default it polls for 100 us, and
+    /// Sets how long an engine thread polls for new completions, without a system call (with epoll by
+    /// calls that do not wait), before it sleeps: at most 1 ms after any event; zero disables it. By default it polls for 100 us, and
     /// only while the last eight events came less than 100 us apart.
     ///
     /// Polling saves a wake-up of the thread, twice per round trip, if answers come within that time. In

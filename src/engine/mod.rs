@@ -122,7 +122,7 @@ impl Engine {
     /// Returns which kernel interface carries the pipes.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        self.shared.backend()
+        self.kernel_features().backend
     }
 
     /// Returns why the engine has fallen back to epoll, with the cause and the remedy; `None` if it has
@@ -344,10 +344,6 @@ impl EngineMetrics {
 }
 
 impl EngineShared {
-    fn backend(&self) -> Backend {
-        self.threads.first().map(|thread| thread.found.features.backend).unwrap_or_default()
-    }
-
     fn start_threads(
         &mut self,
         threads: usize,
@@ -399,7 +395,8 @@ impl EngineShared {
         child: Spawned,
         command: AgentCommand,
     ) -> Result<(Agent, WakeGuard)> {
-        let mut adoption = Adoption::new(child, command, self.backend());
+        let found = self.threads.first().map(|thread| thread.found.clone()).unwrap_or_default();
+        let mut adoption = Adoption::new(child, command, &found);
         let channel = Arc::clone(&adoption.channel);
         loop {
             // This is the way out of the loop once no thread takes children. The adoption is

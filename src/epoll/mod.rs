@@ -11,6 +11,8 @@
 //! open file, of which a forked copy of this process may have another descriptor.
 
 mod end;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::VecDeque;
@@ -23,8 +25,9 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use crate::counters::{Backend, IoCounters, KernelFeatures};
-use crate::error::{self, Error, ErrorKind};
+use crate::error;
 use crate::io::{Completion, EndId, EndTable, Lease, PipeIo, ReadEnd, Role, Tag, WriteRefused};
+use crate::ring::setup_error;
 
 use end::{Op, OwnedEnd};
 use wait::Waiter;
@@ -55,13 +58,10 @@ pub(crate) struct Epoll {
 
 impl Epoll {
     /// # Errors
-    /// [`ResourceLimit`](ErrorKind::ResourceLimit) if descriptors run out.
+    /// [`ResourceLimit`](crate::ErrorKind::ResourceLimit) if descriptors run out.
     pub(crate) fn new(window: Duration) -> error::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| {
-            Error::new(ErrorKind::ResourceLimit, "start", "epoll_create1")
-                .cause(error.into())
-                .remedy("raise RLIMIT_NOFILE of this process")
-        })?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|error| setup_error("epoll_create1", error.into()))?;
         Ok(Self {
             waiter: Waiter::new(epoll, window),
             ready: Vec::new(),

@@ -24,7 +24,7 @@ pub(super) struct Waiter {
     epoll: OwnedFd,
     events: Vec<Event>,
     /// The batching window: how long a wait continues after its first event. Zero: no window.
-    window: Duration,
+    pub(super) window: Duration,
     /// Calls of epoll_wait(2).
     pub(super) waits: u64,
 }

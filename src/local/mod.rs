@@ -152,9 +152,9 @@ impl LocalEngine {
         let (sender, receiver) = oneshot::channel();
         // The adoption is made on the spawning thread: if this future is gone, it is dropped there,
         // which kills and reaps the child.
-        let backend = self.backend();
+        let found = driver.found.clone();
         driver.spawn_pool.spawn(command, permit, move |spawned| {
-            sender.send(spawned.map(|(child, command)| Adoption::new(child, command, backend)));
+            sender.send(spawned.map(|(child, command)| Adoption::new(child, command, &found)));
         });
         let no_answer = || Err(driver.check().err().unwrap_or_else(stopped));
         let adoption = receiver.await.unwrap_or_else(no_answer)?;

@@ -12,8 +12,8 @@ pub(super) const NEEDS: &str = "the ring needs Linux 6.4 or later";
 
 const OPERATION: &str = "start";
 
-/// Converts an error of the kernel during setup. `what` names the call that failed.
-pub(super) fn setup_error(what: &str, error: io::Error) -> Error {
+/// Converts an error of the kernel during the setup of a backend. `what` names the call that failed.
+pub(crate) fn setup_error(what: &str, error: io::Error) -> Error {
     let (kind, remedy) = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => (ErrorKind::BackendDenied, denied_by()),
         Some(libc::ENOSYS) => (ErrorKind::BackendUnsupported, missing()),

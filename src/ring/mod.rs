@@ -38,6 +38,7 @@ mod tests_single;
 mod turn;
 mod write;
 
+pub(crate) use error::setup_error;
 pub(crate) use setup::RingConfig;
 pub(crate) use turn::Ring;
 pub(crate) use write::block_sigpipe;

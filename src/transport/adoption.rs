@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::backend::Found;
 use crate::close::{CloseMode, CloseReason, CloseReport, CloseStage, ExitStatus, ReportData};
 use crate::command::AgentCommand;
-use crate::counters::{AgentStats, Backend};
+use crate::counters::AgentStats;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::process::Spawned;
@@ -59,9 +60,9 @@ pub(crate) struct Adoption {
 }
 
 impl Adoption {
-    pub(crate) fn new(child: Spawned, command: AgentCommand, backend: Backend) -> Self {
+    pub(crate) fn new(child: Spawned, command: AgentCommand, found: &Found) -> Self {
         let (framing, limits) = (command.framing, command.limits);
-        let channel = Channel::new(child.pid(), label(&child), backend, framing, limits);
+        let channel = Channel::new(child.pid(), label(&child), found, framing, limits);
         let channel = Arc::new(channel);
         Self {
             child: Some(Box::new((child, command))),
@@ -132,6 +133,7 @@ impl Channel {
     fn nothing_done(&self, reason: CloseReason) -> ReportData {
         ReportData {
             backend: self.backend,
+            fallback: self.fallback.clone(),
             pid: self.pid,
             command: self.label.clone(),
             mode: CloseMode::Abort,
@@ -176,7 +178,7 @@ mod tests {
         let command = AgentCommand::new("/bin/sh").args(["-c", script]);
         let permit = places.acquire().expect("the only place");
         let child = spawn_admitted(&command, None, permit).expect("spawns");
-        let adoption = Adoption::new(child, command, Backend::IoUring);
+        let adoption = Adoption::new(child, command, &Found::default());
         if stage == CloseStage::Refuse {
             // The child exits before anything is done to it.
             while !std::fs::read_to_string(format!("/proc/{}/stat", adoption.channel.pid))

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::backend::Found;
 use crate::close::{CloseReason, CloseReport};
 use crate::config::Limits;
 use crate::counters::{AgentStats, Backend};
@@ -31,6 +32,8 @@ pub(crate) struct Channel {
     pub(crate) label: String,
     /// That of its engine.
     pub(crate) backend: Backend,
+    /// Why that is not io_uring.
+    pub(crate) fallback: Option<Arc<str>>,
     /// The framing of the output, as it was set.
     pub(crate) framing: Framing,
     /// The framing of what is sent.
@@ -59,14 +62,15 @@ impl Channel {
     pub(crate) fn new(
         pid: u32,
         label: String,
-        backend: Backend,
+        found: &Found,
         framing: Framing,
         limits: Limits,
     ) -> Self {
         Self {
             pid,
             label,
-            backend,
+            backend: found.features.backend,
+            fallback: found.fallback.clone(),
             framing,
             sent_framing: FramingCell::new(framing),
             limits,

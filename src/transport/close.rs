@@ -450,6 +450,7 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
     let (unsent_bytes, unsent_records) = agent.stdin.unsent();
     CloseReport(Arc::new(ReportData {
         backend: agent.channel.backend,
+        fallback: agent.channel.fallback.clone(),
         pid: agent.channel.pid,
         command: agent.program.clone(),
         mode: close.map_or(CloseMode::Abort, |c| c.plan.mode()),

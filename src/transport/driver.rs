@@ -70,9 +70,9 @@ pub(crate) struct Driver {
     /// Agents of this turn; may hold one twice.
     pub(super) touched: Vec<usize>,
     /// Agents whose plans want to know what the agent is doing.
-    pub(super) checks: Vec<usize>,
+    checks: Vec<usize>,
     /// Agents to be reaped.
-    pub(super) reaps: Vec<usize>,
+    reaps: Vec<usize>,
     searches: TagSearches,
     totals: Totals,
     /// The eventfd by which other threads end a wait.
@@ -628,8 +628,8 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::backend::Found;
     use crate::command::AgentCommand;
-    use crate::counters::Backend;
     use crate::process::spawn_admitted;
     use crate::record::Event;
     use crate::ring::{Ring, RingConfig};
@@ -650,7 +650,7 @@ mod tests {
         let command = AgentCommand::new("sh").args(["-c", "echo '{\"a\":1}'; read end"]);
         let permit = Permits::new(None).acquire().expect("a place");
         let spawned = spawn_admitted(&command, None, permit).expect("spawns");
-        let adoption = Adoption::new(spawned, command, Backend::IoUring);
+        let adoption = Adoption::new(spawned, command, &Found::default());
         let channel = Arc::clone(&adoption.channel);
         let ring = Ring::new(&RingConfig::default()).expect("io_uring");
         let mut driver = Driver::new(Box::new(ring), DrainBudget::new(0));

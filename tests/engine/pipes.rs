@@ -95,7 +95,7 @@ fn slow_readers_do_not_stop_another_agent() {
         check_echo(&mut quick, &format!("{{\"n\":{number}}}"));
     }
     let ring = engine.counters_blocking()[0];
-    assert_eq!((ring.buffers, ring.buffers_free, ring.stale), (8, 8, 0), "{ring:?}");
+    assert_eq!((ring.buffers - ring.buffers_free, ring.stale), (0, 0), "{ring:?}");
     assert_eq!(quick.close_blocking().exit(), ExitStatus::Code(0));
     for agent in &slow {
         // All the time it may want on a busy machine: EPIPE ends it, and no signal.

@@ -8,11 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::process::Command;
 
-use agentpipe::{Agent, AgentCommand, Engine, IoCounters, JsonCheck, Limits, Record};
+use agentpipe::{Agent, AgentCommand, Backend, Engine, IoCounters, JsonCheck, Limits, Record};
 
 use crate::allocator::calls;
-use crate::support::PROGRAM;
 use crate::support::own_process::{alone, test_name};
+use crate::support::{PROGRAM, has_ring};
 
 /// Records of one counted round.
 const RECORDS: u64 = 1000;
@@ -184,7 +184,9 @@ fn flood_costs_chunks_and_queues() {
             // A turn may begin between two looks.
             let most = records + records / 10;
             assert!(completions <= most, "{size}: {completions} for {records}");
-            assert!(enters <= most, "{size}: {enters} for {records}");
+            // With epoll a look of the busy poll is a call, too.
+            let is_ring = engine.backend() == Backend::IoUring;
+            assert!(!is_ring || enters <= most, "{size}: {enters} for {records}");
             agent.abort_blocking();
         }
     }
@@ -206,7 +208,7 @@ fn since(engine: &Engine, before: IoCounters) -> [u64; 4] {
 // still polling.
 #[test]
 fn read_is_one_completion_and_one_enter() {
-    if !alone(test_name!()) {
+    if !has_ring(test_name!()) || !alone(test_name!()) {
         return;
     }
     let engine = Engine::new().expect("io_uring");

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::own_process::{alone, test_name};
-use crate::support::{CEILING, PROGRAM};
+use crate::support::{CEILING, PROGRAM, has_ring};
 use agentpipe::{AgentCommand, ClosePolicy, CloseReport, CloseStage, Engine, ExitStatus};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Registry;
@@ -134,7 +134,7 @@ fn await_file(path: &Path) {
 // what this crate is for.
 #[test]
 fn every_close_links_cancel_and_close() {
-    if !alone(test_name!()) {
+    if !has_ring(test_name!()) || !alone(test_name!()) {
         return;
     }
     let submitted = Submitted::default();

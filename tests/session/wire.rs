@@ -71,9 +71,10 @@ fn batch_is_served_record_by_record() {
             &[
                 r#"{"expect":{"id":1,"method":"a"}}"#,
                 concat!(
-                    r#"{"send":[{"jsonrpc":"2.0","method":"news"},{"jsonrpc":"2.0","id":"x","#,
-                    r#""method":"double","params":21},{"jsonrpc":"2.0","id":1,"result":7},"#,
-                    r#"{"jsonrpc":"2.0","id":"y","method":"none"}]}"#
+                    r#"{"send":[{"jsonrpc":"2.0","method":"news"},"#,
+                    r#"{"jsonrpc":"2.0","id":"y","method":"none"},"#,
+                    r#"{"jsonrpc":"2.0","id":"x","method":"double","params":21},"#,
+                    r#"{"jsonrpc":"2.0","id":1,"result":7}]}"#
                 ),
                 r#"{"expect":{"jsonrpc":"2.0","id":"y","error":{"code":-32601}}}"#,
                 r#"{"expect":{"jsonrpc":"2.0","id":"x","result":42}}"#,

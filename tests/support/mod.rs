@@ -90,6 +90,15 @@ pub(crate) fn skipped(test: &str, why: &str) {
     writeln!(std::io::stderr(), "\n-- SKIPPED: test {test}: {why}").expect("stderr is open");
 }
 
+/// Returns whether engines use io_uring here. If not, reports a test of the ring as skipped.
+pub(crate) fn has_ring(test: &str) -> bool {
+    let has_ring = backend() == Backend::IoUring;
+    if !has_ring {
+        skipped(test, "it is about io_uring, and engines use epoll here");
+    }
+    has_ring
+}
+
 /// Waits for something that raises no event in the test.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agentpipe::{AgentCommand, ClosePolicy, Framing, Limits};
+use agentpipe::{AgentCommand, Backend, ClosePolicy, Framing, Limits};
 use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
@@ -136,6 +136,10 @@ pub(crate) struct RunArgs {
     /// write its core dumps
     #[arg(long)]
     pub(super) dumpable: bool,
+
+    /// What carries the pipes: io_uring, epoll, or with `auto` io_uring where the host allows it
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) backend: BackendArg,
 
     /// Start no guard. Without one the agent, or what it has started, may outlive this command if that is
     /// killed; and what the agent leaves in the background lives on after its close
@@ -346,6 +350,25 @@ impl From<FramingArg> for Framing {
             FramingArg::ContentLength => Self::ContentLength,
             FramingArg::Concat => Self::Concat,
             FramingArg::Auto => Self::Auto,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(super) enum BackendArg {
+    #[default]
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+impl From<BackendArg> for Backend {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Auto => Self::Auto,
+            BackendArg::IoUring => Self::IoUring,
+            BackendArg::Epoll => Self::Epoll,
         }
     }
 }

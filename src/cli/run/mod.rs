@@ -157,7 +157,8 @@ impl Host<'_> {
         // First, because the engine opens descriptors, which are not those that the parent left.
         let command = self.args.agent().map_err(|why| NotStarted(why, FAILED))?;
         // There is one agent, so its own limit is enough.
-        let engine = Engine::builder().drain_total_max(usize::MAX);
+        let engine =
+            Engine::builder().drain_total_max(usize::MAX).backend(self.args.backend.into());
         let (engine, no_guard) = self.build(engine)?;
         let engine = ManuallyDrop::new(engine);
         // After the guard, which is not the agent's, and before the agent: its orphans would go elsewhere

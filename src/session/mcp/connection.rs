@@ -176,8 +176,19 @@ impl Connection {
     }
 }
 
+/// How long a server that has closed its stdin may take to end.
+const END_MAX: Duration = Duration::from_secs(1);
+
 /// Returns whether a request failed because the server ended, and not because of a close.
 pub(super) async fn has_ended_by_itself(session: &Session, error: &Error) -> bool {
-    error.kind() == ErrorKind::Closed
-        && matches!(session.closed().await.reason(), CloseReason::Exited | CloseReason::OutputEnded)
+    let report = match (error.kind(), Executor::get()) {
+        (ErrorKind::Closed, _) => Some(session.closed().await),
+        // A server that ends closes its stdin first, and a write may see that before the exit.
+        (ErrorKind::InputEnded, Ok(executor)) => {
+            with_deadline(&executor, executor.now() + END_MAX, session.closed()).await
+        }
+        _ => None,
+    };
+    let by_itself = [CloseReason::Exited, CloseReason::OutputEnded];
+    report.is_some_and(|report| by_itself.contains(&report.reason()))
 }

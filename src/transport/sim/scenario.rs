@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::process::{Deed, Habits, Plan};
 use super::user::{Act, User};
 use super::world::{Facts, MS, Pipe, Rng, SEC, US, World};
+use crate::backend::Found;
 use crate::close::{CloseMode, ClosePolicy, CloseReason, ExitStatus};
 use crate::command::AgentCommand;
 use crate::config::Limits;
-use crate::counters::Backend;
+
 use crate::transport::{Channel, CloseLimits};
 
 /// When the engine is shut down at the latest.
@@ -60,7 +61,7 @@ fn add_agent(world: &mut World, agent: usize) -> AgentCommand {
     let leader = world.processes.len();
     let pid = 1000 + leader as u32;
     let label = format!("pid {pid} (sim)");
-    let channel = Channel::new(pid, label, Backend::IoUring, command.framing, limits);
+    let channel = Channel::new(pid, label, &Found::default(), command.framing, limits);
     world.agents.push(Facts {
         pid,
         channel: Arc::new(channel),

@@ -13,7 +13,7 @@ use agentpipe::{Agent, AgentCommand, CloseReason, Engine, Error, ErrorKind, Even
 use super::raw;
 use crate::support::own_process::{alone, test_name};
 use crate::support::process::{Held, is_gone};
-use crate::support::{CEILING, check_echo, engine, fake, spawn, wait_until};
+use crate::support::{CEILING, check_echo, engine, fake, has_ring, spawn, wait_until};
 
 /// The descriptors of this process's rings, in the order they were made.
 fn rings() -> Vec<RawFd> {
@@ -64,7 +64,7 @@ fn check_stopped<T: std::fmt::Debug>(spawned: Result<T, Error>, what: &str) {
 // agents, so the lightest load, and each new agent went there and was dead.
 #[test]
 fn dead_engine_thread_gets_no_agent() {
-    if !alone(test_name!()) {
+    if !has_ring(test_name!()) || !alone(test_name!()) {
         return;
     }
     let engine = Engine::builder().threads(2).max_agents(4).build().expect("io_uring");
@@ -110,7 +110,7 @@ impl Wake for Spawns {
 // counted the dead one.
 #[test]
 fn dead_thread_frees_its_places_with_the_report() {
-    if !alone(test_name!()) {
+    if !has_ring(test_name!()) || !alone(test_name!()) {
         return;
     }
     let engine = Engine::builder().threads(2).max_agents(1).build().expect("io_uring");

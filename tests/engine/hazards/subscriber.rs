@@ -84,7 +84,7 @@ fn check_all(at_once: bool) {
     assert_eq!(engine.shutdown_blocking(CEILING).agents, 1);
     local();
     let (events, asked) = (EVENTS.load(Ordering::Relaxed), ASKED.load(Ordering::Relaxed));
-    assert!(asked > 100 && (events > 100) != at_once, "{events} events, {asked} asked for");
+    assert!(asked > 50 && (events > 50) != at_once, "{events} events, {asked} asked for");
 }
 
 /// A request that is answered, on the thread of the sessions.

@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::check_close;
-use crate::support::{check_alive, engine, fake};
+use crate::support::own_process::test_name;
+use crate::support::{check_alive, engine, fake, has_ring};
 
 /// The mappings of a forked child of this process, as `/proc` shows them: `from-to`, and the line.
 fn maps_of_a_fork() -> Vec<(String, String)> {
@@ -47,6 +48,9 @@ fn bytes(range: &str) -> u64 {
 // parent; with the buffers, the kernel copies each one that it fills.
 #[test]
 fn fork_has_neither_ring_nor_buffers() {
+    if !has_ring(test_name!()) {
+        return;
+    }
     const BUFFERS: u64 = 128 * 4096;
     let engine = engine();
     let mut agent = engine.spawn_blocking(fake(&[])).expect("spawns");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 
-use agentpipe::{AgentCommand, ExitStatus};
+use agentpipe::{AgentCommand, Backend, ExitStatus};
 use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
 
 use super::check_close;
@@ -48,8 +48,10 @@ fn signal_to_an_engine_thread_ends_no_agent() {
     let thread = engine_thread();
     let tid = thread.file_name().and_then(|name| name.to_str()?.parse::<libc::c_long>().ok());
     let tid = tid.expect("a thread id");
+    let is_ring = engine.backend() == Backend::IoUring;
+    let call = if is_ring { libc::SYS_io_uring_enter } else { libc::SYS_epoll_pwait };
     for sent in 1..=50 {
-        wait_until("the engine sleeps", || is_in(&thread, libc::SYS_io_uring_enter));
+        wait_until("the engine sleeps", || is_in(&thread, call));
         let pid = libc::c_long::from(getpid().as_raw_pid());
         let signal = libc::c_long::from(libc::SIGUSR1);
         // SAFETY: passes numbers only.

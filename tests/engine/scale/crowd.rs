@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, ClosePolicy, CloseStage, ExitStatus};
+use agentpipe::{Agent, Backend, ClosePolicy, CloseStage, ExitStatus};
 use rustix::process::{Resource, getrlimit};
 
 use super::{close_all, spawn};
@@ -114,7 +114,8 @@ fn thousand_aborts_in_one_turn_all_end() {
     // Per agent a cancel and a close for each of four ends.
     // The doorbell was rung for the question, and may be for the shutdown, and is watched again.
     let submitted = stats.io.submitted - before.submitted;
-    assert!((8000..=8002).contains(&submitted), "{submitted}: {stats}");
+    let is_ring = engine.backend() == Backend::IoUring;
+    assert!(!is_ring || (8000..=8002).contains(&submitted), "{submitted}: {stats}");
     drop(agents);
     drop(engine);
     assert!(open_descriptors() < descriptors);

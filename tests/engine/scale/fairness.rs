@@ -8,7 +8,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agentpipe::{Agent, AgentCommand, Limits};
+use agentpipe::{Agent, AgentCommand, Backend, Limits};
 
 use super::spawn;
 use crate::support::{CEILING, check_echo, engine, fake, wait_until};
@@ -166,6 +166,8 @@ fn flooder_is_read_for_two_turns_at_most() {
     });
     println!("at most {} KiB of the flooder were read before another's record", most >> 10);
     assert!(most <= 2 * TURN, "{most} bytes");
-    assert_eq!(engine.metrics().total.io.buffers, BUFFERS);
+    // With epoll one read of 64 KiB a turn.
+    let buffers = if engine.backend() == Backend::IoUring { BUFFERS } else { 1 };
+    assert_eq!(engine.metrics().total.io.buffers, buffers);
     flooder.abort_blocking();
 }

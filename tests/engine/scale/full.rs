@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{close_all, spawn};
 use crate::support::own_process::{alone, test_name};
 use crate::support::process::{children, open_descriptors};
-use crate::support::{check_echo, engine, fake};
+use crate::support::{check_echo, engine, fake, has_ring};
 
 // The descriptor limit is reached at the five hundredth agent. The error must name it, and the 499
 // others must not notice.
@@ -60,6 +60,9 @@ fn agent_above_the_limit_is_refused_alone() {
 // read may be forgotten.
 #[test]
 fn eight_buffers_carry_a_hundred_bursts() {
+    if !has_ring(test_name!()) {
+        return;
+    }
     let engine = Engine::builder().buffers(8).build().expect("io_uring");
     let command = fake(&["--records", "200"]);
     let mut agents: Vec<Agent> = (0..100).map(|_| spawn(&engine, &command)).collect();

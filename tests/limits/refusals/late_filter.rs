@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use agentpipe::{Agent, AgentCommand, Event};
+use agentpipe::{Agent, AgentCommand, Backend, Event};
 
 use super::seccomp;
 use crate::support::own_process::{alone, test_name};
@@ -35,7 +35,9 @@ fn check_no_agent_outlives_it() {
     let mut agents: Vec<_> = (0..3).map(|_| deaf_with_a_child(&engine)).collect();
     let watched: Vec<_> =
         agents.iter().map(|(agent, child)| (watch(agent.pid()), watch(*child))).collect();
-    seccomp::deny_from_now_on(libc::SYS_io_uring_enter, libc::EPERM);
+    let is_ring = engine.backend() == Backend::IoUring;
+    let call = if is_ring { libc::SYS_io_uring_enter } else { libc::SYS_epoll_pwait };
+    seccomp::deny_from_now_on(call, libc::EPERM);
     // Has the thread act, and so enter once more.
     let _no_answer = engine.counters_blocking();
     for (leader, child) in &watched {
