@@ -133,13 +133,11 @@ impl<'a> Hunt<'a> {
             return;
         };
         if self.stat(process.pid).is_some_and(|stat| stat.started == process.started) {
-            match pidfd_send_signal(&pidfd, signal) {
-                // A filter refuses the call, or the process is one of another user, and kill(2) is refused,
-                // too. The process was there a moment ago, so its number still means it.
-                Err(Errno::NOSYS | Errno::PERM) => {
-                    let _refused = pid.map(|pid| kill_process(pid, signal));
-                }
-                _ => {}
+            let sent = pidfd_send_signal(&pidfd, signal);
+            // A filter refuses the call, or the process is one of another user, and kill(2) is refused,
+            // too. The process was there a moment ago, so its number still means it.
+            if let (Err(Errno::NOSYS | Errno::PERM), Some(pid)) = (sent, pid) {
+                let _refused = kill_process(pid, signal);
             }
         }
     }

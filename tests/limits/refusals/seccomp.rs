@@ -33,11 +33,11 @@ pub(crate) fn deny_when(
 }
 
 /// From its exec on the program gets `errno` from all of these system calls.
-pub(crate) fn deny_all<'a>(
-    command: &'a mut Command,
+pub(crate) fn deny_all(
+    command: &mut Command,
     calls: impl Iterator<Item = libc::c_long>,
     errno: u16,
-) -> &'a mut Command {
+) -> &mut Command {
     let rules: Vec<Rule> = calls.map(|call| Rule { call, when: None, errno }).collect();
     let filter = Filter::new(&rules);
     // SAFETY: `install` makes two system calls and allocates nothing: sound after a fork.
