@@ -489,8 +489,10 @@ fn open_turn_is_interrupted_first() {
     plan.handle(CloseEvent::WritesDone, at(now, 51));
     assert_eq!(plan.stage(), CloseStage::Interrupt);
     assert!(plan.take_actions().contains(&CloseAction::Interrupt));
+    assert_eq!(plan.interrupt_answered(), Some(false));
     plan.handle(CloseEvent::Output, at(now, 60));
     plan.handle(CloseEvent::TurnEnded, at(now, 61));
+    assert_eq!(plan.interrupt_answered(), Some(true));
     assert_eq!(plan.stage(), CloseStage::EndInput);
     plan.handle(CloseEvent::Activity(Activity::AllAsleep), at(now, 64));
     assert_eq!(plan.stage(), CloseStage::EndInput);
@@ -512,4 +514,36 @@ fn abort_overtakes_graceful_close() {
     assert_eq!(plan.deadline(), Some(at(now, 61)), "the limit of the abort is shorter");
     plan.handle(CloseEvent::Tick, at(now, 61));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Kill, Some(at(now, 63))));
+}
+
+/// A stop explains a close that runs into its limits, so the report has to mention it, also one that is
+/// seen after the input has ended, and no other.
+#[test]
+fn stop_is_told_and_no_other_state() {
+    let now = Instant::now();
+    for activity in ALL_ACTIVITIES {
+        let mut plan = ClosePlan::begin(ClosePolicy::abort(), known(now), now);
+        assert!(!plan.was_stopped());
+        plan.handle(CloseEvent::Activity(activity), now);
+        assert_eq!(plan.was_stopped(), activity == Activity::Stopped, "{activity:?}");
+    }
+}
+
+/// "Not busy" is said of an agent whose input the plan did not end only if the agent had exited by itself.
+/// An abort cuts an agent that may be at work.
+#[test]
+fn unended_input_is_not_called_idle() {
+    let now = Instant::now();
+    let exited = CloseStart { exited: true, ..known(now) };
+    let waits = CloseStart { writes_pending: true, ..known(now) };
+    for (policy, start, busy) in [
+        (ClosePolicy::graceful(), exited, Some(false)),
+        (ClosePolicy::abort(), exited, None),
+        (ClosePolicy::graceful(), waits, None),
+        (ClosePolicy::abort(), waits, None),
+    ] {
+        let plan = ClosePlan::begin(policy, start, now);
+        assert_eq!(plan.input_ended_while_busy(), busy, "{:?} {start:?}", policy.mode);
+        assert!(!plan.was_cut_short());
+    }
 }
