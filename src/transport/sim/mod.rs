@@ -44,7 +44,7 @@ use child::{SimChild, descriptor};
 use kernel::SimIo;
 use world::{Closing, Command, Object, US, World};
 
-/// How many seeds the test runs without a wish: about 20 s on one core.
+/// How many seeds the test runs by default: about 4 s on one core, and six times that without optimisation.
 const SEEDS: u64 = 10_000;
 
 /// A driver that takes more turns spins.
