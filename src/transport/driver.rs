@@ -70,9 +70,9 @@ pub(crate) struct Driver {
     /// Agents of this turn; may hold one twice.
     pub(super) touched: Vec<usize>,
     /// Agents whose plans want to know what the agent is doing.
-    checks: Vec<usize>,
+    pub(super) checks: Vec<usize>,
     /// Agents to be reaped.
-    reaps: Vec<usize>,
+    pub(super) reaps: Vec<usize>,
     searches: TagSearches,
     totals: Totals,
     /// The eventfd by which other threads end a wait.

@@ -276,8 +276,11 @@ impl Transport {
                 let policy = ClosePolicy { mode: CloseMode::Graceful, ..self.policy };
                 self.begin_close(policy, CloseReason::Exited, now);
             }
-            // The agent outlived its kill and the close has reported it. Only the reap is left.
-            Some(close) if close.finished => CloseTurn { agent: self, io, now }.reap_late(),
+            // The agent outlived its kill, and no attempt to reap it follows. Its exit is reported once.
+            Some(close) if close.unreaped => {
+                self.plan_event(CloseEvent::Exited, now);
+                CloseTurn { agent: self, io, now }.reap_late();
+            }
             Some(_) => self.plan_event(CloseEvent::Exited, now),
         }
     }

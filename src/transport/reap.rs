@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::close::{CloseEvent, CloseReason, ExitStatus};
+use crate::close::{CloseEvent, CloseReason, CloseStage, ExitStatus};
 use crate::error::{Error, ErrorKind};
 use crate::io::{PipeIo, Role};
 use crate::process::GroupMember;
@@ -230,13 +230,21 @@ impl CloseTurn<'_> {
         agent.plan_event(CloseEvent::Reaped, *now);
     }
 
-    /// Tries again to reap an agent that was not reaped in its close.
+    /// Tries again to reap an agent that was not reaped in the stage for that.
     pub(super) fn reap_late(&mut self) {
-        let is_reaped = self.agent.child.try_reap().is_some();
+        let status = self.agent.child.try_reap();
         let Some(close) = &mut self.agent.close else { return };
-        if is_reaped {
+        if status.is_some() {
             close.unreaped = false;
             close.reaping.late_at = None;
+            if !close.finished {
+                close.exit = status;
+                close.exit_note = self.agent.child.why_unknown();
+            }
+            // The stage that follows releases the rest.
+            if close.plan.stage() < CloseStage::Release {
+                return;
+            }
             self.agent.ends.close(self.io, &[Role::Exit]);
             self.release_cgroup();
             self.agent.child.give_place_back();

@@ -60,6 +60,12 @@ impl World {
         }
         for agent in 0..self.agents.len() {
             let facts = &self.agents[agent];
+            let is_dead = self.processes[facts.leader].state == State::Zombie;
+            if facts.reported && is_dead && facts.traced_until == 0 {
+                let pid = facts.pid;
+                self.violate(|| format!("{pid} has exited after its close and is not reaped"));
+            }
+            let facts = &self.agents[agent];
             if !facts.adopted || facts.reported {
                 continue;
             }
@@ -80,6 +86,9 @@ impl World {
                 && (user.waits_for_events() || !user.has_reader)
             {
                 lost = Some("the reader has read everything and stdout is not read");
+            }
+            if end_of(stdout).is_some_and(|end| !end.read_over && !end.want_read) && is_closing {
+                lost = Some("the agent is being closed and stdout is not read");
             }
             let pending = stdin.written.len() < user.accepted.len();
             if let Some(end) = end_of(stdin)

@@ -102,6 +102,11 @@ impl Simulation {
                 }
                 None => self.driver.until_deadline(now),
             };
+            let has_work = !self.driver.checks.is_empty() || !self.driver.reaps.is_empty();
+            if has_work && timeout != Some(Duration::ZERO) {
+                let mut world = self.world.borrow_mut();
+                world.violate(|| "lost wake-up: the driver sleeps with work to do".to_owned());
+            }
             if self.driver.wait(timeout).is_err() {
                 break;
             }
