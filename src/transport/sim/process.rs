@@ -340,6 +340,7 @@ impl World {
         }
         if !self.processes[index].has_outputs {
             self.processes[index].queue.clear();
+            self.processes[index].begun = 0;
         }
         let stdout = self.agents[agent].stdout;
         while let Some(line) = self.processes[index].queue.front() {
@@ -395,7 +396,7 @@ impl World {
         let agent = &self.agents[process.agent];
         let stdin = &self.pipes[agent.stdin];
         let reads = process.has_input && process.habits.reads && !process.saw_eof;
-        let line = process.queue.front().map_or(0, Vec::len) - process.begun;
+        let line = process.queue.front().map_or(0, |line| line.len() - process.begun);
         let room = self.pipes[agent.stdout].room();
         let can_write = line > 0 && (line <= room || (room > 0 && !agent.has_forks));
         process.hangs_until > self.now
