@@ -33,7 +33,7 @@ use end::{Op, OwnedEnd};
 use wait::Waiter;
 
 /// The most bytes of one read: all that a pipe holds by default, so one call empties it.
-const READ_MAX: usize = 64 << 10;
+const READ_MAX: u32 = 64 << 10;
 
 /// The descriptors of one driver. Stays on the thread that made it.
 pub(crate) struct Epoll {
@@ -70,7 +70,7 @@ impl Epoll {
             queued: Vec::new(),
             readable: VecDeque::new(),
             completions: VecDeque::new(),
-            buffer: vec![0; READ_MAX].into_boxed_slice(),
+            buffer: vec![0; READ_MAX as usize].into_boxed_slice(),
             is_lent: false,
             pending: 0,
             calls: 0,
@@ -84,7 +84,7 @@ impl Epoll {
             backend: Backend::Epoll,
             setup_flags: "none",
             buffers: 1,
-            buffer_size: READ_MAX as u32,
+            buffer_size: READ_MAX,
             ..KernelFeatures::default()
         }
     }

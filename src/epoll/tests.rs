@@ -8,8 +8,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{Epoll, READ_MAX};
+use super::Epoll;
 use crate::io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
+
+/// A pipe holds this much, and a read takes as much.
+const READ_MAX: usize = super::READ_MAX as usize;
 
 const QUIET: Duration = Duration::from_millis(20);
 
