@@ -7,7 +7,7 @@ use super::kernel::EndState;
 use super::process::State;
 use super::user::INTERRUPT;
 use super::world::{MS, Object, SEC, World};
-use crate::close::{CloseReport, ExitStatus};
+use crate::close::{CloseReport, CloseStage, ExitStatus};
 use crate::io::Role;
 use crate::record::Event;
 
@@ -155,7 +155,12 @@ impl World {
         if report.outputs_held() == Some(false) && facts.held_at_cut {
             wrong.push("outputs held, and the report denies it".to_owned());
         }
+        // A write that Flush has not waited for may reach the agent with the end of its input.
+        let flush = facts.policy.flush;
+        let is_flushed =
+            report.stages().iter().all(|(at, spent)| *at != CloseStage::Flush || *spent < flush);
         if report.input_ended_while_busy() == Some(false)
+            && is_flushed
             && facts.dropped > 0
             && !facts.has_ended_input
         {

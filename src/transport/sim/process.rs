@@ -103,7 +103,8 @@ impl World {
         let index = self.processes.len();
         let pid = 1000 + index as u32;
         let is_leader = parent.is_none();
-        let group = if is_leader || !plan.in_group { pid } else { self.agents[agent].pid };
+        // A child is born in the group of its parent.
+        let group = parent.filter(|_| plan.in_group).map_or(pid, |it| self.processes[it].group);
         let mut habits = plan.habits;
         for (at, _) in &mut habits.deeds {
             *at += self.now;
