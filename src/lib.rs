@@ -51,8 +51,9 @@
 //!
 //! # Requirements
 //!
-//! Linux 6.7 or later with io_uring allowed. The default seccomp profiles of containers deny it;
-//! [`Engine::new`] then fails with [`ErrorKind::BackendDenied`]. There is no fallback.
+//! Linux 5.10 or later. io_uring carries the pipes from Linux 6.4 on, with single reads before 6.7. On
+//! older kernels, and where it is denied, as by the default seccomp profiles of containers, epoll does:
+//! see [`Backend`], [`Engine::fallback`] and [`EngineBuilder::require_io_uring`].
 //!
 //! # Features
 //!
@@ -129,7 +130,7 @@ cfg_if::cfg_if! {
         pub use record::{Envelope, Event, MalformedReason, Preview, Record, StderrLine};
         pub use stats::{Capacity, CapacityLimit, EngineStats, Histogram};
     } else {
-        compile_error!("agentpipe needs Linux: it is built on io_uring");
+        compile_error!("agentpipe needs Linux");
     }
 }
 
