@@ -4,7 +4,10 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -254,4 +257,49 @@ fn endless_work_ends_with_the_limits() {
     // The group, not the shell: an agent in a test of this file leaves no process behind.
     let group = Pid::from_raw(agent.pid().try_into().expect("a pid")).expect("a pid");
     assert!(kill_process_group(group, Signal::KILL).is_err());
+}
+
+/// Keeps the engine thread busy at each wake-up, as a slow executor does.
+struct SlowWaker(thread::Thread);
+
+impl Wake for SlowWaker {
+    fn wake(self: Arc<Self>) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        self.0.unpark();
+    }
+}
+
+// The work of a turn counted as a stop of the host, which moves all deadlines. With turns that take
+// long, by slow wakers or much output of others, no deadline ever passed.
+#[test]
+fn long_turns_do_not_put_a_close_off() {
+    let engine = Engine::new().expect("it starts");
+    let agent = fake(&["--flood", "--ignore-eof", "--ignore-sigterm"]);
+    let (mut reader, writer) = engine.spawn_blocking(agent).expect("it starts").split();
+    let reading = thread::spawn(move || {
+        let waker = Waker::from(Arc::new(SlowWaker(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            let mut next = pin!(reader.next());
+            match next.as_mut().poll(&mut context) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => break,
+                Poll::Pending => thread::park(),
+            }
+        }
+    });
+    let short = Duration::from_millis(200);
+    let policy =
+        ClosePolicy::graceful().drain(short).drain_total(short).terminate(short).cut(short);
+    let (sender, report) = std::sync::mpsc::channel();
+    let closing = thread::spawn(move || sender.send(writer.close_with_blocking(policy)));
+    let report = report.recv_timeout(HANG).expect("the close has an end");
+    assert!(report.stage() >= CloseStage::Cut, "{report}");
+    // With all deadlines put off it took 19 s on a quiet machine.
+    assert!(report.total() < HANG / 3, "{report}");
+    closing.join().expect("no panic").expect("received");
+    reading.join().expect("no panic");
 }
