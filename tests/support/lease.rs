@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use super::wait_until;
+
 /// The number on every Linux; libc does not name it.
 const F_SETSIG: i32 = 10;
 
@@ -22,8 +24,9 @@ impl Lease {
         let file = File::open(path).expect("ours");
         let set = |command, value: i32| {
             // SAFETY: passes numbers only; the descriptor is open.
-            let done = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
-            assert_eq!(done, 0, "fcntl({command}): {}", std::io::Error::last_os_error());
+            let set = || unsafe { libc::fcntl(file.as_raw_fd(), command, value) } == 0;
+            // A child that another thread spawns has a copy of the descriptor until its exec.
+            wait_until("the file is not open elsewhere", set);
         };
         // The signal to the holder of a lease when another process opens the file: an ignored one,
         // because the default one ends the process.
