@@ -72,7 +72,8 @@ fn run_limited(limit: &str, backend: &str) -> Output {
     command
         .args(["-c", &format!("{limit}; exec \"$0\" run --backend $1 -- cat")])
         .arg(program)
-        .arg(backend);
+        .arg(backend)
+        .env_remove("AGENTPIPE_BACKEND");
     if as_nobody {
         command.uid(65_534).gid(65_534).current_dir("/");
     }
