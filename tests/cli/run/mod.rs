@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use self::launcher::inheriting;
 use crate::support::process::is_gone;
-use crate::support::{CEILING, PROGRAM, wait_until};
+use crate::support::{CEILING, PROGRAM, backend, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -315,7 +315,7 @@ fn end_of_stdin_closes_without_loss() {
 fn report_has_every_field_with_its_type() {
     let done = run_fake(&[], &["--stderr", "last words", "--noise"], b"{\"a\":1}\n");
     let report = &done.report;
-    assert_eq!((&report["schema"], &report["backend"]), (&1.into(), &"io_uring".into()));
+    assert_eq!((&report["schema"], &report["backend"]), (&1.into(), &backend().as_str().into()));
     assert!(report["pid"].as_u64().is_some_and(|pid| pid > 1));
     assert!(report["command"].as_str().is_some_and(|command| command.contains("agentpipe")));
     let close = &report["close"];
