@@ -85,6 +85,9 @@ cfg_if::cfg_if! {
         #[cfg(test)]
         #[path = "../tests/fuzz/stable.rs"]
         mod fuzz_driver;
+        #[cfg(test)]
+        #[path = "cli/fake/filter.rs"]
+        mod seccomp;
         #[cfg(fuzzing)]
         #[doc(hidden)]
         pub mod fuzz_targets;

@@ -11,7 +11,7 @@ use agentpipe::CloseStage;
 /// The modules of the library, lowest layer first. A file names its own module and those of lower
 /// layers; two modules of one layer never name each other.
 const LAYERS: &[&[&str]] = &[
-    &["framing", "fuzz_driver"],
+    &["framing", "fuzz_driver", "seccomp"],
     &["json", "contain", "counters", "deadline"],
     &["trace", "close", "io"],
     &["error"],

@@ -36,8 +36,6 @@ pub(super) struct OwnedEnd {
     pub(super) is_read_over: bool,
     /// Epoll knows the descriptor, perhaps with all events disabled.
     is_known: bool,
-    /// The error of the last change of epoll.
-    pub(super) watch_error: Option<Errno>,
 }
 
 impl OwnedEnd {
@@ -49,23 +47,15 @@ impl OwnedEnd {
                 crate::trace::error!(?tag, %error, "a pipe stays blocking");
             }
         }
-        Self {
-            fd,
-            tag,
-            op: Op::None,
-            is_readable: false,
-            is_read_over: false,
-            is_known: false,
-            watch_error: None,
-        }
+        Self { fd, tag, op: Op::None, is_readable: false, is_read_over: false, is_known: false }
     }
 
     pub(super) fn is_pending(&self) -> bool {
         !matches!(self.op, Op::None)
     }
 
-    /// Sets the operation and what epoll watches for. Returns the number of system calls.
-    pub(super) fn set(&mut self, op: Op, waiter: &Waiter, id: EndId) -> u64 {
+    /// Sets the operation and what epoll watches for. After an error it is not watched.
+    pub(super) fn set(&mut self, op: Op, waiter: &mut Waiter, id: EndId) -> Result<(), Errno> {
         // An event is reported once, except for reads: they go on, and a pipe that still has bytes
         // is reported again.
         let events = match &op {
@@ -79,13 +69,13 @@ impl OwnedEnd {
             Op::Watch => Some(EventFlags::IN | EventFlags::ONESHOT),
         };
         self.op = op;
-        let changed = match events {
-            None if !self.is_known => return 0,
-            None => waiter.forget(&self.fd),
-            Some(events) => waiter.watch(&self.fd, id, events, self.is_known),
-        };
-        self.is_known = events.is_some() && changed.is_ok();
-        self.watch_error = changed.err().filter(|_| events.is_some());
-        1
+        let was_known = std::mem::replace(&mut self.is_known, false);
+        if let Some(events) = events {
+            waiter.watch(&self.fd, id, events, was_known)?;
+            self.is_known = true;
+        } else if was_known {
+            waiter.forget(&self.fd);
+        }
+        Ok(())
     }
 }

@@ -93,9 +93,9 @@ impl Epoll {
     fn set(&mut self, id: EndId, op: Op) {
         let Some(end) = self.ends.get_mut(id) else { return };
         self.pending -= usize::from(end.is_pending());
-        self.calls += end.set(op, &self.waiter, id);
+        let watched = end.set(op, &mut self.waiter, id);
         self.pending += usize::from(end.is_pending());
-        let Some(error) = end.watch_error.take() else { return };
+        let Err(error) = watched else { return };
         match self.take_op(id) {
             Some((tag, Op::Read)) => self.end_read(id, tag, ReadEnd::Failed(error.raw_os_error())),
             Some((tag, Op::Watch)) => {
@@ -121,9 +121,10 @@ impl Epoll {
 
     /// Tries the queued writes.
     fn submit(&mut self) {
-        for id in mem::take(&mut self.queued) {
-            self.try_write(id);
-        }
+        let mut queued = mem::take(&mut self.queued);
+        queued.drain(..).for_each(|id| self.try_write(id));
+        // Keeps its room for the next turn.
+        self.queued = queued;
     }
 
     /// Writes what the pipe has room for; without room, waits for it.
@@ -347,7 +348,7 @@ impl PipeIo for Epoll {
             queued: self.queued.len() as u64,
             in_kernel: self.pending as u64,
             enters: self.waiter.waits,
-            submitted: self.calls,
+            submitted: self.calls + self.waiter.changes,
             completions: self.completed,
             buffers: 1,
             buffers_free: u64::from(!self.is_lent),

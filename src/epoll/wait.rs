@@ -17,6 +17,9 @@ const EVENTS_MAX: usize = 256;
 /// A wait of this length or longer may be rounded up to a millisecond.
 const COARSE_MIN: Duration = Duration::from_millis(100);
 
+/// A longer wait ends early: epoll_wait(2) counts up to 2^31 milliseconds, which is 24 days.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Waits for the descriptors that epoll knows.
@@ -27,22 +30,25 @@ pub(super) struct Waiter {
     pub(super) window: Duration,
     /// Calls of epoll_wait(2).
     pub(super) waits: u64,
+    /// Calls of epoll_ctl(2).
+    pub(super) changes: u64,
 }
 
 impl Waiter {
     pub(super) fn new(epoll: OwnedFd, window: Duration) -> Self {
         let events = Vec::with_capacity(EVENTS_MAX);
-        Self { epoll, events, window, waits: 0 }
+        Self { epoll, events, window, waits: 0, changes: 0 }
     }
 
     /// Watches a descriptor for these events.
     pub(super) fn watch(
-        &self,
+        &mut self,
         fd: &OwnedFd,
         id: EndId,
         events: EventFlags,
         is_known: bool,
     ) -> Result<(), Errno> {
+        self.changes += 1;
         let data = EventData::new_u64(u64::from(id.generation) << 32 | u64::from(id.slot));
         if is_known {
             epoll::modify(&self.epoll, fd, data, events)
@@ -51,8 +57,11 @@ impl Waiter {
         }
     }
 
-    pub(super) fn forget(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        epoll::delete(&self.epoll, fd)
+    /// Forgets a descriptor that it watches.
+    pub(super) fn forget(&mut self, fd: &OwnedFd) {
+        self.changes += 1;
+        // An error says that epoll does not know it.
+        let _forgotten = epoll::delete(&self.epoll, fd);
     }
 
     /// Returns a descriptor that is readable while one of those in epoll is ready.
@@ -94,8 +103,7 @@ impl Waiter {
                     Err(error) => return Err(error.into()),
                 }
             }
-            // A time that does not fit is no limit.
-            other => other.and_then(|left| Timespec::try_from(left).ok()),
+            other => other.and_then(|left| Timespec::try_from(left.min(WAIT_MAX)).ok()),
         };
         self.waits += 1;
         self.events.reserve(EVENTS_MAX);

@@ -1,8 +1,8 @@
 //! A kernel that refuses an enter for a while: too many uncollected completions, or no memory for
 //! requests. A seccomp filter makes the refusals, because no test can exhaust the kernel's memory.
 
-use super::filter::{Filter, Rule};
 use super::*;
+use crate::seccomp::{Filter, Rule};
 
 /// Makes every enter of this thread that submits exactly one entry fail.
 fn refuse_lone_submissions(errno: u16) {

@@ -10,8 +10,6 @@ mod drain;
 mod error;
 #[cfg(feature = "local")]
 mod eventfd;
-#[path = "../../cli/fake/filter.rs"]
-mod filter;
 mod flag_sets;
 mod overflow;
 mod poll;

@@ -4,9 +4,9 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd;
 
-use super::filter::{Filter, Rule};
 use super::*;
 use crate::ring::op::OpToken;
+use crate::seccomp::{Filter, Rule};
 
 /// Submits an entry that names no memory, and returns its result.
 fn result_of(rig: &mut Rig, entry: Entry) -> i32 {
