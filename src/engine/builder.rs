@@ -76,8 +76,8 @@ impl EngineBuilder {
     }
 
     /// Sets the number of read buffers of each engine thread, which its agents share: 8 to 4096,
-    /// default 128. Rounded up to a power of two. A buffer has 4 KiB. With epoll a thread has one buffer
-    /// of 64 KiB, whatever this says.
+    /// default 128. Rounded up to a power of two. A buffer has 4 KiB, and 16 KiB where the kernel has no
+    /// multishot reads. With epoll a thread has one buffer of 64 KiB, whatever this says.
     #[must_use]
     pub fn buffers(mut self, buffers: u16) -> Self {
         self.buffers = buffers;
@@ -114,8 +114,8 @@ impl EngineBuilder {
     }
 
     /// Sets how long an engine thread polls for new completions, without a system call (with epoll by
-    /// calls that do not wait), before it sleeps: at most 1 ms after any event; zero disables it. By default it polls for 100 us, and
-    /// only while the last eight events came less than 100 us apart.
+    /// calls that do not wait), before it sleeps: at most 1 ms after any event; zero disables it. By
+    /// default it polls for 100 us, and only while the last eight events came less than 100 us apart.
     ///
     /// Polling saves a wake-up of the thread, twice per round trip, if answers come within that time. In
     /// exchange the thread keeps a processor busy while it polls, so polling does not pay off on a host

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Link};
+use crate::backend::Found;
 use crate::close::ShutdownReport;
 use crate::command::AgentCommand;
 use crate::counters::{Backend, IoCounters, KernelFeatures};
@@ -62,6 +63,8 @@ pub struct Engine {
 #[derive(Debug)]
 struct EngineShared {
     threads: Vec<Thread>,
+    /// The backend of all threads.
+    found: Found,
     /// Its threads end after the engine threads.
     spawn_pool: SpawnPool,
     admission: Permits,
@@ -98,6 +101,7 @@ impl Engine {
         let (spawn_pool, spawning) = SpawnPool::start(guard)?;
         let mut shared = EngineShared {
             threads: Vec::with_capacity(threads),
+            found: Found::default(),
             spawn_pool,
             admission: Permits::new(max_agents),
             pools: WarmPools::default(),
@@ -129,13 +133,13 @@ impl Engine {
     /// not, or if epoll was set.
     #[must_use]
     pub fn fallback(&self) -> Option<&str> {
-        self.shared.threads.first()?.found.fallback.as_deref()
+        self.shared.found.fallback.as_deref()
     }
 
     /// Returns what the kernel was found to offer when the engine started.
     #[must_use]
     pub fn kernel_features(&self) -> KernelFeatures {
-        self.shared.threads.first().map(|thread| thread.found.features).unwrap_or_default()
+        self.shared.found.features
     }
 
     /// Returns how many more agents the limits of this process, its user and its host allow now, and
@@ -357,10 +361,13 @@ impl EngineShared {
             settings.busy_poll = BusyPoll::NEVER;
         }
         for index in 0..threads {
-            let thread = Thread::start(index, settings.clone(), Arc::clone(&spawning))?;
-            // All threads have the backend of the first.
-            settings.backend = settings.backend.like(&thread.found);
+            let (thread, found) = Thread::start(index, settings.clone(), Arc::clone(&spawning))?;
             self.threads.push(thread);
+            // The others must have the backend of the first, and its reason is the one to tell.
+            if index == 0 {
+                settings.backend = settings.backend.like(&found);
+                self.found = found;
+            }
         }
         Ok(())
     }
@@ -395,8 +402,7 @@ impl EngineShared {
         child: Spawned,
         command: AgentCommand,
     ) -> Result<(Agent, WakeGuard)> {
-        let found = self.threads.first().map(|thread| thread.found.clone()).unwrap_or_default();
-        let mut adoption = Adoption::new(child, command, &found);
+        let mut adoption = Adoption::new(child, command, &self.found);
         let channel = Arc::clone(&adoption.channel);
         loop {
             // This is the way out of the loop once no thread takes children. The adoption is

@@ -1,4 +1,4 @@
-//! An engine thread: one ring and its agents, parked in `io_uring_enter` while nothing happens.
+//! An engine thread: one ring, or one epoll, and its agents. It sleeps in one call while nothing happens.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,6 @@ pub(super) struct ThreadSettings {
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) mailbox: Mailbox,
-    pub(super) found: Found,
     /// Its counters, published once a turn.
     pub(super) published: Arc<PublishedStats>,
     /// Its agents, those on their way included.
@@ -74,13 +73,13 @@ fn never_started() -> Error {
 }
 
 impl Thread {
-    /// Starts a thread and waits until its ring is set up, so that a refusal is an error of `build`.
-    /// The spawning threads end after the last engine thread.
+    /// Starts a thread and waits until its backend is open, so that a refusal is an error of `build`.
+    /// Returns it with what it has found. The spawning threads end after the last engine thread.
     pub(super) fn start(
         index: usize,
         settings: ThreadSettings,
         spawning: Arc<SpawnPoolGuard>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Found)> {
         let (mailbox, queue) =
             mailbox().map_err(|error| failed("cannot create an eventfd", error))?;
         let run = move |started| run(queue, settings, started, spawning);
@@ -90,10 +89,10 @@ impl Thread {
         // After an error these are never read: the thread is only joined.
         let (found, published) = start.clone().unwrap_or_default();
         let live = LiveAgents::default();
-        let thread = Self { mailbox, found, published, live, handle, origin };
+        let thread = Self { mailbox, published, live, handle, origin };
         // Without the join its ring could still be there when the error is returned.
         start.inspect_err(|_| thread.join())?;
-        Ok(thread)
+        Ok((thread, found))
     }
 
     /// Closes its agents within `limit`, aborts those that are left, and ends it. The value is set
@@ -276,7 +275,7 @@ impl EngineLoop<'_> {
             };
             if let Err(error) = self.driver.wait(timeout) {
                 // The ring cannot be used any more. Dropping the driver kills and reports the agents.
-                crate::trace::error!(%error, "io_uring_enter failed; the engine thread ends");
+                crate::trace::error!(%error, "the wait for the kernel failed; the engine thread ends");
                 return;
             }
             // From here on senders need not write the eventfd: the queue is read before the next

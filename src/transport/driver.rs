@@ -541,7 +541,7 @@ impl Driver {
             let timeout = self.until_deadline(now);
             if let Err(error) = self.wait(timeout) {
                 // Dropping the driver kills and reports.
-                crate::trace::error!(%error, "io_uring_enter failed; the local engine ends");
+                crate::trace::error!(%error, "the wait for the kernel failed; the local engine ends");
                 return;
             }
             now = Instant::now();
