@@ -78,6 +78,24 @@ pub(super) struct Limit {
 }
 
 impl Limit {
+    /// Returns a limit of which agents use nothing, and that no command raises.
+    fn new(name: &'static str, unit: &'static str, value: Value, means: &str) -> Self {
+        Self {
+            name,
+            unit,
+            value,
+            applies: true,
+            used: None,
+            per_agent: None,
+            room: None,
+            beyond: None,
+            needs: None,
+            suffices: None,
+            means: means.to_owned(),
+            command: None,
+        }
+    }
+
     /// Whether the agents of `--agents` can be spawned, as far as this limit is known.
     pub(super) fn fits(&self) -> bool {
         self.suffices != Some(false) || self.beyond == Some(Beyond::SmallPipes)
@@ -191,18 +209,9 @@ struct Spec<'a> {
 fn counted(capacity: &Capacity, demand: Demand, spec: Spec<'_>) -> Limit {
     let found = capacity.limits().iter().find(|limit| limit.name == spec.name);
     let mut limit = Limit {
-        name: spec.name,
-        unit: spec.unit,
-        value: spec.absent,
         applies: !matches!(spec.absent, Value::Number(_)),
-        used: None,
-        per_agent: None,
-        room: None,
         beyond: Some(spec.beyond),
-        needs: None,
-        suffices: None,
-        means: spec.means.to_owned(),
-        command: None,
+        ..Limit::new(spec.name, spec.unit, spec.absent, spec.means)
     };
     if let Some(found) = found {
         let each = if spec.unit == "threads" { demand.threads } else { 1 };
@@ -245,19 +254,14 @@ fn judge(mut limit: Limit, demand: Demand, raise: &Raise) -> Limit {
 
 /// The memory of the host and of the cgroup. What an agent needs is a lower bound.
 fn memory(demand: Demand) -> [Limit; 2] {
-    let limit = |name, numbers: Option<(u64, u64)>, absent, means: &str| Limit {
-        name,
-        unit: "bytes",
-        value: numbers.map_or(absent, |(value, _)| Value::Number(value)),
-        applies: true,
-        used: numbers.map(|(_, used)| used),
-        per_agent: Some(TRANSPORT.saturating_add(demand.memory)),
-        room: None,
-        beyond: Some(Beyond::OutOfMemory),
-        needs: None,
-        suffices: None,
-        means: means.to_owned(),
-        command: None,
+    let limit = |name, numbers: Option<(u64, u64)>, absent, means: &str| {
+        let value = numbers.map_or(absent, |(value, _)| Value::Number(value));
+        Limit {
+            used: numbers.map(|(_, used)| used),
+            per_agent: Some(TRANSPORT.saturating_add(demand.memory)),
+            beyond: Some(Beyond::OutOfMemory),
+            ..Limit::new(name, "bytes", value, means)
+        }
     };
     let cgroup = host::memory_of_cgroup();
     let of_cgroup = limit(
@@ -279,18 +283,8 @@ fn memory(demand: Demand) -> [Limit; 2] {
 /// The limits of which further agents use nothing.
 fn without_agents() -> [Limit; 3] {
     let limit = |name, unit, value, means: &str, command| Limit {
-        name,
-        unit,
-        value,
-        applies: true,
-        used: None,
-        per_agent: None,
-        room: None,
-        beyond: None,
-        needs: None,
-        suffices: None,
-        means: means.to_owned(),
         command,
+        ..Limit::new(name, unit, value, means)
     };
     let locked = getrlimit(Resource::Memlock).current;
     let largest = number("/proc/sys/fs/pipe-max-size");

@@ -180,63 +180,59 @@ fn room(limits: &[Limit]) -> Room {
 fn features(engine: Option<&Engine>) -> Vec<Feature> {
     let ring = engine.filter(|engine| engine.backend() == Backend::IoUring);
     let found = ring.map(Engine::kernel_features);
-    let of_ring = |name, since, present: Option<bool>, without_it| Feature {
-        name,
-        since,
-        present,
-        without_it,
-    };
     let children = Path::new("/proc/thread-self/children").exists();
     // Where epoll was asked for, io_uring was not tried.
     let tried = engine.is_none_or(|engine| ring.is_some() || engine.fallback().is_some());
-    vec![
-        of_ring(
+    let features = [
+        (
             "io_uring",
             "6.4",
             tried.then_some(ring.is_some()),
             "epoll carries the pipes, with a system call more for each read and write",
         ),
-        of_ring(
+        (
             "multishot_reads",
             "6.7",
-            ring.and_then(multishot),
+            found.as_ref().map(|found| found.multishot),
             "every read of a pipe is submitted anew, which costs CPU time for each",
         ),
-        of_ring(
+        (
             "deferred_task_work",
             "6.1",
             found.as_ref().map(|found| found.setup_flags.contains("DEFER_TASKRUN")),
             "completions interrupt the engine thread, which costs CPU time",
         ),
-        of_ring(
+        (
             "restricted_ring",
             "5.10",
             found.as_ref().map(|found| found.restricted),
             "the ring takes every operation from code that has taken over the process",
         ),
-        of_ring(
+        (
             "min_wait",
             "6.12",
             found.as_ref().map(|found| found.min_wait),
             "EngineBuilder::batch_window needs two system calls per window instead of one",
         ),
-        of_ring(
+        (
             "no_iowait",
             "6.15",
             found.as_ref().map(|found| found.no_iowait),
             "monitoring shows an idle engine as one core in iowait; this costs nothing",
         ),
-        of_ring(
+        (
             "nosignal_writes",
             "6.18",
             found.as_ref().map(|found| found.nosignal),
             "the engine threads block SIGPIPE instead, which costs nothing",
         ),
-        Feature {
-            name: "proc_children",
-            since: "4.2",
-            present: Some(children),
-            without_it: "a close does not see whether its agent is idle, and waits for 100 ms of silence",
-        },
-    ]
+        (
+            "proc_children",
+            "4.2",
+            Some(children),
+            "a close does not see whether its agent is idle, and waits for 100 ms of silence",
+        ),
+    ];
+    let feature = |(name, since, present, without_it)| Feature { name, since, present, without_it };
+    features.map(feature).into()
 }
