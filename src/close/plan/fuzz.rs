@@ -49,7 +49,7 @@ fn any_policy(bits: u8, limits: &[u8; 12]) -> ClosePolicy {
     policy
 }
 
-fn any_start(bits: u8, now: Instant) -> CloseStart {
+pub(super) fn any_start(bits: u8, now: Instant) -> CloseStart {
     CloseStart {
         exited: bits & 2 != 0,
         outputs_ended: bits & 4 != 0,

@@ -1,29 +1,21 @@
 //! Enumerates every order of events of a close, to a stated depth. The plan always ends, never skips
 //! Release, never goes back, and requests each action at most once.
 
-use super::fuzz::{EVENTS, HURRIED, Walk};
+use super::fuzz::{EVENTS, HURRIED, Walk, any_start};
 use super::*;
 
 /// 24 events, 5 deep, from 128 starting points. Equal states are walked once.
 const DEPTH: usize = 5;
-const STARTS: u32 = 128;
+const STARTS: u8 = 128;
 
-fn start(bits: u32, now: Instant) -> (ClosePolicy, CloseStart) {
+fn start(bits: u8, now: Instant) -> (ClosePolicy, CloseStart) {
     let mut policy = if bits & 1 == 0 { ClosePolicy::graceful() } else { ClosePolicy::abort() };
     if bits & 64 != 0 {
         // Where the wait for silence may take all of the drain, `min_drain` comes on top.
         policy = policy.drain(Duration::from_millis(20)).terminate(Duration::ZERO);
     }
     policy.container = bits.count_ones() % 2 == 1;
-    let known = CloseStart {
-        exited: bits & 2 != 0,
-        outputs_ended: bits & 4 != 0,
-        writes_pending: bits & 8 != 0,
-        turn_open: bits & 16 != 0,
-        input_open: bits & 32 == 0,
-        last_output: now,
-    };
-    (policy, known)
+    (policy, any_start(bits, now))
 }
 
 /// Returns a key that is equal for two walks with the same future. Times are relative to now.
