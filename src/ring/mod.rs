@@ -10,12 +10,13 @@
 //! | `inflight` | what the kernel holds or owes: the state that the operations work on |
 //! | `queue` | the submission and completion queues, `io_uring_enter`, the trace |
 //! | `op`, `fd_table`, `buffer` | operations, descriptors, pool buffers |
-//! | `setup`, `probe`, `restrict`, `error` | setup flags and sizes, kernel features, what the ring may do, why a host refuses |
+//! | `setup`, `probe` | setup flags and sizes, kernel features |
+//! | `restrict`, `error` | what the ring may do, why a host refuses |
 //!
 //! Each test runs with multishot and with single reads. Pitfalls, each covered by a test: a read without
-//! MORE has ended whatever its result says; a read armed on an empty pool spins; a close without a cancel leaves the writer alive; a cancel and its
-//! close must not be split over two submissions; memory named by an operation belongs to the kernel
-//! until the final completion.
+//! MORE has ended whatever its result says; a read armed on an empty pool spins; a close without a
+//! cancel leaves the writer alive; a cancel and its close must not be split over two submissions; memory
+//! named by an operation belongs to the kernel until the final completion.
 
 mod buffer;
 mod close;

@@ -169,7 +169,7 @@ pub(super) struct Knobs {
     /// `/proc` shows nothing.
     pub(super) hidden: bool,
     pub(super) buffer: usize,
-    /// Faults of the kernel are this rare: one in so many.
+    /// One of this number of calls meets a fault of the kernel.
     pub(super) rare: u64,
 }
 
