@@ -6,7 +6,7 @@ use std::thread;
 use crate::hazards::raw;
 use crate::support::doomed::{Orders, announce, own_guard, start_host};
 use crate::support::own_process::{alone, is_alone, test_name};
-use crate::support::process::{Held, cgroups_of, children};
+use crate::support::process::{Held, cgroups_of, children, threads};
 use crate::support::trees::{TREE, Trees, is_alive, rounds};
 use crate::support::{CEILING, HANG, check_echo, check_error, fake, shell, wait_until};
 use agentpipe::{Engine, ErrorKind};
@@ -142,6 +142,9 @@ fn guard_ends_with_its_engine() {
     }
     // The first engine pays for what the process keeps.
     guarded().shutdown_blocking(CEILING);
+    // A shutdown does not wait long for the threads that spawn.
+    let spawns = || threads().iter().any(|name| name == "agentpipe-spawn");
+    wait_until("its threads end", || !spawns());
     let before = Held::now();
     assert_eq!(before.children, [0; 0]);
     for _ in 0..5 {
@@ -157,7 +160,8 @@ fn guard_ends_with_its_engine() {
         engine.shutdown_blocking(CEILING);
         assert_eq!(children(), [0; 0], "nothing is left, although the engine is held");
         drop(engine);
-        assert_eq!(Held::now(), before);
+        assert_eq!(Held::now().descriptors, before.descriptors);
+        wait_until("its threads end, too", || Held::now() == before);
     }
     for _ in 0..5 {
         let agent = guarded().spawn_blocking(fake(&["--ignore-eof"])).expect("spawns");

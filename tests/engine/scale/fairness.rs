@@ -1,6 +1,5 @@
 //! One agent among many that wants everything, and one reader that takes nothing.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use agentpipe::{Agent, AgentCommand, Backend, Limits};
 
-use super::spawn;
+use super::{in_its_pipe, spawn};
 use crate::support::{CEILING, check_echo, engine, fake, wait_until};
 
 const AGENTS: usize = 100;
@@ -101,13 +100,6 @@ fn listen(agent: &mut Agent, gate: Gate) {
     let mut next = Box::pin(agent.next());
     let polled = next.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending(), "it has said nothing yet");
-}
-
-/// The bytes in the agent's stdout.
-fn in_its_pipe(agent: &Agent) -> u64 {
-    let path = format!("/proc/{}/fd/1", agent.pid());
-    let pipe = std::fs::File::open(path).expect("its stdout");
-    rustix::io::ioctl_fionread(pipe.as_fd()).expect("a pipe")
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! What a full kernel does: no descriptor left, no buffer left. Nothing is lost, nothing hangs.
 
+use std::fs::File;
+use std::io::Write;
+use std::process::Command;
+
 use agentpipe::{Agent, ClosePolicy, Engine, ErrorKind, ExitStatus};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{close_all, spawn};
+use super::{HeldThread, close_all, in_its_pipe, spawn};
 use crate::support::own_process::{alone, test_name};
 use crate::support::process::{children, open_descriptors};
-use crate::support::{check_echo, engine, fake, has_ring};
+use crate::support::{PROGRAM, check_echo, engine, fake, has_ring, shell, wait_until};
 
 // The descriptor limit is reached at the five hundredth agent. The error must name it, and the 499
 // others must not notice.
@@ -56,16 +60,28 @@ fn agent_above_the_limit_is_refused_alone() {
     assert_eq!((open_descriptors(), children().len()), (before, 0));
 }
 
-// All agents answer at once and the pool is far too small. Each byte must come, in order, and no
-// read may be forgotten.
+// All agents have written before the engine thread reads, and the pool is far too small. Each byte must
+// come, in order, and no read may be forgotten.
 #[test]
 fn eight_buffers_carry_a_hundred_bursts() {
     if !has_ring(test_name!()) {
         return;
     }
     let engine = Engine::builder().buffers(8).build().expect("io_uring");
-    let command = fake(&["--records", "200"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let begin = format!("read go < {}; exec {PROGRAM} fake --records 200", fifo.display());
+    let command = shell(&begin);
     let mut agents: Vec<Agent> = (0..100).map(|_| spawn(&engine, &command)).collect();
+    let held = HeldThread::hold(&engine);
+    // A line for each shell. Open for reading, too, so that none of them can find it closed.
+    let mut go = File::options().read(true).write(true).open(&fifo).expect("ours to open");
+    go.write_all(&[b'\n'; 100]).expect("written");
+    for agent in &agents {
+        wait_until("its pipe has output", || in_its_pipe(agent) >= 32 << 10);
+    }
+    drop(held);
     for agent in &mut agents {
         for wanted in 0..200 {
             let record = agent.next_record_blocking().expect("a record");
