@@ -61,7 +61,7 @@ impl<E: EngineKind> AgentReader<E> {
         if self.events.is_empty() && !channel.inbox.take_events(&mut self.events, context.waker()) {
             return Poll::Ready(None);
         }
-        // Nothing was there, and `take_events` has registered the waker.
+        // The inbox is empty, and `take_events` has registered the waker.
         let Some(event) = self.events.pop_front() else { return Poll::Pending };
         if self.events.is_empty() {
             // After a burst the room of its queue goes back, so that idle readers keep none.

@@ -131,7 +131,7 @@ impl CloseReason {
 #[derive(Clone, PartialEq)]
 pub struct CloseReport(pub(crate) Arc<ReportData>);
 
-/// What became of the container of an agent.
+/// How the removal of an agent's container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContainerEnd {
     /// `None`: not known.

@@ -69,7 +69,7 @@ fn paused_read_takes_nothing_and_does_not_spin() {
     assert_eq!(turn(&mut epoll, QUIET), ["data 5"]);
     epoll.pause(stdout);
     write(&writer, b"second").expect("room");
-    // The hang-up of the writer is an event that epoll reports whatever it is asked for.
+    // The hang-up of the writer is an event that epoll always reports.
     drop(writer);
     assert!(is_quiet(&mut epoll));
     assert!(epoll.has_unread(stdout));

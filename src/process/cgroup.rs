@@ -372,7 +372,7 @@ mod tests {
         for file in ["cgroup.kill", "no-such-file"] {
             let mut cgroup = match Cgroup::create(&CgroupPlace::Own, None) {
                 Ok(cgroup) => cgroup,
-                // No cgroup is to be had here.
+                // This process can make no cgroup here.
                 Err(error) => return assert_eq!(error.kind(), ErrorKind::CgroupUnavailable),
             };
             let mut crowd = std::process::Command::new("/bin/sh");

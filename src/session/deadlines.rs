@@ -60,8 +60,8 @@ struct DeadlineTask(Arc<SessionState>);
 impl DeadlineTask {
     async fn run(&self) {
         let Self(state) = self;
-        // What falls due while the pipe is read is left to the next task: its response may be in
-        // the pipe behind what this task has read.
+        // Requests that fall due while the pipe is read are left to the next task: their responses
+        // may be in the pipe behind the part that this task has read.
         let due_at = state.executor.now();
         if is_due(state, due_at) {
             // The limit keeps an agent that writes without end from delaying its deadlines.

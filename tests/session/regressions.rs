@@ -33,7 +33,7 @@ fn failed_start_leaves_no_agent() {
         std::thread::yield_now();
     }
     assert_eq!(engine.abandoned(), 1, "it was aborted");
-    assert_eq!(wait(engine.shutdown(SOON)).aborted, 0, "and nothing else was there");
+    assert_eq!(wait(engine.shutdown(SOON)).aborted, 0, "no other agent is left");
 }
 
 /// Floods the session, and sends requests and answers on top of the unread data.

@@ -91,7 +91,7 @@ pub(in super::super) async fn spawn_evicting(
             Ok(permit) => match engine.spawn_with(command.clone(), permit).await {
                 Ok(agent) => return Ok(agent),
                 Err(error) => {
-                    // A permit was there, so the host refused. Refusals for want of a permit need
+                    // The pool had a permit, so the host refused. Refusals for want of a permit need
                     // no bound: each eviction frees one.
                     refused_by_host += 1;
                     error

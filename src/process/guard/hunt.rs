@@ -135,7 +135,7 @@ impl<'a> Hunt<'a> {
         if self.stat(process.pid).is_some_and(|stat| stat.started == process.started) {
             let sent = pidfd_send_signal(&pidfd, signal);
             // A filter refuses the call, or the process is one of another user, and kill(2) is refused,
-            // too. The process was there a moment ago, so its number still means it.
+            // too. The process existed a moment ago, so its number is not that of another yet.
             if let (Err(Errno::NOSYS | Errno::PERM), Some(pid)) = (sent, pid) {
                 let _refused = kill_process(pid, signal);
             }

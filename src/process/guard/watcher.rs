@@ -67,7 +67,7 @@ pub(super) fn start(plan: &WatcherPlan<'_>) -> Result<(Pid, OwnedFd), Errno> {
     let mut large: Vec<_> = unneeded(&maps, &kept).collect();
     large.sort_by_key(|(from, to)| from.wrapping_sub(*to));
     let list = large.iter().flat_map(|(from, to)| [*from, *to]).flat_map(usize::to_ne_bytes);
-    // What the pipe does not take is kept by the watcher: the smallest of thousands of regions.
+    // The watcher keeps the regions that do not fit into the pipe: the smallest of thousands.
     rustix::io::write(&filled, &list.collect::<Vec<u8>>())?;
 
     let mut pidfd: c_int = -1;

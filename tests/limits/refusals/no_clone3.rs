@@ -40,7 +40,7 @@ fn forbidden_clone3_still_joins_the_cgroup() {
     }
 }
 
-/// Returns false if no cgroup is to be had.
+/// Returns false if this process can make no cgroup.
 fn check_joined(engine: &Engine) -> bool {
     // A grandchild in another session: no signal to the group reaches it.
     let script = "setsid sh -c 'trap \"\" TERM; \
