@@ -92,3 +92,22 @@ fn is_of_io_uring(error: &Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The tests of the ring are skipped where io_uring is denied, and the others run on epoll. Without this
+    // test a ring that is refused by mistake would pass unseen.
+    #[test]
+    fn auto_takes_io_uring_where_the_kernel_gives_a_ring() {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        let version = (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap());
+        let has_ring = version >= (6, 4) && !crate::ring::is_denied();
+        let choice = Choice { backend: Backend::Auto, multishot: true };
+        let (_, found) = open(choice, &RingConfig::default()).expect("a backend");
+        assert_eq!(found.features.backend == Backend::IoUring, has_ring, "{found:?} on {release}");
+        assert_eq!(found.fallback.is_none(), has_ring, "{found:?}");
+    }
+}

@@ -1,5 +1,6 @@
 //! A local engine with a tokio-uring runtime around it.
 
+use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,19 +13,16 @@ impl LocalEngineBuilder {
     /// as in `tokio_uring::start`.
     ///
     /// # Errors
-    /// See [`build`](Self::build); and [`ResourceLimit`](ErrorKind::ResourceLimit) if tokio-uring gets
-    /// no ring.
+    /// See [`build`](Self::build). tokio-uring has a ring of its own, whatever the backend of the engine:
+    /// [`BackendDenied`](ErrorKind::BackendDenied) or [`BackendUnsupported`](ErrorKind::BackendUnsupported)
+    /// where io_uring is denied or missing, [`ResourceLimit`](ErrorKind::ResourceLimit) at a limit.
     ///
     /// # Panics
     /// Inside a runtime.
     pub fn run<T>(self, program: impl AsyncFnOnce(LocalEngine) -> T) -> Result<T> {
         // First, because its errors say what to do.
         let opened = self.open()?;
-        let runtime = ::tokio_uring::Runtime::new(&::tokio_uring::builder()).map_err(|error| {
-            Error::new(ErrorKind::ResourceLimit, "start", "tokio-uring did not start")
-                .cause(error)
-                .remedy("raise RLIMIT_MEMLOCK and RLIMIT_NOFILE: it has a ring of its own")
-        })?;
+        let runtime = ::tokio_uring::Runtime::new(&::tokio_uring::builder()).map_err(refused)?;
         runtime.block_on(async {
             let engine = self.start(opened)?;
             let outcome = program(engine.clone()).await;
@@ -46,4 +44,18 @@ impl LocalEngine {
     pub fn run<T>(program: impl AsyncFnOnce(Self) -> T) -> Result<T> {
         Self::builder().run(program)
     }
+}
+
+/// Converts the error of a runtime that gets no ring.
+fn refused(error: io::Error) -> Error {
+    const DENIED: &str = "tokio-uring needs io_uring: use LocalEngine::new inside tokio's LocalSet";
+    let (kind, remedy) = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => (ErrorKind::BackendDenied, DENIED),
+        Some(libc::ENOSYS) => (ErrorKind::BackendUnsupported, DENIED),
+        _ => (
+            ErrorKind::ResourceLimit,
+            "raise RLIMIT_MEMLOCK and RLIMIT_NOFILE: it has a ring of its own",
+        ),
+    };
+    Error::new(kind, "start", "tokio-uring did not start").cause(error).remedy(remedy)
 }

@@ -41,5 +41,7 @@ mod write;
 
 pub(crate) use error::setup_error;
 pub(crate) use setup::RingConfig;
+#[cfg(test)]
+pub(crate) use setup::is_denied;
 pub(crate) use turn::Ring;
 pub(crate) use write::block_sigpipe;

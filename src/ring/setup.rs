@@ -201,3 +201,11 @@ fn build(config: &RingConfig, flag_sets: &[FlagSet]) -> io::Result<(IoUring, &'s
 fn out_of_memory(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOMEM)
 }
+
+/// Whether the kernel denies this process any ring, whatever this crate asks of it.
+#[cfg(test)]
+pub(crate) fn is_denied() -> bool {
+    let denied = |error: io::Error| error.raw_os_error();
+    let errno = IoUring::new(2).err().and_then(denied);
+    matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
+}

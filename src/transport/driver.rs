@@ -628,11 +628,12 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::backend::Found;
+    use crate::backend::{Choice, Found, open};
     use crate::command::AgentCommand;
+    use crate::counters::Backend;
     use crate::process::spawn_admitted;
     use crate::record::Event;
-    use crate::ring::{Ring, RingConfig};
+    use crate::ring::RingConfig;
     use crate::sync::Permits;
     use crate::transport::CatchUp;
 
@@ -652,8 +653,9 @@ mod tests {
         let spawned = spawn_admitted(&command, None, permit).expect("spawns");
         let adoption = Adoption::new(spawned, command, &Found::default());
         let channel = Arc::clone(&adoption.channel);
-        let ring = Ring::new(&RingConfig::default()).expect("io_uring");
-        let mut driver = Driver::new(Box::new(ring), DrainBudget::new(0));
+        let choice = Choice::new(Backend::Auto).expect("a backend");
+        let (io, _) = open(choice, &RingConfig::default()).expect("it opens");
+        let mut driver = Driver::new(io, DrainBudget::new(0));
         driver.adopt(adoption, Instant::now());
         let stdout = driver.agents[0].ends.stdout.open().expect("open");
         // The record is in the pipe, and this thread has not read it yet.

@@ -11,7 +11,7 @@ use agentpipe::{
     AgentCommand, ClosePolicy, CloseReason, CloseStage, Event, ExitStatus, Limits, LocalEngine,
 };
 
-use super::{RUNTIMES, check_echo, in_each, spawn, until};
+use super::{check_echo, in_each, runtimes, spawn, until};
 use crate::support::process::assert_gone;
 use crate::support::{HANG, assert_sound, fake};
 
@@ -54,7 +54,7 @@ fn unread_full_stdout_is_drained() {
 #[test]
 fn sum_of_closing_agents_is_a_setting() {
     for (total, kept) in [(0, 0..2 << 20), (usize::MAX, 8192 * 1023..usize::MAX)] {
-        for runtime in RUNTIMES {
+        for runtime in runtimes() {
             let kept = kept.clone();
             runtime(Box::pin(async move {
                 let engine = LocalEngine::builder().drain_total_max(total).build();
@@ -241,7 +241,7 @@ fn shutdown_closes_all_and_refuses_spawns() {
 // A timeout or a panic drops the future that holds everything half-way.
 #[test]
 fn dead_runtime_keeps_no_agent_alive() {
-    for runtime in RUNTIMES {
+    for runtime in runtimes() {
         let (sender, handles) = std::sync::mpsc::channel();
         let kept = std::rc::Rc::new(std::cell::RefCell::new(None));
         let place = std::rc::Rc::clone(&kept);

@@ -2,7 +2,7 @@
 
 use agentpipe::LocalEngine;
 
-use super::RUNTIMES;
+use super::runtimes;
 use crate::support::doomed::{Orders, announce, start_host};
 use crate::support::own_process::{is_alone, test_name};
 use crate::support::trees::{TREE, Trees, is_alive};
@@ -27,10 +27,10 @@ fn killed_local_host_leaves_no_process() {
     const COUNT: usize = 3;
     if is_alone() {
         let Orders { end, trees, count } = Orders::of_this_host();
-        let runtime = RUNTIMES[end.parse::<usize>().expect("an index")];
+        let runtime = runtimes()[end.parse::<usize>().expect("an index")];
         return runtime(Box::pin(host(trees, count)));
     }
-    for index in 0..RUNTIMES.len() {
+    for index in 0..runtimes().len() {
         let trees = Trees::new();
         let (mut host, guard, _) = start_host(test_name!(), &index.to_string(), &trees, COUNT);
         wait_until("all trees are up", || trees.alive().len() == COUNT * TREE);

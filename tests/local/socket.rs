@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::support::process::assert_gone;
-use crate::support::{HANG, assert_sound, fake};
+use crate::support::{HANG, assert_sound, fake, gets_ring};
 use agentpipe::{AgentCommand, CloseReport, ExitStatus, LocalAgentWriter, LocalEngine};
 use tokio::net::UnixListener;
 use tokio_uring::net::UnixStream;
@@ -107,6 +107,9 @@ fn run(
 // in order.
 #[test]
 fn clients_and_agents_share_one_thread() {
+    if !gets_ring() {
+        return;
+    }
     let reports = run(&fake(&[]), 8, |number, mut socket| {
         let mut lines = BufReader::new(socket.try_clone().expect("a descriptor")).lines();
         for turn in 0..100 {
@@ -135,6 +138,9 @@ fn clients_and_agents_share_one_thread() {
 // A browser tab is shut in the middle of an answer without end.
 #[test]
 fn client_that_leaves_ends_its_agent() {
+    if !gets_ring() {
+        return;
+    }
     let reports = run(&fake(&["--flood", "--sigterm-restart"]), 3, |_, mut socket| {
         let mut some = [0; 4096];
         socket.read_exact(&mut some).expect("it floods");
@@ -149,6 +155,9 @@ fn client_that_leaves_ends_its_agent() {
 // pending; only the shutdown ends it.
 #[test]
 fn dead_agent_ends_its_client() {
+    if !gets_ring() {
+        return;
+    }
     let reports = run(&fake(&["--exit-after", "1", "--exit-code", "7"]), 3, |_, mut socket| {
         socket.write_all(b"{}\n").expect("written");
         let mut all = String::new();

@@ -188,7 +188,8 @@ async fn play(path: &Path) {
     let steps: Vec<String> = lines.iter().map(Line::step).collect();
     script.write_all(steps.join("\n").as_bytes()).expect("written");
 
-    let denied = path.to_str().expect("utf-8").contains("deny");
+    let name = path.file_name().expect("a file").to_string_lossy();
+    let denied = name.contains("deny");
     let mut builder = Session::builder().can_use_tool(move |_: PermissionRequest| async move {
         Ok(if denied { Permission::deny("not today") } else { Permission::allow() })
     });

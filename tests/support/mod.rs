@@ -103,6 +103,24 @@ pub(crate) fn has_ring(test: &str) -> bool {
     has_ring
 }
 
+/// Returns whether this process gets a ring, whatever backend engines use. If not, reports the calling test,
+/// or the part of it that needs one, as skipped.
+pub(crate) fn gets_ring() -> bool {
+    let refused = match Engine::builder().backend(Backend::IoUring).build() {
+        Ok(engine) => {
+            engine.shutdown_blocking(Duration::ZERO);
+            return true;
+        }
+        Err(error) => error,
+    };
+    let is_denied =
+        matches!(refused.kind(), ErrorKind::BackendDenied | ErrorKind::BackendUnsupported);
+    assert!(is_denied, "{refused}");
+    let thread = thread::current();
+    skipped(thread.name().unwrap_or_default(), "it needs io_uring, which is denied here");
+    false
+}
+
 /// Waits for something that raises no event in the test.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

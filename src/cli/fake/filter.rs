@@ -61,9 +61,19 @@ impl Filter {
     }
 
     /// Installs it for this thread, or for all threads of this process. Allocates nothing, so it may run
-    /// between fork and exec. No program gains privileges by an exec any more: the kernel demands that.
+    /// between fork and exec. Without CAP_SYS_ADMIN the kernel demands that no program gains privileges by an
+    /// exec any more.
     pub(crate) fn install(&self, all_threads: bool) -> io::Result<()> {
-        rustix::thread::set_no_new_privs(true)?;
+        match self.load(all_threads) {
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                rustix::thread::set_no_new_privs(true)?;
+                self.load(all_threads)
+            }
+            loaded => loaded,
+        }
+    }
+
+    fn load(&self, all_threads: bool) -> io::Result<()> {
         let program = libc::sock_fprog {
             // A longer one is none: the kernel answers EINVAL.
             len: u16::try_from(self.0.len()).unwrap_or(0),

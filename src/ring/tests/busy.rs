@@ -17,7 +17,9 @@ fn for_each_flag_set(check: fn(Rig, u16)) {
         for set in 0..FLAG_SETS.len() {
             let errno = u16::try_from(errno).unwrap();
             let thread = std::thread::spawn(move || {
-                check(Rig::with_flags(config(), set), errno);
+                if let Some(rig) = Rig::with_flags(config(), set) {
+                    check(rig, errno);
+                }
             });
             assert!(thread.join().is_ok(), "errno {errno}, flag set {set}");
         }

@@ -6,7 +6,7 @@ use super::*;
 /// Once `Closed` is reported, the writer gets EPIPE.
 #[test]
 fn close_with_a_pending_read_gives_the_writer_epipe() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     for armed in [true, false] {
         let (end, write) = rig.reading(1);
         if armed {
@@ -25,7 +25,7 @@ fn close_with_a_pending_read_gives_the_writer_epipe() {
 /// descriptor would leak, and the writer would fill the pipe and hang.
 #[test]
 fn close_with_nothing_pending_closes() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (read, write) = pipe();
     let end = rig.adopt(read, 1, Role::Stdout);
     put(&write, b"never read");
@@ -40,7 +40,7 @@ fn close_with_nothing_pending_closes() {
 /// descriptor is closed, and the child reads what was written and EOF.
 #[test]
 fn close_with_a_blocked_write_returns_the_payload() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (end, read) = rig.writing(1);
     rig.ring.write(end, pattern(100_000), 0).unwrap();
     rig.until("the first write", |seen| seen == [Seen::Wrote(1, 100_000, Ok(65_536))]);
@@ -59,7 +59,7 @@ fn close_with_a_blocked_write_returns_the_payload() {
 /// A write queued in the same turn as the close runs first, because the queue keeps the order.
 #[test]
 fn write_queued_before_a_close_is_written() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (end, read) = rig.writing(1);
     rig.ring.write(end, b"goodbye".to_vec(), 0).unwrap();
     rig.ring.close(&[end]);
@@ -71,7 +71,7 @@ fn write_queued_before_a_close_is_written() {
 /// All pipes of a child are closed in one enter.
 #[test]
 fn close_of_several_pipes_is_one_submission() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (out, out_write) = rig.reading(1);
     let (err, err_write) = rig.reading(2);
     let (input, input_read) = rig.writing(3);
@@ -92,7 +92,7 @@ fn close_of_several_pipes_is_one_submission() {
 /// A second close of the same number could close a descriptor of other code.
 #[test]
 fn descriptor_is_closed_once() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (end, _write) = rig.reading(1);
     rig.ring.close(&[end, end]);
     rig.ring.close(&[end]);
@@ -106,7 +106,7 @@ fn descriptor_is_closed_once() {
 /// The slot of a closed descriptor is reused: an old id must have no effect on the new one.
 #[test]
 fn stale_id_has_no_effect() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (old, _write) = rig.reading(1);
     rig.ring.close(&[old]);
     let refused = rig.ring.write(old, b"closing".to_vec(), 0).unwrap_err();
@@ -131,7 +131,7 @@ fn stale_id_has_no_effect() {
 /// Data on its way during a close may arrive or not; its buffer returns either way.
 #[test]
 fn data_racing_a_close_leaks_no_buffer() {
-    let mut rig = Rig::with(RingConfig { buffers: 2, ..config() });
+    let Some(mut rig) = Rig::with(RingConfig { buffers: 2, ..config() }) else { return };
     for round in 0..100 {
         let (end, write) = rig.reading(round);
         rig.turn(Duration::ZERO);
@@ -149,7 +149,7 @@ fn data_racing_a_close_leaks_no_buffer() {
 /// come first and `Closed` last.
 #[test]
 fn closed_is_last_in_any_order_of_completions() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (end, _read) = rig.writing(1);
     rig.ring.write(end, pattern(100_000), 0).unwrap();
     rig.until("a full pipe", |seen| !seen.is_empty());

@@ -16,7 +16,7 @@ fn random_script_agrees_with_every_flag_set() {
 #[test]
 fn close_works_with_every_flag_set() {
     for (set, (name, _)) in FLAG_SETS.iter().enumerate() {
-        let mut rig = Rig::with_flags(config(), set);
+        let Some(mut rig) = Rig::with_flags(config(), set) else { return };
         assert_eq!(rig.ring.kernel_features().setup_flags, *name);
         let (out, out_write) = rig.reading(1);
         let (input, input_read) = rig.writing(2);
@@ -46,15 +46,15 @@ fn close_works_with_every_flag_set() {
 #[test]
 fn dropped_ring_releases_its_pipes_with_every_flag_set() {
     for set in 0..FLAG_SETS.len() {
-        let at_once = |_: &usize| {
-            let mut rig = Rig::with_flags(config(), set);
+        let mut count = 0;
+        for _ in 0..10 {
+            let Some(mut rig) = Rig::with_flags(config(), set) else { return };
             let (_, write) = rig.reading(1);
             rig.turn(Duration::ZERO);
             drop(rig);
-            must_break(&write)
-        };
+            count += usize::from(must_break(&write));
+        }
         // Without a drain, nearly all writers get EPIPE late.
-        let count = (0..10).filter(at_once).count();
         assert!(count >= 5, "set {set}: {count} of 10");
     }
 }

@@ -1,4 +1,4 @@
-//! Tests with real pipes and a real ring. They fail on a host that denies io_uring.
+//! Tests with real pipes and a real ring. Where the host denies io_uring they say that they are skipped.
 //!
 //! Compiled twice: as `tests` with multishot reads, as `tests_single` with single reads.
 
@@ -21,13 +21,14 @@ mod trace;
 mod window;
 mod write;
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::setup::FLAG_SETS;
+use super::setup::{FLAG_SETS, FlagSet, is_denied};
 use super::{Ring, RingConfig};
 use crate::io::{Completion, EndId, PipeIo, ReadEnd, Role, Tag};
 
@@ -44,6 +45,17 @@ fn multishot() -> bool {
 
 fn config() -> RingConfig {
     RingConfig { multishot: multishot(), single_factor: 1, ..RingConfig::default() }
+}
+
+/// Whether the kernel gives this process a ring. If not, reports the calling test as skipped.
+fn has_ring() -> bool {
+    let has_ring = !is_denied();
+    if !has_ring {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("of the ring");
+        writeln!(std::io::stderr(), "\n-- SKIPPED: test {test}: io_uring is denied").unwrap();
+    }
+    has_ring
 }
 
 /// Checks that the writer gets EPIPE. Returns whether it did at once: a child that another test is
@@ -79,18 +91,25 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
+    /// `None`, like the other constructors, where the host denies io_uring.
+    fn new() -> Option<Self> {
         Self::with(config())
     }
 
-    fn with(config: RingConfig) -> Self {
-        Self { ring: Ring::new(&config).unwrap(), seen: Vec::new() }
+    fn with(config: RingConfig) -> Option<Self> {
+        Self::with_flag_sets(config, &FLAG_SETS)
     }
 
     /// A ring as on an older kernel, with one set of setup flags.
-    fn with_flags(config: RingConfig, set: usize) -> Self {
-        let flag_sets = &FLAG_SETS[set..=set];
-        Self { ring: Ring::with_flag_sets(&config, flag_sets).unwrap(), seen: Vec::new() }
+    fn with_flags(config: RingConfig, set: usize) -> Option<Self> {
+        Self::with_flag_sets(config, &FLAG_SETS[set..=set])
+    }
+
+    fn with_flag_sets(config: RingConfig, sets: &[FlagSet]) -> Option<Self> {
+        if !has_ring() {
+            return None;
+        }
+        Some(Self { ring: Ring::with_flag_sets(&config, sets).unwrap(), seen: Vec::new() })
     }
 
     fn adopt(&mut self, fd: OwnedFd, agent: u32, role: Role) -> EndId {

@@ -13,7 +13,7 @@ fn event() -> (OwnedFd, OwnedFd) {
 /// A pidfd stays readable, so a poll that repeats would spin.
 #[test]
 fn poll_reports_once() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (ours, theirs) = event();
     let end = rig.adopt(theirs, 1, Role::Exit);
     rig.ring.watch(end);
@@ -32,6 +32,7 @@ fn poll_reports_once() {
 #[test]
 fn exit_is_reported_through_a_pidfd() {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let Some(mut rig) = Rig::new() else { return };
     let mut child = std::process::Command::new("cat")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
@@ -39,7 +40,6 @@ fn exit_is_reported_through_a_pidfd() {
         .unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let mut rig = Rig::new();
     let end = rig.adopt(pidfd, 1, Role::Exit);
     rig.ring.watch(end);
     rig.run_until_quiet();
@@ -53,7 +53,7 @@ fn exit_is_reported_through_a_pidfd() {
 /// A poll cancelled by its own close must not look like an event.
 #[test]
 fn closed_poll_reports_only_closed() {
-    let mut rig = Rig::new();
+    let Some(mut rig) = Rig::new() else { return };
     let (_ours, theirs) = event();
     let end = rig.adopt(theirs, 1, Role::Exit);
     rig.ring.watch(end);

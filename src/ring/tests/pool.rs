@@ -11,7 +11,7 @@ fn small(buffers: u16) -> RingConfig {
 /// armed again, bytes would stay in the pipe.
 #[test]
 fn empty_pool_loses_no_bytes_and_does_not_spin() {
-    let mut rig = Rig::with(small(4));
+    let Some(mut rig) = Rig::with(small(4)) else { return };
     let pipes: Vec<_> = (0..64).map(|agent| rig.reading(agent)).collect();
     rig.turn(Duration::ZERO);
     let payload = pattern(3 * 4096);
@@ -35,7 +35,7 @@ fn empty_pool_loses_no_bytes_and_does_not_spin() {
 /// While the caller holds all buffers, a wait must sleep and arm no read that would fail.
 #[test]
 fn no_read_is_armed_on_an_empty_pool() {
-    let mut rig = Rig::with(small(2));
+    let Some(mut rig) = Rig::with(small(2)) else { return };
     let pipes: Vec<_> = (0..6).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
         put(write, b"one record");
@@ -73,7 +73,7 @@ fn no_read_is_armed_on_an_empty_pool() {
 /// A starved read that is paused or closed must not be armed when buffers return.
 #[test]
 fn starved_read_can_be_paused_and_closed() {
-    let mut rig = Rig::with(small(1));
+    let Some(mut rig) = Rig::with(small(1)) else { return };
     let pipes: Vec<_> = (0..3).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
         put(write, b"x");
@@ -95,7 +95,7 @@ fn starved_read_can_be_paused_and_closed() {
 /// The kernel would write to a buffer that is in the ring twice while it is being read.
 #[test]
 fn buffer_cannot_be_returned_twice() {
-    let mut rig = Rig::with(small(4));
+    let Some(mut rig) = Rig::with(small(4)) else { return };
     for buffer in [0, 3, 4, u16::MAX] {
         let forged = Lease { buffer, len: 4096 };
         assert_eq!(rig.ring.bytes(&forged), b"");
@@ -108,7 +108,7 @@ fn buffer_cannot_be_returned_twice() {
 #[test]
 fn tail_wraps() {
     let config = RingConfig { buffers: 8, buffer_size: 512, ..config() };
-    let mut rig = Rig::with(config);
+    let Some(mut rig) = Rig::with(config) else { return };
     let (_, write) = rig.reading(1);
     let mut turns = 0_u32;
     while turns < 70_000 {
@@ -129,7 +129,7 @@ fn tail_wraps() {
 /// second and not sleep while its pipe has bytes.
 #[test]
 fn idle_reader_does_not_starve_the_next() {
-    let mut rig = Rig::with(small(1));
+    let Some(mut rig) = Rig::with(small(1)) else { return };
     let (_, first) = rig.reading(0);
     put(&first, b"x");
     rig.ring.wait(Some(LIMIT)).unwrap();
@@ -146,7 +146,7 @@ fn idle_reader_does_not_starve_the_next() {
 #[test]
 fn wait_returns_bytes_collected_while_arming() {
     let config = RingConfig { entries: 2, buffers: 8, ..config() };
-    let mut rig = Rig::with(config);
+    let Some(mut rig) = Rig::with(config) else { return };
     let (_, hog) = rig.reading(0);
     put(&hog, &pattern(8 * 4096));
     let mut leases = Vec::new();
@@ -171,7 +171,7 @@ fn wait_returns_bytes_collected_while_arming() {
 /// first.
 #[test]
 fn longest_starved_read_is_armed_first() {
-    let mut rig = Rig::with(small(1));
+    let Some(mut rig) = Rig::with(small(1)) else { return };
     let pipes: Vec<_> = (0..6).map(|agent| rig.reading(agent)).collect();
     for (_, write) in &pipes {
         put(write, &[b'x'; 4096]);

@@ -53,7 +53,7 @@ pub(super) fn check(seed: u64, set: usize) {
         buffer_size: 512,
         ..config()
     };
-    let mut rig = Rig::with_flags(config, set);
+    let Some(mut rig) = Rig::with_flags(config, set) else { return };
     let inbound = |agent: usize, rig: &mut Rig| {
         let (read, write) = pipe();
         let end = rig.adopt(read, u32::try_from(agent).unwrap(), Role::Stdout);

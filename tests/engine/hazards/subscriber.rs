@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::own_process::{alone, test_name};
 use crate::support::process::is_gone;
-use crate::support::{CEILING, check_echo, fake, spawn, wait_until};
+use crate::support::{CEILING, check_echo, fake, gets_ring, spawn, wait_until};
 use agentpipe::session::jsonrpc;
 use agentpipe::{AgentCommand, ClosePolicy, CloseStage, Engine, ExitStatus, LocalEngine};
 use tracing::span::{Attributes, Id, Record};
@@ -99,6 +99,9 @@ fn session(engine: &Engine) {
 }
 
 fn local() {
+    if !gets_ring() {
+        return;
+    }
     LocalEngine::run(async |engine: LocalEngine| {
         let mut agent = engine.spawn(fake(&[])).await.expect("spawns");
         agent.send("{}").await.expect("sent");
