@@ -271,6 +271,12 @@ impl ClosePlan {
         !self.known.exited || self.has_members()
     }
 
+    /// Returns whether a process of the agent may still write, for all that is known: an abort does not look
+    /// for members of the group that hold the outputs after the leader's exit.
+    pub(crate) fn may_write(&self) -> bool {
+        self.is_alive() || self.holders.is_none()
+    }
+
     /// Returns whether a check found the agent stopped.
     pub(crate) fn was_stopped(&self) -> bool {
         self.stopped
@@ -559,7 +565,10 @@ impl ClosePlan {
     }
 
     fn end_input(&mut self, while_busy: Option<bool>, now: Instant) {
-        self.input_ended_while_busy = Some(while_busy);
+        // A write that Flush has not waited for may reach the agent together with the end of its input,
+        // after the last look at it.
+        let unseen_write = self.known.writes_pending && !self.known.outputs_ended;
+        self.input_ended_while_busy = Some(while_busy.filter(|busy| *busy || !unseen_write));
         self.actions.push(CloseAction::EndInput);
         // The agent has all of `drain` to react to the end of its input, within the total.
         self.progress = now;

@@ -261,7 +261,8 @@ impl CloseReport {
 
     /// Returns whether the agent was still busy or writing when its input ended, because the time
     /// limit had passed. `None` means unknown: the agent could not be observed (a hidden `/proc`, or
-    /// a [`quiet_period`](crate::ClosePolicy::quiet_period) of zero), or an abort cut its input.
+    /// a [`quiet_period`](crate::ClosePolicy::quiet_period) of zero), writes were still queued, or an abort
+    /// cut its input.
     #[must_use]
     pub fn input_ended_while_busy(&self) -> Option<bool> {
         self.0.input_ended_while_busy

@@ -326,7 +326,7 @@ impl CloseTurn<'_> {
             let has_waited = exited && close.plan.mode() == CloseMode::Graceful;
             let known = (has_waited || !is_held).then_some(is_held);
             close.outputs_held = close.outputs_held.or(known);
-            close.cut_unread = is_unread || (is_held && close.plan.is_alive());
+            close.cut_unread = is_unread || (is_held && close.plan.may_write());
         }
         agent.ends.close(*io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
         // The close cancels the write in flight, and no other follows: a flush must not wait for

@@ -423,6 +423,41 @@ fn long_flush_does_not_shorten_the_drain() {
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Drain, Some(at(now, 12_000))));
 }
 
+/// A write that Flush has not waited for may reach an agent that was seen asleep, together with the end of its
+/// input.
+#[test]
+fn idle_agent_with_queued_writes_may_not_be_idle() {
+    let now = Instant::now();
+    let start = CloseStart { writes_pending: true, ..known(now) };
+    let policy = ClosePolicy::graceful().flush(Duration::from_millis(10));
+    for written in [false, true] {
+        let mut plan = ClosePlan::begin(policy, start, now);
+        plan.handle(CloseEvent::Tick, at(now, 10));
+        assert_eq!(plan.stage(), CloseStage::EndInput);
+        if written {
+            plan.handle(CloseEvent::WritesDone, at(now, 11));
+        }
+        plan.handle(CloseEvent::Activity(Activity::Asleep), at(now, 12));
+        assert_eq!(plan.stage(), CloseStage::Drain);
+        assert_eq!(plan.input_ended_while_busy(), written.then_some(false));
+        assert_eq!(plan.was_cut_short(), !written);
+    }
+}
+
+/// An abort does not look for the processes that a dead leader has left. They may have had more to write.
+#[test]
+fn abort_behind_a_dead_leader_may_cut_a_writer() {
+    let now = Instant::now();
+    let start = CloseStart { exited: true, ..known(now) };
+    assert!(ClosePlan::begin(ClosePolicy::abort(), start, now).may_write());
+    let mut plan = launcher_left(ClosePolicy::graceful(), now);
+    assert!(plan.may_write(), "not asked yet");
+    for (holders, may_write) in [(Holders::Members, true), (Holders::None, false)] {
+        plan.handle(CloseEvent::Holders(holders), at(now, 11));
+        assert_eq!(plan.may_write(), may_write, "{holders:?}");
+    }
+}
+
 /// A launcher that exits before the input has ended does not end the wait for silence.
 #[test]
 fn early_launcher_exit_keeps_the_wait_for_silence() {

@@ -7,7 +7,7 @@ use super::kernel::EndState;
 use super::process::State;
 use super::user::INTERRUPT;
 use super::world::{MS, Object, SEC, World};
-use crate::close::{CloseReport, CloseStage, ExitStatus};
+use crate::close::{CloseReport, ExitStatus};
 use crate::io::Role;
 use crate::record::Event;
 
@@ -49,7 +49,12 @@ impl World {
                 let it = &self.processes[at];
                 at != leader && it.agent == agent && it.has_outputs && it.is_running()
             };
-            self.agents[agent].held_at_cut = (0..self.processes.len()).any(holds);
+            let held = (0..self.processes.len()).any(holds);
+            let group = self.processes[leader].group;
+            let member = |at: usize| holds(at) && self.processes[at].group == group;
+            let by_member = (0..self.processes.len()).any(member);
+            self.agents[agent].held_at_cut = held;
+            self.agents[agent].held_by_member_at_cut = by_member;
         }
     }
 
@@ -155,12 +160,12 @@ impl World {
         if report.outputs_held() == Some(false) && facts.held_at_cut {
             wrong.push("outputs held, and the report denies it".to_owned());
         }
-        // A write that Flush has not waited for may reach the agent with the end of its input.
-        let flush = facts.policy.flush;
-        let is_flushed =
-            report.stages().iter().all(|(at, spent)| *at != CloseStage::Flush || *spent < flush);
+        if !report.output_may_be_lost() && facts.held_by_member_at_cut {
+            wrong.push(
+                "a member of the group could still write, and the report denies it".to_owned(),
+            );
+        }
         if report.input_ended_while_busy() == Some(false)
-            && is_flushed
             && facts.dropped > 0
             && !facts.has_ended_input
         {

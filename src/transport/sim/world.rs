@@ -136,8 +136,10 @@ pub(super) struct Facts {
     pub(super) reaps: u32,
     /// A process that was not the leader held an output, now or before.
     pub(super) was_held: bool,
-    /// The same when stdout was closed, and whether one of the group was alive.
+    /// The same when stdout was closed.
     pub(super) held_at_cut: bool,
+    /// One of these was of the agent's group.
+    pub(super) held_by_member_at_cut: bool,
     /// The user ended the input, or the pipe broke.
     pub(super) has_ended_input: bool,
     /// Bytes of output that the agent had queued and dropped when its input ended.
