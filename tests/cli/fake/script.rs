@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 
 use serde_json::json;
 
 use super::{Fake, INITIALIZE, converse, json, lines};
+use crate::support::PROGRAM;
 
 /// The arguments that play these steps.
 fn played<'a>(steps: &[&'a str]) -> Vec<&'a str> {
@@ -99,6 +101,8 @@ fn broken_script_fails_before_its_first_step() {
         (r#"{"on": {}, "steps": [{"delay": 1}]}"#, "step 2.1 (delay): a rule may not wait"),
         (r#"{"raw_hex": "f"}"#, "step 2 (raw_hex): expected pairs"),
         (r#"{"close": "all"}"#, "step 2 (close): expected stdin"),
+        (r#"{"flood": 1, "size": 63}"#, "step 2 (flood): `size` is 64 bytes to 1 GiB"),
+        (r#"{"flood": 1, "size": 1073741825}"#, "step 2 (flood): `size` is 64 bytes to 1 GiB"),
         ("[1]", "step 2: "),
     ];
     for (step, wanted) in cases {
@@ -111,6 +115,16 @@ fn broken_script_fails_before_its_first_step() {
     let (_, status, said) = play(&[r#"{"send": {"id": "${id}"}}"#], "");
     assert_eq!(status, Some(1));
     assert_eq!(said, "agentpipe fake: step 1 (send): nothing is bound to `id`\n");
+}
+
+// A wrong path may name a device without an end, which filled the memory.
+#[test]
+fn endless_script_is_refused() {
+    let output = Command::new(PROGRAM).args(["fake", "--script", "/dev/zero"]).output();
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said, "agentpipe fake: /dev/zero: larger than 64 MiB\n");
 }
 
 // A host may send its control requests before, between or after the records that a test is about.

@@ -6,6 +6,8 @@ mod pattern;
 mod steps;
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,9 @@ use super::input::Item;
 use super::{Fake, protocol};
 use pattern::{Names, compare, fill, shown};
 use steps::{Act, Rule, Step, Stream};
+
+/// The largest script, in bytes.
+const SCRIPT_MAX: u64 = 64 << 20;
 
 /// The state of the dialogue.
 struct ScriptPlayer<'a, 'b> {
@@ -45,11 +50,22 @@ enum Wake {
 }
 
 pub(super) fn run(agent: &mut Fake<'_>, path: &Path) -> Result<Stop, Stop> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Stop::Failed(format!("{}: {error}", path.display())))?;
-    let steps = steps::parse(&text)
-        .map_err(|error| Stop::Failed(format!("{}: {error}", path.display())))?;
+    let failed = |why: String| Stop::Failed(format!("{}: {why}", path.display()));
+    let text = read(path).map_err(failed)?;
+    let steps = steps::parse(&text).map_err(failed)?;
     play(agent, &steps)
+}
+
+/// Returns the text of a file, which may be a pipe.
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let read = file.take(SCRIPT_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    if text.len() as u64 > SCRIPT_MAX {
+        return Err(format!("larger than {} MiB", SCRIPT_MAX >> 20));
+    }
+    Ok(text)
 }
 
 pub(super) fn run_steps(agent: &mut Fake<'_>, steps: &[String]) -> Result<Stop, Stop> {

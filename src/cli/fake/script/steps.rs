@@ -86,6 +86,9 @@ const VERBS: &[(&str, &[&str])] = &[
 const MAX_STEPS: usize = 100_000;
 const MAX_DEPTH: usize = 16;
 
+/// The largest record of a flood: 1 GiB.
+const FLOOD_SIZE_MAX: u64 = 1 << 30;
+
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Parses a script: one JSON object per step, and comment lines that begin with `#`.
@@ -158,7 +161,10 @@ fn act(verb: &str, fields: &Fields<'_>, number: &str, depth: usize) -> Result<Ac
         },
         "flood" => Act::Flood {
             count: times(get(fields, "flood")?)?,
-            size: optional(fields, "size")?.unwrap_or(1024).clamp(64, 1 << 30),
+            size: match optional(fields, "size")?.unwrap_or(1024) {
+                size @ 64..=FLOOD_SIZE_MAX => size,
+                _ => return Err("`size` is 64 bytes to 1 GiB".to_owned()),
+            },
             kind: optional(fields, "type")?.unwrap_or_else(|| "flood".to_owned()),
         },
         _ => return Err("not a verb".to_owned()),
