@@ -578,10 +578,6 @@ impl ClosePlan {
 
     fn enter_drain_if_before(&mut self, now: Instant) {
         if self.stage < CloseStage::Drain {
-            // EndInput starts these limits. A close that skips it has to do so here.
-            if self.stage < CloseStage::EndInput {
-                self.start_reading(now);
-            }
             self.enter_drain(now);
         }
     }
@@ -601,7 +597,6 @@ impl ClosePlan {
             CloseMode::Abort => self.policy.abort_grace,
             CloseMode::Graceful => self.policy.cut,
         };
-        self.stage_until = now + limit;
         self.enter(CloseStage::Cut, Some(limit), now);
         self.actions.push(CloseAction::Cut);
         // Without a living leader there is no reaction to wait for.

@@ -543,6 +543,77 @@ fn abort_overtakes_graceful_close() {
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Kill, Some(at(now, 63))));
 }
 
+/// An abort of a close that kills already leaves `kill` from then on, and not no time at all.
+#[test]
+fn abort_while_killing_leaves_time_to_die() {
+    let now = Instant::now();
+    let policy = ClosePolicy::abort().kill(Duration::from_secs(9));
+    let mut plan = ClosePlan::begin(policy, known(now), now);
+    plan.handle(CloseEvent::Tick, plan.deadline().expect("Cut is bounded"));
+    assert_eq!(plan.stage(), CloseStage::Kill);
+    let begun = plan.entered;
+    plan.handle(HURRIED, at(begun, 5));
+    assert_eq!(plan.deadline(), Some(at(begun, 7)));
+}
+
+/// Kill and Reap share one limit: a group whose leader dies of SIGKILL is reaped with what is left of it.
+#[test]
+fn reap_has_what_kill_has_left() {
+    let now = Instant::now();
+    let policy = ClosePolicy::abort().kill(Duration::from_secs(2));
+    let mut plan = ClosePlan::begin(policy, known(now), now);
+    plan.handle(CloseEvent::Tick, plan.deadline().expect("Cut is bounded"));
+    let killed = plan.entered;
+    plan.handle(CloseEvent::Exited, at(killed, 500));
+    assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Reap, Some(at(killed, 2000))));
+}
+
+/// A launcher that leaves at SIGTERM leaves members behind. They are looked at again, so the close does not
+/// take all of Terminate if they leave, too.
+#[test]
+fn members_left_at_sigterm_are_looked_at_again() {
+    let now = Instant::now();
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
+    plan.handle(CloseEvent::Activity(Activity::Asleep), now);
+    plan.handle(CloseEvent::Tick, plan.deadline().expect("Drain is bounded"));
+    assert_eq!(plan.stage(), CloseStage::Terminate);
+    let begun = plan.entered;
+    plan.handle(CloseEvent::Exited, at(begun, 1));
+    plan.handle(CloseEvent::Holders(Holders::Members), at(begun, 1));
+    assert_eq!(plan.deadline(), Some(at(begun, 1) + GROUP_CHECK_INTERVAL));
+}
+
+/// The members of the group that were known are gone, but others may still hold an output.
+#[test]
+fn vanished_members_are_looked_for_again() {
+    let now = Instant::now();
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful(), known(now), now);
+    plan.handle(CloseEvent::Exited, at(now, 1));
+    plan.handle(CloseEvent::Holders(Holders::Members), at(now, 1));
+    assert_eq!(plan.stage(), CloseStage::EndInput);
+    plan.take_actions();
+    plan.handle(CloseEvent::Activity(Activity::Gone), at(now, 2));
+    assert_eq!(plan.take_actions(), [CloseAction::FindHolders]);
+}
+
+/// The wait for silence ends at its limit. Output just before means that the agent was busy; an agent that
+/// cannot be looked at and was silent is neither busy nor idle.
+#[test]
+fn only_a_writer_is_called_busy_without_a_look() {
+    let now = Instant::now();
+    let quiet = Duration::from_secs(3);
+    // Half of `drain` is kept for the reaction, so the wait ends at 1 s.
+    let total = ClosePolicy::graceful().quiet_period(quiet).drain_total(Duration::from_secs(2));
+    assert_eq!(end_of_input(total, Activity::Unknown), (Duration::from_secs(1), None));
+    let mut plan = ClosePlan::begin(ClosePolicy::graceful().quiet_period(quiet), known(now), now);
+    plan.handle(CloseEvent::Output, at(now, 5));
+    plan.handle(CloseEvent::Tick, plan.deadline().expect("a check"));
+    plan.handle(CloseEvent::Activity(Activity::Unknown), at(now, 6));
+    // Silent for all of `drain`, to the moment.
+    plan.handle(CloseEvent::Tick, at(now, 2005));
+    assert_eq!((plan.stage(), plan.input_ended_while_busy()), (CloseStage::Drain, None));
+}
+
 /// A stop explains a close that runs into its limits, so the report has to mention it, also one that is
 /// seen after the input has ended, and no other.
 #[test]
