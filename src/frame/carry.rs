@@ -184,4 +184,21 @@ mod tests {
         }
         assert_eq!(buffers.0.len(), IDLE_MAX);
     }
+
+    #[test]
+    fn growing_record_takes_and_returns_buffers() {
+        // Each allocation is planned: one idle buffer, four times that, then doubled and exact.
+        let mut buffers = CarryBuffers(vec![Vec::with_capacity(BUFFER)]);
+        let idle = buffers.0[0].as_ptr();
+        let mut carry = Carry::default();
+        carry.append(b"[", 1 << 20, &mut buffers);
+        assert_eq!((carry.bytes.as_ptr(), carry.capacity()), (idle, BUFFER));
+        assert_eq!(buffers.0.len(), 0, "the idle buffer is in use");
+        carry.append(&[b' '; BUFFER], 1 << 20, &mut buffers);
+        assert_eq!(carry.capacity(), LARGE);
+        assert_eq!(buffers.0.len(), 1, "it came back");
+        carry.append(&[b' '; LARGE], 1 << 20, &mut buffers);
+        assert_eq!((carry.capacity(), carry.len()), (2 * LARGE, 1 + BUFFER + LARGE));
+        assert_eq!(buffers.0.len(), 1);
+    }
 }

@@ -90,14 +90,14 @@ fn sequence(bytes: &[u8], parameters: usize) -> usize {
     }
 }
 
-/// Returns the length of a string: up to BEL or ST. CAN, SUB and another escape sequence abort it,
-/// and a string without an end takes the whole line.
+/// Returns the length of a string: with its ST, or up to BEL. CAN, SUB and another escape sequence
+/// abort it, and a string without an end takes the whole line.
 fn string(bytes: &[u8]) -> usize {
     for at in 2..bytes.len() {
         match bytes[at..] {
-            [0x07 | 0x18 | 0x1A, ..] => return at + 1,
             [ESCAPE, b'\\', ..] | [0xC2, 0x9C, ..] => return at + 2,
-            [ESCAPE, ..] => return at,
+            // Each is a control of its own.
+            [0x07 | 0x18 | 0x1A | ESCAPE, ..] => return at,
             _ => {}
         }
     }

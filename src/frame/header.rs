@@ -289,8 +289,7 @@ pub(super) fn header_inside(carried: &[u8], part: &[u8]) -> Option<(usize, usize
 /// may: the body was cut off too late, inside of the header that follows it.
 pub(super) fn header_starts(body: &[u8]) -> impl Iterator<Item = usize> {
     let from = body.len().saturating_sub(TAIL);
-    let at_name = |at: &usize| matches!(body[*at], b'c' | b'C') && !has_prefix(&body[..*at]);
-    (from..body.len()).filter(at_name).filter(|&at| {
+    (from..body.len()).filter(|&at| {
         let cut = &body[at..];
         let (name, value) = cut.split_at(cut.len().min(NAME.len()));
         let value = value.trim_ascii_start();

@@ -42,6 +42,7 @@ fn bad_text_costs_little() {
         ("{", vec![bad_json("{")]),
         ("{\"a\"", vec![bad_json("{\"a\"")]),
         ("{\"a\":[1}", vec![bad_json("{\"a\":[1}")]),
+        ("{\"a\":[1}]", vec![bad_json("{\"a\":[1}"), noise("]")]),
         // A string without an end ends at the line end or RS.
         ("{\"a\":\"x\n", vec![bad_json("{\"a\":\"x")]),
         ("{\"a\":\"x\\\n", vec![bad_json("{\"a\":\"x\\")]),
@@ -66,6 +67,12 @@ fn bad_text_costs_little() {
         assert_eq!(seen.pop(), Some(record("{\"c\":3}")), "{bad:?}");
         assert_eq!(seen.len(), 1, "{seen:?}");
     }
+}
+
+#[test]
+fn crossed_brackets_are_no_record_of_good_shape() {
+    let seen = frames_with(Framing::Concat, &shape(), b"{\"a\":[1}{}");
+    assert_eq!(seen, [bad_json("{\"a\":[1}"), record("{}")]);
 }
 
 #[test]

@@ -201,3 +201,38 @@ fn finish_resets_the_framer() {
     let expected = [truncated("{"), truncated("{"), truncated("Content-Length: x"), record("{}")];
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn header_in_a_body_costs_exactly_that_body() {
+    // The header is cut at each byte. What is before it is the body, without its mark; what is malformed behind
+    // it begins with that header and nothing of the body.
+    let second = format!("Content-Length: {}9\r\n", "0".repeat(45));
+    assert_eq!(second.len(), 64);
+    for mark in ["", "\u{feff}"] {
+        let body = format!("{mark}{{\"a\":1,\n{second}Content-Length: 3\r\n\r\n");
+        let input = format!("Content-Length: 500\r\n\r\n{body}");
+        assert_eq!(
+            lsp(input),
+            [bad_length("{\"a\":1,\n"), bad_header(&body[mark.len() + 8..body.len() - 2])]
+        );
+    }
+}
+
+#[test]
+fn header_in_a_skipped_body_costs_exactly_that_body() {
+    let limits = Limits::new().record_max(64);
+    let input = "Content-Length: 500\r\n\r\n[1,\nContent-Length: 2\r\n\r\n{}";
+    let seen = frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    assert_eq!(seen, [bad_length("[1,\n"), record("{}")]);
+}
+
+#[test]
+fn text_behind_a_body_is_a_header_only_if_it_begins_like_one() {
+    for body in ["{}cat", "{}Content-Length: x", "{}-Content"] {
+        assert_eq!(
+            lsp(joined(&[&framed(body), &framed("[]")])),
+            [bad_json(body), record("[]")],
+            "{body}"
+        );
+    }
+}

@@ -21,6 +21,7 @@ const CONTROLS: &[&str] = &[
     "\x1b7\x1b8\x1b=\x1b>\x1bM",
     "\x1b(B\x1b#8\x1b%G",
     "\u{9b}31m\u{9d}0;x\u{9c}",
+    "\u{84}",
     // Aborted: by another sequence, by CAN, by the record itself.
     "\x1b]0;half\x1b[0m",
     "\x1b]0;half\x18",

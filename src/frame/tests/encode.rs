@@ -27,6 +27,16 @@ fn encode_appends_one_frame() {
 }
 
 #[test]
+fn frame_costs_one_allocation() {
+    let record = format!("[\"{}\"]", "x".repeat(10_000));
+    for framing in ALL {
+        let mut out = Vec::new();
+        encode(framing, record.as_bytes(), &Limits::new(), &mut out).unwrap();
+        assert_eq!(out.capacity(), out.len(), "{framing:?}");
+    }
+}
+
+#[test]
 fn concat_writes_one_line() {
     let mut out = b"x\n".to_vec();
     encode(Framing::Concat, b"{\r\n\"a\": \"\\n\"\n}", &Limits::new(), &mut out).unwrap();

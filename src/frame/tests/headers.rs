@@ -165,3 +165,51 @@ fn log_line_about_a_length_costs_nothing() {
     assert_eq!(lsp(input), expected);
     assert_eq!(lsp(format!("{log}\n")), [noise(log)]);
 }
+
+#[test]
+fn header_without_a_space_is_found_behind_text() {
+    for end in ["\r\n", "\n"] {
+        let input = format!("xContent-Length:2{end}{end}{{}}");
+        assert_eq!(lsp(input), [noise("x"), record("{}")], "{end:?}");
+    }
+}
+
+#[test]
+fn lines_like_a_header_behind_text_are_noise() {
+    // A name of the same length, and no colon.
+    for line in ["x Content-Height: 2", "x Content-Length= 2"] {
+        let input = format!("{line}\r\n\r\nContent-Length: 2\r\n\r\n{{}}");
+        assert_eq!(lsp(input), [noise(line), record("{}")], "{line}");
+    }
+}
+
+#[test]
+fn any_header_may_follow_a_length() {
+    // Behind text with `\r\n`, and with a bare `\n` after a malformed block.
+    let other = "X-Other: 1";
+    let input = format!("xContent-Length: 2\r\n{other}\r\n\r\n{{}}");
+    assert_eq!(lsp(input), [noise("x"), record("{}")]);
+    let input = format!("Content-Length: x\n\nContent-Length: 2\n{other}\n\n{{}}");
+    assert_eq!(lsp(input), [bad_header("Content-Length: x\n"), record("{}")]);
+}
+
+#[test]
+fn line_of_the_longest_length_is_whole() {
+    let mut limits = Limits::new();
+    limits.header_max = 64;
+    let input = format!("{}\nContent-Length: 2\n\n{{}}", " ".repeat(64));
+    let seen = frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    assert_eq!(seen, [record("{}")]);
+}
+
+#[test]
+fn long_line_behind_a_mark_ends_in_a_header() {
+    let mut limits = Limits::new();
+    limits.header_max = 100;
+    let text = "x".repeat(300);
+    let input = format!("\u{feff}{text}Content-Length: 2\r\n\r\n{{}}");
+    let seen = frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    // The mark took part in the bytes that are kept.
+    let start = Event::Noise(Preview::new(300, &text.as_bytes()[..157], 160));
+    assert_eq!(seen, [start, record("{}")]);
+}

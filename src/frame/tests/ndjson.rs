@@ -134,3 +134,12 @@ fn finish_resets_the_framer() {
     }
     assert_eq!(seen, [truncated("{\"half"), oversized([b'x'; 100]), record("{}")]);
 }
+
+#[test]
+fn fault_without_a_name_is_only_bad_json() {
+    // A backslash outside of strings hides no bracket, and a word is not unfinished.
+    let fault =
+        |text: &str| Event::Malformed { reason: MalformedReason::Json, sample: sample(text) };
+    assert_eq!(ndjson("{\\}\n"), [fault("{\\}")]);
+    assert_eq!(lsp(framed("nul")), [fault("nul")]);
+}

@@ -173,3 +173,10 @@ fn overdue_piece_ends_between_characters() {
         assert_eq!(stderr.take_overdue(late).expect("all of it").as_bytes(), binary);
     }
 }
+
+#[test]
+fn binary_piece_is_as_long_as_the_limit() {
+    // Bytes that look like the rest of a character whose start is missing: there is nothing to keep whole.
+    let lines = lines_with(&limits(8, 0), b"xxxxxx\x80\x80\x80x\n").0;
+    assert_eq!(lines[0].chars().count(), 8, "{lines:?}");
+}
