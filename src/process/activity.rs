@@ -219,12 +219,11 @@ mod tests {
 
     /// With a budget for any process.
     fn activity(pid: u32) -> Activity {
-        family(pid).activity(&mut 1000, &mut Vec::new())
+        family(&pid).activity(&mut 1000, &mut Vec::new())
     }
 
-    fn family(pid: u32) -> Family<'static> {
-        let roots = Box::leak(Box::new([pid]));
-        Family { roots, group: pid, outputs: [0, 0] }
+    fn family(root: &u32) -> Family<'_> {
+        Family { roots: std::slice::from_ref(root), group: *root, outputs: [0, 0] }
     }
 
     /// A child with a group of its own, which is killed with this value.
@@ -348,7 +347,8 @@ mod tests {
         let child = Group::shell("setsid -w sh -c 'while :; do :; done'; :");
         let stdout = child.0.stdout.as_ref().expect("piped");
         let inode = rustix::fs::fstat(stdout).expect("a pipe").st_ino;
-        let family = Family { outputs: [inode, 0], ..family(child.id()) };
+        let root = child.id();
+        let family = Family { outputs: [inode, 0], ..family(&root) };
         let list = || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()));
         let begun = std::time::Instant::now();
         while list().expect("children").is_empty()
@@ -385,7 +385,8 @@ mod tests {
         let child = Group::shell("read line");
         must_become(child.id(), Activity::Asleep);
         let mut budget = 10;
-        assert_eq!(family(child.id()).activity(&mut budget, &mut Vec::new()), Activity::Asleep);
+        let root = child.id();
+        assert_eq!(family(&root).activity(&mut budget, &mut Vec::new()), Activity::Asleep);
         assert_eq!(budget, 9);
     }
 

@@ -66,9 +66,10 @@ fn stolen_exit_status_is_unknown() {
     let agent = spawn(&engine, &["--ignore-eof", "--ignore-sigterm"]);
     let pid = pid_of(&agent);
     // Both wait for the same exit: either may get the status, and both ways must end well.
-    let thief = std::thread::spawn(move || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+    let steal = move || matches!(waitid(WaitId::Pid(pid), WaitIdOptions::EXITED), Ok(Some(_)));
+    let thief = std::thread::spawn(steal);
     kill_process(pid, Signal::KILL).expect("it lives");
-    let stolen = matches!(thief.join().expect("no panic"), Ok(Some(_)));
+    let stolen = thief.join().expect("no panic");
     let report = agent.closed_blocking();
     let expected = if stolen { ExitStatus::Unknown } else { ExitStatus::Signal(9) };
     assert_eq!(report.exit(), expected, "{report}");
