@@ -148,6 +148,8 @@ pub(crate) struct ClosePlan {
     reading_until: Instant,
     /// The deadline of Terminate or Reap. `deadline` may be nearer: these stages check in between.
     stage_until: Instant,
+    /// When Cut ends in the longest close that the policy allows. An abort does not move it.
+    cut_until: Instant,
     /// The result of the last check.
     activity: Option<Activity>,
     /// Whether the turn ended after the interrupt. `None` if none was sent.
@@ -184,6 +186,7 @@ impl ClosePlan {
             progress: now,
             reading_until: now + policy.get_drain_total(),
             stage_until: now,
+            cut_until: now + policy.max_duration_to_cut(),
             activity: None,
             interrupt_answered: None,
             input_ended_while_busy: None,
@@ -293,7 +296,7 @@ impl ClosePlan {
         // These marks begin the spans of silence. A silence during a stall proves nothing, because
         // the engine could not hear the agent.
         let known = [&mut self.known.last_output, &mut self.progress, &mut self.members_moved];
-        let limits = [&mut self.reading_until, &mut self.stage_until];
+        let limits = [&mut self.reading_until, &mut self.stage_until, &mut self.cut_until];
         let optional = [self.deadline.as_mut(), self.strays_until.as_mut()];
         for at in known.into_iter().chain(limits).chain(optional.into_iter().flatten()) {
             *at += gap;
@@ -594,7 +597,10 @@ impl ClosePlan {
 
     fn enter_cut(&mut self, now: Instant) {
         let limit = match self.policy.mode {
-            CloseMode::Abort => self.policy.abort_grace,
+            // The stages that an abort leaves out may have had less time left than its grace.
+            CloseMode::Abort => {
+                self.policy.abort_grace.min(self.cut_until.saturating_duration_since(now))
+            }
             CloseMode::Graceful => self.policy.cut,
         };
         self.enter(CloseStage::Cut, Some(limit), now);

@@ -334,8 +334,16 @@ impl ClosePolicy {
     /// container command ([`get_close_policy`](crate::AgentCommand::get_close_policy)) only.
     #[must_use]
     pub fn max_duration(&self) -> Duration {
+        let remove = if self.container { self.remove } else { Duration::ZERO };
+        // Kill and Reap share one limit.
+        let stages = [self.kill, remove, Self::RELEASE_MAX];
+        stages.iter().fold(self.max_duration_to_cut(), |sum, stage| sum.saturating_add(*stage))
+    }
+
+    /// Returns the sum of the stages up to Cut.
+    pub(crate) fn max_duration_to_cut(&self) -> Duration {
         let stages: &[Duration] = match self.mode {
-            CloseMode::Abort => &[self.abort_grace, self.kill, Self::RELEASE_MAX],
+            CloseMode::Abort => &[self.abort_grace],
             CloseMode::Graceful => &[
                 self.flush,
                 self.interrupt,
@@ -345,13 +353,9 @@ impl ClosePolicy {
                 self.exit_drain,
                 self.terminate.max(self.min_drain),
                 self.cut,
-                // Kill and Reap share one limit.
-                self.kill,
-                Self::RELEASE_MAX,
             ],
         };
-        let remove = if self.container { self.remove } else { Duration::ZERO };
-        stages.iter().fold(remove, |sum, stage| sum.saturating_add(*stage))
+        stages.iter().fold(Duration::ZERO, |sum, stage| sum.saturating_add(*stage))
     }
 
     /// Returns the policy with limits that can be added to an `Instant`.

@@ -32,7 +32,7 @@ fn key(walk: &Walk) -> String {
         (plan.activity, plan.input_ended_while_busy, plan.signalled),
         (plan.holders, ago(plan.members_moved), plan.strays_until.map(left)),
         plan.reap_retry,
-        (plan.policy.abort_grace, plan.policy.kill),
+        (plan.policy.abort_grace, plan.policy.kill, left(plan.cut_until)),
         walk.over_by.map(left),
         walk.requested,
         walk.bound,
@@ -541,6 +541,28 @@ fn abort_overtakes_graceful_close() {
     assert_eq!(plan.deadline(), Some(at(now, 61)), "the limit of the abort is shorter");
     plan.handle(CloseEvent::Tick, at(now, 61));
     assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Kill, Some(at(now, 63))));
+}
+
+/// A close whose own stages are shorter than the grace of an abort would take longer with the abort.
+#[test]
+fn abort_does_not_prolong_a_close() {
+    let now = Instant::now();
+    let policy = ClosePolicy::graceful()
+        .flush(Duration::from_millis(20))
+        .drain(Duration::from_millis(20))
+        .terminate(Duration::ZERO)
+        .cut(Duration::ZERO)
+        .exit_drain(Duration::ZERO)
+        .min_drain(Duration::ZERO)
+        .interrupt(Duration::ZERO)
+        .abort_grace(Duration::from_secs(2));
+    let waits = CloseStart { writes_pending: true, ..known(now) };
+    let mut plan = ClosePlan::begin(policy, waits, now);
+    let (grace, kill) = (Duration::from_secs(1), Duration::from_secs(3));
+    plan.postpone(Duration::from_millis(5));
+    plan.handle(CloseEvent::Abort { grace, kill }, at(now, 15));
+    // 20 ms of Flush and 50 ms of reading, and the stall.
+    assert_eq!((plan.stage(), plan.deadline()), (CloseStage::Cut, Some(at(now, 75))));
 }
 
 /// An abort of a close that kills already leaves `kill` from then on, and not no time at all.
