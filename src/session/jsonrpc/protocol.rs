@@ -1,6 +1,7 @@
 //! The records of JSON-RPC 2.0.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -307,36 +308,39 @@ fn with_member(object: &str, member: &str) -> Option<String> {
 }
 
 /// Adds a progress token to the params of a request, unless they have one. Returns both.
-fn with_token(how: Cancellation, id: u64, body: &str) -> Option<(String, WireId)> {
-    #[derive(Default, Deserialize)]
-    struct TokenParams<'a> {
-        #[serde(borrow, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-        #[serde(borrow, alias = "progressToken")]
-        #[serde(rename = "workDoneToken")]
-        token: Option<&'a RawValue>,
-    }
-    let read = |text| serde_json::from_str::<Option<TokenParams<'_>>>(text).ok();
-    let params = read(body)?.unwrap_or_default();
-    let own = WireId(id.to_string().into());
+fn with_token(how: Cancellation, id: u64, params: &str) -> Option<(String, WireId)> {
     if how == Cancellation::Lsp {
-        return match params.token {
-            Some(token) => Some((body.into(), wire_id(token)?)),
-            None => Some((with_member(body, &format!("\"workDoneToken\":{id}"))?, own)),
-        };
+        return with_token_at("workDoneToken", id, params);
     }
-    let member = format!("\"progressToken\":{id}");
-    let Some(meta) = params.meta else {
-        return Some((with_member(body, &format!("\"_meta\":{{{member}}}"))?, own));
+    let meta = members(params)?.remove("_meta");
+    let (meta_with, token) = with_token_at("progressToken", id, meta.map_or("{}", RawValue::get))?;
+    let params = match meta {
+        Some(meta) => replaced(params, meta, &meta_with),
+        None => with_member(params, &format!("\"_meta\":{meta_with}"))?,
     };
-    match read(meta.get())?.and_then(|meta| meta.token) {
-        Some(token) => Some((body.into(), wire_id(token)?)),
-        None => {
-            let before = meta.get().as_ptr().addr() - body.as_ptr().addr();
-            let after = &body[before + meta.get().len()..];
-            Some((format!("{}{}{after}", &body[..before], with_member(meta.get(), &member)?), own))
-        }
+    Some((params, token))
+}
+
+/// Adds a token to an object under a key, unless it has one. Returns both.
+fn with_token_at(key: &str, id: u64, object: &str) -> Option<(String, WireId)> {
+    let own = WireId(id.to_string().into());
+    match members(object)?.get(key) {
+        // A second key of this name would leave it to the agent which of them holds.
+        Some(none) if none.get() == "null" => Some((replaced(object, none, &own.0), own)),
+        Some(token) => Some((object.into(), wire_id(token)?)),
+        None => Some((with_member(object, &format!("\"{key}\":{id}"))?, own)),
     }
+}
+
+/// Reads the members of an object. `null` counts as an empty object.
+fn members(object: &str) -> Option<BTreeMap<String, &RawValue>> {
+    if object.trim() == "null" { Some(BTreeMap::new()) } else { object_of(object.as_bytes()) }
+}
+
+/// Puts a text in the place of a value that was read from `object`.
+fn replaced(object: &str, value: &RawValue, with: &str) -> String {
+    let before = value.get().as_ptr().addr() - object.as_ptr().addr();
+    format!("{}{with}{}", &object[..before], &object[before + value.get().len()..])
 }
 
 impl Protocol for JsonRpcProtocol {

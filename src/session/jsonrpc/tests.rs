@@ -167,6 +167,8 @@ fn progress_token_is_kept_or_added() {
         (r#"{"a":1,"_meta":{ }}"#, r#"{"a":1,"_meta":{"progressToken":5}}"#, "5"),
         (r#"{"_meta":{"b":2},"a":1}"#, r#"{"_meta":{"progressToken":5,"b":2},"a":1}"#, "5"),
         (r#"{"_meta":{"progressToken":"t"}}"#, r#"{"_meta":{"progressToken":"t"}}"#, "\"t\""),
+        (r#"{"_meta":null,"a":1}"#, r#"{"_meta":{"progressToken":5},"a":1}"#, "5"),
+        (r#"{"_meta":{"progressToken":null}}"#, r#"{"_meta":{"progressToken":5}}"#, "5"),
     ] {
         assert_eq!(with(&MCP, body), Some((wanted.into(), token.into())), "{body}");
     }
@@ -174,7 +176,18 @@ fn progress_token_is_kept_or_added() {
     assert_eq!(lsp, Some((r#"{"workDoneToken":5,"a":1}"#.into(), "5".into())));
     let own = r#"{"workDoneToken":"w"}"#;
     assert_eq!(with(&LSP, own), Some((own.into(), "\"w\"".into())));
-    for none in ["[1]", "3", r#"{"_meta":[]}"#, r#"{"_meta":{"progressToken":[]}}"#] {
+    let other = r#"{"progressToken":1}"#;
+    let wanted = r#"{"workDoneToken":5,"progressToken":1}"#;
+    assert_eq!(with(&LSP, other), Some((wanted.into(), "5".into())), "the key of MCP");
+    // An array with as many values as there are keys is not an object either.
+    for none in [
+        "[1]",
+        r#"[{"a":1},2]"#,
+        "3",
+        r#"{"_meta":[]}"#,
+        r#"{"_meta":["t"]}"#,
+        r#"{"_meta":{"progressToken":[]}}"#,
+    ] {
         assert_eq!(with(&MCP, none), None, "{none}");
     }
     assert_eq!((with(&PLAIN, "{}"), with(&ACP, "{}")), (None, None));
