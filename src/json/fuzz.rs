@@ -34,7 +34,8 @@ pub(super) fn is_json(text: &str) -> bool {
 /// The members of an object as a parser finds them.
 struct Members<'a>(Vec<(JsonValue<'a>, JsonValue<'a>)>);
 
-/// A key, which the parser borrows unless it has an escape.
+/// A key, which the parser borrows unless it has an escape. Taken as bytes: a surrogate without its other half
+/// is JSON, and is no text.
 struct Key<'a>(JsonValue<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
@@ -45,14 +46,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Key(JsonValue::Text(text.as_bytes())))
+            fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Key(JsonValue::Text(text)))
             }
-            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            fn visit_bytes<E>(self, _: &[u8]) -> Result<Self::Value, E> {
                 Ok(Key(JsonValue::Escaped))
             }
         }
-        from.deserialize_str(AnyKey)
+        from.deserialize_bytes(AnyKey)
     }
 }
 
