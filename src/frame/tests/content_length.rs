@@ -204,8 +204,8 @@ fn finish_resets_the_framer() {
 
 #[test]
 fn header_in_a_body_costs_exactly_that_body() {
-    // The header is cut at each byte. What is before it is the body, without its mark; what is malformed behind
-    // it begins with that header and nothing of the body.
+    // The header is cut at each byte. Before it is the body without its mark. What is malformed behind
+    // it begins with that header.
     let second = format!("Content-Length: {}9\r\n", "0".repeat(45));
     assert_eq!(second.len(), 64);
     for mark in ["", "\u{feff}"] {

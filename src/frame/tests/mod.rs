@@ -8,6 +8,7 @@ mod concat;
 mod content_length;
 mod controls;
 mod copies;
+mod deframer;
 mod encode;
 mod headers;
 mod laws;
