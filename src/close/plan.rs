@@ -412,9 +412,8 @@ impl ClosePlan {
                 self.enter_drain_if_before(now);
                 self.enter_cut(now);
             }
-            // Asked once here. Later looks at the holders have a timer.
-            _ if self.holders.is_none() => self.find_holders(now),
-            _ => {}
+            // Asked once here, at the exit. Later looks at the holders have a timer.
+            _ => self.find_holders(now),
         }
     }
 
