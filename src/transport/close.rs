@@ -124,10 +124,6 @@ impl CloseRun {
         }
     }
 
-    pub(super) fn is_releasing(&self) -> bool {
-        self.plan.stage() == CloseStage::Release
-    }
-
     /// Returns when an agent that was not reaped in its close is tried again.
     pub(super) fn late_reap_at(&self) -> Option<Instant> {
         self.reaping.late_at

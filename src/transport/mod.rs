@@ -301,9 +301,8 @@ impl Transport {
     /// Tells the plan once nothing is left to release.
     fn note_released(&mut self, now: Instant) {
         let Some(close) = &self.close else { return };
-        if close.is_releasing()
-            && (self.ends.all_closed() || (close.unreaped && self.ends.pipes_closed()))
-        {
+        // The plan ignores the event before its last stage.
+        if self.ends.all_closed() || (close.unreaped && self.ends.pipes_closed()) {
             self.plan_event(CloseEvent::Released, now);
         }
     }
