@@ -26,10 +26,10 @@ pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
     // A larger chunk would never find room, even in an empty queue.
     let pairs = (inflight.queue.capacity() / 2).max(1);
     for chunk in ids.chunks(pairs) {
-        let fits = inflight.make_room(2 * chunk.len());
+        // If there is none for all of them, each pair still goes as one.
+        inflight.make_room(2 * chunk.len());
         for &id in chunk {
-            // Without room for all pairs, each pair still goes as one.
-            if fits || inflight.make_room(2) {
+            if inflight.make_room(2) {
                 push_pair(inflight, id);
             } else if let Some(entry) = inflight.fds.get_mut(id) {
                 // From here the descriptor counts as closed, so that no other operation starts on

@@ -15,7 +15,12 @@ const OPERATION: &str = "start";
 /// Converts an error of the kernel during the setup of a backend. `what` names the call that failed.
 pub(crate) fn setup_error(what: &str, error: io::Error) -> Error {
     let (kind, remedy) = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => (ErrorKind::BackendDenied, denied_by()),
+        Some(libc::EPERM | libc::EACCES) => {
+            // The text is empty on a kernel without this sysctl (before 6.6) or a host that hides it,
+            // and the other causes are left.
+            let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+            (ErrorKind::BackendDenied, denied_by(&sysctl.unwrap_or_default(), filtered()).into())
+        }
         Some(libc::ENOSYS) => (ErrorKind::BackendUnsupported, missing()),
         Some(libc::EINVAL | libc::EOPNOTSUPP) => {
             (ErrorKind::BackendUnsupported, format!("{NEEDS}, this is {}", kernel()))
@@ -38,26 +43,21 @@ pub(super) fn unsupported(what: impl Into<String>) -> Error {
 }
 
 /// Says whether the sysctl, a seccomp filter or a security module denies io_uring.
-fn denied_by() -> String {
-    // The text is empty on a kernel without this sysctl (before 6.6) or a host that hides it, and
-    // the other causes are left.
-    let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+pub(super) fn denied_by(sysctl: &str, filtered: bool) -> &'static str {
     match sysctl.trim() {
-        "2" => String::from(
+        "2" => {
             "kernel.io_uring_disabled is 2, which denies it to all: \
-             set it to 0 with `sysctl kernel.io_uring_disabled=0`",
-        ),
-        "1" if !filtered() => String::from(
-            "kernel.io_uring_disabled is 1, which denies it to this user: \
-             join the group of kernel.io_uring_group, or set the sysctl to 0",
-        ),
-        _ if filtered() => String::from(
-            "a seccomp filter denies it (containers have one by default): allow \
-             io_uring_setup, io_uring_enter and io_uring_register in the container's profile",
-        ),
-        _ => {
-            String::from("a security module (SELinux, AppArmor) denies it: allow it in its policy")
+             set it to 0 with `sysctl kernel.io_uring_disabled=0`"
         }
+        "1" if !filtered => {
+            "kernel.io_uring_disabled is 1, which denies it to this user: \
+             join the group of kernel.io_uring_group, or set the sysctl to 0"
+        }
+        _ if filtered => {
+            "a seccomp filter denies it (containers have one by default): allow \
+             io_uring_setup, io_uring_enter and io_uring_register in the container's profile"
+        }
+        _ => "a security module (SELinux, AppArmor) denies it: allow it in its policy",
     }
 }
 

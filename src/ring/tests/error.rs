@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::ring::error::{setup_error, unsupported};
+use crate::ring::error::{denied_by, setup_error, unsupported};
 use crate::ring::op::OpToken;
 
 /// An operator must learn from the error what to change.
@@ -33,7 +33,45 @@ fn every_setup_error_has_a_kind_and_a_remedy() {
     }
     let error = unsupported("this kernel has no io_uring READ");
     assert_eq!(error.kind(), ErrorKind::BackendUnsupported);
-    assert!(error.to_string().contains("Linux 6.4"));
+    let uname = rustix::system::uname();
+    let kernel = uname.release().to_str().unwrap();
+    assert!(
+        error.to_string().contains("Linux 6.4") && error.to_string().ends_with(kernel),
+        "{error}"
+    );
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let told = setup_error("", io::Error::from_raw_os_error(libc::EMFILE)).to_string();
+    let limit = limit.map_or("unlimited".into(), |limit| format!("{limit} descriptors"));
+    assert!(told.contains(&format!("RLIMIT_NOFILE is {limit},")), "{told}");
+}
+
+/// The remedy must be that of the cause: a sysctl that denies the call to all, or to this user, else the
+/// filter of a container, else a security module.
+#[test]
+fn denial_names_what_denies() {
+    for (sysctl, filtered, cause) in [
+        ("2\n", false, "io_uring_disabled is 2"),
+        ("2\n", true, "io_uring_disabled is 2"),
+        ("1\n", false, "io_uring_disabled is 1"),
+        ("1\n", true, "seccomp"),
+        ("0\n", true, "seccomp"),
+        ("", true, "seccomp"),
+        ("0\n", false, "SELinux"),
+    ] {
+        let told = denied_by(sysctl, filtered);
+        assert!(told.contains(cause), "{sysctl:?} {filtered}: {told}");
+    }
+}
+
+#[test]
+fn settings_are_taken_up_to_their_limits() {
+    let window = Duration::from_millis(100);
+    let config = RingConfig::with(9, window).unwrap();
+    assert_eq!((config.buffers, config.window), (16, window));
+    for (buffers, window) in [(7, window), (4097, window), (8, window + Duration::from_nanos(1))] {
+        let error = RingConfig::with(buffers, window).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSettings, "{error}");
+    }
 }
 
 /// An entry pushed into a full queue was counted as queued and lost. A lost CLOSE leaves a descriptor

@@ -15,6 +15,7 @@ mod overflow;
 mod poll;
 mod pool;
 mod random_script;
+mod rare;
 mod read;
 mod restrict;
 mod trace;

@@ -145,3 +145,39 @@ fn timeout_shorter_than_the_window_is_kept() {
         assert_eq!(rig.bytes(1), b"waits for more");
     }
 }
+
+/// Only the event that wakes the driver ends a window. It has a second operation for that, which must not keep
+/// the descriptor from being reported closed.
+#[test]
+fn only_the_wake_ends_a_window() {
+    for (role, window, operations) in
+        [(Role::Wake, 5, 2), (Role::Exit, 5, 1), (Role::Wake, 0, 1), (Role::Exit, 0, 1)]
+    {
+        let window = Duration::from_millis(window);
+        let Some(mut rig) = Rig::with(RingConfig { window, ..config() }) else { return };
+        let (end, write) = pipe();
+        let end = rig.adopt(end, 1, role);
+        rig.ring.watch(end);
+        rig.turn(Duration::ZERO);
+        assert_eq!(rig.ring.in_kernel(), operations, "{role:?} {window:?}");
+        put(&write, b"x");
+        rig.until("ready", |seen| !seen.is_empty());
+        rig.ring.close(&[end]);
+        rig.until("closed", |seen| count(seen, closed) == 1);
+        assert_eq!(rig.ring.in_kernel(), 0);
+    }
+}
+
+/// Without the kernel's minimum wait, a wait is two: the window, and the rest of the limit.
+#[test]
+fn window_does_not_lengthen_an_idle_wait() {
+    let window = Duration::from_millis(900);
+    let config = RingConfig { window, min_wait: false, ..config() };
+    let Some(mut rig) = Rig::with(config) else { return };
+    let limit = Duration::from_secs(1);
+    let start = Instant::now();
+    rig.turn(limit);
+    let waited = start.elapsed();
+    // Counted twice, it would be 2.8 s.
+    assert!((limit..Duration::from_millis(2500)).contains(&waited), "{waited:?}");
+}
