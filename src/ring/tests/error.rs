@@ -41,7 +41,7 @@ fn every_setup_error_has_a_kind_and_a_remedy() {
     );
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let told = setup_error("", io::Error::from_raw_os_error(libc::EMFILE)).to_string();
-    let limit = limit.map_or("unlimited".into(), |limit| format!("{limit} descriptors"));
+    let limit = limit.map_or_else(|| "unlimited".into(), |limit| format!("{limit} descriptors"));
     assert!(told.contains(&format!("RLIMIT_NOFILE is {limit},")), "{told}");
 }
 
