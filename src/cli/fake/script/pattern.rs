@@ -106,7 +106,9 @@ pub(super) fn fill(template: &str, names: &Names, json: bool) -> Result<String, 
         let value = names.get(name).ok_or_else(|| format!("nothing is bound to `{name}`"))?;
         out.push_str(before);
         rest = after;
-        if json && before.ends_with('"') && after.starts_with('"') {
+        // A quote behind a backslash is a part of the string.
+        let is_begun = before.ends_with('"') && !before.ends_with("\\\"");
+        if json && is_begun && after.starts_with('"') {
             out.pop();
             out.push_str(&value.to_string());
             rest = &after[1..];
@@ -181,6 +183,7 @@ mod tests {
         let json = r#"{"z":1.50,"id":"${id}","n":"${n}","t":"<${id}|${n}>"}"#;
         let wanted = r#"{"z":1.50,"id":"a\"b","n":17,"t":"<a\"b|17>"}"#;
         assert_eq!(fill(json, &names, true).as_deref(), Ok(wanted));
+        assert_eq!(fill(r#"{"t":"\"${n}"}"#, &names, true).as_deref(), Ok(r#"{"t":"\"17"}"#));
         assert_eq!(fill("${id} ${n} ${", &names, false).as_deref(), Ok("a\"b 17 ${"));
         assert_eq!(fill("${who}", &names, false).unwrap_err(), "nothing is bound to `who`");
     }
