@@ -269,15 +269,9 @@ impl ClosePlan {
         self.signalled || self.input_ended_while_busy.is_some_and(|busy| busy != Some(false))
     }
 
-    /// Returns whether a process of the agent may still write.
-    pub(crate) fn is_alive(&self) -> bool {
+    /// Returns whether a process of the agent's group may still write.
+    fn is_alive(&self) -> bool {
         !self.known.exited || self.has_members()
-    }
-
-    /// Returns whether a process of the agent may still write, for all that is known: an abort does not look
-    /// for members of the group that hold the outputs after the leader's exit.
-    pub(crate) fn may_write(&self) -> bool {
-        self.is_alive() || self.holders.is_none()
     }
 
     /// Returns whether a check found the agent stopped.

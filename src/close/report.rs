@@ -270,9 +270,11 @@ impl CloseReport {
 
     /// Returns whether the agent may have had output that was never read, beyond what
     /// [`stats`](Self::stats) counts. That is so if its input ended while it was busy or could not be
-    /// observed, if it exited on a signal, or if its pipes were cut while it could still write.
+    /// observed, if it exited on a signal or its exit status is unknown, or if its pipes were cut while
+    /// it, or another process that had them, could still write.
     ///
-    /// `false` means that the agent was seen to be idle, or ended its output by itself.
+    /// `false` means that the agent was seen to be idle, or ended its output by itself, and that all of its
+    /// output was read.
     #[must_use]
     pub fn output_may_be_lost(&self) -> bool {
         self.0.output_may_be_lost

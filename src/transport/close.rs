@@ -67,8 +67,9 @@ pub(super) struct CloseRun {
     pub(super) left_running: Option<u64>,
     /// Another process held an output after the exit and did not let go of it. `None`: not known.
     pub(super) outputs_held: Option<bool>,
-    /// Something that could still have been read was cut off.
-    cut_unread: bool,
+    /// The cut may have cost output: some was unread, or a process could still write. So it is before the
+    /// cut, too, because a driver that is dropped closes the pipes without it.
+    may_have_cut_output: bool,
     /// Members of the group that hold an output, once the leader has exited.
     members: Vec<u32>,
     /// How long the engine thread did not run during the close.
@@ -115,7 +116,7 @@ impl CloseRun {
             strays_killed: 0,
             left_running: None,
             outputs_held: None,
-            cut_unread: false,
+            may_have_cut_output: true,
             members: Vec::new(),
             stalled: Duration::ZERO,
             finished: false,
@@ -322,7 +323,8 @@ impl CloseTurn<'_> {
             let has_waited = exited && close.plan.mode() == CloseMode::Graceful;
             let known = (has_waited || !is_held).then_some(is_held);
             close.outputs_held = close.outputs_held.or(known);
-            close.cut_unread = is_unread || (is_held && close.plan.may_write());
+            // Every process that holds an output may write, also one outside the group.
+            close.may_have_cut_output = is_unread || is_held;
         }
         agent.ends.close(*io, &[Role::Stdout, Role::Stderr, Role::Stdin]);
         // The close cancels the write in flight, and no other follows: a flush must not wait for
@@ -444,6 +446,9 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         (None, None) => (ExitStatus::Unknown, None),
     };
     let (unsent_bytes, unsent_records) = agent.stdin.unsent();
+    // A signal may have ended it before it wrote what it had in its memory.
+    let left_by_itself = matches!(exit, ExitStatus::Code(_));
+    let cost_nothing = |c: &CloseRun| !c.may_have_cut_output && !c.plan.was_cut_short();
     CloseReport(Arc::new(ReportData {
         backend: agent.channel.backend,
         fallback: agent.channel.fallback.clone(),
@@ -459,7 +464,7 @@ pub(super) fn write_report(agent: &Transport) -> CloseReport {
         stopped: close.is_some_and(|c| c.plan.was_stopped()),
         interrupt_answered: close.and_then(|c| c.plan.interrupt_answered()),
         input_ended_while_busy: close.and_then(|c| c.plan.input_ended_while_busy()),
-        output_may_be_lost: close.is_none_or(|c| c.cut_unread || c.plan.was_cut_short()),
+        output_may_be_lost: !(left_by_itself && close.is_some_and(|c| cost_nothing(c))),
         stats: agent.intake.stats,
         unsent_bytes: unsent_bytes as u64,
         unsent_records: unsent_records as u64,

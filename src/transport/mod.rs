@@ -21,6 +21,8 @@ mod reap;
 mod request;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::os::fd::BorrowedFd;

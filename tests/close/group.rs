@@ -170,6 +170,7 @@ fn endless_daemon_costs_exit_drain_once() {
     kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("it is not ours to end");
     assert_eq!(report.exit(), ExitStatus::Code(5));
     assert_eq!((report.outputs_held(), report.killed_extra()), (Some(true), 0), "{report}");
+    assert!(report.output_may_be_lost(), "the daemon was cut off: {report}");
     assert!(report.total() < HANG / 2, "{report:?}");
     assert_sound(&report);
 }
@@ -273,6 +274,7 @@ fn outputs_held_is_unknown_after_an_abort() {
     let report = agent.abort_blocking();
     assert_eq!((report.exit(), report.outputs_held()), (ExitStatus::Code(0), None), "{report}");
     assert_eq!(report.killed_extra(), 1, "{report}");
+    assert!(report.output_may_be_lost(), "the child could write: {report}");
 }
 
 // The host ignores SIGCHLD, so the kernel reaps the agent. The rest of the group must go all the

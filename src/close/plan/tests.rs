@@ -444,20 +444,6 @@ fn idle_agent_with_queued_writes_may_not_be_idle() {
     }
 }
 
-/// An abort does not look for the processes that a dead leader has left. They may have had more to write.
-#[test]
-fn abort_behind_a_dead_leader_may_cut_a_writer() {
-    let now = Instant::now();
-    let start = CloseStart { exited: true, ..known(now) };
-    assert!(ClosePlan::begin(ClosePolicy::abort(), start, now).may_write());
-    let mut plan = launcher_left(ClosePolicy::graceful(), now);
-    assert!(plan.may_write(), "not asked yet");
-    for (holders, may_write) in [(Holders::Members, true), (Holders::None, false)] {
-        plan.handle(CloseEvent::Holders(holders), at(now, 11));
-        assert_eq!(plan.may_write(), may_write, "{holders:?}");
-    }
-}
-
 /// A launcher that exits before the input has ended does not end the wait for silence.
 #[test]
 fn early_launcher_exit_keeps_the_wait_for_silence() {

@@ -79,7 +79,6 @@ fn add_agent(world: &mut World, agent: usize) -> AgentCommand {
         reaps: 0,
         was_held: false,
         held_at_cut: false,
-        held_by_member_at_cut: false,
         has_ended_input: false,
         dropped: 0,
         closing: None,

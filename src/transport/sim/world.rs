@@ -138,8 +138,6 @@ pub(super) struct Facts {
     pub(super) was_held: bool,
     /// The same when stdout was closed.
     pub(super) held_at_cut: bool,
-    /// One of these was of the agent's group.
-    pub(super) held_by_member_at_cut: bool,
     /// The user ended the input, or the pipe broke.
     pub(super) has_ended_input: bool,
     /// Bytes of output that the agent had queued and dropped when its input ended.
