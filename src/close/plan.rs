@@ -532,6 +532,8 @@ impl ClosePlan {
     fn after_flush(&mut self, now: Instant) {
         if self.known.turn_open {
             self.interrupt_answered = Some(false);
+            // The interrupt itself.
+            self.known.writes_pending = true;
             self.enter(CloseStage::Interrupt, Some(self.policy.interrupt), now);
             self.actions.push(CloseAction::Interrupt);
         } else {

@@ -216,14 +216,13 @@ impl CloseTurn<'_> {
 
     fn interrupt(&mut self) {
         let Self { agent, io, now } = self;
-        match agent.channel.outbox.interrupt() {
-            Some(request) => {
-                agent.stdin.push(request);
-                agent.pump_writes(*io, *now);
-            }
-            // A handle has ended the turn after the close began. Its own notice may still be on its
-            // way.
-            None => agent.plan_event(CloseEvent::TurnEnded, *now),
+        let request = agent.channel.outbox.interrupt();
+        // A handle has ended the turn after the close began. Its own notice may still be on its way.
+        let turn_is_over = request.is_none();
+        request.into_iter().for_each(|request| agent.stdin.push(request));
+        agent.pump_writes(*io, *now);
+        if turn_is_over {
+            agent.plan_event(CloseEvent::TurnEnded, *now);
         }
     }
 

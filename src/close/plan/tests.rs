@@ -444,6 +444,25 @@ fn idle_agent_with_queued_writes_may_not_be_idle() {
     }
 }
 
+/// The interrupt is a write as well. A turn may end by itself while the agent does not read its input.
+#[test]
+fn idle_agent_with_an_unsent_interrupt_may_not_be_idle() {
+    let now = Instant::now();
+    let start = CloseStart { turn_open: true, ..known(now) };
+    for written in [false, true] {
+        let mut plan = ClosePlan::begin(ClosePolicy::graceful(), start, now);
+        assert_eq!(plan.stage(), CloseStage::Interrupt);
+        if written {
+            plan.handle(CloseEvent::WritesDone, at(now, 1));
+        }
+        plan.handle(CloseEvent::TurnEnded, at(now, 2));
+        plan.handle(CloseEvent::Activity(Activity::Asleep), at(now, 3));
+        assert_eq!(plan.stage(), CloseStage::Drain);
+        assert_eq!(plan.input_ended_while_busy(), written.then_some(false));
+        assert_eq!(plan.was_cut_short(), !written);
+    }
+}
+
 /// A launcher that exits before the input has ended does not end the wait for silence.
 #[test]
 fn early_launcher_exit_keeps_the_wait_for_silence() {
