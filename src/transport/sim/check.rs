@@ -206,7 +206,7 @@ impl World {
             if user.flushing.is_some() || user.is_blocked {
                 wrong.push("a writer waits".to_owned());
             }
-            if user.questions.iter().any(|(answer, _)| answer.get().is_none()) {
+            if user.questions.iter().any(|answer| answer.get().is_none()) {
                 wrong.push("a question is not answered".to_owned());
             }
             for what in wrong {
@@ -226,6 +226,10 @@ impl World {
         let left = stdout.len() + stderr.len();
         if left > 0 && !report.output_may_be_lost() {
             wrong.push(format!("{left} bytes are lost, and the report denies it"));
+        }
+        let hears = facts.stderr_events && user.has_reader && stats.stderr_lines_dropped == 0;
+        if user.stderr > stderr.read || (hears && user.stderr < stderr.read) {
+            wrong.push(format!("{} bytes of stderr, {} delivered", stderr.read, user.stderr));
         }
         let read = &stdout.written[..stdout.read];
         let is_record = |line: &[u8]| {

@@ -72,6 +72,7 @@ fn add_agent(world: &mut World, agent: usize) -> AgentCommand {
         leader,
         tag,
         has_cgroup,
+        stderr_events: command.stderr_events,
         has_forks: plan.habits.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Fork(_))),
         traced_until,
         container_gone: false,

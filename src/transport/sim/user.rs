@@ -56,7 +56,6 @@ pub(super) struct User {
     pub(super) frames: VecDeque<Vec<u8>>,
     /// What was accepted, in order.
     pub(super) accepted: Vec<u8>,
-    pub(super) accepted_records: u64,
     pub(super) is_blocked: bool,
     room: WaitKey,
     room_flag: Arc<Flag>,
@@ -74,10 +73,10 @@ pub(super) struct User {
     pub(super) ended: bool,
     /// The records that it has read.
     pub(super) records: Vec<Vec<u8>>,
+    /// The bytes of stderr that it has read.
     pub(super) stderr: usize,
     pub(super) last: Option<Event>,
-    /// Each question, and how much the agent had written when it was asked.
-    pub(super) questions: Vec<(Arc<SetOnce<CaughtUp>>, usize)>,
+    pub(super) questions: Vec<Arc<SetOnce<CaughtUp>>>,
     pub(super) interrupts: bool,
 }
 
@@ -87,7 +86,6 @@ impl User {
             acts,
             frames: VecDeque::new(),
             accepted: Vec::new(),
-            accepted_records: 0,
             is_blocked: false,
             room: WaitKey::default(),
             room_flag: Arc::default(),
@@ -187,8 +185,7 @@ impl World {
             }
             Act::CatchUp => {
                 let (question, answer) = CatchUp::new();
-                let written = self.pipes[self.agents[agent].stdout].written.len();
-                self.users[agent].questions.push((answer, written));
+                self.users[agent].questions.push(answer);
                 self.send(Command::Agent(agent, Request::CatchUp(question)));
             }
             Act::Close(limits, reason) => {
@@ -210,7 +207,6 @@ impl World {
             match channel.outbox.offer(frame, &mut user.room, &waker) {
                 Offer::Accepted { tell_driver } => {
                     user.accepted.extend_from_slice(&bytes);
-                    user.accepted_records += 1;
                     user.is_blocked = false;
                     if tell_driver {
                         self.request(agent, Request::Write);

@@ -129,6 +129,7 @@ pub(super) struct Facts {
     pub(super) leader: usize,
     pub(super) tag: Option<u64>,
     pub(super) has_cgroup: bool,
+    pub(super) stderr_events: bool,
     pub(super) has_forks: bool,
     pub(super) traced_until: u64,
     pub(super) container_gone: bool,
@@ -195,7 +196,6 @@ pub(super) struct World {
     pub(super) is_ending: bool,
     pub(super) violation: Option<String>,
     pub(super) trace: Option<Vec<String>>,
-    pub(super) happened: u64,
 }
 
 impl World {
@@ -228,7 +228,6 @@ impl World {
             is_ending: false,
             violation: None,
             trace: traced.then(Vec::new),
-            happened: 0,
         }
     }
 
@@ -266,7 +265,6 @@ impl World {
     pub(super) fn happen(&mut self) {
         let Some(Reverse((at, _, happening))) = self.queue.pop() else { return };
         self.now = self.now.max(at);
-        self.happened += 1;
         match happening {
             Happening::Step(process) => self.step(process),
             Happening::Die(process) => self.die(process),
