@@ -101,7 +101,9 @@ static SPAWNS: UserSpawns = UserSpawns {
 /// The spawns as another user that are in progress in one process.
 ///
 /// A fork copies the lock and the count, and not the threads that would release the one and lower the
-/// other. So both carry the number of their process, and mean nothing in another.
+/// other. So both carry the number of their process, and mean nothing in another. A `Mutex` names no process: a
+/// copy that was locked would stay so for the life of the fork. The lock is held for one system call at most, so
+/// the threads that want it yield instead of sleeping.
 struct UserSpawns {
     /// The process whose thread holds the lock, or 0.
     holder: AtomicU32,
@@ -144,17 +146,19 @@ impl KeepsDumpable {
 
 impl Drop for KeepsDumpable {
     fn drop(&mut self) {
+        let mut failed = None;
         // The lock is held until the flag is restored. A spawn that begins meanwhile must not read
         // the cleared one as the state of this process.
         count_user_spawns(|count| {
-            if count == 1
-                && SPAWNS.was_dumpable.load(Relaxed)
-                && let Err(error) =
-                    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-            {
-                crate::trace::warn!(%error, "this process stays undumpable");
+            if count == 1 && SPAWNS.was_dumpable.load(Relaxed) {
+                let restored = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+                failed = restored.err();
             }
             count.saturating_sub(1)
         });
+        // After the lock: a subscriber of the user may spawn, too.
+        if let Some(error) = failed {
+            crate::trace::warn!(%error, "this process stays undumpable");
+        }
     }
 }
