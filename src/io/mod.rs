@@ -106,7 +106,8 @@ pub(crate) trait PipeIo {
     /// return true for a descriptor without any while other completions are on their way.
     fn has_unread(&mut self, end: EndId) -> bool;
 
-    /// Whether a process still has the other end of this output. Not known: true.
+    /// Whether a process still has the other end of this output. Not known: true. False once its close was
+    /// requested.
     fn has_writer(&self, end: EndId) -> bool {
         self.descriptor(end).is_some_and(has_writer)
     }
