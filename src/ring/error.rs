@@ -74,9 +74,9 @@ fn missing() -> String {
     }
 }
 
-/// Whether this process runs under a seccomp filter.
+/// Whether this thread, which made the call, runs under a seccomp filter.
 fn filtered() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
     // 2 is SECCOMP_MODE_FILTER. Under strict mode (1) this process could not even open the file.
     mode.is_some_and(|mode| mode.trim() == "2")

@@ -16,12 +16,9 @@ use crate::io::{Completion, EndId, Lease, ReadEnd};
 
 /// Keeps the read armed from now on.
 pub(super) fn start(inflight: &mut InFlight, id: EndId) {
-    match inflight.fds.get_mut(id) {
-        // The mark is enough if a cancel is under way: the last completion of that read arms it
-        // again.
-        Some(entry) if entry.fd().is_some() => entry.want_read = true,
-        _ => return crate::trace::debug!(?id, "read of a closed descriptor"),
-    }
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    // The mark is enough if a cancel is under way: the last completion of that read arms it again.
+    entry.want_read = true;
     arm(inflight, id);
 }
 

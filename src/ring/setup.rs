@@ -183,7 +183,8 @@ fn build(config: &RingConfig, flag_sets: &[FlagSet]) -> io::Result<(IoUring, &'s
                 // ENOMEM means a low RLIMIT_MEMLOCK. A smaller ring needs more enters, but works.
                 Err(error) if out_of_memory(&error) && entries > MIN_ENTRIES => {
                     entries = (entries / 2).max(MIN_ENTRIES);
-                    cq_entries = (cq_entries / 2).max(2 * entries);
+                    // Still twice the submissions, rounded up to a power of two as by the kernel.
+                    cq_entries /= 2;
                 }
                 // The kernel does not know a flag of this set. Other errors do not depend on the
                 // flags.

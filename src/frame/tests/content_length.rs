@@ -221,9 +221,13 @@ fn header_in_a_body_costs_exactly_that_body() {
 #[test]
 fn header_in_a_skipped_body_costs_exactly_that_body() {
     let limits = Limits::new().record_max(64);
-    let input = "Content-Length: 500\r\n\r\n[1,\nContent-Length: 2\r\n\r\n{}";
-    let seen = frames_with(Framing::ContentLength, &limits, input.as_bytes());
-    assert_eq!(seen, [bad_length("[1,\n"), record("{}")]);
+    let look = |input: &str| frames_with(Framing::ContentLength, &limits, input.as_bytes());
+    let input = "Content-Length: 500\r\n\r\n[1,\nContent-Length: 2\r\n";
+    assert_eq!(look(&format!("{input}\r\n{{}}")), [bad_length("[1,\n"), record("{}")]);
+    // The header is whole, as the sample of a block that goes on badly shows.
+    let block = "Content-Length: 2\r\nContent-Length: 3\r\n";
+    let seen = look(&format!("{input}Content-Length: 3\r\n\r\n"));
+    assert_eq!(seen, [bad_length("[1,\n"), bad_header(block)]);
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn busy_kernel_is_retried_without_spinning() {
         let (second, second_read) = rig.writing(2);
         refuse_lone_submissions(errno);
         rig.ring.write(first, b"queued".to_vec(), 0).unwrap();
+        let submitted = rig.ring.counters().submitted;
         let (start, before) = (Instant::now(), rig.ring.counters().enters);
         while start.elapsed() < QUIET {
             rig.turn(LIMIT);
@@ -66,6 +67,7 @@ fn busy_kernel_is_retried_without_spinning() {
         let enters = rig.ring.counters().enters - before;
         assert!((2..=20).contains(&enters), "{enters} enters in {QUIET:?}");
         assert_eq!(rig.seen, [], "and it is still queued");
+        assert_eq!(rig.ring.counters().submitted, submitted);
         rig.ring.write(second, b"the other".to_vec(), 0).unwrap();
         rig.until("written", |seen| seen.len() == 2);
         assert_eq!(get(&first_read).0, b"queued");

@@ -17,6 +17,7 @@ mod pool;
 mod random_script;
 mod rare;
 mod read;
+mod refused;
 mod restrict;
 mod trace;
 mod window;

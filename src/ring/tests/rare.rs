@@ -1,11 +1,11 @@
-//! Completions that a sound kernel does not send, or almost never. They are made up here, so that the day they
-//! come nothing leaks and nothing hangs.
+//! Completions that a sound kernel does not send, or almost never. They are made up here, so that the day
+//! they come nothing leaks and nothing hangs.
 
 use std::mem;
 use std::os::fd::IntoRawFd;
 
 use super::*;
-use crate::ring::fd_table::FdState;
+use crate::ring::fd_table::{FdEntry, FdState};
 use crate::ring::op::{OpKind, OpToken};
 use crate::ring::queue::Cqe;
 use crate::ring::{close, poll, read};
@@ -139,4 +139,84 @@ fn completion_in_hand_is_unread() {
     inflight.cqes.push_back(completed(OpToken::NONE, 0, false));
     assert!(read::has_unread(inflight, end));
     inflight.cqes.clear();
+}
+
+/// A ring that reports itself ready, without a buffer to give to a read, would spin.
+#[test]
+fn starved_read_waits_for_a_buffer() {
+    let Some(mut rig) = Rig::new() else { return };
+    let inflight = &mut rig.ring.inflight;
+    let end = inflight.fds.insert(FdEntry::new(pipe().0, Tag { agent: 1, role: Role::Stdout }));
+    inflight.starved.push_back(end);
+    assert!(inflight.can_arm_starved());
+    for buffer in 0..inflight.pool.buffers() {
+        inflight.pool.note_lent(buffer);
+    }
+    assert!(!inflight.can_arm_starved());
+}
+
+/// A second pause changes nothing, and costs no submission.
+#[test]
+fn pause_cancels_once() {
+    let Some(mut rig) = Rig::new() else { return };
+    let (end, _write) = rig.reading(1);
+    rig.turn(Duration::ZERO);
+    rig.ring.pause(end);
+    rig.ring.pause(end);
+    assert_eq!(rig.ring.in_kernel(), 2, "the read and one cancel");
+}
+
+#[test]
+fn operations_have_the_names_of_the_kernel() {
+    for (kind, name) in [
+        (OpKind::Read { multishot: true }, "READ_MULTISHOT"),
+        (OpKind::Read { multishot: false }, "READ"),
+        (OpKind::Write { buf: Vec::new(), from: 0 }, "WRITE"),
+        (OpKind::Poll, "POLL_ADD"),
+        (OpKind::WaitEnd, "TIMEOUT"),
+        (OpKind::Cancel, "ASYNC_CANCEL"),
+        (OpKind::Close { fd: -1 }, "CLOSE"),
+    ] {
+        assert_eq!(kind.name(), name);
+    }
+}
+
+/// A host that starts and stops engines must not grow. If a drain failed, the memory stays, because the
+/// kernel may still write to it.
+#[test]
+fn dropped_ring_returns_its_memory_unless_it_is_leaked() {
+    let size = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        size.trim().trim_end_matches(" kB").parse::<i64>().unwrap() >> 10
+    };
+    for leak in [false, true] {
+        let before = size();
+        // 16 MiB each, hardly touched.
+        for _ in 0..32 {
+            let config = RingConfig { buffers: 4096, ..config() };
+            let Some(mut rig) = Rig::with(config) else { return };
+            if leak {
+                rig.ring.inflight.pool.leak();
+            }
+        }
+        let grown = size() - before;
+        assert_eq!(grown > 256, leak, "{grown} MiB");
+    }
+}
+
+/// A read that found the pool empty waits behind the reads that wait already, even if a buffer has come back
+/// meanwhile. One that is paused does not wait.
+#[test]
+fn read_without_a_buffer_waits_its_turn() {
+    for want_read in [true, false] {
+        let Some(mut rig) = Rig::new() else { return };
+        let end = rig.adopt(pipe().0, 1, Role::Stdout);
+        let token = pretend(&mut rig, end, OpKind::Read { multishot: true });
+        rig.ring.inflight.fds.get_mut(end).unwrap().want_read = want_read;
+        let cqe = completed(token, -libc::ENOBUFS, false);
+        read::on_completion(&mut rig.ring.inflight, end, cqe);
+        assert_eq!(rig.ring.inflight.starved.len(), usize::from(want_read));
+        assert_eq!(rig.ring.in_kernel(), 0);
+    }
 }

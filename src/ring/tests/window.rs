@@ -146,8 +146,8 @@ fn timeout_shorter_than_the_window_is_kept() {
     }
 }
 
-/// Only the event that wakes the driver ends a window. It has a second operation for that, which must not keep
-/// the descriptor from being reported closed.
+/// Only the event that wakes the driver ends a window. It has a second operation for that, which must not
+/// keep the descriptor from being reported closed.
 #[test]
 fn only_the_wake_ends_a_window() {
     for (role, window, operations) in
@@ -168,16 +168,24 @@ fn only_the_wake_ends_a_window() {
     }
 }
 
-/// Without the kernel's minimum wait, a wait is two: the window, and the rest of the limit.
+/// Without the kernel's minimum wait, a wait is two: the window, and the rest of the limit. With it, or if
+/// the window brought something, it is one.
 #[test]
-fn window_does_not_lengthen_an_idle_wait() {
+fn window_costs_a_second_wait_only_if_it_must() {
     let window = Duration::from_millis(900);
-    let config = RingConfig { window, min_wait: false, ..config() };
-    let Some(mut rig) = Rig::with(config) else { return };
     let limit = Duration::from_secs(1);
-    let start = Instant::now();
-    rig.turn(limit);
-    let waited = start.elapsed();
-    // Counted twice, it would be 2.8 s.
-    assert!((limit..Duration::from_millis(2500)).contains(&waited), "{waited:?}");
+    for (mut rig, min_wait) in rigs(window, 128).zip([true, false]) {
+        let min_wait = min_wait && rig.ring.kernel_features().min_wait;
+        let enters = rig.ring.counters().enters;
+        let waited = timed_turn(&mut rig, limit);
+        // Counted twice, it would be 2.8 s.
+        assert!((limit..Duration::from_millis(2500)).contains(&waited), "{waited:?}");
+        assert_eq!(rig.ring.counters().enters - enters, if min_wait { 1 } else { 2 });
+        let (_, write) = rig.reading(1);
+        rig.turn(Duration::ZERO);
+        put(&write, b"x");
+        let enters = rig.ring.counters().enters;
+        rig.turn(LIMIT);
+        assert_eq!((rig.bytes(1), rig.ring.counters().enters - enters), (b"x".to_vec(), 1));
+    }
 }
