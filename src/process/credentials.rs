@@ -101,9 +101,9 @@ static SPAWNS: UserSpawns = UserSpawns {
 /// The spawns as another user that are in progress in one process.
 ///
 /// A fork copies the lock and the count, and not the threads that would release the one and lower the
-/// other. So both carry the number of their process, and mean nothing in another. A `Mutex` names no process: a
-/// copy that was locked would stay so for the life of the fork. The lock is held for one system call at most, so
-/// the threads that want it yield instead of sleeping.
+/// other. So both carry the number of their process, and mean nothing in another. A `Mutex` names no
+/// process: a copy that was locked would stay so for the life of the fork. The lock is held for one system
+/// call at most, so the threads that want it yield instead of sleeping.
 struct UserSpawns {
     /// The process whose thread holds the lock, or 0.
     holder: AtomicU32,

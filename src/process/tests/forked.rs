@@ -8,9 +8,14 @@ use rustix::process::{
     DumpableBehavior, Pid, WaitOptions, dumpable_behavior, set_dumpable_behavior, waitpid,
 };
 
+use tracing::subscriber::with_default;
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
 use super::limits::alone;
 use crate::process::Guard;
 use crate::process::credentials::{KeepsDumpable, count_user_spawns};
+use crate::seccomp::{Filter, Rule};
 
 /// Returns what `work` returns in a forked child; `None` if it does not end.
 fn in_a_fork(work: impl FnOnce() -> bool) -> Option<bool> {
@@ -80,4 +85,32 @@ fn fork_during_a_spawn_stays_dumpable() {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("allowed");
     drop(spawning);
     assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable), "the parent's count stays");
+}
+
+/// A subscriber that spawns as another user.
+struct Spawns;
+
+impl<S: tracing::Subscriber> Layer<S> for Spawns {
+    fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+        count_user_spawns(|count| count);
+    }
+}
+
+/// The warning of a flag that is not restored came under the lock: a subscriber that spawned as another user
+/// waited for its own thread.
+#[test]
+fn subscriber_of_the_dumpable_warning_may_spawn() {
+    if !alone("forked", "subscriber_of_the_dumpable_warning_may_spawn") {
+        return;
+    }
+    let ends = in_a_fork(|| {
+        let keeps = KeepsDumpable::new();
+        let when = Some((0, u32::try_from(libc::PR_SET_DUMPABLE).expect("small")));
+        let errno = u16::try_from(libc::EPERM).expect("an errno");
+        let rule = Rule { call: libc::SYS_prctl, when, errno };
+        Filter::new(&[rule]).install(false).expect("the kernel takes a filter");
+        with_default(Registry::default().with(Spawns), || drop(keeps));
+        true
+    });
+    assert_eq!(ends, Some(true));
 }
