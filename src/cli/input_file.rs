@@ -26,14 +26,14 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         return Err(blame(path, "not a regular file; a pipe is read from stdin only"));
     }
     if metadata.len() > SIZE_MAX {
-        return Err(too_large(path));
+        return Err(too_large(path, SIZE_MAX));
     }
-    text(file, path)
+    text(file, path, SIZE_MAX)
 }
 
 /// Returns the text on stdin.
 pub(super) fn read_stdin() -> Result<String, String> {
-    text(std::io::stdin().lock(), stdin())
+    text(std::io::stdin().lock(), stdin(), SIZE_MAX)
 }
 
 /// Returns the name of stdin in errors.
@@ -41,18 +41,19 @@ pub(super) fn stdin() -> &'static Path {
     Path::new("stdin")
 }
 
-fn text(from: impl Read, path: &Path) -> Result<String, String> {
+/// Returns the text that comes from a file, a pipe or a device: at most so many bytes.
+pub(super) fn text(from: impl Read, path: &Path, max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let read = from.take(SIZE_MAX + 1).read_to_end(&mut bytes);
+    let read = from.take(max + 1).read_to_end(&mut bytes);
     read.map_err(|error| blame(path, &error.to_string()))?;
-    if bytes.len() as u64 > SIZE_MAX {
-        return Err(too_large(path));
+    if bytes.len() as u64 > max {
+        return Err(too_large(path, max));
     }
     String::from_utf8(bytes).map_err(|_| blame(path, "not UTF-8 text"))
 }
 
-fn too_large(path: &Path) -> String {
-    blame(path, &format!("larger than the {} MiB allowed", SIZE_MAX >> 20))
+fn too_large(path: &Path, max: u64) -> String {
+    blame(path, &format!("larger than the {} MiB allowed", max >> 20))
 }
 
 /// Returns one line that names the file and the error.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -117,14 +118,22 @@ fn broken_script_fails_before_its_first_step() {
     assert_eq!(said, "agentpipe fake: step 1 (send): nothing is bound to `id`\n");
 }
 
-// A wrong path may name a device without an end, which filled the memory.
+// A wrong path may name a device without an end, which filled the memory. Where the limit fell into a
+// character, the error was that the text is not UTF-8.
 #[test]
 fn endless_script_is_refused() {
-    let output = Command::new(PROGRAM).args(["fake", "--script", "/dev/zero"]).output();
-    let output = output.expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said, "agentpipe fake: /dev/zero: larger than 64 MiB\n");
+    let dir = tempfile::tempdir().expect("a folder");
+    let umlauts = dir.path().join("umlauts");
+    fs::write(&umlauts, "\u{e4}".repeat((32 << 20) + 1)).expect("written");
+    for path in [Path::new("/dev/zero"), &umlauts] {
+        let output = Command::new(PROGRAM).args(["fake", "--script"]).arg(path).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let wanted =
+            format!("agentpipe fake: {}: larger than the 64 MiB allowed\n", path.display());
+        assert_eq!(said, wanted);
+    }
 }
 
 // A host may send its control requests before, between or after the records that a test is about.

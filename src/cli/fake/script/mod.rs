@@ -7,7 +7,6 @@ mod steps;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use serde_json::Value;
 use super::ends::{self, Stop};
 use super::input::Item;
 use super::{Fake, protocol};
+use crate::cli::input_file;
 use pattern::{Names, compare, fill, shown};
 use steps::{Act, Rule, Step, Stream};
 
@@ -51,21 +51,10 @@ enum Wake {
 
 pub(super) fn run(agent: &mut Fake<'_>, path: &Path) -> Result<Stop, Stop> {
     let failed = |why: String| Stop::Failed(format!("{}: {why}", path.display()));
-    let text = read(path).map_err(failed)?;
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let text = input_file::text(file, path, SCRIPT_MAX).map_err(Stop::Failed)?;
     let steps = steps::parse(&text).map_err(failed)?;
     play(agent, &steps)
-}
-
-/// Returns the text of a file, which may be a pipe.
-fn read(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(SCRIPT_MAX + 1).read_to_string(&mut text);
-    read.map_err(|error| error.to_string())?;
-    if text.len() as u64 > SCRIPT_MAX {
-        return Err(format!("larger than {} MiB", SCRIPT_MAX >> 20));
-    }
-    Ok(text)
 }
 
 pub(super) fn run_steps(agent: &mut Fake<'_>, steps: &[String]) -> Result<Stop, Stop> {
