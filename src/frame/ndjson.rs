@@ -14,7 +14,7 @@ use super::carry::{Carry, CarryBuffers, newline};
 use super::classify::{self, LineKind};
 use super::content_length::ContentLength;
 use super::controls;
-use super::header::continues_headers;
+use super::header::{begins_like_header, continues_headers};
 use super::payload::{Frame, Payload};
 
 /// U+FEFF in UTF-8.
@@ -145,6 +145,12 @@ impl Ndjson {
         (self.others.in_headers, self.others.told) = (false, false);
         let content = content(self.carry.bytes());
         let line = &self.carry.bytes()[content.clone()];
+        // Nothing follows that could be framed by a header, and one without its line end is cut.
+        let ends_auto = self.others.auto.is_some() && continues_headers(line, false);
+        if ends_auto {
+            self.others.auto = None;
+        }
+        let is_header = ends_auto && begins_like_header(line);
         match self.others.sort(classify::tail(line), line, JsonCheck::Syntax) {
             Sorted::Record(text, outline) => {
                 let text = content.start + text.start..content.start + text.end;
@@ -152,7 +158,10 @@ impl Ndjson {
             }
             Sorted::Other(frame) => {
                 self.carry.clear(buffers);
-                frame
+                match frame {
+                    Some(Frame::Noise(cut)) if is_header => Some(Frame::Truncated(cut)),
+                    frame => frame,
+                }
             }
         }
     }

@@ -34,8 +34,8 @@ pub(super) fn is_json(text: &str) -> bool {
 /// The members of an object as a parser finds them.
 struct Members<'a>(Vec<(JsonValue<'a>, JsonValue<'a>)>);
 
-/// A key, which the parser borrows unless it has an escape. Taken as bytes: a surrogate without its other half
-/// is JSON, and is no text.
+/// A key, which the parser borrows unless it has an escape. Taken as bytes: a surrogate without its other
+/// half is JSON, and is no text.
 struct Key<'a>(JsonValue<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {

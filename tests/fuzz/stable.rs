@@ -1,6 +1,7 @@
 //! Runs a fuzz target on stable, as a unit test: on its corpus, then on mutations of it until the time is
 //! over. tests/fuzz/README.md says how to go on with an input that fails.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ const SECONDS: f64 = 1.0;
 
 /// The folders of tests/fuzz/corpus.
 const TARGETS: f64 = 7.0;
+
+/// How many inputs are tried between two looks at the clock.
+const ROUND: u32 = 64;
 
 /// The longest input, as much as the longest in the corpus.
 const INPUT_MAX: usize = 16 << 10;
@@ -31,17 +35,22 @@ pub(crate) fn run(name: &str, target: fn(&[u8])) {
     let until = Instant::now() + Duration::from_secs_f64(seconds / TARGETS);
     let corpus: Vec<Vec<u8>> = corpus.into_iter().map(|(_, bytes)| bytes).collect();
     let inputs = inputs(&corpus);
-    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new(config);
+    let count = Cell::new(0_u32);
     while Instant::now() < until {
-        let outcome = runner.run(&inputs, |input| {
+        // A new runner for each round: it counts its cases over all runs, and has none left after one.
+        let config = Config { cases: ROUND, failure_persistence: None, ..Config::default() };
+        let before = count.get();
+        let outcome = TestRunner::new(config).run(&inputs, |input| {
+            count.set(count.get() + 1);
             target(&input);
             Ok(())
         });
         if let Err(proptest::test_runner::TestError::Fail(why, input)) = outcome {
             panic!("{why}; the input: b\"{}\"", input.escape_ascii());
         }
+        assert_eq!(count.get(), before + ROUND, "a round without inputs tests nothing");
     }
+    println!("{name}: {} mutations", count.get());
 }
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {

@@ -1,6 +1,6 @@
 //! A limits file and a report with any text: the body of a fuzz target.
 
-use super::judge::{LimitsFile, Outcome, Source, judge};
+use super::judge::{Check, LimitsFile, Outcome, Source, judge};
 use super::{bencher, github_action_benchmark, markdown};
 use crate::cli::input_file;
 use crate::cli::report::BenchReport;
@@ -20,6 +20,8 @@ pub(crate) fn target(data: &[u8]) {
         serde_json::from_str::<serde_json::Value>(&page).expect("a dashboard reads JSON");
     }
     let Ok(limits) = limits else { return };
+    let ceilings: Vec<usize> = limits.scenario.values().map(|it| it.numbers().count()).collect();
+    assert!(!ceilings.is_empty() && !ceilings.contains(&0), "a scenario without a ceiling");
     for baseline in [None, Some(&report)] {
         match judge(&limits, &report, baseline) {
             Err(why) => check_line(&input_file::blame(input_file::stdin(), &why)),
@@ -29,7 +31,13 @@ pub(crate) fn target(data: &[u8]) {
                 assert!(!verdict.breaches().any(|check| is_own(check.from)), "{verdict:?}");
                 let breached = verdict.checks.iter().any(|check| check.found > check.ceiling);
                 assert_eq!(verdict.outcome() == Outcome::Regression, breached);
-                check_page(&markdown(&verdict, &report), verdict.checks.len());
+                let of_limits = verdict.checks.iter().filter(|check| check.from == Source::Limits);
+                let is_judged = report.backend == limits.backend;
+                let expected = if is_judged { ceilings.iter().sum() } else { 0 };
+                assert_eq!(of_limits.clone().count(), expected, "a ceiling is not checked");
+                of_limits.for_each(|check| check_figure(check, &report));
+                let lines = verdict.breaches().count() + verdict.not_comparable.len();
+                check_page(&markdown(&verdict, &report), verdict.checks.len(), lines);
             }
         }
     }
@@ -40,10 +48,26 @@ fn check_line(line: &str) {
     assert!(line.chars().count() <= 303 && !line.contains(char::is_control), "{line:?}");
 }
 
-/// Checks that foreign text adds no row and no column to the table, and ends no line.
-fn check_page(page: &str, checks: usize) {
+/// Checks that a check is about the figure that it names.
+fn check_figure(check: &Check, report: &BenchReport) {
+    let scenario = report.scenario(&check.scenario).expect("the report has it");
+    let figures = scenario.figures.named().map(|(name, figure)| (name, Some(figure)));
+    let ratios = [("ratio", scenario.ratio), ("ratio_to_peer", scenario.ratio_to_peer)];
+    let named = figures.into_iter().chain(ratios).filter(|(name, _)| *name == check.metric);
+    let counted = scenario.counts.get(&check.metric).copied();
+    // A count may have the name of a figure.
+    let known: Vec<f64> = named.filter_map(|(_, figure)| figure).chain(counted).collect();
+    assert!(known.contains(&check.found), "{check:?} of {known:?}");
+    assert!(check.found >= 0.0, "{check:?}");
+}
+
+/// Checks that foreign text adds no row and no column to the table, and ends no line. `lines` are above it.
+fn check_page(page: &str, checks: usize, lines: usize) {
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
     assert_eq!(rows.len(), if checks == 0 { 0 } else { checks + 2 }, "{page}");
+    // The heading, the host, and a blank line behind each part.
+    let above = 4 + lines + usize::from(lines > 0);
+    assert_eq!(page.lines().count(), above + rows.len(), "{page}");
     assert!(rows.iter().all(|row| row.matches('|').count() == 7), "{page}");
     assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
 }

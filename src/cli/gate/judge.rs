@@ -84,7 +84,7 @@ impl Ceilings {
         ]
     }
 
-    fn numbers(&self) -> impl Iterator<Item = f64> {
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f64> {
         let times = self.times().into_iter().filter_map(|(_, ceiling)| ceiling);
         times.chain(self.ratio).chain(self.ratio_to_peer).chain(self.counts.values().copied())
     }

@@ -253,6 +253,31 @@ impl Walk {
         let stages: Vec<_> = self.plan.spent().iter().map(|(stage, _)| *stage).collect();
         assert!(stages.is_sorted(), "{stages:?}");
         assert!(stages.contains(&CloseStage::Release), "{stages:?}");
+        self.check_actions(&stages);
+    }
+
+    /// Checks that each stage has done its work.
+    fn check_actions(&self, stages: &[CloseStage]) {
+        for (stage, action) in [
+            (CloseStage::Interrupt, CloseAction::Interrupt),
+            (CloseStage::Terminate, CloseAction::Terminate),
+            (CloseStage::Kill, CloseAction::Kill),
+        ] {
+            let (entered, acted) = (stages.contains(&stage), self.requested.contains(&action));
+            assert_eq!(entered, acted, "{stage} and {action:?}: {:?}", self.requested);
+        }
+        let spent = |of| self.plan.spent().iter().find(|(stage, _)| *stage == of).map(|it| it.1);
+        if stages.contains(&CloseStage::Terminate) {
+            let drained = spent(CloseStage::Drain).unwrap_or_default();
+            assert!(drained >= self.plan.policy.min_drain, "SIGTERM after {drained:?}");
+        }
+        // An agent that lives is told to end before its outputs are waited for, and with full pipes it
+        // could not see that.
+        if stages.contains(&CloseStage::Drain) {
+            assert_eq!(self.requested[0], CloseAction::ReadOn);
+            let ended = self.requested.contains(&CloseAction::EndInput);
+            assert!(ended || self.plan.known.exited, "{:?}", self.requested);
+        }
     }
 }
 

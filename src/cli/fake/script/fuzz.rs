@@ -1,6 +1,6 @@
 //! A script with any text, and any record that it compares: the body of a fuzz target.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pattern::{Names, compare, fill, shown};
 use super::steps::{self, Act, Step};
@@ -13,6 +13,10 @@ pub(crate) fn target(data: &[u8]) {
         let mut compact = Vec::new();
         replay::compact(text, &mut compact);
         assert_eq!(serde_json::from_slice::<Value>(&compact).expect("still JSON"), value);
+        let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+        compact.clear();
+        replay::compact(&pretty, &mut compact);
+        assert_eq!(compact, value.to_string().into_bytes(), "{pretty}");
     }
     match steps::parse(text) {
         Ok(steps) => {
@@ -43,12 +47,16 @@ fn check(acts: &[&Act]) {
     for act in acts {
         match act {
             Act::Send(template) => {
-                // A name may stand in a key, so that what is filled in need not be a value any more.
                 let Ok(filled) = fill(template, &names, true) else { continue };
                 if !template.contains("${") {
                     assert_eq!(&filled, template);
                 }
-                let Ok(sent) = serde_json::from_str::<Value>(&filled) else { continue };
+                let Ok(sent) = serde_json::from_str::<Value>(&filled) else {
+                    // The value of a name in a key need not be a text, and half of a surrogate is none.
+                    let template = serde_json::from_str::<Value>(template);
+                    assert!(template.is_err() || template.is_ok_and(|it| has_key(&it)), "{filled}");
+                    continue;
+                };
                 let patterns = acts.iter().filter_map(|act| match act {
                     Act::Expect { pattern, .. } => Some(pattern),
                     Act::On(rule) => Some(&rule.pattern),
@@ -58,12 +66,26 @@ fn check(acts: &[&Act]) {
                 found.into_iter().flatten().for_each(|bound| names.extend(bound));
                 if !filled.contains("${") {
                     assert_eq!(compare(&sent, &sent, &names), Ok(Names::new()), "{filled}");
+                    assert!(compare(&sent, &json!([&sent]), &names).is_err(), "{filled}");
+                    let is_empty = compare(&sent, &json!({}), &names).is_ok();
+                    assert_eq!(is_empty, sent == json!({}), "{filled}");
                 }
                 assert!(!shown(filled.as_bytes()).contains(char::is_control));
             }
             Act::Raw(template) | Act::Stderr(template) => drop(fill(template, &names, false)),
             _ => {}
         }
+    }
+}
+
+/// Whether a name stands in a key.
+fn has_key(template: &Value) -> bool {
+    match template {
+        Value::Object(members) => {
+            members.iter().any(|(key, value)| key.contains("${") || has_key(value))
+        }
+        Value::Array(values) => values.iter().any(has_key),
+        _ => false,
     }
 }
 
