@@ -29,8 +29,12 @@ pub(crate) fn target(data: &[u8]) {
             PROTOCOLS.iter().map(|protocol| protocol.classify(&record)).collect::<Vec<_>>(),
         );
     };
-    let parsed = serde_json::from_str::<Envelope<'_>>(text).ok();
-    assert_eq!(record.envelope().ok(), parsed, "the outline says what a parser says");
+    let parsed = serde_json::from_str::<Envelope<'_>>(text);
+    // JSON has no largest number; this parser has one.
+    let too_large = |error: &serde_json::Error| error.to_string().contains("number out of range");
+    if !parsed.as_ref().is_err_and(too_large) {
+        assert_eq!(record.envelope().ok(), parsed.ok(), "the outline says what a parser says");
+    }
     for protocol in &PROTOCOLS {
         check_incoming(protocol, &record, text);
         check_progress(protocol, text);
