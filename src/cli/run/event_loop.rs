@@ -313,7 +313,7 @@ impl<'a> EventLoop<'a> {
                 "the output of the agent looks like {seen} and is read as {}; use --framing {seen}",
                 Framing::from(self.args.framing)
             )),
-            Event::Stderr(line) => lines.pass(line),
+            Event::Stderr(line) => lines.pass(line.as_bytes()),
             _ => {}
         }
     }

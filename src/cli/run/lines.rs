@@ -8,7 +8,6 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agentpipe::StderrLine;
 use rustix::event::{PollFd, PollFlags};
 use rustix::stdio::stderr;
 
@@ -53,6 +52,8 @@ struct LineQueue {
     /// stderr has failed.
     broken: bool,
     dropped: u64,
+    /// The agent is inside a line that was dropped, and its other pieces are dropped with it.
+    drops_line: bool,
 }
 
 impl LineQueue {
@@ -88,8 +89,25 @@ impl Lines {
     }
 
     /// Adds a line of the agent, or a piece of one.
-    pub(super) fn pass(&self, line: &StderrLine) {
-        self.push(false, |agent, bytes| agent.print(line.as_bytes(), bytes));
+    ///
+    /// A line in pieces is one item and is dropped once, because the parent counts lines.
+    pub(super) fn pass(&self, piece: &[u8]) {
+        let is_finished = piece.ends_with(b"\n");
+        let queue = &mut *self.lock();
+        let inside = !queue.agent.open.is_empty();
+        if queue.drops_line {
+            queue.drops_line = !is_finished;
+        } else if queue.broken || queue.backlog.len() >= queue.room() {
+            queue.dropped += 1;
+            queue.drops_line = !is_finished;
+            if inside && !queue.broken {
+                // The next line must not continue the one that is cut here.
+                queue.backlog.extend(|bytes| queue.agent.end_line(bytes));
+            }
+        } else {
+            let print = |bytes: &mut Vec<u8>| queue.agent.print(piece, bytes);
+            if inside { queue.backlog.extend(print) } else { queue.backlog.push(print) }
+        }
     }
 
     /// Adds one of the last lines, for which there is always room, as it is.
@@ -246,5 +264,46 @@ impl Stderr {
     pub(super) fn is_written(&self) -> bool {
         let queue = self.lines.lock();
         queue.backlog.is_empty() && !queue.broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes pieces of 1 KiB, the last of which ends the line.
+    fn pass_line(lines: &Lines, pieces: usize) {
+        for left in (0..pieces).rev() {
+            let mut piece = vec![b'x'; 1 << 10];
+            if left == 0 {
+                piece.push(b'\n');
+            }
+            lines.pass(&piece);
+        }
+    }
+
+    // An agent at a prompt, or one whose stderr is held back in the middle of a line.
+    #[test]
+    fn line_in_pieces_is_lost_once() {
+        let lines = Lines::new(LoopWaker::new().expect("an eventfd"));
+        pass_line(&lines, 3);
+        pass_line(&lines, 1);
+        assert_eq!(lines.lock().backlog.items(), 2);
+        lines.lock().stuck = true;
+        // The room ends within this line, and then at the beginning of the next one.
+        pass_line(&lines, 300);
+        pass_line(&lines, 3);
+        pass_line(&lines, 1);
+        let mut queue = lines.lock();
+        assert_eq!((queue.backlog.items(), queue.dropped), (3, 3));
+        assert!(queue.backlog.left().ends_with(b"x\n"), "the next line begins a line");
+        // There is room again, in the middle of a line that was dropped.
+        queue.backlog.give_up();
+        queue.drops_line = true;
+        drop(queue);
+        pass_line(&lines, 2);
+        pass_line(&lines, 2);
+        let queue = lines.lock();
+        assert_eq!((queue.backlog.items(), queue.dropped), (1, 3));
     }
 }

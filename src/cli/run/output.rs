@@ -171,6 +171,18 @@ impl Backlog {
         }
     }
 
+    /// Adds bytes to the last item, or an item if all are written.
+    pub(super) fn extend(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        fill(&mut self.bytes);
+        let len = self.bytes.len() - before;
+        match self.items.back_mut() {
+            Some(last) => *last += len,
+            None if len > 0 => self.items.push_back(len),
+            None => {}
+        }
+    }
+
     /// Returns the number of bytes left.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.written
