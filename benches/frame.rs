@@ -10,18 +10,17 @@ mod support;
 
 use std::borrow::Cow;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agentpipe::Record;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 
-use crate::support::{Contest, Contestant, Rounds};
+use crate::support::contest::{Contest, Contestant, Slice, Stopwatch};
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// The size of a buffer of the pool, in bytes.
 const READ: usize = 4096;
-const SAMPLE: Duration = Duration::from_millis(5);
 const SESSION: &str = "9b6f4d5e-6a0c-4a57-9c59-0f1d2e3a4b5c";
 
 /// Returns a record of exactly this size, with its newline.
@@ -131,12 +130,11 @@ fn contestant<'a>(
     mut round: impl FnMut(&[u8]) -> u64 + 'a,
 ) -> Contestant<'a> {
     let rounds = move |count: u64| {
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         for _ in 0..count {
             assert_eq!(round(black_box(input)), records);
         }
-        let total = start.elapsed();
-        Rounds::mean(total, count * records, total <= SAMPLE)
+        Slice::mean(watch.stop(), count * records)
     };
     (name, Box::new(rounds))
 }
@@ -159,8 +157,7 @@ fn frame(criterion: &mut Criterion) {
         let contest = Contest {
             group: "frame",
             parameter: size.to_string(),
-            warm_up: Duration::from_millis(200),
-            time: Duration::from_millis(700),
+            slice: Duration::from_millis(70),
             throughput: Some(Throughput::ElementsAndBytes { elements: records, bytes }),
         };
         contest.run(criterion, contestants);

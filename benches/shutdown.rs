@@ -24,8 +24,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
+use crate::support::contest::{Contest, Contestant, Stopwatch, Took, rounds};
 use crate::support::read_buffer::ReadBuffer;
-use crate::support::{Contest, Contestant, WAIT_MAX, await_that, is_asleep, is_test, rounds};
+use crate::support::{WAIT_MAX, await_that, is_asleep, is_test};
 
 const FLUSH: u64 = 1 << 20;
 /// How long each stage of `ladder_10ms` waits.
@@ -43,25 +44,22 @@ fn blocked_agent() -> Vec<String> {
     ["fake", "--flood", "--sigterm-restart", "--record-size", "4096"].map(str::to_owned).into()
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
-    let start = Instant::now();
+fn timed(act: impl FnOnce()) -> Took {
+    let watch = Stopwatch::start();
     act();
-    start.elapsed()
+    watch.stop()
 }
 
-/// Runs a contest. Its time includes the start of the agents; there are at least ten rounds.
+/// Runs a contest. The start of the agents is a part of each slice.
 fn contest(
     criterion: &mut Criterion,
     group: &'static str,
     agents: usize,
     contestants: Vec<Contestant<'_>>,
 ) {
-    let (warm_up, time) = match agents {
-        1 => (Duration::from_millis(200), Duration::from_millis(2500)),
-        _ => (Duration::from_millis(1), Duration::from_millis(1)),
-    };
     let parameter = agents.to_string();
-    let contest = Contest { group, parameter, warm_up, time, throughput: None };
+    let slice = Duration::from_millis(250);
+    let contest = Contest { group, parameter, slice, throughput: None };
     contest.run(criterion, contestants);
 }
 
@@ -99,7 +97,7 @@ fn wait_all(children: &mut [Child]) {
     }
 }
 
-fn sigkill_waitpid(mut children: Vec<Child>) -> Duration {
+fn sigkill_waitpid(mut children: Vec<Child>) -> Took {
     timed(|| {
         for child in &mut children {
             child.kill().expect("killable");
@@ -108,7 +106,7 @@ fn sigkill_waitpid(mut children: Vec<Child>) -> Duration {
     })
 }
 
-fn eof_waitpid(mut children: Vec<Child>) -> Duration {
+fn eof_waitpid(mut children: Vec<Child>) -> Took {
     timed(|| {
         for child in &mut children {
             drop(child.stdin.take());
@@ -118,7 +116,7 @@ fn eof_waitpid(mut children: Vec<Child>) -> Duration {
 }
 
 /// Closes stdin, reads everything, waits.
-fn eof_read_waitpid(mut children: Vec<Child>) -> Duration {
+fn eof_read_waitpid(mut children: Vec<Child>) -> Took {
     let mut buffer = ReadBuffer::new();
     timed(|| {
         for child in &mut children {
@@ -137,7 +135,7 @@ fn eof_read_waitpid(mut children: Vec<Child>) -> Duration {
 }
 
 /// A stage is over when all agents have exited, or its time is over.
-fn ladder(mut children: Vec<Child>) -> Duration {
+fn ladder(mut children: Vec<Child>) -> Took {
     let pids: Vec<Pid> = children.iter().map(Pid::from_child).collect();
     let open = |pid: &Pid| pidfd_open(*pid, PidfdFlags::empty()).expect("unreaped");
     let exits: Vec<OwnedFd> = pids.iter().map(open).collect();
@@ -177,7 +175,7 @@ fn tokio(
     count: usize,
     is_full: bool,
     close: impl AsyncFn(&mut TokioChild) + Copy,
-) -> Duration {
+) -> Took {
     support::runtime().block_on(async {
         let child = |_| support::tokio_child(args);
         let mut children: Vec<TokioChild> = (0..count).map(child).collect();
@@ -191,9 +189,9 @@ fn tokio(
                 await_asleep(pid);
             }
         }
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         join_all(children.iter_mut().map(async |child| close(child).await)).await;
-        start.elapsed()
+        watch.stop()
     })
 }
 
@@ -245,14 +243,14 @@ fn assert_exited(reports: &[CloseReport]) {
     }
 }
 
-fn agentpipe_abort(engine: &Engine, args: &[String], count: usize) -> Duration {
+fn agentpipe_abort(engine: &Engine, args: &[String], count: usize) -> Took {
     let agents = blocked_agents(engine, args, count);
     timed(|| {
         assert_exited(&pollster::block_on(join_all(agents.iter().map(Agent::abort))));
     })
 }
 
-fn local_abort(args: &[String], count: usize) -> Duration {
+fn local_abort(args: &[String], count: usize) -> Took {
     LocalSet::new().block_on(&support::runtime(), async {
         let engine = LocalEngine::new().expect("io_uring");
         let mut agents = Vec::new();
@@ -262,9 +260,9 @@ fn local_abort(args: &[String], count: usize) -> Duration {
         for agent in &agents {
             await_local_blocked(agent).await;
         }
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         let reports = join_all(agents.iter().map(LocalAgent::abort)).await;
-        let took = start.elapsed();
+        let took = watch.stop();
         assert_exited(&reports);
         took
     })

@@ -14,12 +14,12 @@ mod support;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agentpipe::{AgentCommand, Engine, ErrorKind, ResourceLimit};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use crate::support::{Contest, Contestant, rounds};
+use crate::support::contest::{Contest, Contestant, Stopwatch, rounds};
 
 /// Returns touched memory in pages of 4 KiB.
 fn touched(mib: usize) -> Vec<u8> {
@@ -72,9 +72,9 @@ fn spawns_of<'a, T: 'a>(
 ) -> Contestant<'a> {
     rounds(name, move || {
         std::thread::sleep(PAUSE);
-        let begin = Instant::now();
+        let watch = Stopwatch::start();
         let child = spawn();
-        let took = begin.elapsed();
+        let took = watch.stop();
         reap(child);
         took
     })
@@ -130,8 +130,7 @@ fn spawn(criterion: &mut Criterion) {
     let contest = Contest {
         group: "spawn",
         parameter: format!("{mib}MiB"),
-        warm_up: Duration::from_millis(200),
-        time: Duration::from_millis(800),
+        slice: Duration::from_millis(80),
         throughput: None,
     };
     let mut contestants = vec![posix_spawn(), fork()];
