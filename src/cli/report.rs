@@ -170,6 +170,13 @@ impl BenchReport {
         Ok(report)
     }
 
+    /// Returns date and commit, as far as they are known, for the second line of a page.
+    pub(super) fn date_and_commit(&self) -> String {
+        let date = (self.unix_time > 0).then(|| date(self.unix_time));
+        let commit = self.commit.as_ref().map(|it| format!("commit {it:.12}"));
+        date.into_iter().chain(commit).map(|it| it + ", ").collect()
+    }
+
     pub(super) fn scenario(&self, name: &str) -> Option<&Measurement> {
         self.scenarios.iter().find(|scenario| scenario.name == name)
     }
@@ -297,6 +304,19 @@ pub(super) fn ratio(figures: &Figures, beside: &Comparison) -> Option<f64> {
     (beside.figures.p50_us > 0.0).then(|| figures.p50_us / beside.figures.p50_us)
 }
 
+/// Formats a time in seconds since 1970 as a date of the Gregorian calendar, in UTC.
+fn date(unix_time: u64) -> String {
+    // Years that begin in March, from the year 0: the leap day is the last day of its year.
+    let days = unix_time / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{}-{month:02}-{day:02}", era * 400 + year + next)
+}
+
 /// Whether a number can be compared with another.
 pub(super) fn is_figure(value: f64) -> bool {
     (0.0..=FIGURE_MAX).contains(&value)
@@ -330,4 +350,25 @@ fn once_each<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>
         }
     }
     from.deserialize_map(OnceEach)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    // Expected values by `date -u -d @SECONDS +%F`.
+    #[test]
+    fn dates_around_leap_days_are_right() {
+        let days = [
+            (1, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_735_689_599, "2024-12-31"),
+            (4_107_542_400, "2100-03-01"),
+        ];
+        for (seconds, expected) in days {
+            assert_eq!(date(seconds), expected);
+        }
+        date(u64::MAX);
+    }
 }

@@ -36,8 +36,16 @@ impl Case {
             .current_dir(self.dir.path())
             .args(["gate", "--limits", "limits.toml", "--report", "report.json"])
             .args(more)
+            .env_remove("GITHUB_ACTIONS")
             .output()
             .expect("the program runs")
+    }
+
+    /// The same without limits and report.
+    fn gate_only(&self, args: &[&str]) -> Command {
+        let mut gate = Command::new(env!("CARGO_BIN_EXE_agentpipe"));
+        gate.current_dir(self.dir.path()).arg("gate").args(args).env_remove("GITHUB_ACTIONS");
+        gate
     }
 }
 
@@ -81,7 +89,7 @@ fn report_below_its_ceilings_passes() {
     let output = Case::new(LIMITS, &report(500.0).to_string()).gate(&[]);
     assert_eq!(code(&output), Some(0));
     assert!(stdout(&output).starts_with("### agentpipe gate: pass\n"), "{}", stdout(&output));
-    assert!(stdout(&output).contains("| close_idle | p99_us | 500 | 500 | limits | ok |"));
+    assert!(stdout(&output).contains("| close_idle p99_us | 500 | 500 | ok |"));
     assert_eq!(output.stderr, b"");
 }
 
@@ -91,7 +99,7 @@ fn regression_exits_3_and_names_both_figures() {
     assert_eq!(code(&output), Some(3));
     let breach = "close_idle p99_us: 312000 is above the limit of 500";
     assert!(stdout(&output).contains(breach), "{}", stdout(&output));
-    assert!(stdout(&output).contains("| 312000 | 500 | limits | **breach** |"));
+    assert!(stdout(&output).contains("| 312000 | 500 | **breach** |"));
     // A sign of a table in the CPU's name makes no column.
     assert!(stdout(&output).contains("a   cpu"), "{}", stdout(&output));
     assert_one_line(&output, breach);
@@ -179,7 +187,7 @@ fn hostile_limits_exit_1_with_one_line() {
         ("schema = 1\n[scenario.close_idle", "line 2"),
         ("", "missing field `schema`"),
         ("schema = 2\n[scenario.close_idle]\np50_us = 1\n", "schema 2"),
-        ("schema = 1\n", "limits no scenario"),
+        ("schema = 1\n", "no figure that the limits"),
         ("schema = 1\n[scenario.close_idle]\n", "no ceiling"),
         ("schema = 1\n[scenario.close_idle]\np50_us = nan\n", "no number from 0"),
         ("schema = 1\n[scenario.close_idle]\np50_us = inf\n", "no number from 0"),
@@ -279,6 +287,65 @@ fn dashboard_formats_keep_the_exit_code() {
     assert_eq!(page["close_idle"]["enters-per-record"]["value"], json!(2.0));
 }
 
+// The page of the run shows such a line; `%` and line breaks would end it.
+#[test]
+fn breach_is_an_annotation_in_github_actions() {
+    let case = Case::new(LIMITS, &report(600.0).to_string());
+    let mut gate = case.gate_only(&["--limits", "limits.toml", "--report", "report.json"]);
+    let output = gate.env("GITHUB_ACTIONS", "true").output().expect("the program runs");
+    assert_eq!(code(&output), Some(3));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line =
+        "::error title=agentpipe regression::close_idle p99_us: 600 is above the limit of 500\n";
+    assert_eq!(said, line);
+}
+
+#[test]
+fn baseline_needs_no_limits() {
+    let with_kills = |kills: f64| {
+        let mut report = report(500.0);
+        report["scenarios"][0]["counts"] = json!({"kills_per_close": kills});
+        report.to_string()
+    };
+    let case = Case::new("", &with_kills(0.0));
+    let args = ["--baseline", "report.json", "--report", "head.json"];
+    for (kills, status) in [(0.0, 0), (1.0, 3)] {
+        case.write("head.json", with_kills(kills).as_bytes());
+        let output = case.gate_only(&args).output().expect("the program runs");
+        assert_eq!(code(&output), Some(status), "{output:?}");
+    }
+}
+
+// The limits hold for each run they are made from, and name the worst of each figure.
+#[test]
+fn limits_from_runs_pass_those_runs() {
+    let case = Case::new("", "");
+    let mut usual = report(500.0);
+    usual["scenarios"][0]["counts"]["kills_per_close"] = json!(0.0);
+    let mut worse = usual.clone();
+    worse["scenarios"][0]["figures"]["p50_us"] = json!(19.0);
+    worse["scenarios"][0]["counts"]["kills_per_close"] = json!(0.2);
+    case.write("run-1.json", usual.to_string().as_bytes());
+    case.write("run-2.json", worse.to_string().as_bytes());
+    let made = case.gate_only(&["--limits-from", "run-1.json", "run-2.json"]).output();
+    let made = made.expect("the program runs");
+    assert_eq!(code(&made), Some(0), "{made:?}");
+    let text = stdout(&made);
+    assert!(text.contains("[scenario.close_idle]\np50_us = 190\n"), "{text}");
+    assert!(text.contains("counts = { kills_per_close = 0.500 }\n"), "{text}");
+    for report in [usual, worse] {
+        let output = Case::new(&text, &report.to_string()).gate(&[]);
+        assert_eq!(code(&output), Some(0), "{output:?}");
+    }
+    let mut other = report(500.0);
+    other["kernel"] = json!("6.12.1");
+    case.write("other.json", other.to_string().as_bytes());
+    let output = case.gate_only(&["--limits-from", "run-1.json", "other.json"]).output();
+    let output = output.expect("the program runs");
+    assert_eq!(code(&output), Some(1));
+    assert_one_line(&output, "other.json: kernel 6.12; run-1.json has 6.18");
+}
+
 #[test]
 fn report_comes_from_stdin_by_default() {
     let case = Case::new(LIMITS, "");
@@ -328,10 +395,12 @@ fn printed_and_documented_limits_are_valid() {
         .expect("the program runs");
     assert_eq!(code(&printed), Some(0));
     for text in [sample, &stdout(&printed)] {
-        // It is read whole before the report is: another scenario is missing first.
-        let output = Case::new(text, &report(1e3).to_string()).gate(&[]);
-        assert_eq!(code(&output), Some(1));
-        assert_one_line(&output, "the report has no such scenario");
+        // Each name in it is known, and the scenario that was run is judged.
+        let mut report = report(1e3);
+        report["scenarios"][0]["counts"] = json!({"kills_per_close": 0.0});
+        let output = Case::new(text, &report.to_string()).gate(&[]);
+        assert_eq!(code(&output), Some(0), "{output:?}");
+        assert!(stdout(&output).contains("\n- not run: close_"), "{output:?}");
     }
 }
 

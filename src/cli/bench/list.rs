@@ -1,6 +1,7 @@
 //! All scenarios by name, and the choice of those that are run.
 
 use super::scenario::{Own, Scenario};
+use super::setup::Setup;
 use super::wait::BenchResult;
 use super::{frame, roundtrip, shutdown, spawn, throughput};
 
@@ -34,6 +35,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_idle",
+        round_ms: 30,
         epoll: true,
         group: "shutdown",
         limit: "close stdin, read to the end, waitpid",
@@ -43,6 +45,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "flush_1m",
+        round_ms: 50,
         epoll: true,
         limit: "close stdin, read 1 MiB, waitpid",
         peer: Some(
@@ -63,6 +66,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_blocked_graceful",
+        round_ms: 200,
         limit: "close stdin, read for 40 ms, SIGTERM, read to the end, waitpid",
         peer: Some("close stdin, read nothing, SIGTERM after 40 ms, SIGKILL after 40 ms"),
         thin: 5,
@@ -71,6 +75,7 @@ static ALL: [Scenario; 19] = [
     },
     Scenario {
         name: "close_100",
+        round_ms: 1000,
         epoll: true,
         limit: "100 times SIGKILL, 100 times waitpid",
         peer: Some("100 times close(2) of stdout, 100 times waitpid"),
@@ -117,6 +122,7 @@ const DEFAULTS: Scenario = Scenario {
     records: 0,
     record_bytes: 0,
     thin: 1,
+    round_ms: 20,
     own: Own::Never,
     epoll: false,
     targets: &[],
@@ -147,9 +153,28 @@ const fn throughput(name: &'static str, record_bytes: u64, records: u64) -> Scen
         epoll: matches!(record_bytes, 0x400 | 0x1000 | 0x10000),
         // One sample of the largest record takes as long as several others.
         thin: if record_bytes >= 1 << 20 { 3 } else { 1 },
+        round_ms: 35,
         open: throughput::open_flood,
         ..DEFAULTS
     }
+}
+
+/// Whether there is a scenario of this name.
+pub(crate) fn is_scenario(name: &str) -> bool {
+    ALL.iter().any(|scenario| scenario.name == name)
+}
+
+/// Returns how long the scenarios take, in seconds, on an idle machine. An own agent starts twice in each
+/// round of its close, and waits for its warm-up.
+pub(super) fn expected(chosen: &[&Scenario], setup: &Setup, samples: u32) -> f64 {
+    let warm_up = if setup.is_own() { 2.0 * setup.warm_up.as_secs_f64() } else { 0.0 };
+    let each = |scenario: &&Scenario| {
+        // The first round is not counted.
+        let rounds = f64::from((samples / scenario.thin).max(1) + 1);
+        let waits = if scenario.group == "shutdown" { warm_up } else { 0.0 };
+        rounds * (f64::from(scenario.round_ms) / 1e3 + waits)
+    };
+    chosen.iter().map(each).sum()
 }
 
 /// Returns the scenarios that `names` select, in the order of the list. `own` says whether the user

@@ -29,9 +29,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{say, units};
+pub(super) use list::is_scenario;
 use scenario::Scenario;
 use wait::BenchResult;
 
@@ -60,6 +61,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 20,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
+
+    /// Compare with the goals of this project, too
+    #[arg(long)]
+    targets: bool,
 
     /// How long your own agent may take to start before it counts as idle
     #[arg(long, value_name = "TIME", default_value = "200ms",
@@ -104,9 +109,23 @@ fn run(args: &BenchArgs, chosen: &[&'static Scenario]) -> BenchResult<()> {
 
     let setup = setup::Setup::new(&args.command, args.ping.clone(), args.warm_up)?;
     let mut report = machine::describe(&setup);
-    for scenario in chosen {
-        let measured = series::measure(scenario, &setup, args.samples);
-        report.scenarios.push(measured.map_err(|why| format!("{}: {why}", scenario.name))?);
+    let (count, expected) = (chosen.len(), list::expected(chosen, &setup, args.samples));
+    say(format_args!(
+        "bench: {count} scenarios, about {:.0} s on an idle machine",
+        expected.ceil()
+    ));
+    for (index, scenario) in chosen.iter().enumerate() {
+        let start = Instant::now();
+        let measured = series::measure(scenario, &setup, args.samples)
+            .map_err(|why| format!("{}: {why}", scenario.name))?;
+        report.scenarios.push(measured);
+        let (nth, name, took) = (index + 1, scenario.name, start.elapsed().as_secs_f64());
+        say(format_args!("bench: {nth} of {count}, {name}, {took:.1} s"));
+    }
+    if args.targets {
+        for (scenario, measured) in chosen.iter().zip(&mut report.scenarios) {
+            measured.targets = series::aims(scenario, measured)?;
+        }
     }
 
     if let Some(out) = json {

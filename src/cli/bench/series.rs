@@ -55,7 +55,7 @@ pub(super) fn measure(
     let peer = compare(scenario.peer)?;
     let epoll = compare(beside.as_ref().map(|_| "agentpipe with epoll"))?;
     let to = |other: &Option<Comparison>| other.as_ref().and_then(|other| ratio(&ours, other));
-    let mut measured = Measurement {
+    Ok(Measurement {
         name: scenario.name.to_owned(),
         group: scenario.group.to_owned(),
         records: scenario.records,
@@ -69,13 +69,11 @@ pub(super) fn measure(
         epoll,
         counts,
         targets: Vec::new(),
-    };
-    measured.targets = aims(scenario, &measured)?;
-    Ok(measured)
+    })
 }
 
 /// Compares the scenario's targets with what was found.
-fn aims(scenario: &Scenario, measured: &Measurement) -> BenchResult<Vec<Aim>> {
+pub(super) fn aims(scenario: &Scenario, measured: &Measurement) -> BenchResult<Vec<Aim>> {
     let figure = |metric: &str| match metric {
         "ratio" => measured.ratio,
         "ratio_to_peer" => measured.ratio_to_peer,

@@ -4,10 +4,12 @@
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod judge;
+mod limits_from;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,10 +33,12 @@ const NOT_COMPARABLE: u8 = 4;
 #[derive(Debug, clap::Args)]
 pub(crate) struct GateArgs {
     /// The ceilings, as TOML
-    #[arg(long, value_name = "FILE", required_unless_present = "print_limits")]
+    #[arg(long, value_name = "FILE",
+        required_unless_present_any = ["print_limits", "limits_from", "baseline"])]
     limits: Option<PathBuf>,
 
-    /// An earlier report to compare with; it must be of the same kernel, backend and class of machine
+    /// An earlier report to compare with, with or without limits; it must be of the same kernel, backend
+    /// and class of machine
     #[arg(long, value_name = "REPORT")]
     baseline: Option<PathBuf>,
 
@@ -49,6 +53,11 @@ pub(crate) struct GateArgs {
     /// Print a limits file to start from, and compare nothing
     #[arg(long, conflicts_with_all = ["limits", "baseline", "report"])]
     print_limits: bool,
+
+    /// Print a limits file made from the reports of several runs, and compare nothing
+    #[arg(long, value_name = "REPORT", num_args = 1..,
+        conflicts_with_all = ["limits", "baseline", "report", "print_limits"])]
+    limits_from: Vec<PathBuf>,
 }
 
 /// Wide enough for a busy machine and for a debug build.
@@ -78,16 +87,21 @@ pub(crate) fn main(args: &GateArgs) -> ExitCode {
 }
 
 fn run(args: &GateArgs) -> Result<Outcome, String> {
-    let Some(limits) = &args.limits else {
+    if args.print_limits {
         say_out(format_args!("{}", STARTING_LIMITS.trim_end()));
         return Ok(Outcome::Pass);
-    };
-    let limits = LimitsFile::read(limits)?;
+    }
+    if !args.limits_from.is_empty() {
+        say_out(format_args!("{}", limits_from::limits_from(&args.limits_from)?.trim_end()));
+        return Ok(Outcome::Pass);
+    }
+    let limits = args.limits.as_deref().map(LimitsFile::read).transpose()?;
     let report = match &args.report {
         Some(path) if path.as_os_str() != "-" => BenchReport::read(path)?,
         _ => BenchReport::read_stdin()?,
     };
     let baseline = args.baseline.as_deref().map(BenchReport::read).transpose()?;
+    let limits = limits.unwrap_or_else(|| LimitsFile::without_ceilings(&report.backend));
     let verdict = judge::judge(&limits, &report, baseline.as_ref())?;
     let page = match args.format {
         Format::Markdown => markdown(&verdict, &report),
@@ -95,11 +109,22 @@ fn run(args: &GateArgs) -> Result<Outcome, String> {
         Format::Bencher => bencher(&report),
     };
     say_out(format_args!("{}", page.trim_end()));
+    // A job of GitHub Actions shows such a line on the page of the run.
+    let in_job = std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true");
+    let say_line = |kind: &str, why: &str| {
+        if in_job {
+            // The part before the second `::` has no foreign text, so nothing in it needs an escape.
+            let line = why.replace('%', "%25");
+            let _written = writeln!(std::io::stderr(), "::error title=agentpipe {kind}::{line}");
+        } else {
+            say(format_args!("{kind}: {why}"));
+        }
+    };
     for check in verdict.breaches() {
-        say(format_args!("regression: {}", breach(check)));
+        say_line("regression", &breach(check));
     }
     for why in &verdict.not_comparable {
-        say(format_args!("not comparable: {}", super::input_file::one_line(why)));
+        say_line("not comparable", &super::input_file::one_line(why));
     }
     Ok(verdict.outcome())
 }
@@ -117,7 +142,8 @@ fn markdown(verdict: &Verdict, report: &BenchReport) -> String {
     put(
         &mut page,
         format_args!(
-            "agentpipe {} ({}), {}, Linux {}, {}, {} cores\n",
+            "{}agentpipe {} ({}), {}, Linux {}, {}, {} cores\n",
+            cell(&report.date_and_commit()),
             cell(&report.version),
             cell(&report.profile),
             cell(&report.backend),
@@ -132,26 +158,26 @@ fn markdown(verdict: &Verdict, report: &BenchReport) -> String {
     for why in &verdict.not_comparable {
         put(&mut page, format_args!("- not comparable: {}", cell(why)));
     }
-    if breaches + verdict.not_comparable.len() > 0 {
+    if !verdict.not_run.is_empty() {
+        put(&mut page, format_args!("- not run: {}", verdict.not_run.join(", ")));
+    }
+    if breaches + verdict.not_comparable.len() + verdict.not_run.len() > 0 {
         page.push('\n');
     }
     if !verdict.checks.is_empty() {
-        page.push_str("| scenario | metric | found | ceiling | from | |\n");
-        page.push_str("| --- | --- | ---: | ---: | --- | --- |\n");
+        page.push_str("| figure | found | at most | |\n| --- | ---: | ---: | --- |\n");
     }
     for check in &verdict.checks {
         let mark = if check.is_breach() { "**breach**" } else { "ok" };
         let from = match check.from {
-            Source::Limits => "limits".to_owned(),
-            Source::Baseline(before) => format!("baseline, {}", number(before)),
+            Source::Limits => String::new(),
+            Source::Baseline(before) => format!(" (was {})", number(before)),
         };
         let (found, ceiling) = (number(check.found), number(check.ceiling));
+        let (scenario, metric) = (&check.scenario, &check.metric);
         put(
             &mut page,
-            format_args!(
-                "| {} | {} | {found} | {ceiling} | {from} | {mark} |",
-                check.scenario, check.metric
-            ),
+            format_args!("| {scenario} {metric} | {found} | {ceiling}{from} | {mark} |"),
         );
     }
     page

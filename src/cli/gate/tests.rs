@@ -99,7 +99,11 @@ fn kernel_patch_release_is_comparable() {
 fn baseline_factor_breaches_above_the_noise() {
     let generous = "schema = 1\n[scenario.close_idle]\nmax_us = 1e9\n[baseline]\np50 = 1.5\n\
         floor_us = 10\n";
-    let slow = judge(&limits(generous), &report(151.0), Some(&report(100.0))).expect("judged");
+    // The machine is as fast as before: the in-run limit says so.
+    let mut now = report(151.0);
+    let limit = now.scenarios[0].limit.as_mut().expect("it has one");
+    limit.figures.p50_us = 50.0;
+    let slow = judge(&limits(generous), &now, Some(&report(100.0))).expect("judged");
     assert_eq!(breaches(&slow), [("p50_us", 151.0, 150.0)]);
     assert_eq!(slow.breaches().next().map(|check| check.from), Some(Source::Baseline(100.0)));
     let noise = judge(&limits(generous), &report(11.0), Some(&report(2.0))).expect("judged");
@@ -111,6 +115,9 @@ fn baseline_factor_breaches_above_the_noise() {
 fn ceiling_without_a_figure_is_an_error() {
     for (limits_text, says) in [
         ("schema = 1\n[scenario.close_idel]\np50_us = 1\n", "no such scenario"),
+        // It is known but not run, and then nothing is judged.
+        ("schema = 1\n[scenario.roundtrip]\np50_us = 1\n", "no figure"),
+        ("schema = 1\n", "no figure"),
         ("schema = 1\n[scenario.close_idle]\ncounts = { enters = 1 }\n", "the count enters"),
     ] {
         let error = judge(&limits(limits_text), &report(1.0), None).expect_err("nothing to judge");
@@ -120,4 +127,54 @@ fn ceiling_without_a_figure_is_an_error() {
     (alone.scenarios[0].ratio, alone.scenarios[0].limit) = (None, None);
     let error = judge(&limits(LIMITS), &alone, None).expect_err("no ratio");
     assert!(error.contains("no in-run limit"), "{error}");
+}
+
+// A known scenario that was not run is named, and the others are judged.
+#[test]
+fn report_of_some_scenarios_is_judged_by_those() {
+    let more = format!("{LIMITS}[scenario.roundtrip]\np50_us = 1\n");
+    let verdict = judge(&limits(&more), &report(200.0), None).expect("judged");
+    assert_eq!(verdict.not_run, ["roundtrip"]);
+    assert_eq!(breaches(&verdict), [("p50_us", 200.0, 100.0), ("p99_us", 600.0, 500.0)]);
+}
+
+// Without a limits file, each scenario of both reports is compared.
+#[test]
+fn baseline_without_ceilings_is_compared() {
+    let without = LimitsFile::without_ceilings("io_uring");
+    let (mut slow, mut before) = (report(500_000.0), report(1000.0));
+    slow.scenarios[0].limit = None;
+    let mut other = before.scenarios[0].clone();
+    other.name = "roundtrip".to_owned();
+    before.scenarios.push(other);
+    let verdict = judge(&without, &slow, Some(&before)).expect("judged");
+    assert_eq!(verdict.outcome(), Outcome::Regression);
+    assert_eq!(verdict.not_run, ["roundtrip"]);
+    let same = judge(&without, &before, Some(&before)).expect("judged");
+    assert_eq!(same.outcome(), Outcome::Pass);
+}
+
+// A machine that is busier than in the baseline slows the in-run limit, too.
+#[test]
+fn slower_machine_is_no_regression() {
+    let without = LimitsFile::without_ceilings("io_uring");
+    let slow = judge(&without, &report(500_000.0), Some(&report(1000.0))).expect("judged");
+    assert_eq!(slow.outcome(), Outcome::Pass);
+}
+
+// How many records a read brings is the scheduler's choice: such a count differs from run to run.
+#[test]
+fn count_that_the_scheduler_decides_is_not_compared_with_a_baseline() {
+    let without = LimitsFile::without_ceilings("io_uring");
+    let with = |more: f64| {
+        let mut report = report(1000.0);
+        let counts = ["enters_per_record", "cqes_per_record", "sqes_per_record"];
+        let counts = counts.map(|count| (count.to_owned(), 2.0 + more));
+        report.scenarios[0].counts = counts.into();
+        let allocations = ("allocations_per_1000_records".to_owned(), 1000.0 * more);
+        report.scenarios[0].counts.extend([allocations]);
+        report
+    };
+    let verdict = judge(&without, &with(1.0), Some(&with(0.0))).expect("judged");
+    assert_eq!(breaches(&verdict), [("allocations_per_1000_records", 1000.0, 500.0)]);
 }
