@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use bytes::BytesMut;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -17,6 +18,11 @@ pub(super) enum Op {
     None,
     /// Goes on until it is paused or over.
     Read,
+    /// Ends with its first bytes.
+    ReadInto {
+        buf: BytesMut,
+        len: usize,
+    },
     Write {
         buf: Vec<u8>,
         from: usize,
@@ -61,6 +67,7 @@ impl OwnedEnd {
         let events = match &op {
             Op::None => None,
             Op::Read => Some(EventFlags::IN),
+            Op::ReadInto { .. } => Some(EventFlags::IN | EventFlags::ONESHOT),
             Op::Write { .. } => Some(EventFlags::OUT | EventFlags::ONESHOT),
             // The events file of a cgroup is always readable.
             Op::Watch if self.tag.role == Role::Cgroup => {

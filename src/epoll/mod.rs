@@ -11,6 +11,7 @@
 //! open file, of which a forked copy of this process may have another descriptor.
 
 mod end;
+mod read_into;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -21,6 +22,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -43,7 +45,7 @@ pub(crate) struct Epoll {
     ends: EndTable<OwnedEnd>,
     /// The eventfd by which other threads end a wait.
     wake: Option<EndId>,
-    /// Writes that were not tried yet.
+    /// Writes and reads into memory of the caller that were not tried yet.
     queued: Vec<EndId>,
     /// Readable descriptors. They are read by `next`, into the one buffer.
     readable: VecDeque<EndId>,
@@ -104,6 +106,10 @@ impl Epoll {
             Some((tag, Op::Write { buf, .. })) => {
                 self.report(Completion::Wrote { tag, buf, result: Err(error.into()) });
             }
+            Some((tag, Op::ReadInto { buf, .. })) => {
+                self.report(Completion::Filled { tag, buf });
+                self.end_read(id, tag, ReadEnd::Failed(error.raw_os_error()));
+            }
             Some((_, Op::None)) | None => {}
         }
     }
@@ -119,10 +125,15 @@ impl Epoll {
         self.completions.push_back(completion);
     }
 
-    /// Tries the queued writes.
+    /// Tries the queued writes and reads.
     fn submit(&mut self) {
         let mut queued = mem::take(&mut self.queued);
-        queued.drain(..).for_each(|id| self.try_write(id));
+        for id in queued.drain(..) {
+            match self.ends.get(id).map(|end| &end.op) {
+                Some(Op::ReadInto { .. }) => self.try_read_into(id),
+                _ => self.try_write(id),
+            }
+        }
         // Keeps its room for the next turn.
         self.queued = queued;
     }
@@ -156,6 +167,7 @@ impl Epoll {
                     self.readable.push_back(id);
                 }
             }
+            Op::ReadInto { .. } => self.try_read_into(id),
             Op::Write { .. } => self.try_write(id),
             Op::Watch => {
                 if let Some((tag, _)) = self.take_op(id) {
@@ -230,9 +242,15 @@ impl PipeIo for Epoll {
         }
     }
 
+    fn read_into(&mut self, id: EndId, buf: BytesMut, len: usize) {
+        self.start_read_into(id, buf, len);
+    }
+
     fn pause(&mut self, id: EndId) {
-        if self.ends.get(id).is_some_and(|end| matches!(end.op, Op::Read)) {
-            self.set(id, Op::None);
+        match self.ends.get(id).map(|end| &end.op) {
+            Some(Op::Read) => self.set(id, Op::None),
+            Some(Op::ReadInto { .. }) => self.cancel_read_into(id),
+            _ => {}
         }
     }
 
@@ -282,9 +300,15 @@ impl PipeIo for Epoll {
             if self.queued.contains(&id) {
                 self.try_write(id);
             }
-            if let Some((tag, Op::Write { buf, .. })) = self.take_op(id) {
-                let result = Err(Errno::CANCELED.into());
-                self.report(Completion::Wrote { tag, buf, result });
+            match self.take_op(id) {
+                Some((tag, Op::Write { buf, .. })) => {
+                    let result = Err(Errno::CANCELED.into());
+                    self.report(Completion::Wrote { tag, buf, result });
+                }
+                Some((tag, Op::ReadInto { buf, .. })) => {
+                    self.report(Completion::Filled { tag, buf });
+                }
+                _ => {}
             }
             self.set(id, Op::None);
             if let Some(end) = self.ends.remove(id) {

@@ -40,6 +40,7 @@ fn turn(epoll: &mut Epoll, timeout: Duration) -> Vec<String> {
                 epoll.give_back(lease);
                 format!("data {len}")
             }
+            Completion::Filled { buf, .. } => format!("filled {}", buf.len()),
             Completion::ReadEnd { why: ReadEnd::Eof, .. } => "eof".to_owned(),
             Completion::ReadEnd { why: ReadEnd::Failed(errno), .. } => format!("failed {errno}"),
             Completion::Wrote { buf, result, .. } => {

@@ -53,6 +53,10 @@ pub(crate) struct ContentLength {
     line: UnfinishedLine,
     /// The unfinished body.
     body: Carry,
+    /// The start of a body is left in the input until the rest is there.
+    holds_back: bool,
+    /// How many bytes of the input were searched before, because they were left in it.
+    searched: usize,
 }
 
 /// The part of a message that the next bytes belong to.
@@ -98,6 +102,8 @@ impl ContentLength {
             pending: VecDeque::new(),
             line: UnfinishedLine::default(),
             body: Carry::default(),
+            holds_back: false,
+            searched: 0,
         }
     }
 
@@ -106,6 +112,10 @@ impl ContentLength {
         let mut framer = Self::new(limits);
         framer.take_line(HeaderLine::whole(line, limits.header_max).without_mark());
         framer
+    }
+
+    pub(super) fn hold_back(&mut self, holds: bool) {
+        self.holds_back = holds;
     }
 
     pub(super) fn next<'frame, 'read: 'frame>(
@@ -126,9 +136,19 @@ impl ContentLength {
                 MessagePart::Body { need } => {
                     let used = (need - self.body.len()).min(input.len());
                     let part = first(input, used);
-                    if let Some((end, own, length)) = header_inside(self.body.bytes(), part) {
+                    let searched = std::mem::take(&mut self.searched).min(used);
+                    let (before, new) = match searched {
+                        0 => (self.body.bytes(), part),
+                        _ => part.split_at(searched),
+                    };
+                    if let Some((end, own, length)) = header_inside(before, new) {
+                        let end = searched + end;
                         advance(input, end);
                         return Some(self.cut_body(&part[..end - 1], own, length, buffers));
+                    }
+                    if self.holds_back && used < need && self.body.is_empty() {
+                        self.searched = used;
+                        break;
                     }
                     advance(input, used);
                     // A body that lies in this read as a whole is lent from it. Nothing of it is

@@ -86,6 +86,16 @@ impl Framer {
         }
     }
 
+    /// Leaves the start of a record that is not complete in the input, where it fits the limits, for a
+    /// caller whose next input begins with it. Otherwise, and with [`Framing::Concat`], it is kept here.
+    pub(crate) fn hold_back(&mut self, holds: bool) {
+        match self {
+            Self::Ndjson(framer) => framer.hold_back(holds),
+            Self::ContentLength(framer) => framer.hold_back(holds),
+            Self::Concat(_) => {}
+        }
+    }
+
     /// Returns what is left at the end of the output, as a record or as what it is. Resets the
     /// framer once it returns `None`.
     pub(crate) fn finish(&mut self, buffers: &mut CarryBuffers) -> Option<Frame<'static>> {

@@ -28,6 +28,10 @@ pub(crate) struct Ndjson {
     carry: Carry,
     /// The unfinished line, if it is above the limit.
     overlong: Option<OverlongLine>,
+    /// The start of an unfinished line is left in the input.
+    holds_back: bool,
+    /// How many bytes of the input were searched before, because they were left in it.
+    searched: usize,
     others: OtherLines,
 }
 
@@ -63,6 +67,8 @@ impl Ndjson {
             check: limits.json_check,
             carry: Carry::default(),
             overlong: None,
+            holds_back: false,
+            searched: 0,
             others: OtherLines {
                 sample: limits.preview,
                 in_headers: false,
@@ -87,6 +93,10 @@ impl Ndjson {
         self.others.headers.take()
     }
 
+    pub(super) fn hold_back(&mut self, holds: bool) {
+        self.holds_back = holds;
+    }
+
     pub(super) fn next<'frame, 'read: 'frame>(
         &'frame mut self,
         input: &mut &'read [u8],
@@ -97,7 +107,7 @@ impl Ndjson {
         if self.others.pending.is_some() {
             return self.others.pending.take();
         }
-        while let Some(at) = newline(input) {
+        while let Some(at) = self.line_end(input) {
             let part = &input[..at];
             *input = &input[at + 1..];
             if self.overlong.is_none() && self.carry.is_empty() {
@@ -125,10 +135,19 @@ impl Ndjson {
                 }
             }
         }
-        if !input.is_empty() {
+        // The limit is checked when the line is kept.
+        let fits = self.carry.is_empty() && input.len() <= self.record_max;
+        if self.holds_back && fits && self.overlong.is_none() {
+            self.searched = input.len();
+        } else if !input.is_empty() {
             self.keep(std::mem::take(input), false, buffers);
         }
         None
+    }
+
+    fn line_end(&mut self, input: &[u8]) -> Option<usize> {
+        let searched = std::mem::take(&mut self.searched);
+        newline(input.get(searched..)?).map(|at| searched + at)
     }
 
     /// Call it until it returns `None`.

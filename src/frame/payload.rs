@@ -13,6 +13,8 @@ pub(crate) enum Payload<'a> {
     Borrowed(&'a [u8]),
     /// A large record that spanned reads, with its memory: no second copy is needed.
     Owned(Vec<u8>),
+    /// A slice of a chunk that a bulk read filled.
+    Shared(Bytes),
 }
 
 impl Payload<'_> {
@@ -20,14 +22,16 @@ impl Payload<'_> {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
         }
     }
 
-    /// Converts to a record: with one copy if borrowed, without a copy if owned.
+    /// Converts to a record: with one copy if borrowed, else without.
     pub(crate) fn into_record(self, outline: Outline) -> Record {
         let bytes = match self {
             Self::Borrowed(bytes) => memcpy::owned(bytes),
             Self::Owned(bytes) => Bytes::from(bytes),
+            Self::Shared(bytes) => bytes,
         };
         Record::new(bytes, outline)
     }

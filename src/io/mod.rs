@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::counters::IoCounters;
@@ -71,6 +72,9 @@ pub(crate) enum ReadEnd {
 pub(crate) enum Completion {
     /// Bytes arrived. The read continues until it is paused.
     Data { tag: Tag, lease: Lease },
+    /// A [`read_into`](PipeIo::read_into) ended. `buf` is longer by what it read: by nothing if it was
+    /// cancelled or has met the end, which follows as a `ReadEnd`.
+    Filled { tag: Tag, buf: BytesMut },
     /// The read is over for good.
     ReadEnd { tag: Tag, why: ReadEnd },
     /// A write ended. `result` may be short; -ECANCELED means that no byte was written.
@@ -98,6 +102,11 @@ pub(crate) trait PipeIo {
     /// Starts reading. Does nothing if the read has started. The implementation re-arms the read by
     /// itself after a burst, an empty pool or a pause.
     fn read(&mut self, end: EndId);
+
+    /// Reads once, at most `len` bytes, into the room behind `buf`. Ends a read that has started: what
+    /// that brings arrives first. [`read`](Self::read) may be called again after [`Completion::Filled`],
+    /// which follows in any case, also a [`pause`](Self::pause) or a close.
+    fn read_into(&mut self, end: EndId, buf: BytesMut, len: usize);
 
     /// Stops reading. Data on its way may still arrive.
     fn pause(&mut self, end: EndId);

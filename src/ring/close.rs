@@ -14,6 +14,7 @@ use super::fd_table::FdState;
 use super::inflight::{DeferredSubmission, InFlight};
 use super::op::{OpKind, OpToken};
 use super::queue::Cqe;
+use super::read;
 use crate::io::{Completion, EndId};
 
 /// Queues a pair of cancel and close per descriptor: all pairs in one submission if the queue holds
@@ -23,6 +24,7 @@ pub(super) fn submit(inflight: &mut InFlight, ids: &[EndId]) {
     // belong to other code.
     let open = |id: &EndId| inflight.fds.get(*id).is_some_and(|entry| entry.fd().is_some());
     let ids: Vec<EndId> = ids.iter().copied().filter(open).collect();
+    ids.iter().for_each(|id| read::give_room_back(inflight, *id));
     // A larger chunk would never find room, even in an empty queue.
     let pairs = (inflight.queue.capacity() / 2).max(1);
     for chunk in ids.chunks(pairs) {
@@ -131,7 +133,7 @@ pub(super) fn cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
 
 /// Queues a deferred cancel, unless the read is wanted again or has ended meanwhile.
 pub(super) fn retry_cancel(inflight: &mut InFlight, id: EndId, of: OpToken) {
-    if inflight.fds.get(id).is_some_and(|entry| entry.op == Some(of) && !entry.want_read) {
+    if inflight.fds.get(id).is_some_and(|entry| entry.op == Some(of) && entry.is_read_unwanted()) {
         cancel(inflight, id, of);
     }
 }
@@ -150,8 +152,7 @@ pub(super) fn on_cancel(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
     }
     entry.cancelling = false;
     // The reader may have caught up meanwhile. Then the read is wanted again and must not be ended.
-    let unwanted = entry.fd().is_none() || !entry.want_read;
-    if let Some(of) = entry.op.filter(|_| unwanted) {
+    if let Some(of) = entry.op.filter(|_| entry.is_read_unwanted()) {
         cancel(inflight, id, of);
     }
 }

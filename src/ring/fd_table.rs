@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bytes::BytesMut;
+
 use super::op::OpToken;
 use crate::io::{EndTable, Tag};
 
@@ -24,6 +26,8 @@ pub(super) struct FdEntry {
     /// Operations without their final completion: `op`, cancels, the CLOSE.
     pub(super) pending: u32,
     pub(super) want_read: bool,
+    /// The memory and length of the read that follows `op`.
+    pub(super) next_into: Option<(BytesMut, usize)>,
     /// `op` is a read that is being cancelled to pause it.
     pub(super) cancelling: bool,
     /// In the list of reads that wait for pool buffers.
@@ -42,11 +46,17 @@ impl FdEntry {
             op: None,
             pending: 0,
             want_read: false,
+            next_into: None,
             cancelling: false,
             starved: false,
             read_over: false,
             doomed: false,
         }
+    }
+
+    /// Whether a read that is armed is to end.
+    pub(super) fn is_read_unwanted(&self) -> bool {
+        self.fd().is_none() || !self.want_read || self.next_into.is_some()
     }
 
     /// The descriptor, unless its CLOSE was submitted.

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 
+use bytes::BytesMut;
 use slab::Slab;
 
 use crate::io::EndId;
@@ -52,6 +53,8 @@ pub(super) struct Op {
 pub(super) enum OpKind {
     /// READ_MULTISHOT or READ. Its memory belongs to the pool.
     Read { multishot: bool },
+    /// READ of at most `len` bytes into the room behind `buf`.
+    ReadInto { buf: BytesMut, len: usize },
     /// WRITE of `buf[from..]`.
     Write { buf: Vec<u8>, from: usize },
     /// POLL_ADD.
@@ -69,7 +72,7 @@ impl OpKind {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Read { multishot: true } => "READ_MULTISHOT",
-            Self::Read { multishot: false } => "READ",
+            Self::Read { multishot: false } | Self::ReadInto { .. } => "READ",
             Self::Write { .. } => "WRITE",
             Self::Poll => "POLL_ADD",
             Self::WaitEnd => "TIMEOUT",
@@ -96,6 +99,10 @@ impl Ops {
 
     pub(super) fn get(&self, token: OpToken) -> Option<&Op> {
         self.slab.get(token.slot()).filter(|op| op.generation == token.generation())
+    }
+
+    pub(super) fn get_mut(&mut self, token: OpToken) -> Option<&mut Op> {
+        self.slab.get_mut(token.slot()).filter(|op| op.generation == token.generation())
     }
 
     pub(super) fn remove(&mut self, token: OpToken) -> Option<Op> {

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "submission entries name memory and descriptors")]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 #[cfg(feature = "local")]
@@ -164,6 +165,27 @@ impl Queue {
         let entry = entry.buf_group(GROUP).build();
         // SAFETY: as for a multishot read.
         unsafe { self.push("READ", entry, Flags::BUFFER_SELECT, fd, token, None) };
+    }
+
+    /// Queues a read of up to `room.len()` bytes.
+    ///
+    /// # Safety
+    ///
+    /// The memory of `room` must neither move nor go nor be used before the operation's final
+    /// completion, and `fd` must stay open until the entry has been submitted.
+    pub(super) unsafe fn push_read_into(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        room: &mut [MaybeUninit<u8>],
+        token: OpToken,
+    ) {
+        let fd = fd.as_raw_fd();
+        let len = u32::try_from(room.len().min(MAX_RW_COUNT)).unwrap_or(u32::MAX);
+        // The offset -1 means the file position, which a pipe does not have.
+        let entry =
+            opcode::Read::new(Fd(fd), room.as_mut_ptr().cast(), len).offset(u64::MAX).build();
+        // SAFETY: the caller keeps `room`, the only memory the entry names, and the descriptor.
+        unsafe { self.push("READ", entry, Flags::empty(), fd, token, None) };
     }
 
     /// # Safety

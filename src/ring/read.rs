@@ -4,9 +4,16 @@
 //! costs a submission per chunk. Both take pool buffers, the kernel selects one only when bytes are
 //! there, and both end in the same ways.
 //!
+//! A read into memory of the caller (`start_into`) is a READ that ends an armed read first.
+//!
 //! Invariant for the unsafe code: a read names a descriptor that its `FdEntry` keeps open until the
-//! entry is submitted, and no memory but the registered pool.
+//! entry is submitted, and memory of the registered pool or that its operation owns until the final
+//! completion.
 #![expect(unsafe_code, reason = "a read names a descriptor")]
+
+use std::mem;
+
+use bytes::{BufMut, BytesMut};
 
 use super::close;
 use super::inflight::{DeferredSubmission, InFlight};
@@ -22,14 +29,42 @@ pub(super) fn start(inflight: &mut InFlight, id: EndId) {
     arm(inflight, id);
 }
 
+/// Reads once into the room behind `buf`, after the read that is armed.
+pub(super) fn start_into(inflight: &mut InFlight, id: EndId, buf: BytesMut, len: usize) {
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    debug_assert!(entry.next_into.is_none(), "one at a time");
+    entry.next_into = Some((buf, len));
+    if entry.fd().is_none() || entry.read_over {
+        return give_room_back(inflight, id);
+    }
+    entry.want_read = true;
+    match entry.op {
+        None => arm(inflight, id),
+        // The last completion of that read arms this one.
+        Some(of) if !entry.cancelling => close::cancel(inflight, id, of),
+        Some(_) => {}
+    }
+}
+
+/// Gives the memory of a read that is not submitted back: it will not be.
+pub(super) fn give_room_back(inflight: &mut InFlight, id: EndId) {
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    if let Some((buf, _)) = entry.next_into.take() {
+        inflight.completions.push_back(Completion::Filled { tag: entry.tag, buf });
+    }
+}
+
 /// Cancels the read and does not arm it again. An armed read would take bytes out of the pipe, and
 /// the agent would feel no back-pressure.
 pub(super) fn pause(inflight: &mut InFlight, id: EndId) {
     let Some(entry) = inflight.fds.get_mut(id) else { return };
     // The mark goes before the cancel: the last completion of the read must not arm it again.
     entry.want_read = false;
-    let Some(of) = entry.op.filter(|_| !entry.cancelling && !entry.read_over) else { return };
-    if matches!(inflight.ops.get(of).map(|op| &op.kind), Some(OpKind::Read { .. })) {
+    let of = entry.op.filter(|_| !entry.cancelling && !entry.read_over);
+    give_room_back(inflight, id);
+    let Some(of) = of else { return };
+    let kind = inflight.ops.get(of).map(|op| &op.kind);
+    if matches!(kind, Some(OpKind::Read { .. } | OpKind::ReadInto { .. })) {
         close::cancel(inflight, id, of);
     }
 }
@@ -46,8 +81,13 @@ pub(super) fn has_unread(inflight: &mut InFlight, id: EndId) -> bool {
 /// Arms the read if it is wanted and nothing prevents it.
 pub(super) fn arm(inflight: &mut InFlight, id: EndId) {
     let Some(entry) = inflight.fds.get_mut(id) else { return };
-    let blocked = entry.read_over || entry.starved || entry.op.is_some();
-    if entry.fd().is_none() || !entry.want_read || blocked {
+    if entry.fd().is_none() || !entry.want_read || entry.read_over || entry.op.is_some() {
+        return;
+    }
+    if entry.next_into.is_some() {
+        return arm_into(inflight, id);
+    }
+    if entry.starved {
         return;
     }
     // On an empty pool the read would fail at once, even if the pipe is empty, again and again.
@@ -77,6 +117,63 @@ pub(super) fn arm(inflight: &mut InFlight, id: EndId) {
     entry.op = Some(token);
     entry.pending += 1;
     entry.cancelling = false;
+}
+
+/// Queues the read into memory of the caller, or defers it while the kernel is too busy.
+fn arm_into(inflight: &mut InFlight, id: EndId) {
+    if !inflight.make_room(1) {
+        inflight.deferred.push(DeferredSubmission::Arm(id));
+        return;
+    }
+    let InFlight { fds, ops, queue, .. } = inflight;
+    // `make_room` acts on no completion, so none of the lookups can fail.
+    let Some(entry) = fds.get_mut(id) else { return };
+    let Some((buf, len)) = entry.next_into.take() else { return };
+    let token = ops.insert(id, OpKind::ReadInto { buf, len });
+    entry.op = Some(token);
+    entry.pending += 1;
+    entry.cancelling = false;
+    let Some(fd) = entry.fd() else { return };
+    let Some(OpKind::ReadInto { buf, len }) = ops.get_mut(token).map(|op| &mut op.kind) else {
+        return;
+    };
+    let room = buf.spare_capacity_mut();
+    let len = room.len().min(*len);
+    // SAFETY: `buf` is owned by the operation in `ops`, which is removed only with the final
+    // completion; its heap memory does not move with the slab. The entry keeps its descriptor until
+    // this is submitted: see `FdEntry::fd`.
+    unsafe { queue.push_read_into(fd, &mut room[..len], token) };
+}
+
+/// Acts on the completion of a read into memory of the caller: gives that back with what was read.
+pub(super) fn on_filled(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
+    let Some(OpKind::ReadInto { mut buf, .. }) = inflight.ops.remove(cqe.token).map(|op| op.kind)
+    else {
+        return;
+    };
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
+    entry.op = None;
+    entry.pending -= 1;
+    // It reads once.
+    entry.want_read = false;
+    let cancelled = mem::take(&mut entry.cancelling) || entry.fd().is_none();
+    let ended = match usize::try_from(cqe.result) {
+        Ok(0) => Some(ReadEnd::Eof),
+        Ok(came) => {
+            // SAFETY: the kernel wrote this many bytes into the room behind `buf`.
+            unsafe { buf.advance_mut(came) };
+            None
+        }
+        Err(_) => match -cqe.result {
+            libc::EINTR => None,
+            libc::ECANCELED if cancelled => None,
+            errno => Some(ReadEnd::Failed(errno)),
+        },
+    };
+    inflight.completions.push_back(Completion::Filled { tag: entry.tag, buf });
+    if let Some(why) = ended {
+        end(inflight, id, why);
+    }
 }
 
 /// Arms starved reads, at most one per free buffer: more would only fail again.
@@ -160,6 +257,8 @@ fn end(inflight: &mut InFlight, id: EndId, why: ReadEnd) {
     entry.read_over = true;
     // A cancel that has to wait for room is carried out only if the read is unwanted.
     entry.want_read = false;
+    give_room_back(inflight, id);
+    let Some(entry) = inflight.fds.get_mut(id) else { return };
     inflight.completions.push_back(Completion::ReadEnd { tag: entry.tag, why });
     // If the read is still armed, it must not swallow more bytes.
     if let Some(of) = entry.op.filter(|_| !entry.cancelling) {

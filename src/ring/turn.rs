@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 #[cfg(feature = "local")]
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -45,6 +46,10 @@ impl PipeIo for Ring {
 
     fn read(&mut self, end: EndId) {
         read::start(&mut self.inflight, end);
+    }
+
+    fn read_into(&mut self, end: EndId, buf: BytesMut, len: usize) {
+        read::start_into(&mut self.inflight, end, buf, len);
     }
 
     fn pause(&mut self, end: EndId) {
@@ -289,6 +294,7 @@ impl Ring {
         );
         match op.kind {
             OpKind::Read { .. } => read::on_completion(inflight, id, cqe),
+            OpKind::ReadInto { .. } => read::on_filled(inflight, id, cqe),
             OpKind::Write { .. } => write::on_completion(inflight, id, cqe),
             OpKind::Poll => poll::on_completion(inflight, id, cqe),
             OpKind::WaitEnd => poll::on_wait_end(inflight, id, cqe),

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::{CarryBuffers, memcpy};
 use crate::record::Event;
 
+use super::bulk::BulkChunks;
 use super::drain_budget::DrainBudget;
 
 /// The reused memory of one thread. The fields are borrowed apart: a framer uses `carries` while
@@ -18,6 +19,7 @@ use super::drain_budget::DrainBudget;
 pub(crate) struct ReadBuffers {
     pub(super) chunks: RecordChunks,
     pub(super) carries: CarryBuffers,
+    pub(super) bulk: BulkChunks,
     pub(super) queues: Arc<EventQueues>,
     /// What the closing agents of all threads hold together.
     pub(super) drain: Arc<DrainBudget>,
@@ -25,8 +27,13 @@ pub(crate) struct ReadBuffers {
 
 impl ReadBuffers {
     pub(super) fn new(drain: Arc<DrainBudget>) -> Self {
-        let (chunks, carries) = (RecordChunks::default(), CarryBuffers::default());
-        Self { chunks, carries, queues: Arc::default(), drain }
+        Self {
+            chunks: RecordChunks::default(),
+            carries: CarryBuffers::default(),
+            bulk: BulkChunks::default(),
+            queues: Arc::default(),
+            drain,
+        }
     }
 }
 

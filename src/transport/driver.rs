@@ -277,6 +277,7 @@ impl Driver {
     fn dispatch_one(&mut self, completion: Completion, now: Instant) {
         let tag = match &completion {
             Completion::Data { tag, .. }
+            | Completion::Filled { tag, .. }
             | Completion::ReadEnd { tag, .. }
             | Completion::Wrote { tag, .. }
             | Completion::Ready { tag, .. }
@@ -302,6 +303,7 @@ impl Driver {
             Completion::Data { lease, .. } => {
                 agent.on_data(io, &mut self.buffers, tag.role, lease, now);
             }
+            Completion::Filled { buf, .. } => agent.on_filled(&mut self.buffers, buf, now),
             Completion::ReadEnd { why, .. } => {
                 agent.on_read_end(&mut self.buffers, tag.role, why, now);
             }
@@ -404,6 +406,7 @@ impl Driver {
             return false;
         }
         let paused = agent.hand_over_events(&mut *self.io);
+        agent.read_on(&mut *self.io, &mut self.buffers);
         if paused {
             self.totals.advance(&mut agent.tallied, &agent.intake.stats);
         }

@@ -12,6 +12,7 @@
 
 mod adoption;
 mod buffers;
+mod bulk;
 mod channel;
 mod close;
 mod drain_budget;
@@ -40,6 +41,7 @@ use crate::process::{AgentProcess, Parts, Spawned};
 use crate::record::Event;
 
 use adoption::LiveAgent;
+use bulk::BulkReads;
 use close::{CloseRun, CloseTurn};
 use read::Intake;
 use write::StdinWriter;
@@ -138,6 +140,7 @@ struct Transport {
     framer: Framer,
     stderr: StderrLines,
     intake: Intake,
+    bulk: BulkReads,
     /// The part of its counters that is in the sums of its driver already.
     tallied: AgentStats,
     /// Reading stdout is stopped until the reader catches up.
@@ -215,6 +218,7 @@ impl Transport {
             framer: Framer::new(command.framing, &limits),
             stderr: StderrLines::new(&limits),
             intake: Intake::new(Arc::clone(&channel), stats, command),
+            bulk: BulkReads::default(),
             tallied: AgentStats::default(),
             paused: false,
             stderr_paused: false,
@@ -239,7 +243,7 @@ impl Transport {
             Some(close) => close.plan.deadline().or_else(|| close.late_reap_at()),
             None => self.mute_deadline,
         };
-        next.into_iter().chain(self.stderr.overdue_at()).min()
+        next.into_iter().chain(self.stderr.overdue_at()).chain(self.bulk.check_at()).min()
     }
 
     /// Moves all deadlines by a time in which the engine thread did not run: the agent is not charged
@@ -261,6 +265,7 @@ impl Transport {
     /// Acts on deadlines of this agent that may have passed.
     fn on_tick(&mut self, io: &mut dyn PipeIo, now: Instant) {
         self.on_mute(now);
+        self.check_bulk(io, now);
         if let Some(piece) = self.stderr.take_overdue(now) {
             self.intake.stderr_line(piece);
         }

@@ -51,9 +51,13 @@ impl Transport {
             while let Some(frame) = self.framer.next(&mut bytes, carries) {
                 self.intake.frame(chunks, frame);
             }
-            self.intake.stats.unfinished_bytes = self.framer.held() as u64;
+            self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
         }
+        let len = lease.len as usize;
         io.give_back(lease);
+        if role == Role::Stdout {
+            self.note_pool_read(buffers, len, now);
+        }
         self.plan_event(CloseEvent::Output, now);
     }
 
@@ -89,6 +93,7 @@ impl Transport {
         if std::mem::replace(&mut self.stdout_ended, true) {
             return;
         }
+        self.end_bulk_reads(buffers);
         while let Some(frame) = self.framer.finish(&mut buffers.carries) {
             self.intake.frame(&mut buffers.chunks, frame);
         }
@@ -157,7 +162,8 @@ impl Transport {
             self.paused = false;
             self.channel.inbox.unpause();
             // A close may have closed stdout before the request arrived.
-            if let Some(stdout) = self.ends.stdout.open() {
+            // A bulk read goes on at the end of the turn.
+            if let Some(stdout) = self.ends.stdout.open().filter(|_| !self.bulk.is_active()) {
                 io.read(stdout);
             }
         }
@@ -192,7 +198,7 @@ impl Intake {
         }
     }
 
-    fn frame(&mut self, chunks: &mut RecordChunks, frame: Frame<'_>) {
+    pub(super) fn frame(&mut self, chunks: &mut RecordChunks, frame: Frame<'_>) {
         match &frame {
             Frame::Record(..) => {}
             Frame::Noise(_) => self.stats.noise += 1,
@@ -242,7 +248,7 @@ impl Intake {
         // Only a record that is kept is copied. A large one that spanned reads has its own memory.
         let record = match payload {
             Payload::Borrowed(bytes) => Record::new(chunks.copy(bytes), outline),
-            owned @ Payload::Owned(_) => owned.into_record(outline),
+            owned => owned.into_record(outline),
         };
         self.push(Event::Record(record));
     }

@@ -79,6 +79,7 @@ fn must_break(write: &OwnedFd) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Data(u32, Vec<u8>),
+    Filled(u32, Vec<u8>),
     ReadEnd(u32, ReadEnd),
     /// The length of the payload, and the result.
     Wrote(u32, usize, Result<usize, i32>),
@@ -142,6 +143,7 @@ impl Rig {
                     self.ring.give_back(lease);
                     Seen::Data(tag.agent, bytes)
                 }
+                Completion::Filled { tag, buf } => Seen::Filled(tag.agent, buf.to_vec()),
                 Completion::ReadEnd { tag, why } => Seen::ReadEnd(tag.agent, why),
                 Completion::Wrote { tag, buf, result } => {
                     Seen::Wrote(tag.agent, buf.len(), result.map_err(errno))

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustix::io::Errno;
 
 use super::process::State;
@@ -33,6 +34,9 @@ pub(super) struct EndSlot {
     pub(super) want_read: bool,
     armed: bool,
     pub(super) read_over: bool,
+    /// The memory of a read into it, and whether that is submitted.
+    into: Option<(BytesMut, usize)>,
+    into_armed: bool,
     /// A completion of the read is on its way.
     reading: bool,
     pub(super) write: Option<(Vec<u8>, usize)>,
@@ -46,6 +50,7 @@ pub(super) struct EndSlot {
 #[derive(Debug)]
 enum Submission {
     Arm(usize),
+    ReadInto(usize),
     Cancel(usize),
     Write(usize),
     Watch(usize),
@@ -102,11 +107,19 @@ impl World {
                         self.kick_read(end);
                     }
                 }
+                Submission::ReadInto(end) => {
+                    if self.ends[end].into.is_some() {
+                        self.ends[end].into_armed = true;
+                        self.ends[end].armed = true;
+                        self.kick_read(end);
+                    }
+                }
                 Submission::Cancel(end) => {
                     // The cancel may come too late for a read that completes.
                     let late = self.ends[end].reading && self.rng.one_in(2);
                     if !self.ends[end].want_read && !late {
                         self.ends[end].armed = false;
+                        self.give_room_back(end);
                     }
                 }
                 Submission::Write(end) => self.kick_write(end),
@@ -127,6 +140,7 @@ impl World {
             self.complete_read(index);
         }
         self.ends[index].armed = false;
+        self.give_room_back(index);
         if let Some((buf, from)) = self.ends[index].write.take() {
             let Object::Pipe(pipe) = self.ends[index].object else { return };
             let fits = self.pipes[pipe].room().min(buf.len() - from);
@@ -203,6 +217,9 @@ impl World {
             }
             return;
         }
+        if self.ends[index].into_armed {
+            return self.fill(index, pipe);
+        }
         let Some(buffer) = self.kernel.free() else {
             self.kernel.counters.starved += 1;
             self.kernel.starved.push_back(index);
@@ -220,7 +237,34 @@ impl World {
         self.pipe_changed(pipe);
     }
 
+    /// Completes a read into memory of the caller.
+    fn fill(&mut self, index: usize, pipe: usize) {
+        let Some((mut buf, len)) = self.ends[index].into.take() else { return };
+        let waiting = self.pipes[pipe].len();
+        let most = waiting.min(len).min(buf.capacity() - buf.len());
+        if most == 0 {
+            self.violate(|| format!("a read of {len} bytes without room"));
+        }
+        let len = if self.rng.one_in(4) { self.rng.size(1, most) } else { most };
+        let from = self.pipes[pipe].read;
+        buf.extend_from_slice(&self.pipes[pipe].written[from..from + len]);
+        self.pipes[pipe].read += len;
+        self.ends[index].into = Some((buf, len));
+        self.give_room_back(index);
+        self.pipe_changed(pipe);
+    }
+
+    /// Ends a read into memory of the caller.
+    fn give_room_back(&mut self, index: usize) {
+        let end = &mut self.ends[index];
+        let Some((buf, _)) = end.into.take() else { return };
+        (end.into_armed, end.armed, end.want_read) = (false, false, false);
+        let tag = end.tag;
+        self.complete(Completion::Filled { tag, buf });
+    }
+
     fn end_read(&mut self, index: usize, why: ReadEnd) {
+        self.give_room_back(index);
         self.ends[index].read_over = true;
         self.ends[index].want_read = false;
         self.complete(Completion::ReadEnd { tag: self.ends[index].tag, why });
@@ -320,6 +364,7 @@ fn brief(completion: &Completion) -> String {
         Completion::Wrote { tag, buf, result } => {
             format!("Wrote {tag:?} {result:?} of {}", buf.len())
         }
+        Completion::Filled { tag, buf } => format!("Filled {tag:?} {}", buf.len()),
         other => format!("{other:?}"),
     }
 }
@@ -362,6 +407,8 @@ impl PipeIo for SimIo {
             want_read: false,
             armed: false,
             read_over: false,
+            into: None,
+            into_armed: false,
             reading: false,
             write: None,
             writing: false,
@@ -382,6 +429,19 @@ impl PipeIo for SimIo {
         }
     }
 
+    fn read_into(&mut self, end: EndId, buf: BytesMut, len: usize) {
+        let mut world = self.world.borrow_mut();
+        let Some(index) = world.open_end(end, "read into") else { return };
+        if world.ends[index].into.replace((buf, len)).is_some() {
+            world.violate(|| "a second read into memory".to_owned());
+        }
+        if world.ends[index].read_over {
+            return world.give_room_back(index);
+        }
+        world.ends[index].want_read = true;
+        world.kernel.submissions.push(Submission::ReadInto(index));
+    }
+
     fn pause(&mut self, end: EndId) {
         let mut world = self.world.borrow_mut();
         let Some(index) = world.open_end(end, "pause") else { return };
@@ -394,7 +454,7 @@ impl PipeIo for SimIo {
         let Some(index) = world.open_end(end, "query") else { return false };
         let tag = world.ends[index].tag;
         let Object::Pipe(pipe) = world.ends[index].object else { return false };
-        let is_of = |it: &Completion| matches!(it, Completion::Data { tag: of, .. } if *of == tag);
+        let is_of = |it: &Completion| matches!(it, Completion::Data { tag: of, .. } | Completion::Filled { tag: of, .. } if *of == tag);
         world.pipes[pipe].len() > 0 || world.kernel.completions.iter().any(is_of)
     }
 
