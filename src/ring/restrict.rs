@@ -23,9 +23,9 @@ pub(super) fn restrict_and_enable(
     multishot: bool,
     has_window: bool,
 ) -> Result<bool> {
-    let read = if multishot { opcode::ReadMulti::CODE } else { opcode::Read::CODE };
     let opcodes = [
-        Some(read),
+        Some(opcode::Read::CODE),
+        multishot.then_some(opcode::ReadMulti::CODE),
         Some(opcode::Write::CODE),
         Some(opcode::PollAdd::CODE),
         Some(opcode::AsyncCancel::CODE),

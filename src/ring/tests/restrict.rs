@@ -29,11 +29,6 @@ fn foreign_opcodes_and_flags_are_refused() {
         let Some(mut rig) = Rig::with_flags(config(), set) else { return };
         let features = rig.ring.kernel_features();
         assert!(features.restricted && features.to_string().contains("restricted yes"));
-        let read = if multishot() {
-            opcode::Read::new(Fd(-1), std::ptr::null_mut(), 0).build()
-        } else {
-            opcode::ReadMulti::new(Fd(-1), 0, 0).build()
-        };
         // Of nothing. The entry itself has the token NONE.
         let cancel = || opcode::AsyncCancel::new(OpToken::NONE.raw() - 1).build();
         let refused = [
@@ -42,7 +37,7 @@ fn foreign_opcodes_and_flags_are_refused() {
             opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build(),
             opcode::Shutdown::new(Fd(-1), 0).build(),
             opcode::PollRemove::new(0).build(),
-            read,
+            opcode::Readv::new(Fd(-1), std::ptr::null(), 0).build(),
             cancel().flags(Flags::ASYNC),
             cancel().flags(Flags::IO_DRAIN),
         ];
