@@ -322,11 +322,12 @@ impl LocalDriver {
         self.do_deferred(driver, now);
         driver.prepare(now);
         driver.io().turn()?;
-        let came = driver.dispatch(now);
+        let came = driver.dispatch(now).all;
         driver.end_turn(now);
         // `dispatch` and `end_turn` run wakers and close plans, which may have queued or deferred
         // more.
-        if driver.io().wants_turn() || !self.deferred.borrow().is_empty() {
+        let polls = driver.io().wants_turn() || driver.is_streaming(now);
+        if polls || !self.deferred.borrow().is_empty() {
             return Ok(AfterTurn::RunAgain);
         }
         if driver.is_shut_down() || (self.engine_gone.get() && driver.open() == 0) {

@@ -43,6 +43,21 @@ const AGENTS_MAX: usize = 4;
 /// Chunks that a thread keeps for reuse.
 const KEPT_MAX: usize = 8;
 
+/// The records that a bulk read brought, which decide whether the driver polls for the next read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// No bytes came.
+    Still,
+    /// Small records. While the driver sleeps, the writer fills the pipe, and one read brings many of
+    /// them. A driver that is awake follows it record by record, and both contend for the pipe.
+    Small,
+    /// The writer fills the pipe in less time than a sleep takes.
+    Large,
+}
+
+/// From this mean length on records are large.
+const LARGE: u64 = 16 << 10;
+
 /// The chunks of a thread.
 #[derive(Debug, Default)]
 pub(super) struct BulkChunks {
@@ -185,30 +200,33 @@ impl Transport {
         buffers: &mut ReadBuffers,
         mut chunk: BytesMut,
         now: Instant,
-    ) {
-        let Some(bulk) = &mut self.bulk.active else { return };
+    ) -> Pace {
+        let Some(bulk) = &mut self.bulk.active else { return Pace::Still };
         let came = chunk.len() - bulk.unfinished;
         if std::mem::take(&mut bulk.is_counted) {
             chunk.advance(std::mem::take(&mut bulk.unfinished));
         }
-        if came > 0 {
-            bulk.last_data = now;
-            bulk.small = if came < SMALL { bulk.small + 1 } else { 0 };
-            bulk.leaves |= bulk.small >= SMALL_MAX;
-            self.last_output = now;
-            self.intake.stats.bytes_in += came as u64;
-            self.framer.hold_back(true);
-            let expected = self.frame_chunk(buffers, &mut chunk);
-            self.framer.hold_back(false);
-            self.plan_event(CloseEvent::Output, now);
-            let Some(bulk) = &mut self.bulk.active else { return };
-            bulk.expected = expected.unwrap_or(bulk.expected);
-            bulk.unfinished = chunk.len();
+        if came == 0 {
             bulk.chunk = Some(chunk);
-            self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
-        } else {
-            bulk.chunk = Some(chunk);
+            return Pace::Still;
         }
+        bulk.last_data = now;
+        bulk.small = if came < SMALL { bulk.small + 1 } else { 0 };
+        bulk.leaves |= bulk.small >= SMALL_MAX;
+        self.last_output = now;
+        self.intake.stats.bytes_in += came as u64;
+        let before = self.intake.stats.records_in;
+        self.framer.hold_back(true);
+        let expected = self.frame_chunk(buffers, &mut chunk);
+        self.framer.hold_back(false);
+        self.plan_event(CloseEvent::Output, now);
+        let records = self.intake.stats.records_in - before;
+        let Some(bulk) = &mut self.bulk.active else { return Pace::Still };
+        bulk.expected = expected.unwrap_or(bulk.expected);
+        bulk.unfinished = chunk.len();
+        bulk.chunk = Some(chunk);
+        self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
+        if came as u64 / records.max(1) < LARGE { Pace::Small } else { Pace::Large }
     }
 
     /// Queues the frames of a chunk, and advances it past them. Returns the length of the last one.

@@ -24,6 +24,7 @@ use crate::stats::{EngineStats, PublishedStats};
 use super::Transport;
 use super::adoption::{Adoption, LiveAgent};
 use super::buffers::ReadBuffers;
+use super::bulk::Pace;
 use super::channel::Channel;
 use super::close::CloseTurn;
 use super::drain_budget::DrainBudget;
@@ -40,6 +41,10 @@ const WAIT_MIN: Duration = Duration::from_millis(20);
 /// How late a wait may end without being taken for a stop of the host.
 const LATE_MAX: Duration = Duration::from_millis(5);
 
+/// How long a local engine polls for the next read of an agent that streams large records.
+#[cfg(feature = "local")]
+const STREAM_POLL: Duration = Duration::from_micros(50);
+
 /// Cancelled pipe operations end within microseconds; a second says that something is broken.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
@@ -50,6 +55,15 @@ pub(crate) struct ShutdownCounts {
     pub(crate) agents: usize,
     /// Those of them that were not closed when the limit passed.
     pub(crate) aborted: usize,
+}
+
+/// What a driver has acted on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dispatched {
+    /// Completions.
+    pub(crate) all: usize,
+    /// Those of them after which it is worth to poll for the next instead of sleeping.
+    pub(crate) brisk: usize,
 }
 
 /// A shutdown under way.
@@ -84,6 +98,8 @@ pub(crate) struct Driver {
     turn_began: Option<Duration>,
     /// Returns the processor time of this thread.
     processor_time: fn() -> Duration,
+    /// When large records last came from a bulk read.
+    streamed_at: Option<Instant>,
     shutdown: Option<Shutdown>,
     pub(super) catching_up: Vec<PendingCatchUp>,
 }
@@ -106,6 +122,7 @@ impl Driver {
             wait_until: None,
             turn_began: None,
             processor_time,
+            streamed_at: None,
             shutdown: None,
             catching_up: Vec::new(),
         }
@@ -259,22 +276,30 @@ impl Driver {
         }
     }
 
-    /// Acts on everything that was collected and returns how much it was. Comes before any deadline is
+    /// Acts on everything that was collected. Comes before any deadline is
     /// acted upon, so that what was in a pipe before a deadline counts as before it.
-    pub(crate) fn dispatch(&mut self, now: Instant) -> usize {
+    pub(crate) fn dispatch(&mut self, now: Instant) -> Dispatched {
         // First, because it moves the marks of the close plans, too. A mark that a completion of
         // this turn sets to `now` would be moved into the future.
         self.excuse_stall(now);
         self.turn_began = (!self.timers.is_empty()).then(self.processor_time);
-        let mut count = 0;
+        let mut came = Dispatched::default();
         while let Some(completion) = self.io.next() {
-            self.dispatch_one(completion, now);
-            count += 1;
+            came.all += 1;
+            came.brisk += usize::from(self.dispatch_one(completion, now));
         }
-        count
+        came
     }
 
-    fn dispatch_one(&mut self, completion: Completion, now: Instant) {
+    /// Returns whether large records came in the last moments, so that a sleep would take longer than
+    /// the next of them.
+    #[cfg(feature = "local")]
+    pub(crate) fn is_streaming(&self, now: Instant) -> bool {
+        self.streamed_at.is_some_and(|at| now.saturating_duration_since(at) < STREAM_POLL)
+    }
+
+    /// Returns whether it is worth to poll for the next completion.
+    fn dispatch_one(&mut self, completion: Completion, now: Instant) -> bool {
         let tag = match &completion {
             Completion::Data { tag, .. }
             | Completion::Filled { tag, .. }
@@ -286,7 +311,7 @@ impl Driver {
         if tag.role == Role::Wake {
             // The eventfd belongs to no agent. Its close, at the drain, needs no action.
             self.woken |= matches!(completion, Completion::Ready { .. });
-            return;
+            return true;
         }
         let slot = tag.agent as usize;
         let Some(agent) = self.agents.get_mut(slot) else {
@@ -295,7 +320,7 @@ impl Driver {
             if let Completion::Data { lease, .. } = completion {
                 self.io.give_back(lease);
             }
-            return;
+            return true;
         };
         self.touched.push(slot);
         let io = &mut *self.io;
@@ -303,7 +328,11 @@ impl Driver {
             Completion::Data { lease, .. } => {
                 agent.on_data(io, &mut self.buffers, tag.role, lease, now);
             }
-            Completion::Filled { buf, .. } => agent.on_filled(&mut self.buffers, buf, now),
+            Completion::Filled { buf, .. } => match agent.on_filled(&mut self.buffers, buf, now) {
+                Pace::Still => {}
+                Pace::Small => return false,
+                Pace::Large => self.streamed_at = Some(now),
+            },
             Completion::ReadEnd { why, .. } => {
                 agent.on_read_end(&mut self.buffers, tag.role, why, now);
             }
@@ -323,6 +352,7 @@ impl Driver {
             }
             Completion::Closed { .. } => agent.on_closed(tag.role, now),
         }
+        true
     }
 
     /// Queues what was requested, so that the next submission takes it along. Deadlines wait for
