@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -93,6 +94,66 @@ fn pause_between_event_and_read_takes_nothing() {
     epoll.pause(stdout);
     assert!(epoll.next().is_none());
     assert!(epoll.has_unread(stdout));
+}
+
+/// Memory with room for eight bytes behind three.
+fn room() -> BytesMut {
+    let mut room = BytesMut::with_capacity(11);
+    room.extend_from_slice(b"abc");
+    room
+}
+
+#[test]
+fn read_into_appends_what_is_there_once() {
+    let mut epoll = epoll();
+    let (reader, writer) = pipe();
+    let stdout = adopt(&mut epoll, reader, Role::Stdout);
+    epoll.read(stdout);
+    assert!(is_quiet(&mut epoll));
+    for is_there in [true, false] {
+        if is_there {
+            write(&writer, b"defg").expect("room");
+        }
+        epoll.read_into(stdout, room(), 4);
+        if !is_there {
+            assert!(is_quiet(&mut epoll));
+            write(&writer, b"defghi").expect("room");
+        }
+        assert_eq!(turn(&mut epoll, QUIET), ["filled 7"]);
+        assert!(is_quiet(&mut epoll), "it reads once");
+        assert_eq!(epoll.in_kernel(), 0);
+    }
+    epoll.read(stdout);
+    assert_eq!(turn(&mut epoll, QUIET), ["data 2"]);
+}
+
+#[test]
+fn memory_of_a_read_comes_back_in_any_case() {
+    for turns in [0, 1] {
+        let mut epoll = epoll();
+        let (reader, writer) = pipe();
+        let stdout = adopt(&mut epoll, reader, Role::Stdout);
+        epoll.read_into(stdout, room(), 4);
+        (0..turns).for_each(|_| assert_eq!(turn(&mut epoll, Duration::ZERO), [""; 0]));
+        epoll.pause(stdout);
+        assert_eq!(turn(&mut epoll, Duration::ZERO), ["filled 3"]);
+        write(&writer, b"later").expect("room");
+        assert!(is_quiet(&mut epoll), "a paused read takes nothing");
+        epoll.read(stdout);
+        assert_eq!(turn(&mut epoll, QUIET), ["data 5"]);
+        drop(writer);
+        epoll.read_into(stdout, room(), 4);
+        assert_eq!(turn(&mut epoll, QUIET), ["filled 3", "eof"]);
+        epoll.read_into(stdout, room(), 4);
+        assert_eq!(turn(&mut epoll, QUIET), ["filled 3"]);
+        let (reader, _writer) = pipe();
+        let stdout = adopt(&mut epoll, reader, Role::Stdout);
+        epoll.read_into(stdout, room(), 4);
+        (0..turns).for_each(|_| assert_eq!(turn(&mut epoll, Duration::ZERO), [""; 0]));
+        epoll.close(&[stdout]);
+        assert_eq!(turn(&mut epoll, QUIET), ["filled 3", "closed"]);
+        assert_eq!(epoll.in_kernel(), 0);
+    }
 }
 
 #[test]

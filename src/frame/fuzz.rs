@@ -51,6 +51,11 @@ pub(crate) fn check_laws(
     let whole = feed_all(framing, limits, [input]);
     assert_eq!(whole, feed_all(framing, limits, cut(input, sizes)), "reads of {sizes:?} bytes");
     assert_eq!(whole, feed_all(framing, limits, input.chunks(1)), "reads of a byte");
+    assert_eq!(
+        whole,
+        feed_held(framing, limits, cut(input, sizes)),
+        "held, reads of {sizes:?} bytes"
+    );
     let is_long =
         |event: &Event| matches!(event, Event::Record(it) if it.len() > limits.record_max);
     assert!(!whole.iter().any(is_long), "a record above the limit: {whole:?}");
@@ -121,6 +126,31 @@ pub(crate) fn feed_all<'a>(
     events.extend(std::iter::from_fn(|| framer.finish(&mut buffers)).filter_map(Frame::into_event));
     assert_eq!((framer.held(), framer.capacity()), (0, 0));
     assert_eq!(finish(&mut framer), [], "nothing is left for a second call");
+    events
+}
+
+/// Feeds the chunks as bulk reads do: in two turns of three what is unfinished stays in the input.
+pub(crate) fn feed_held<'a>(
+    framing: Framing,
+    limits: &Limits,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Event> {
+    let mut framer = Framer::new(framing, limits);
+    let mut buffers = CarryBuffers::default();
+    let (mut events, mut left) = (Vec::new(), Vec::new());
+    for (turn, chunk) in chunks.into_iter().chain([&[][..]; 3]).enumerate() {
+        left.extend_from_slice(chunk);
+        framer.hold_back(turn % 3 < 2);
+        let mut read = &left[..];
+        while let Some(frame) = framer.next(&mut read, &mut buffers) {
+            events.extend(frame.into_event());
+        }
+        let used = left.len() - read.len();
+        left.drain(..used);
+        assert!(left.len() <= limits.record_max, "{} bytes are held back", left.len());
+    }
+    assert_eq!(left, b"", "one of the last turns held nothing back");
+    events.extend(finish(&mut framer));
     events
 }
 

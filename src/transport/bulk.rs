@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use rustix::io::ioctl_fionread;
 
 use crate::close::CloseEvent;
 use crate::frame::{Frame, Payload};
@@ -17,17 +18,7 @@ use crate::record::Preview;
 use super::Transport;
 use super::buffers::ReadBuffers;
 
-/// The size of a chunk. A larger one is made for a record that does not fit.
-const CHUNK: usize = 256 << 10;
-
-/// The least room of a read.
-const ROOM_MIN: usize = 32 << 10;
-
-/// A record of at least this size is a slice: it may keep a chunk alive that is five times as large.
-pub(super) const SLICE_MIN: usize = CHUNK / 5;
-
-/// This many bytes within [`BURST_TIME`] are a burst.
-const BURST: usize = 32 << 10;
+/// This many bytes within a burst's time are a burst. See [`BulkLimits::burst`].
 const BURST_TIME: Duration = Duration::from_millis(1);
 
 /// An agent that has written nothing for this long is read from the pool again.
@@ -37,11 +28,8 @@ const IDLE: Duration = Duration::from_millis(10);
 const SMALL_MAX: u32 = 8;
 const SMALL: usize = 2 << 10;
 
-/// Agents of a thread that are read in bulk at a time. This bounds the memory.
-const AGENTS_MAX: usize = 4;
-
-/// Chunks that a thread keeps for reuse.
-const KEPT_MAX: usize = 8;
+/// Bytes of used chunks that a thread keeps for reuse while an agent of it is read in bulk.
+const KEPT_MAX: usize = 4 << 20;
 
 /// The records that a bulk read brought, which decide whether the driver polls for the next read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,20 +46,61 @@ pub(super) enum Pace {
 /// From this mean length on records are large.
 const LARGE: u64 = 16 << 10;
 
+/// Sizes in bytes. The simulation has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BulkLimits {
+    /// Bytes within [`BURST_TIME`] that begin bulk reads.
+    pub(super) burst: usize,
+    /// So much of a record, or in the pipe, says that the agent is ahead of the reads.
+    pub(super) ahead: usize,
+    /// The size of a chunk. A larger one is made for a record that does not fit.
+    pub(super) chunk: usize,
+    /// The first read of a chunk begins at a multiple of this: the kernel copies faster to a page.
+    pub(super) align: usize,
+    /// The least room of a read.
+    pub(super) room: usize,
+    /// A record of at least this size is a slice: it may keep a chunk alive that is five times as large.
+    pub(super) slice: usize,
+    /// Agents of a thread that are read in bulk at a time. This bounds the memory.
+    pub(super) agents: usize,
+}
+
+impl Default for BulkLimits {
+    fn default() -> Self {
+        const CHUNK: usize = 256 << 10;
+        let align = rustix::param::page_size();
+        Self {
+            burst: 32 << 10,
+            ahead: 8 << 10,
+            chunk: CHUNK,
+            align,
+            room: 32 << 10,
+            slice: CHUNK / 5,
+            agents: 4,
+        }
+    }
+}
+
 /// The chunks of a thread.
 #[derive(Debug, Default)]
 pub(super) struct BulkChunks {
+    pub(super) limits: BulkLimits,
     /// Agents that are read in bulk.
     agents: usize,
-    /// Used chunks, of which records may be alive.
-    used: Vec<BytesMut>,
+    /// Used chunks, of which records may be alive, with their sizes. The oldest first.
+    used: Vec<(BytesMut, usize)>,
 }
 
 impl BulkChunks {
     /// Returns the chunk, or another one that begins with the same bytes, and the length of the next
     /// read. That ends where a record of the expected length does, if the chunk ends there: then the
     /// next chunk begins without a copy.
-    fn with_room(&mut self, chunk: BytesMut, expected: usize) -> (BytesMut, usize) {
+    fn with_room(
+        &mut self,
+        chunk: BytesMut,
+        size: &mut usize,
+        expected: usize,
+    ) -> (BytesMut, usize) {
         let held = chunk.len();
         let whole = |chunk: &BytesMut| {
             let records = chunk.capacity().checked_div(expected)?;
@@ -79,44 +108,55 @@ impl BulkChunks {
         };
         let rest = |chunk: &BytesMut| chunk.capacity() - held;
         match whole(&chunk) {
-            Some(len) if len.max(held) >= ROOM_MIN => return (chunk, len),
-            None if rest(&chunk) >= ROOM_MIN => {
+            Some(len) if len >= self.limits.room => return (chunk, len),
+            // In another chunk, the start of this record would be copied.
+            Some(len) if (1..expected).contains(&held) => return (chunk, len),
+            None if rest(&chunk) >= self.limits.room => {
                 let len = rest(&chunk);
                 return (chunk, len);
             }
             _ => {}
         }
-        let room = expected.saturating_sub(held).max(held).max(ROOM_MIN);
-        let next = self.take(&chunk, room);
-        self.give_back(chunk);
+        let room = expected.saturating_sub(held).max(held).max(self.limits.room);
+        let (next, next_size) = self.take(&chunk, room);
+        self.give_back(chunk, std::mem::replace(size, next_size));
         let len = whole(&next).unwrap_or_else(|| rest(&next));
         (next, len)
     }
 
-    /// Returns a chunk that begins with `start` and has room for `room` bytes behind it, which begin a
-    /// page: the kernel copies faster to those.
-    fn take(&mut self, start: &[u8], room: usize) -> BytesMut {
-        let page = rustix::param::page_size();
-        let need = (start.len() + room).max(CHUNK) + page;
-        let free = self.used.iter_mut().rposition(|chunk| chunk.try_reclaim(need));
-        let mut chunk = match free {
-            Some(at) => self.used.swap_remove(at),
-            None => BytesMut::with_capacity(need),
+    /// Returns a chunk that begins with `start` and has room for `room` bytes behind it, and its size.
+    fn take(&mut self, start: &[u8], room: usize) -> (BytesMut, usize) {
+        let align = self.limits.align;
+        let need = (start.len() + room).max(self.limits.chunk) + align;
+        // The latest are the warmest.
+        let free = self.used.iter_mut().rposition(|(chunk, _)| chunk.try_reclaim(need));
+        let (mut chunk, size) = match free {
+            Some(at) => self.used.remove(at),
+            None => (BytesMut::with_capacity(need), need),
         };
         let at = chunk.as_ptr().addr() + start.len();
-        let skipped = at.next_multiple_of(page) - at;
+        let skipped = at.next_multiple_of(align) - at;
         chunk.resize(skipped, 0);
         chunk.advance(skipped);
         chunk.extend_from_slice(start);
-        chunk
+        (chunk, size)
     }
 
-    fn give_back(&mut self, chunk: BytesMut) {
-        if self.used.len() == KEPT_MAX {
-            // Freed with the last of its records.
-            self.used.remove(0);
+    /// Keeps a chunk for reuse. One that is not kept is freed with the last of its records.
+    fn give_back(&mut self, chunk: BytesMut, size: usize) {
+        self.used.push((chunk, size));
+        let mut kept: usize = self.used.iter().map(|(_, size)| size).sum();
+        while kept > KEPT_MAX {
+            kept -= self.used.remove(0).1;
         }
-        self.used.push(chunk);
+    }
+
+    /// Notes that an agent is not read in bulk any more. After the last of them nothing is kept.
+    fn leave(&mut self) {
+        self.agents -= 1;
+        if self.agents == 0 {
+            self.used = Vec::new();
+        }
     }
 }
 
@@ -133,6 +173,8 @@ pub(super) struct BulkReads {
 struct BulkRead {
     /// Begins with the unfinished record. `None` while the backend has it.
     chunk: Option<BytesMut>,
+    /// The size of the chunk, with what is used of it.
+    size: usize,
     /// The length of the unfinished record.
     unfinished: usize,
     /// It is counted as truncated.
@@ -149,13 +191,18 @@ struct BulkRead {
 }
 
 impl BulkReads {
-    /// Notes a read of the pool. Returns whether the agent is in a burst.
-    fn note(&mut self, bytes: usize, now: Instant) -> bool {
+    /// Notes a read of the pool. Returns whether this much came in a short time since the last such
+    /// answer.
+    fn note(&mut self, bytes: usize, enough: usize, now: Instant) -> bool {
         match self.since {
             Some(since) if now.saturating_duration_since(since) < BURST_TIME => self.bytes += bytes,
             _ => (self.since, self.bytes) = (Some(now), bytes),
         }
-        self.bytes >= BURST
+        let bursts = self.bytes >= enough;
+        if bursts {
+            self.since = None;
+        }
+        bursts
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -173,17 +220,31 @@ impl BulkReads {
 }
 
 impl Transport {
-    /// Notes a read of the pool, and begins with bulk reads in a burst.
-    pub(super) fn note_pool_read(&mut self, buffers: &mut ReadBuffers, len: usize, now: Instant) {
-        if !self.bulk.note(len, now) || self.bulk.is_active() {
+    /// Notes a read of the pool, and begins with bulk reads in a burst: much came in a short time, and
+    /// the agent is ahead of the reads. One that writes a record, waits and writes another is not.
+    pub(super) fn note_pool_read(
+        &mut self,
+        io: &dyn PipeIo,
+        buffers: &mut ReadBuffers,
+        len: usize,
+        now: Instant,
+    ) {
+        let limits = buffers.bulk.limits;
+        if !self.bulk.note(len, limits.burst, now) || self.bulk.is_active() || self.stdout_ended {
             return;
         }
-        if buffers.bulk.agents == AGENTS_MAX || self.stdout_ended {
+        if buffers.bulk.agents == limits.agents {
+            return;
+        }
+        let pipe = self.ends.stdout.open().and_then(|stdout| io.descriptor(stdout));
+        let in_pipe = || pipe.and_then(|pipe| ioctl_fionread(pipe).ok()).unwrap_or(0);
+        if self.framer.held() < limits.ahead && in_pipe() < limits.ahead as u64 {
             return;
         }
         buffers.bulk.agents += 1;
         self.bulk.active = Some(Box::new(BulkRead {
             chunk: Some(BytesMut::new()),
+            size: 0,
             unfinished: 0,
             is_counted: false,
             expected: 0,
@@ -231,6 +292,7 @@ impl Transport {
 
     /// Queues the frames of a chunk, and advances it past them. Returns the length of the last one.
     fn frame_chunk(&mut self, buffers: &mut ReadBuffers, chunk: &mut BytesMut) -> Option<usize> {
+        let slice_min = buffers.bulk.limits.slice;
         let ReadBuffers { chunks, carries, .. } = buffers;
         let (mut done, mut last) = (0, None);
         loop {
@@ -245,7 +307,7 @@ impl Transport {
                 continue;
             };
             match place_of(record, &chunk[..done]) {
-                Some(place) if record.len() >= SLICE_MIN => {
+                Some(place) if record.len() >= slice_min => {
                     let record = chunk.split_to(std::mem::take(&mut done)).freeze().slice(place);
                     self.intake.frame(chunks, Frame::Record(Payload::Shared(record), outline));
                 }
@@ -272,7 +334,7 @@ impl Transport {
                     return;
                 }
                 let Some(chunk) = bulk.chunk.take() else { return };
-                let (chunk, len) = buffers.bulk.with_room(chunk, bulk.expected);
+                let (chunk, len) = buffers.bulk.with_room(chunk, &mut bulk.size, bulk.expected);
                 io.read_into(stdout, chunk, len);
             }
             stdout => {
@@ -297,10 +359,11 @@ impl Transport {
             }
             return;
         };
+        let size = bulk.size;
         self.bulk = BulkReads::default();
-        buffers.bulk.agents -= 1;
         self.frame_chunk(buffers, &mut chunk);
-        buffers.bulk.give_back(chunk);
+        buffers.bulk.give_back(chunk, size);
+        buffers.bulk.leave();
         self.intake.stats.unfinished_bytes = self.framer.held() as u64;
     }
 
@@ -330,4 +393,70 @@ fn place_of(part: &[u8], all: &[u8]) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(all.as_ptr().addr())?;
     let end = start + part.len();
     (end <= all.len()).then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the bytes copied from chunk to chunk for each byte of such records, and the chunks made.
+    fn copies(record: usize, read: usize) -> (f64, usize) {
+        let mut chunks = BulkChunks::default();
+        let (mut chunk, mut size) = (BytesMut::new(), 0);
+        let (mut total, mut copied, mut made) = (0, 0, std::collections::BTreeSet::new());
+        // The reader is one record behind.
+        let mut last = None;
+        while total < 1000 * record {
+            let (held, before) = (chunk.len(), chunk.as_ptr());
+            let len;
+            (chunk, len) = chunks.with_room(chunk, &mut size, record);
+            made.insert(chunk.as_ptr().addr() / (64 << 10));
+            copied += if chunk.as_ptr() == before { 0 } else { held };
+            let came = len.min(read);
+            assert!(came > 0 && chunk.capacity() - held >= came, "{came} of {len}");
+            chunk.resize(held + came, b'x');
+            total += came;
+            let unfinished = total % record;
+            let whole = (held + came).saturating_sub(unfinished);
+            last = Some(chunk.split_to(whole).freeze());
+        }
+        drop(last);
+        let kept: usize = chunks.used.iter().map(|(_, size)| size).sum();
+        assert!(kept <= KEPT_MAX, "{kept} bytes");
+        (copied as f64 / total as f64, made.len())
+    }
+
+    #[test]
+    fn large_records_are_not_copied() {
+        for record in [20 << 10, 64 << 10, 100_000, 256 << 10, 1 << 20] {
+            for read in [4 << 10, 64 << 10, 1 << 20] {
+                let (copies, _) = copies(record, read);
+                assert!(copies <= 0.05, "{record} in reads of {read}: {copies}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_chunks_serve_a_reader_that_keeps_up() {
+        for (record, read) in [(256, 4 << 10), (64 << 10, 64 << 10)] {
+            let (_, ranges) = copies(record, read);
+            // Three chunks of five ranges each, which need not begin at one.
+            assert!(ranges <= 3 * 6, "{record} in reads of {read}: {ranges}");
+        }
+    }
+
+    /// A chunk that its reader holds is not written again.
+    #[test]
+    fn kept_records_keep_their_bytes() {
+        let mut chunks = BulkChunks::default();
+        let (mut chunk, mut size, mut kept) = (BytesMut::new(), 0, Vec::new());
+        for byte in 0..100 {
+            (chunk, _) = chunks.with_room(chunk, &mut size, 64 << 10);
+            chunk.resize(64 << 10, byte);
+            kept.push(chunk.split().freeze());
+        }
+        for (byte, record) in (0..).zip(&kept) {
+            assert!(record.iter().all(|it| *it == byte) && record.len() == 64 << 10);
+        }
+    }
 }

@@ -190,7 +190,7 @@ impl CloseTurn<'_> {
             CloseAction::ReadOn => {
                 agent.intake.draining = true;
                 agent.channel.inbox.begin_drain(&buffers.drain);
-                agent.resume(*io);
+                agent.resume(*io, buffers);
             }
             CloseAction::Interrupt => self.interrupt(),
             CloseAction::CheckActivity => deferred.check = true,

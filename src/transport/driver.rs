@@ -80,7 +80,7 @@ pub(crate) struct Driver {
     /// The deadline of each slot that has one, the nearest first.
     timers: BTreeSet<(Instant, usize)>,
     armed: Slab<Option<Instant>>,
-    buffers: ReadBuffers,
+    pub(super) buffers: ReadBuffers,
     /// Agents of this turn; may hold one twice.
     pub(super) touched: Vec<usize>,
     /// Agents whose plans want to know what the agent is doing.
@@ -248,7 +248,7 @@ impl Driver {
         self.touched.push(slot);
         match request {
             Request::Write => agent.pump_writes(&mut *self.io, now),
-            Request::Resume => agent.resume(&mut *self.io),
+            Request::Resume => agent.resume(&mut *self.io, &mut self.buffers),
             Request::HoldStderr => agent.hold_or_read_stderr(&mut *self.io),
             Request::EndInput => {
                 agent.stdin.close_stdin_after_flush();

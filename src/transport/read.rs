@@ -56,7 +56,7 @@ impl Transport {
         let len = lease.len as usize;
         io.give_back(lease);
         if role == Role::Stdout {
-            self.note_pool_read(buffers, len, now);
+            self.note_pool_read(io, buffers, len, now);
         }
         self.plan_event(CloseEvent::Output, now);
     }
@@ -157,13 +157,14 @@ impl Transport {
     }
 
     /// Reads the outputs again: the reader caught up or is gone, or the agent is being closed.
-    pub(super) fn resume(&mut self, io: &mut dyn PipeIo) {
+    pub(super) fn resume(&mut self, io: &mut dyn PipeIo, buffers: &mut ReadBuffers) {
         if self.paused {
             self.paused = false;
             self.channel.inbox.unpause();
             // A close may have closed stdout before the request arrived.
-            // A bulk read goes on at the end of the turn.
-            if let Some(stdout) = self.ends.stdout.open().filter(|_| !self.bulk.is_active()) {
+            if self.bulk.is_active() {
+                self.read_on(io, buffers);
+            } else if let Some(stdout) = self.ends.stdout.open() {
                 io.read(stdout);
             }
         }

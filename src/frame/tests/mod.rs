@@ -28,8 +28,8 @@ use crate::record::{Event, MalformedReason, Preview};
 use super::{CarryBuffers, Frame, Framer, Payload};
 
 use super::fuzz::{
-    bad_json, bad_utf8, feed, feed_all, feed_with, finish, noise, oversized, record, sample,
-    truncated,
+    bad_json, bad_utf8, feed, feed_all, feed_held, feed_with, finish, noise, oversized, record,
+    sample, truncated,
 };
 
 /// Returns the events of the input and checks that they are the same for every cut.
@@ -37,8 +37,12 @@ pub(super) fn frames_with(framing: Framing, limits: &Limits, input: &[u8]) -> Ve
     let whole = feed_all(framing, limits, [input]);
     let bytewise = feed_all(framing, limits, input.chunks(1));
     assert_eq!(whole, bytewise, "whole and byte by byte differ");
+    let held = feed_held(framing, limits, input.chunks(1));
+    assert_eq!(whole, held, "whole and held back differ");
     for at in 0..=input.len() {
         let (first, second) = input.split_at(at);
+        let held = feed_held(framing, limits, [first, second]);
+        assert_eq!(whole, held, "whole and held back at byte {at} differ");
         let halves = feed_all(framing, limits, [first, &[], second]);
         assert_eq!(whole, halves, "whole and cut at byte {at} differ");
     }

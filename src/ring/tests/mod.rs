@@ -17,6 +17,7 @@ mod pool;
 mod random_script;
 mod rare;
 mod read;
+mod read_into;
 mod refused;
 mod restrict;
 mod trace;

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::bulk::BulkLimits;
 use super::{DrainBudget, Driver, Request};
 use crate::close::{CloseMode, ClosePolicy, CloseStage};
 use crate::command::AgentCommand;
@@ -42,7 +43,7 @@ use crate::process::Parts;
 
 use child::{SimChild, descriptor};
 use kernel::SimIo;
-use world::{Closing, Command, Object, US, World};
+use world::{Closing, Command, Object, Rng, US, World};
 
 /// How many seeds the test runs by default: about 4 s on one core, and six times that without optimisation.
 const SEEDS: u64 = 10_000;
@@ -61,12 +62,27 @@ struct Simulation {
     stages: Vec<CloseStage>,
 }
 
+/// Every second seed reads in bulk, with chunks that hold a few records.
+fn bulk_limits(rng: &mut Rng) -> BulkLimits {
+    BulkLimits {
+        burst: rng.pick(&[usize::MAX, 1, 100]),
+        ahead: 0,
+        chunk: rng.size(1, 4000),
+        // A seed must not depend on addresses.
+        align: 1,
+        room: rng.size(1, 200),
+        slice: rng.size(1, 300),
+        agents: rng.size(1, 3),
+    }
+}
+
 impl Simulation {
     fn new(seed: u64, traced: bool) -> Self {
         let world = Rc::new(RefCell::new(World::new(seed, traced, Instant::now())));
         let commands = scenario::prepare(&mut world.borrow_mut());
         let budget = DrainBudget::new(world.borrow_mut().rng.pick(&[0, 1 << 20]));
         let mut driver = Driver::new(Box::new(SimIo::new(&world)), budget);
+        driver.buffers.bulk.limits = bulk_limits(&mut world.borrow_mut().rng);
         let eventfd = descriptor(&mut world.borrow_mut(), Object::Wake);
         driver.listen(eventfd);
         Self { world, driver, commands, stages: Vec::new() }
