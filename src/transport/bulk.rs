@@ -111,7 +111,8 @@ impl BulkChunks {
             Some(len) if len >= self.limits.room => return (chunk, len),
             // In another chunk, the start of this record would be copied.
             Some(len) if (1..expected).contains(&held) => return (chunk, len),
-            None if rest(&chunk) >= self.limits.room => {
+            // Longer than expected, or nothing is expected yet.
+            None if held >= expected && rest(&chunk) >= self.limits.room => {
                 let len = rest(&chunk);
                 return (chunk, len);
             }

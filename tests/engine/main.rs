@@ -3,6 +3,7 @@
 //!
 //! Times are asserted against generous ceilings, or as ratios of one run.
 
+mod bursts;
 mod handles;
 mod hazards;
 mod host;

@@ -3,6 +3,7 @@
 //!
 //! The agents are real processes. Times are asserted against generous ceilings only.
 
+mod bursts;
 mod close;
 mod crowd;
 mod ends;

@@ -2,6 +2,7 @@
 //! own process, and counts of what a process holds.
 #![expect(dead_code, reason = "no binary uses all of it")]
 
+pub(crate) mod bursts;
 pub(crate) mod dialogue;
 pub(crate) mod doomed;
 pub(crate) mod lease;
