@@ -52,7 +52,8 @@ pub(super) struct BulkLimits {
     /// Bytes within [`BURST_TIME`] that begin bulk reads.
     pub(super) burst: usize,
     /// So much of a record, or in the pipe, says that the agent is ahead of the reads.
-    pub(super) ahead: usize,
+    pub(super) held: usize,
+    pub(super) in_pipe: u64,
     /// The size of a chunk. A larger one is made for a record that does not fit.
     pub(super) chunk: usize,
     /// The first read of a chunk begins at a multiple of this: the kernel copies faster to a page.
@@ -71,7 +72,8 @@ impl Default for BulkLimits {
         let align = rustix::param::page_size();
         Self {
             burst: 32 << 10,
-            ahead: 8 << 10,
+            held: 8 << 10,
+            in_pipe: 1 << 10,
             chunk: CHUNK,
             align,
             room: 32 << 10,
@@ -239,7 +241,7 @@ impl Transport {
         }
         let pipe = self.ends.stdout.open().and_then(|stdout| io.descriptor(stdout));
         let in_pipe = || pipe.and_then(|pipe| ioctl_fionread(pipe).ok()).unwrap_or(0);
-        if self.framer.held() < limits.ahead && in_pipe() < limits.ahead as u64 {
+        if self.framer.held() < limits.held && in_pipe() < limits.in_pipe {
             return;
         }
         buffers.bulk.agents += 1;

@@ -66,7 +66,8 @@ struct Simulation {
 fn bulk_limits(rng: &mut Rng) -> BulkLimits {
     BulkLimits {
         burst: rng.pick(&[usize::MAX, 1, 100]),
-        ahead: 0,
+        held: 0,
+        in_pipe: 0,
         chunk: rng.size(1, 4000),
         // A seed must not depend on addresses.
         align: 1,
