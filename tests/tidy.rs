@@ -35,6 +35,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/cli/fake/filter.rs",
     "src/cli/run/signals.rs",
     "src/cli/run/sys.rs",
+    "src/epoll/read_into.rs",
     "src/exit.rs",
     "src/json/avx2.rs",
     "src/local/readiness.rs",
