@@ -45,6 +45,8 @@ pub(super) struct LocalDriver {
     phase: Cell<Phase>,
     /// How long nothing is collected after a turn that brought something.
     window: Duration,
+    /// Polls while an agent streams large records.
+    polls: bool,
     pub(super) spawn_pool: SpawnPool,
     _spawning: SpawnPoolGuard,
     pub(super) admission: Permits,
@@ -103,6 +105,8 @@ impl LocalDriver {
         admission: Permits,
     ) -> Rc<Self> {
         let published = transport.published_stats();
+        // On the only processor a polling task would keep the agents from running.
+        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
         Rc::new(Self {
             transport: RefCell::new(Some(transport)),
             deferred: RefCell::default(),
@@ -112,6 +116,7 @@ impl LocalDriver {
             shutdown: RefCell::new(None),
             phase: Cell::new(Phase::Driven),
             window,
+            polls: window.is_zero() && !alone,
             spawn_pool,
             _spawning: spawning,
             admission,
@@ -326,8 +331,8 @@ impl LocalDriver {
         driver.end_turn(now);
         // `dispatch` and `end_turn` run wakers and close plans, which may have queued or deferred
         // more.
-        let polls = driver.io().wants_turn() || driver.is_streaming(now);
-        if polls || !self.deferred.borrow().is_empty() {
+        let is_due = driver.io().wants_turn() || (self.polls && driver.is_streaming(now));
+        if is_due || !self.deferred.borrow().is_empty() {
             return Ok(AfterTurn::RunAgain);
         }
         if driver.is_shut_down() || (self.engine_gone.get() && driver.open() == 0) {

@@ -147,11 +147,22 @@ impl BulkChunks {
 
     /// Keeps a chunk for reuse. One that is not kept is freed with the last of its records.
     fn give_back(&mut self, chunk: BytesMut, size: usize) {
+        if size == 0 {
+            return;
+        }
         self.used.push((chunk, size));
         let mut kept: usize = self.used.iter().map(|(_, size)| size).sum();
         while kept > KEPT_MAX {
             kept -= self.used.remove(0).1;
         }
+    }
+
+    /// Checks the laws that hold between turns.
+    #[cfg(test)]
+    pub(super) fn check(&self, agents: usize) {
+        assert_eq!(self.agents, agents, "agents in bulk");
+        assert!(agents <= self.limits.agents, "{agents} of {}", self.limits.agents);
+        assert!(agents > 0 || self.used.is_empty(), "{} chunks are kept", self.used.len());
     }
 
     /// Notes that an agent is not read in bulk any more. After the last of them nothing is kept.
@@ -458,6 +469,8 @@ mod tests {
             chunk.resize(64 << 10, byte);
             kept.push(chunk.split().freeze());
         }
+        let all: usize = chunks.used.iter().map(|(_, size)| size).sum();
+        assert!((KEPT_MAX / 2..=KEPT_MAX).contains(&all), "{all} bytes of 6 MiB");
         for (byte, record) in (0..).zip(&kept) {
             assert!(record.iter().all(|it| *it == byte) && record.len() == 64 << 10);
         }

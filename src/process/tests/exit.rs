@@ -319,7 +319,7 @@ fn refusal_of_a_signal_is_noted() {
     // The second process of the group belongs to the user that `become_nobody` makes this thread.
     let member =
         if rustix::process::geteuid().is_root() { "chroot --userspec=65534:65534 /" } else { "" };
-    let script = format!("trap '' TERM; {member} sleep 1000 & echo up; wait; wait");
+    let script = format!("trap '' TERM; {member} sleep 1000 & echo up; wait; exec sleep 1000");
     for everyone in [false, true] {
         let mut parts = start(&shell(if everyone { "echo up; exec sleep 1000" } else { &script }));
         assert_eq!(read_line(&parts.stdout), "up");

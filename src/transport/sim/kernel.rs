@@ -140,7 +140,10 @@ impl World {
             self.complete_read(index);
         }
         self.ends[index].armed = false;
-        self.give_room_back(index);
+        // Or with the close itself, which may take longer than the transport waits.
+        if self.rng.one_in(2) {
+            self.give_room_back(index);
+        }
         if let Some((buf, from)) = self.ends[index].write.take() {
             let Object::Pipe(pipe) = self.ends[index].object else { return };
             let fits = self.pipes[pipe].room().min(buf.len() - from);
@@ -172,6 +175,7 @@ impl World {
     }
 
     pub(super) fn complete_close(&mut self, index: usize) {
+        self.give_room_back(index);
         self.ends[index].state = EndState::Closed;
         let tag = self.ends[index].tag;
         let result = if self.rng.one_in(self.knobs.rare) {

@@ -221,10 +221,21 @@ impl Simulation {
                 self.stages.push(report.stage());
             }
         }
+        self.check_bulk_reads();
         let world = &mut *self.world.borrow_mut();
         world.run_woken();
         let others = world.rng.pick(&[0, 0, 2 * US, 30 * US]);
         world.pass(others);
+    }
+
+    fn check_bulk_reads(&self) {
+        let agents = || self.driver.agents.iter().map(|(_, agent)| agent);
+        let in_bulk = agents().filter(|agent| agent.bulk.is_active()).count();
+        self.driver.buffers.bulk.check(in_bulk);
+        for agent in agents().filter(|agent| !agent.stdout_ended) {
+            let held = agent.framer.held() + agent.bulk.held();
+            assert_eq!(agent.intake.stats.unfinished_bytes, held as u64, "unfinished bytes");
+        }
     }
 
     /// Drains the kernel, drops the driver, lets the readers read to the end and checks the accounts.
