@@ -9,7 +9,7 @@ mod fake;
 mod fuzz_driver;
 #[cfg(feature = "bench")]
 mod gate;
-#[cfg(feature = "bench")]
+#[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "the gate uses the rest"))]
 mod input_file;
 #[cfg(feature = "bench")]
 mod report;

@@ -428,6 +428,8 @@ impl Driver {
         // Before the slot is freed: `is_over` does not ask whether the report was sent.
         agent.send_report();
         if agent.is_over() {
+            // Its chunk may have come back with the last completion.
+            agent.end_bulk_reads(&mut self.buffers);
             // A timer that stayed would tick the next agent of this slot. Both slabs are emptied
             // together, so that they hand out the same key again.
             self.arm(slot, None);

@@ -132,6 +132,19 @@ fn memory_comes_back_before_the_end() {
     }
 }
 
+/// The armed read meets the end before it is cancelled.
+#[test]
+fn memory_that_waits_comes_back_at_the_end() {
+    let Some(mut rig) = Rig::new() else { return };
+    let (end, write) = rig.reading(1);
+    rig.turn(Duration::ZERO);
+    rig.ring.inflight.fds.get_mut(end).unwrap().next_into = Some((room(b"kept"), 4));
+    drop(write);
+    rig.run_until_quiet();
+    let all = [Seen::Filled(1, b"kept".to_vec()), Seen::ReadEnd(1, ReadEnd::Eof)];
+    assert_eq!(rig.seen, all);
+}
+
 /// Without a pool buffer a READ of the pool would fail, but this one needs none.
 #[test]
 fn empty_pool_does_not_stop_a_read_into() {
