@@ -115,7 +115,8 @@ impl EngineBuilder {
 
     /// Sets how long an engine thread polls for new completions, without a system call (with epoll by
     /// calls that do not wait), before it sleeps: at most 1 ms after any event; zero disables it. By
-    /// default it polls for 100 us, and only while the last eight events came less than 100 us apart.
+    /// default it polls for 100 us, and only while the last eight events came less than 100 us apart; small
+    /// records of an agent in a burst do not count, because a sleep lets one read collect many of them.
     ///
     /// Polling saves a wake-up of the thread, twice per round trip, if answers come within that time. In
     /// exchange the thread keeps a processor busy while it polls, so polling does not pay off on a host

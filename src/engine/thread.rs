@@ -283,7 +283,11 @@ impl EngineLoop<'_> {
             self.queue.wake_up();
             // The clock is read once per turn. The ring, the agents and the plans get this value.
             now = Instant::now();
-            happened += self.driver.dispatch(now).brisk;
+            let came = self.driver.dispatch(now);
+            happened += match self.busy_poll {
+                BusyPoll::Always(_) => came.all,
+                BusyPoll::WhileBrisk => came.brisk,
+            };
             if self.driver.take_woken() {
                 // It is emptied before it is watched again, or the new poll completes at once. A
                 // write in between is not lost: it leaves the eventfd readable, and the poll
