@@ -60,7 +60,8 @@ pub(super) struct BulkLimits {
     pub(super) align: usize,
     /// The least room of a read.
     pub(super) room: usize,
-    /// A record of at least this size is a slice: it may keep a chunk alive that is five times as large.
+    /// A record is a slice of a chunk that is at most this many times as large, because it may keep that
+    /// chunk alive.
     pub(super) slice: usize,
     /// Agents of a thread that are read in bulk at a time. This bounds the memory.
     pub(super) agents: usize,
@@ -77,7 +78,7 @@ impl Default for BulkLimits {
             chunk: CHUNK,
             align,
             room: 32 << 10,
-            slice: CHUNK / 5,
+            slice: 5,
             agents: 4,
         }
     }
@@ -290,9 +291,9 @@ impl Transport {
         bulk.leaves |= bulk.small >= SMALL_MAX;
         self.last_output = now;
         self.intake.stats.bytes_in += came as u64;
-        let before = self.intake.stats.records_in;
+        let (before, size) = (self.intake.stats.records_in, bulk.size);
         self.framer.hold_back(true);
-        let expected = self.frame_chunk(buffers, &mut chunk);
+        let expected = self.frame_chunk(buffers, &mut chunk, size);
         self.framer.hold_back(false);
         self.plan_event(CloseEvent::Output, now);
         let records = self.intake.stats.records_in - before;
@@ -304,9 +305,15 @@ impl Transport {
         if came as u64 / records.max(1) < LARGE { Pace::Small } else { Pace::Large }
     }
 
-    /// Queues the frames of a chunk, and advances it past them. Returns the length of the last one.
-    fn frame_chunk(&mut self, buffers: &mut ReadBuffers, chunk: &mut BytesMut) -> Option<usize> {
-        let slice_min = buffers.bulk.limits.slice;
+    /// Queues the frames of a chunk of this size, and advances it past them. Returns the length of the
+    /// last one.
+    fn frame_chunk(
+        &mut self,
+        buffers: &mut ReadBuffers,
+        chunk: &mut BytesMut,
+        size: usize,
+    ) -> Option<usize> {
+        let slice_min = size / buffers.bulk.limits.slice;
         let ReadBuffers { chunks, carries, .. } = buffers;
         let (mut done, mut last) = (0, None);
         loop {
@@ -375,7 +382,7 @@ impl Transport {
         };
         let size = bulk.size;
         self.bulk = BulkReads::default();
-        self.frame_chunk(buffers, &mut chunk);
+        self.frame_chunk(buffers, &mut chunk, size);
         buffers.bulk.give_back(chunk, size);
         buffers.bulk.leave();
         self.intake.stats.unfinished_bytes = self.framer.held() as u64;

@@ -91,3 +91,30 @@ fn idle_agent_costs_four_descriptors_and_4_kib() {
     assert_eq!(await_at_most(open, open_descriptors, "descriptors after all closes"), open);
     assert_eq!(first.close_blocking().exit(), ExitStatus::Code(0));
 }
+
+// A record that was read in a burst may be a part of a chunk, and keeps that alive.
+#[test]
+fn kept_record_keeps_at_most_five_times_its_length() {
+    if !alone(test_name!()) {
+        return;
+    }
+    let engine = Engine::new().expect("a backend");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("records");
+    let line = |len: usize| format!("{{\"x\":\"{}\"}}\n", "x".repeat(len));
+    let pair = [line(60 << 10), line(3 << 20)].concat();
+    std::fs::write(&path, pair.repeat(40)).expect("written");
+    let before = held();
+    let mut agent = engine.spawn_blocking(AgentCommand::new("cat").arg(path)).expect("cat starts");
+    let mut kept = Vec::new();
+    while let Some(record) = agent.next_record_blocking() {
+        if record.len() < 1 << 20 {
+            kept.push(record);
+        }
+    }
+    agent.close_blocking();
+    let bytes: usize = kept.iter().map(agentpipe::Record::len).sum();
+    assert_eq!(kept.len(), 40);
+    // Beside them: what an engine keeps for reuse.
+    await_at_most(before + 5 * bytes + (2 << 20), held, "bytes");
+}

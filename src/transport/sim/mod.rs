@@ -72,7 +72,7 @@ fn bulk_limits(rng: &mut Rng) -> BulkLimits {
         // A seed must not depend on addresses.
         align: 1,
         room: rng.size(1, 200),
-        slice: rng.size(1, 300),
+        slice: rng.pick(&[5, 1000]),
         agents: rng.size(1, 3),
     }
 }
