@@ -16,6 +16,23 @@ fn room(before: &[u8]) -> BytesMut {
     room
 }
 
+/// Whether a read was armed before, and how many turns have passed since: the read waits for the other one,
+/// or for bytes.
+const STATES: [(bool, u32); 5] = [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)];
+
+/// A read into memory that holds `kept`, from an empty pipe.
+fn reading_into(rig: &mut Rig, armed: bool, turns: u32) -> (EndId, OwnedFd) {
+    let (read, write) = pipe();
+    let end = rig.adopt(read, 1, Role::Stdout);
+    if armed {
+        rig.ring.read(end);
+        rig.turn(Duration::ZERO);
+    }
+    rig.ring.read_into(end, room(b"kept"), 4);
+    (0..turns).for_each(|_| rig.turn(Duration::ZERO));
+    (end, write)
+}
+
 #[test]
 fn read_into_appends_what_is_there() {
     let Some(mut rig) = Rig::new() else { return };
@@ -60,19 +77,11 @@ fn armed_read_ends_before_a_read_into() {
     }
 }
 
-/// Whether the read waits for an armed one, for bytes, or is over.
 #[test]
 fn memory_comes_back_from_a_pause() {
     let Some(mut rig) = Rig::new() else { return };
-    for (armed, turns) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
-        let (read, write) = pipe();
-        let end = rig.adopt(read, 1, Role::Stdout);
-        if armed {
-            rig.ring.read(end);
-            rig.turn(Duration::ZERO);
-        }
-        rig.ring.read_into(end, room(b"kept"), 4);
-        (0..turns).for_each(|_| rig.turn(Duration::ZERO));
+    for (armed, turns) in STATES {
+        let (end, write) = reading_into(&mut rig, armed, turns);
         rig.ring.pause(end);
         rig.until("the memory", |seen| count(seen, filled) == 1);
         rig.run_until_quiet();
@@ -91,15 +100,8 @@ fn memory_comes_back_from_a_pause() {
 #[test]
 fn memory_comes_back_before_the_close() {
     let Some(mut rig) = Rig::new() else { return };
-    for (armed, turns) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
-        let (read, write) = pipe();
-        let end = rig.adopt(read, 1, Role::Stdout);
-        if armed {
-            rig.ring.read(end);
-            rig.turn(Duration::ZERO);
-        }
-        rig.ring.read_into(end, room(b"kept"), 4);
-        (0..turns).for_each(|_| rig.turn(Duration::ZERO));
+    for (armed, turns) in STATES {
+        let (end, write) = reading_into(&mut rig, armed, turns);
         rig.ring.close(&[end]);
         rig.until("closed", |seen| count(seen, closed) == 1);
         let all = [Seen::Filled(1, b"kept".to_vec()), Seen::Closed(1, Ok(()))];
