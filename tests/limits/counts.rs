@@ -126,7 +126,9 @@ fn record_spanning_reads_costs_few_allocations() {
     }
     let engine = Engine::new().expect("io_uring");
     let small = [5000, 8000, SMALL_MAX].map(|size| (size, 0));
-    let large = [(SMALL_MAX + 1, 1), (12_000, 1), (16 << 10, 2), (32 << 10, 2), (64 << 10, 0)];
+    // With epoll one read brings a record of 64 KiB whole, which is not ahead of the reads.
+    let whole = u64::from(engine.backend() == Backend::Epoll);
+    let large = [(SMALL_MAX + 1, 1), (12_000, 1), (16 << 10, 2), (32 << 10, 2), (64 << 10, whole)];
     for look in LOOKS {
         for (size, each) in [&small[..], &large].concat() {
             let (calls, most) = (allocations(&engine, look, size, 1), each * RECORDS);
