@@ -16,7 +16,8 @@ use agentpipe::Record;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 
-use crate::support::contest::{Contest, Contestant, Slice, Stopwatch};
+use crate::support::contest::{Contest, Contestant, Slice};
+use crate::support::stopwatch::Stopwatch;
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// The size of a buffer of the pool, in bytes.

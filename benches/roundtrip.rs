@@ -22,7 +22,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use crate::support::contest::{Contest, Contestant, Slice, Stopwatch, Took};
+use crate::support::contest::{Contest, Contestant, Slice};
+use crate::support::stopwatch::{Stopwatch, Took};
 
 const RECORD: &str =
     r#"{"type":"ping","id":1,"text":"a hundred bytes, such as a small answer of a tool has"}"#;

@@ -17,9 +17,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agentpipe::{AgentCommand, Backend, Engine, JsonCheck, Limits, LocalEngine};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::{LocalSet, spawn_local};
+
+use crate::support::stopwatch::cpu_time;
 
 const WINDOW: Duration = Duration::from_micros(200);
 
@@ -43,14 +44,9 @@ struct Reading {
     enters: u64,
 }
 
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::try_from(time).expect("not before the start")
-}
-
 /// Reads the counters after the warm-up and at the end.
 async fn measured(load: Load, count: &Count, enters: impl Fn() -> u64) -> Reading {
-    let read = || Reading { records: count.get(), cpu: cpu(), enters: enters() };
+    let read = || Reading { records: count.get(), cpu: cpu_time(), enters: enters() };
     tokio::time::sleep(load.warm_up).await;
     let before = read();
     tokio::time::sleep(load.measured).await;

@@ -24,8 +24,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::task::LocalSet;
 
-use crate::support::contest::{Contest, Contestant, Stopwatch, Took, rounds};
+use crate::support::contest::{Contest, Contestant, rounds};
 use crate::support::read_buffer::ReadBuffer;
+use crate::support::stopwatch::{Stopwatch, Took};
 use crate::support::{WAIT_MAX, await_that, is_asleep, is_test};
 
 const FLUSH: u64 = 1 << 20;

@@ -19,7 +19,8 @@ use std::time::Duration;
 use agentpipe::{AgentCommand, Engine, ErrorKind, ResourceLimit};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use crate::support::contest::{Contest, Contestant, Stopwatch, rounds};
+use crate::support::contest::{Contest, Contestant, rounds};
+use crate::support::stopwatch::Stopwatch;
 
 /// Returns touched memory in pages of 4 KiB.
 fn touched(mib: usize) -> Vec<u8> {

@@ -27,8 +27,9 @@ use tokio::io::AsyncBufReadExt;
 use tokio::task::LocalSet;
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
-use crate::support::contest::{Contest, Contestant, Row, Slice, Stopwatch, Took};
+use crate::support::contest::{Contest, Contestant, Row, Slice};
 use crate::support::read_buffer::ReadBuffer;
+use crate::support::stopwatch::{Stopwatch, Took};
 
 const SIZES: [usize; 5] = [256, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// The buffer of all contestants but agentpipe, in bytes.

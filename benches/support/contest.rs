@@ -1,15 +1,15 @@
 //! Contests: each contestant has a slice of each round, so that a drift of the machine meets all of them.
 //!
-//! A mean of criterion's hides the tail and knows no CPU time, so a table of both is printed beside it.
-//! Criterion analyses the same slices.
+//! The means of criterion hide the tail and include no CPU time, so a table of both follows them. Criterion
+//! analyses the same slices.
 
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use hdrhistogram::Histogram;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::is_test;
+use super::stopwatch::Took;
 
 /// How often each contestant has its turn: the fewest samples that criterion accepts.
 const ROUNDS: usize = 10;
@@ -17,17 +17,10 @@ const ROUNDS: usize = 10;
 /// Longer than any round, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// A time on the wall, and the CPU time of this process in it. That of its children does not count.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Took {
-    pub(crate) wall: Duration,
-    pub(crate) cpu: Duration,
-}
-
 impl Took {
     /// Returns the time of one of `count`.
-    pub(crate) fn each(self, count: u64) -> Self {
-        Self { wall: self.wall.div_f64(count as f64), cpu: self.cpu.div_f64(count as f64) }
+    fn each(self, count: u64) -> Self {
+        self.mul_f64(1.0 / count as f64)
     }
 }
 
@@ -40,29 +33,7 @@ impl std::iter::Sum for Took {
     }
 }
 
-/// Measures a [`Took`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch {
-    begun: Instant,
-    cpu: Duration,
-}
-
-impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        let cpu = cpu_time();
-        Self { begun: Instant::now(), cpu }
-    }
-
-    pub(crate) fn stop(self) -> Took {
-        Took { wall: self.begun.elapsed(), cpu: cpu_time() - self.cpu }
-    }
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("not before the start")
-}
-
-/// A contestant: its name, and a function that does something a number of times.
+/// A contestant: its name, and a function that repeats its work a number of times.
 pub(crate) type Contestant<'a> = (&'static str, Box<dyn FnMut(u64) -> Slice + 'a>);
 
 /// The times of one call of a contestant.
@@ -93,11 +64,10 @@ pub(crate) fn rounds<'a>(
     (name, Box::new(rounds))
 }
 
-/// What a contestant took, for each of what it did.
+/// The median times of one repetition of a contestant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    /// Medians.
     pub(crate) took: Took,
 }
 
@@ -106,15 +76,15 @@ pub(crate) struct Contest {
     /// With the scenario: `shutdown/blocked`.
     pub(crate) group: &'static str,
     pub(crate) parameter: String,
-    /// How long the turn of one contestant is, with its preparations.
+    /// The length of the turn of a contestant, including its preparations.
     pub(crate) slice: Duration,
     pub(crate) throughput: Option<Throughput>,
 }
 
 impl Contest {
-    /// Runs the contestants in turn and prints their table. The first is the limit. With a filter of
-    /// criterion that fits one of them all run, or there would be nothing to compare it with; without
-    /// one that fits, and in a test run, the rows are empty.
+    /// Runs the contestants in turn and prints their table. The first is the limit. If the filter of
+    /// criterion selects one of them, all of them run, so that it can be compared. If the filter selects
+    /// none, and in a test run, the rows are empty.
     pub(crate) fn run(
         self,
         criterion: &mut Criterion,
@@ -157,7 +127,7 @@ fn in_turn(slice: Duration, contestants: &mut [Contestant<'_>]) -> Vec<Vec<Slice
     let counts: Vec<u64> = contestants.iter_mut().map(|(_, run)| fitting(slice, run)).collect();
     let mut measured: Vec<Vec<Slice>> = contestants.iter().map(|_| Vec::new()).collect();
     for round in 0..ROUNDS {
-        // Each begins a round once, because the first comes after the longest pause.
+        // Each round begins with another contestant, because the first of a round finds cold caches.
         for turn in 0..contestants.len() {
             let at = (turn + round) % contestants.len();
             measured[at].push((contestants[at].1)(counts[at]));
@@ -166,7 +136,7 @@ fn in_turn(slice: Duration, contestants: &mut [Contestant<'_>]) -> Vec<Vec<Slice
     measured
 }
 
-/// Returns how often a contestant does it in about this time, and warms it up.
+/// Returns how often a contestant repeats its work in about this time, and warms it up.
 fn fitting(slice: Duration, run: &mut dyn FnMut(u64) -> Slice) -> u64 {
     let mut count: u64 = 1;
     loop {

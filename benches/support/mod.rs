@@ -5,6 +5,9 @@
 #[path = "../../src/cli/bench/read_buffer.rs"]
 pub(crate) mod read_buffer;
 
+#[path = "../../src/cli/bench/stopwatch.rs"]
+pub(crate) mod stopwatch;
+
 pub(crate) mod contest;
 
 use std::process::{Child, Command, Stdio};

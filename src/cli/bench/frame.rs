@@ -11,7 +11,8 @@ use super::alloc::counted;
 use super::counts::{Counts, allocations_per_record};
 use super::scenario::{Run, Scenario};
 use super::setup::Setup;
-use super::wait::{BenchResult, Took, timed};
+use super::stopwatch::Took;
+use super::wait::{BenchResult, timed};
 
 pub(super) fn open<'a>(
     _: &'a Setup,

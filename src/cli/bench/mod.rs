@@ -21,6 +21,7 @@ mod series;
 mod setup;
 mod shutdown;
 mod spawn;
+mod stopwatch;
 mod throughput;
 mod wait;
 

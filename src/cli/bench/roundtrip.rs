@@ -11,7 +11,8 @@ use super::child::PlainChild;
 use super::counts::{Counts, RingUse, allocations_per_record, median};
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, PATIENCE, Took, timed};
+use super::stopwatch::Took;
+use super::wait::{BenchResult, PATIENCE, timed};
 
 const RECORD: &str = r#"{"type":"ping","id":1}"#;
 

@@ -2,7 +2,8 @@
 
 use super::counts::Counts;
 use super::setup::Setup;
-use super::wait::{BenchResult, Took};
+use super::stopwatch::Took;
+use super::wait::BenchResult;
 
 /// A scenario that can be run.
 #[derive(Debug)]

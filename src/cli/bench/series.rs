@@ -9,7 +9,8 @@ use crate::cli::report::{Aim, Comparison, Figures, Measurement, ratio};
 
 use super::scenario::{Run, Scenario};
 use super::setup::Setup;
-use super::wait::{BenchResult, Took};
+use super::stopwatch::Took;
+use super::wait::BenchResult;
 
 /// Longer than any sample, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -117,7 +118,7 @@ impl Series {
     }
 
     fn record(&mut self, took: Took) {
-        self.times.saturating_record(u64::try_from(took.time.as_nanos()).unwrap_or(LONGEST));
+        self.times.saturating_record(u64::try_from(took.wall.as_nanos()).unwrap_or(LONGEST));
         self.cpu += took.cpu;
     }
 

@@ -8,7 +8,8 @@ use super::child::{PlainChild, await_alive, await_blocked};
 use super::counts::{Closes, Counts, ProcessUse, each};
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, exited, next_record};
-use super::wait::{BenchResult, Took, all, timed, within};
+use super::stopwatch::Took;
+use super::wait::{BenchResult, all, timed, within};
 
 /// An idle agent has been silent for longer than the quiet period of a close.
 const SILENCE: Duration = Duration::from_millis(6);

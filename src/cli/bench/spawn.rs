@@ -8,7 +8,8 @@ use agentpipe::Limits;
 use super::child::PlainChild;
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, Took, timed};
+use super::stopwatch::Took;
+use super::wait::{BenchResult, timed};
 
 /// The built-in agent writes its first record without being asked.
 const FAKE: [&str; 2] = ["--records", "1"];

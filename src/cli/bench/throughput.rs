@@ -18,7 +18,8 @@ use super::frame::message;
 use super::read_buffer::ReadBuffer;
 use super::scenario::{Run, Scenario};
 use super::setup::{Setup, next_record};
-use super::wait::{BenchResult, PATIENCE, Took, timed, within};
+use super::stopwatch::Took;
+use super::wait::{BenchResult, PATIENCE, timed, within};
 
 /// Rounds of counting; the median of each count is reported.
 const COUNTING_ROUNDS: usize = 5;

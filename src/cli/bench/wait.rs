@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use super::stopwatch::{Stopwatch, Took};
 
 /// What a step of the bench returns. The error is one line for the user.
 pub(super) type BenchResult<T> = Result<T, Box<dyn Error>>;
@@ -66,25 +66,9 @@ pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output 
     .await
 }
 
-/// What something took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Took {
-    pub(super) time: Duration,
-    /// The CPU time of this process, user and kernel: without its children.
-    pub(super) cpu: Duration,
-}
-
-impl Took {
-    pub(super) fn mul_f64(self, factor: f64) -> Self {
-        Self { time: self.time.mul_f64(factor), cpu: self.cpu.mul_f64(factor) }
-    }
-}
-
 /// Runs `act` and measures what it takes.
 pub(super) fn timed<T>(act: impl FnOnce() -> BenchResult<T>) -> BenchResult<(Took, T)> {
-    let cpu = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
-    let (start, before) = (Instant::now(), cpu());
+    let watch = Stopwatch::start();
     let value = act()?;
-    let time = start.elapsed();
-    Ok((Took { time, cpu: cpu().saturating_sub(before) }, value))
+    Ok((watch.stop(), value))
 }
