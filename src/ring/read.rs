@@ -46,7 +46,7 @@ pub(super) fn start_into(inflight: &mut InFlight, id: EndId, buf: BytesMut, len:
     }
 }
 
-/// Gives the memory of a read that is not submitted back: it will not be.
+/// Gives the memory of a read back that is not submitted yet, and does not submit it.
 pub(super) fn give_room_back(inflight: &mut InFlight, id: EndId) {
     let Some(entry) = inflight.fds.get_mut(id) else { return };
     if let Some((buf, _)) = entry.next_into.take() {
@@ -164,15 +164,20 @@ pub(super) fn on_filled(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
             unsafe { buf.advance_mut(came) };
             None
         }
-        Err(_) => match -cqe.result {
-            libc::EINTR => None,
-            libc::ECANCELED if cancelled => None,
-            errno => Some(ReadEnd::Failed(errno)),
-        },
+        Err(_) => failure(-cqe.result, cancelled),
     };
     inflight.completions.push_back(Completion::Filled { tag: entry.tag, buf });
     if let Some(why) = ended {
         end(inflight, id, why);
+    }
+}
+
+/// Returns the end that an errno means, unless the read may go on.
+fn failure(errno: i32, cancelled: bool) -> Option<ReadEnd> {
+    match errno {
+        libc::EINTR => None,
+        libc::ECANCELED if cancelled => None,
+        errno => Some(ReadEnd::Failed(errno)),
     }
 }
 
@@ -224,10 +229,7 @@ pub(super) fn on_completion(inflight: &mut InFlight, id: EndId, cqe: Cqe) {
                     starve(inflight, id);
                     None
                 }
-                // The read is armed again below.
-                libc::EINTR => None,
-                libc::ECANCELED if cancelled => None,
-                errno => Some(ReadEnd::Failed(errno)),
+                errno => failure(errno, cancelled),
             }
         }
     };

@@ -18,7 +18,7 @@ use crate::record::Preview;
 use super::Transport;
 use super::buffers::ReadBuffers;
 
-/// This many bytes within a burst's time are a burst. See [`BulkLimits::burst`].
+/// The time within which [`BulkLimits::burst`] bytes are a burst.
 const BURST_TIME: Duration = Duration::from_millis(1);
 
 /// An agent that has written nothing for this long is read from the pool again.
@@ -51,8 +51,9 @@ const LARGE: u64 = 16 << 10;
 pub(super) struct BulkLimits {
     /// Bytes within [`BURST_TIME`] that begin bulk reads.
     pub(super) burst: usize,
-    /// So much of a record, or in the pipe, says that the agent is ahead of the reads.
+    /// An agent is ahead of the reads if this much of an unfinished record has arrived.
     pub(super) held: usize,
+    /// An agent is ahead of the reads if this much is left in its pipe.
     pub(super) in_pipe: u64,
     /// The size of a chunk. A larger one is made for a record that does not fit.
     pub(super) chunk: usize,
@@ -206,8 +207,8 @@ struct BulkRead {
 }
 
 impl BulkReads {
-    /// Notes a read of the pool. Returns whether this much came in a short time since the last such
-    /// answer.
+    /// Notes a read of the pool. Returns true, and starts to count anew, if `enough` bytes arrived within
+    /// [`BURST_TIME`].
     fn note(&mut self, bytes: usize, enough: usize, now: Instant) -> bool {
         match self.since {
             Some(since) if now.saturating_duration_since(since) < BURST_TIME => self.bytes += bytes,
@@ -235,8 +236,8 @@ impl BulkReads {
 }
 
 impl Transport {
-    /// Notes a read of the pool, and begins with bulk reads in a burst: much came in a short time, and
-    /// the agent is ahead of the reads. One that writes a record, waits and writes another is not.
+    /// Notes a read of the pool, and begins with bulk reads in a burst: many bytes arrived in a short time,
+    /// and the agent is ahead of the reads. An agent that waits after each record is not ahead.
     pub(super) fn note_pool_read(
         &mut self,
         io: &dyn PipeIo,
@@ -244,7 +245,7 @@ impl Transport {
         len: usize,
         now: Instant,
     ) {
-        let limits = buffers.bulk.limits;
+        let limits = &buffers.bulk.limits;
         if !self.bulk.note(len, limits.burst, now) || self.bulk.is_active() || self.stdout_ended {
             return;
         }
@@ -301,7 +302,7 @@ impl Transport {
         bulk.expected = expected.unwrap_or(bulk.expected);
         bulk.unfinished = chunk.len();
         bulk.chunk = Some(chunk);
-        self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
+        self.count_unfinished();
         if came as u64 / records.max(1) < LARGE { Pace::Small } else { Pace::Large }
     }
 
@@ -367,8 +368,8 @@ impl Transport {
         }
     }
 
-    /// Goes back to the pool: the unfinished record is kept by the framer. While the backend has the
-    /// chunk, it only counts the record as truncated, because that is lost.
+    /// Goes back to the pool: the framer keeps the unfinished record. If the backend has the chunk, the
+    /// record is lost and counted as truncated.
     pub(super) fn end_bulk_reads(&mut self, buffers: &mut ReadBuffers) {
         let Some(bulk) = &mut self.bulk.active else { return };
         let Some(mut chunk) = bulk.chunk.take() else {
@@ -385,7 +386,7 @@ impl Transport {
         self.frame_chunk(buffers, &mut chunk, size);
         buffers.bulk.give_back(chunk, size);
         buffers.bulk.leave();
-        self.intake.stats.unfinished_bytes = self.framer.held() as u64;
+        self.count_unfinished();
     }
 
     /// Ends the bulk reads of an agent that has paused.

@@ -51,7 +51,7 @@ impl Transport {
             while let Some(frame) = self.framer.next(&mut bytes, carries) {
                 self.intake.frame(chunks, frame);
             }
-            self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
+            self.count_unfinished();
         }
         let len = lease.len as usize;
         io.give_back(lease);
@@ -59,6 +59,11 @@ impl Transport {
             self.note_pool_read(io, buffers, len, now);
         }
         self.plan_event(CloseEvent::Output, now);
+    }
+
+    /// Counts the bytes of the record that is not complete yet.
+    pub(super) fn count_unfinished(&mut self) {
+        self.intake.stats.unfinished_bytes = (self.framer.held() + self.bulk.held()) as u64;
     }
 
     /// Handles the end of stdout or stderr.
