@@ -281,7 +281,7 @@ fn compio(case: Case, records: u64, lines: Lines) -> Took {
     })
 }
 
-/// What becomes of the lines of a bare reader.
+/// Whether a bare reader keeps its lines.
 #[derive(Clone, Copy, PartialEq)]
 enum Lines {
     /// Each is measured in place.

@@ -41,7 +41,7 @@ pub(super) fn stdin() -> &'static Path {
     Path::new("stdin")
 }
 
-/// Returns the text that comes from a file, a pipe or a device: at most so many bytes.
+/// Reads a text of at most `max` bytes from a file, a pipe or a device.
 pub(super) fn text(from: impl Read, path: &Path, max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = from.take(max + 1).read_to_end(&mut bytes);

@@ -93,7 +93,7 @@ fn put_cpu(page: &mut String, report: &BenchReport) {
     );
 }
 
-/// Returns what the contestants of a scenario are, with their medians, and its counts.
+/// Returns the contestants of a scenario with their medians, and its counts.
 fn described(it: &Measurement) -> String {
     let mut line = it.name.clone();
     let beside = [("limit", &it.limit), ("peer", &it.peer), ("beside", &it.epoll)];

@@ -22,7 +22,7 @@ pub(super) struct Scenario {
     pub(super) record_bytes: u64,
     /// Divides the number of samples, for a scenario that is slow.
     pub(super) thin: u32,
-    /// What one sample of each contestant takes together on two idle cores, for the announced duration.
+    /// The time of one sample of all contestants together on two idle cores, for the announced duration.
     pub(super) round_ms: u32,
     pub(super) own: Own,
     /// Whether the epoll backend is measured beside io_uring.
